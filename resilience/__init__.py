@@ -1,0 +1,1 @@
+"""mpsr: fault-resilient NVIDIA MPS for Slurm."""

@@ -1,0 +1,49 @@
+"""The exceptions of mpsr. Expected outcomes are values; these are for what the caller cannot go on from.
+
+Wording everywhere: `mpsr: <subject>: <what is wrong>: <observed value>`, then a hint line when there is a way out.
+"""
+
+
+class ResilienceError(Exception):
+    """Base of all. `str()` is the whole message without the `mpsr: ` tag; `hint` is empty or the way out."""
+
+    def __init__(self, subject: str, wrong: str, observed: object = "", *, hint: str = "") -> None:
+        self.subject = subject
+        self.wrong = wrong
+        self.observed = str(observed)
+        self.hint = hint
+        text = f"{subject}: {wrong}"
+        super().__init__(f"{text}: {self.observed}" if self.observed else text)
+
+    def lines(self) -> str:
+        """The message as shown to a person: tagged, with the hint on a line of its own."""
+        return f"mpsr: {self}" + (f"\n  {self.hint}" if self.hint else "")
+
+
+class ConfigError(ResilienceError):
+    """A configuration file, an option or a template is wrong."""
+
+
+class WireError(ResilienceError):
+    """A message or a lease file does not follow docs/reference/protocols.md."""
+
+
+class MpsControlError(ResilienceError):
+    """The MPS control daemon did not do, or did not answer, what was asked."""
+
+
+class SlurmError(ResilienceError):
+    """Slurm refused or could not be reached."""
+
+
+class GpuError(ResilienceError):
+    """A CUDA driver call failed. `code` is the CUresult, `call` the function's name."""
+
+    def __init__(self, call: str, code: int, name: str = "", *, hint: str = "") -> None:
+        self.call = call
+        self.code = code
+        super().__init__(call, f"CUDA error {code}", name, hint=hint)
+
+
+class StateError(ResilienceError):
+    """Kept state cannot be attached, committed or spilled."""

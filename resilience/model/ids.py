@@ -1,0 +1,47 @@
+"""Names of things, as types of their own so that they cannot be mixed up."""
+
+from dataclasses import dataclass
+from typing import NewType
+
+JobId = NewType("JobId", int)
+StepId = NewType("StepId", int)
+TaskId = NewType("TaskId", int)
+"""Rank of a task in its step (SLURM_PROCID)."""
+NodeName = NewType("NodeName", str)
+"""Slurm's name of a node (SLURMD_NODENAME), never the host name."""
+GpuMinor = NewType("GpuMinor", int)
+GpuUuid = NewType("GpuUuid", str)
+DomainKey = NewType("DomainKey", str)
+"""j<jobid>, u<uid> or shared."""
+Color = NewType("Color", str)
+"""a, b, or q<n> for quarantine: one control daemon and its server."""
+IncidentId = NewType("IncidentId", str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Process:
+    """A process that cannot be mistaken for a later one with the same number.
+
+    starttime is field 22 of /proc/<pid>/stat, in clock ticks since boot (proc(5)).
+    """
+
+    pid: int
+    starttime: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ServerId:
+    """One MPS control daemon with its server: the clients that die together."""
+
+    domain: DomainKey
+    gpu: GpuMinor
+    color: Color
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class TaskRef:
+    """One task of one step of one job on this node."""
+
+    job: JobId
+    step: StepId
+    task: TaskId
