@@ -1,0 +1,43 @@
+"""A job's lease on a node: which fault domain and servers it holds (docs/reference/protocols.md §3)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
+from resilience.model.options import JobOptions
+
+
+class LeaseState(StrEnum):
+    OPEN = "open"
+    REFUSED = "refused"
+
+
+class Isolation(StrEnum):
+    NONE = "none"
+    DOMAINS = "domains"
+    SM = "sm"
+    GUARD = "guard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    job: JobId
+    uid: int
+    gid: int
+    user: str
+    node: NodeName
+    restart: int
+    state: LeaseState
+    reason: str
+    options: JobOptions
+    domain: DomainKey
+    isolation: Isolation
+    colors: tuple[Color, ...]
+    gpus: tuple[tuple[GpuMinor, GpuUuid], ...]
+    run: str
+    log: str
+    agent: str
+    python: str
+    spill: str
+    opened: float
+    """Seconds since the epoch."""

@@ -1,0 +1,45 @@
+"""What a job asked for, after parsing: the typed form of the `--mps…` options."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Domain(StrEnum):
+    JOB = "job"
+    USER = "user"
+    SHARED = "shared"
+
+
+class Rung(StrEnum):
+    STANDBY = "standby"
+    RESTORE = "restore"
+    RELAUNCH = "relaunch"
+    REQUEUE = "requeue"
+
+
+class OnCulprit(StrEnum):
+    FAIL = "fail"
+    QUARANTINE = "quarantine"
+    REQUEUE = "requeue"
+
+
+class Require(StrEnum):
+    MPS = "mps"
+    STANDBY = "standby"
+    ISOLATION = "isolation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """Sizes in MiB; None where the user set no limit. Defaults are those of contract.toml."""
+
+    mps: bool = False
+    domain: Domain = Domain.USER
+    threads: int | None = None
+    memory: int | None = None
+    state: int | None = None
+    standby: bool = True
+    recover: tuple[Rung, ...] = tuple(Rung)
+    retries: int = 3
+    on_culprit: OnCulprit = OnCulprit.FAIL
+    require: Require = Require.MPS

@@ -1,0 +1,121 @@
+"""The admin's choices on a node, as one frozen tree. `resilience.config` fills it from mpsr.yaml.
+
+Every field is a setting: its name is the key in the file, its default holds when the key is absent, its
+`help` is what the reference page and `mpsr check` print. Times are seconds unless the name says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field that carries its own documentation."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, list | tuple | dict):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    run: str = setting("/run/mpsr", "runtime directory; short, on a local file system")
+    log: str = setting("/var/log/mpsr", "log directory")
+    kmsg: str = setting("/dev/kmsg", "where the driver's Xid lines are read")
+    python: str = setting("/usr/bin/python3", "interpreter for keeper and spiller")
+    launcher: str = setting("/usr/libexec/mpsr/mpsr-launch", "the supervisor of a task")
+    spill: str = setting(
+        "",
+        "directory for spilled state on a shared file system; empty: .mpsr/<job> in the job's directory",
+    )
+    mps_control: str = setting(
+        "nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path"
+    )
+    scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What users may ask for, and what holds when they do not."""
+
+    defaults: dict[str, str] = setting(
+        {}, "option key -> value that holds when the user says nothing"
+    )
+    locked: tuple[str, ...] = setting((), "option keys that users cannot change")
+    forbidden: tuple[str, ...] = setting(("domain=shared",), "key=value pairs that are refused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mps:
+    start_timeout: float = setting(10.0, "most time for one server to answer ACTIVE")
+    quit_timeout: float = setting(
+        10.0, "most time for a control daemon to end before it is ended by signal"
+    )
+    rebuild_timeout: float = setting(
+        10.0, "most time for a faulted server to recover before it is replaced"
+    )
+    compute_mode: str = setting(
+        "default",
+        "compute mode that the site has set; never changed by mpsr",
+        choices=("default", "exclusive"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    mode: str = setting(
+        "act", "observe: write verdicts to the journal, do nothing", choices=("act", "observe")
+    )
+    attribution_ms: int = setting(
+        100, "longest wait for the culprit's name before suspects are split"
+    )
+    settle_ms: int = setting(30, "longest wait for news of a fault after a task's failure")
+    incident_window_ms: int = setting(
+        2000, "sightings of one server within this time are one incident"
+    )
+    grace: float = setting(1.0, "time that an unmodified program has to end by itself")
+    restore_timeout: float = setting(
+        30.0, "most time from verdict to the first step of a restored task"
+    )
+    requeue_timeout: float = setting(60.0, "most time for Slurm to take a job back")
+    max_requeues_per_hour: int = setting(
+        20, "breaker: further requeues of this node are only logged"
+    )
+    max_drains_per_hour: int = setting(1, "breaker: further drains of this node are only logged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    spill_seconds: float = setting(
+        60.0, "shortest time between two commits that are also written to disk"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prolog:
+    timeout: float = setting(30.0, "deadline of mpsr prolog and mpsr epilog")
+    on_failure: str = setting(
+        "refuse",
+        "what a failure of ours does: refuse the job's steps, or drain the node",
+        choices=("refuse", "drain"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slurm:
+    adapter: str = setting(
+        "auto",
+        "pyslurm where it fits the site's release, else scontrol",
+        choices=("auto", "pyslurm", "scontrol"),
+    )
+    timeout: float = setting(15.0, "deadline of one call to Slurm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    paths: Paths = field(default_factory=Paths)
+    options: Options = field(default_factory=Options)
+    mps: Mps = field(default_factory=Mps)
+    recovery: Recovery = field(default_factory=Recovery)
+    state: Kept = field(default_factory=Kept)
+    prolog: Prolog = field(default_factory=Prolog)
+    slurm: Slurm = field(default_factory=Slurm)

@@ -1,0 +1,70 @@
+"""The text of a lease file to and from Lease. Pure; the file itself is read and written by adapters/leases.py.
+
+A text that does not follow docs/reference/protocols.md §3 raises WireError naming the line or the key.
+"""
+
+from resilience.model.errors import ConfigError, WireError
+from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
+from resilience.model.lease import Isolation, Lease, LeaseState
+from resilience.parse import options
+from resilience.parse.words import decode, encode
+
+_KEYS = (
+    "version job uid gid user node restart state reason options domain isolation colors gpus run log agent python spill opened"
+).split()
+_VERSION = "1"
+
+
+def render(lease: Lease) -> str:
+    """The file's text."""
+    gpus = ",".join(f"{minor}:{uuid}" for minor, uuid in lease.gpus)
+    special: dict[str, object] = {
+        "version": _VERSION,
+        "options": options.serialize(lease.options),
+        "colors": ",".join(lease.colors),
+        "gpus": gpus,
+        "opened": f"{lease.opened:.3f}",
+    }
+    rows = (f"{key}={encode(special.get(key, getattr(lease, key, '')))}" for key in _KEYS)
+    return "\n".join(rows) + "\n"
+
+
+def parse(text: str) -> Lease:
+    """The lease behind a file's text. Raises WireError."""
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or key in values:
+            raise WireError("lease", f"line {number} is not a new key=value", line[:80])
+        values[key] = decode(value)
+    if missing := [key for key in _KEYS if key not in values]:
+        raise WireError("lease", "key missing", missing[0])
+    if values["version"] != _VERSION:
+        raise WireError("lease", f"version is not {_VERSION}", values["version"])
+    try:
+        gpus = [pair.split(":", 1) for pair in values["gpus"].split(",") if pair]
+        return Lease(
+            job=JobId(int(values["job"])),
+            uid=int(values["uid"]),
+            gid=int(values["gid"]),
+            user=values["user"],
+            node=NodeName(values["node"]),
+            restart=int(values["restart"]),
+            state=LeaseState(values["state"]),
+            reason=values["reason"],
+            options=options.parse(values["options"]),
+            domain=DomainKey(values["domain"]),
+            isolation=Isolation(values["isolation"]),
+            colors=tuple(Color(color) for color in values["colors"].split(",") if color),
+            gpus=tuple((GpuMinor(int(minor)), GpuUuid(uuid)) for minor, uuid in gpus),
+            run=values["run"],
+            log=values["log"],
+            agent=values["agent"],
+            python=values["python"],
+            spill=values["spill"],
+            opened=float(values["opened"]),
+        )
+    except (ValueError, ConfigError) as error:
+        raise WireError("lease", "bad value", error) from error

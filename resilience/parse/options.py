@@ -1,0 +1,116 @@
+"""The serialized option string (SPANK_MPSR, MPSR_OPTIONS, a lease's `options`) to and from JobOptions.
+
+The string is user input wherever root reads it (docs/reference/protocols.md §3): the character set and the length are
+checked first, every value against contract.toml, and nothing is evaluated. Errors name key, value and what is allowed.
+"""
+
+from resilience.contract import contract
+from resilience.model.errors import ConfigError
+from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+
+_OPTIONS = {spec["key"]: spec for spec in contract()["option"].values()}
+_CHARSET = frozenset(contract()["wire"]["charset"])
+_MAX_BYTES = int(contract()["wire"]["max_bytes"])
+_UNITS_MIB = {"m": 1, "g": 1024, "t": 1024 * 1024}
+_MAX_MIB = 1 << 40
+
+
+def size_mib(text: str) -> int:
+    """A size such as 512M, 4G or 2048 (MiB) as whole MiB. Raises ValueError."""
+    low = text.lower()
+    unit = _UNITS_MIB.get(low[-1:], 0)
+    digits = low[:-1] if unit else low
+    if not (digits.isascii() and digits.isdigit()):
+        raise ValueError(text)
+    mib = int(digits) * (unit or 1)
+    if not 0 < mib < _MAX_MIB:
+        raise ValueError(text)
+    return mib
+
+
+def check_value(key: str, text: str) -> str:
+    """The canonical form of one option's value (sizes in MiB, flags as on/off). Raises ConfigError."""
+    spec = _OPTIONS.get(key)
+    if spec is None:
+        raise ConfigError("options", "unknown key", key, hint=f"known: {', '.join(_OPTIONS)}")
+    kind, choices = spec["kind"], spec.get("choices", [])
+    if text == "" and spec["default"] == "":
+        return ""
+    if kind == "flag" and text in ("on", "off"):
+        return text
+    if kind == "choice" and text in choices:
+        return text
+    if kind == "list":
+        rungs = text.split(",")
+        if len(set(rungs)) == len(rungs) and all(rung in choices for rung in rungs):
+            return ",".join(choice for choice in choices if choice in rungs)
+    limit = {"percent": 100, "count": spec.get("max", 0)}.get(kind)
+    if limit is not None and text.isascii() and text.isdigit() and len(text) <= 4:
+        low = 1 if kind == "percent" else 0
+        if low <= int(text) <= limit:
+            return str(int(text))
+    if kind == "size":
+        try:
+            return str(size_mib(text))
+        except ValueError:
+            pass
+    raise ConfigError("options", f"bad value for {key}", text, hint=f"give {spec['arg']}")
+
+
+def parse(text: str) -> JobOptions:
+    """The options behind a serialized string; absent keys take the contract's defaults. Raises ConfigError."""
+    if len(text) > _MAX_BYTES:
+        raise ConfigError("options", f"longer than {_MAX_BYTES} bytes", len(text))
+    if stray := sorted(set(text) - _CHARSET):
+        raise ConfigError("options", "character not allowed", repr("".join(stray))[:40])
+    values: dict[str, str] = {}
+    for pair in filter(None, text.split(";")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError("options", "not key=value", pair)
+        if key in values:
+            raise ConfigError("options", "key given twice", key)
+        values[key] = check_value(key, value)
+    return from_values(values)
+
+
+def from_values(values: dict[str, str]) -> JobOptions:
+    """JobOptions from checked values by key."""
+    full = {key: values.get(key, str(spec["default"])) for key, spec in _OPTIONS.items()}
+
+    def number(key: str) -> int | None:
+        return int(full[key]) if full[key] else None
+
+    return JobOptions(
+        mps=full["mps"] == "on",
+        domain=Domain(full["domain"]),
+        threads=number("threads"),
+        memory=number("memory"),
+        state=number("state"),
+        standby=full["standby"] == "on",
+        recover=tuple(Rung(rung) for rung in full["recover"].split(",")),
+        retries=int(full["retries"]),
+        on_culprit=OnCulprit(full["on-culprit"]),
+        require=Require(full["require"]),
+    )
+
+
+def serialize(options: JobOptions) -> str:
+    """The canonical string: every key, in the contract's order."""
+
+    def number(value: int | None) -> str:
+        return "" if value is None else str(value)
+
+    values = {
+        "mps": "on" if options.mps else "off",
+        "domain": options.domain.value,
+        "threads": number(options.threads),
+        "memory": number(options.memory),
+        "state": number(options.state),
+        "standby": "on" if options.standby else "off",
+        "recover": ",".join(options.recover),
+        "retries": str(options.retries),
+        "on-culprit": options.on_culprit.value,
+        "require": options.require.value,
+    }
+    return ";".join(f"{key}={values[key]}" for key in _OPTIONS)
