@@ -27,9 +27,7 @@ class Paths:
         "",
         "directory for spilled state on a shared file system; empty: .mpsr/<job> in the job's directory",
     )
-    mps_control: str = setting(
-        "nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path"
-    )
+    mps_control: str = setting("nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path")
     scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path")
 
 
@@ -37,9 +35,7 @@ class Paths:
 class Options:
     """What users may ask for, and what holds when they do not."""
 
-    defaults: dict[str, str] = setting(
-        {}, "option key -> value that holds when the user says nothing"
-    )
+    defaults: dict[str, str] = setting({}, "option key -> value that holds when the user says nothing")
     locked: tuple[str, ...] = setting((), "option keys that users cannot change")
     forbidden: tuple[str, ...] = setting(("domain=shared",), "key=value pairs that are refused")
 
@@ -47,12 +43,8 @@ class Options:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mps:
     start_timeout: float = setting(10.0, "most time for one server to answer ACTIVE")
-    quit_timeout: float = setting(
-        10.0, "most time for a control daemon to end before it is ended by signal"
-    )
-    rebuild_timeout: float = setting(
-        10.0, "most time for a faulted server to recover before it is replaced"
-    )
+    quit_timeout: float = setting(10.0, "most time for a control daemon to end before it is ended by signal")
+    rebuild_timeout: float = setting(10.0, "most time for a faulted server to recover before it is replaced")
     compute_mode: str = setting(
         "default",
         "compute mode that the site has set; never changed by mpsr",
@@ -62,32 +54,20 @@ class Mps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    mode: str = setting(
-        "act", "observe: write verdicts to the journal, do nothing", choices=("act", "observe")
-    )
-    attribution_ms: int = setting(
-        100, "longest wait for the culprit's name before suspects are split"
-    )
+    mode: str = setting("act", "observe: write verdicts to the journal, do nothing", choices=("act", "observe"))
+    attribution_ms: int = setting(100, "longest wait for the culprit's name before suspects are split")
     settle_ms: int = setting(30, "longest wait for news of a fault after a task's failure")
-    incident_window_ms: int = setting(
-        2000, "sightings of one server within this time are one incident"
-    )
+    incident_window_ms: int = setting(2000, "sightings of one server within this time are one incident")
     grace: float = setting(1.0, "time that an unmodified program has to end by itself")
-    restore_timeout: float = setting(
-        30.0, "most time from verdict to the first step of a restored task"
-    )
+    restore_timeout: float = setting(30.0, "most time from verdict to the first step of a restored task")
     requeue_timeout: float = setting(60.0, "most time for Slurm to take a job back")
-    max_requeues_per_hour: int = setting(
-        20, "breaker: further requeues of this node are only logged"
-    )
+    max_requeues_per_hour: int = setting(20, "breaker: further requeues of this node are only logged")
     max_drains_per_hour: int = setting(1, "breaker: further drains of this node are only logged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    spill_seconds: float = setting(
-        60.0, "shortest time between two commits that are also written to disk"
-    )
+    spill_seconds: float = setting(60.0, "shortest time between two commits that are also written to disk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

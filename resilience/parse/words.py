@@ -36,9 +36,7 @@ def pack(verb: str, **values: object) -> bytes:
     words = [verb, *(f"{key}={encode(value)}" for key, value in values.items())]
     packet = " ".join(words).encode("ascii")
     if len(packet) > MAX_BYTES:
-        raise WireError(
-            "message", f"longer than {MAX_BYTES} bytes", f"{verb} of {len(packet)} bytes"
-        )
+        raise WireError("message", f"longer than {MAX_BYTES} bytes", f"{verb} of {len(packet)} bytes")
     return packet
 
 
