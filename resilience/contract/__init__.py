@@ -1,6 +1,6 @@
 """The loader of contract.toml: the names that C, shell and Python share.
 
-Relies on the file beside it; guarantees read-only mappings, loaded once. A missing or broken file is a broken installation and raises.
+Relies on the file beside it, loaded once. A missing or broken file is a broken installation and raises.
 """
 
 import tomllib
@@ -16,7 +16,7 @@ def contract() -> dict[str, Any]:
 
 
 def path(name: str, **parts: object) -> str:
-    """A path of the contract's `[path]` table with its braces filled, e.g. path("lease", run="/run/mpsr", node="n0", job=7)."""
+    """A path of the `[path]` table, filled: path("lease", run="/run/mpsr", node="n0", job=7)."""
     return str(contract()["path"][name]).format(**parts)
 
 

@@ -10,7 +10,8 @@ from resilience.parse import options
 from resilience.parse.words import decode, encode
 
 _KEYS = (
-    "version job uid gid user node restart state reason options domain isolation colors gpus run log agent python spill opened"
+    "version job uid gid user node restart state reason options domain isolation "
+    "colors gpus run log agent python spill opened"
 ).split()
 _VERSION = "1"
 

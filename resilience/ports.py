@@ -1,0 +1,161 @@
+"""What the node agent and the commands need of the world, as protocols; `resilience/adapters/` holds one file per port.
+
+The agent sees these and never an adapter. Expected outcomes are values; what a caller cannot go on from is the port's
+exception (`resilience.model.errors`). Every call is bounded in time by its adapter's settings.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from resilience.model.ids import Color, GpuUuid, JobId, NodeName, ServerId
+from resilience.model.lease import Lease
+
+
+class Clock(Protocol):
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds of CLOCK_MONOTONIC: the clock that orders events on one boot."""
+
+    def boot_id(self) -> str:
+        """/proc/sys/kernel/random/boot_id."""
+
+
+class Journal(Protocol):
+    def append(self, event: str, /, **fields: object) -> None:
+        """One JSON line: `event` is a name of the contract's `[event]` table; wall and monotonic time are added.
+
+        A full disk or an unwritable file never raises: the loss is counted and told in the next line that gets through.
+        """
+
+
+class ServerState(StrEnum):
+    INITIALIZING = "INITIALIZING"
+    ACTIVE = "ACTIVE"
+    FAULT = "FAULT"
+    ABSENT = "ABSENT"
+    """No daemon, or a daemon without a server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOwner:
+    """Who a server runs as. `shared` servers belong to root and take clients of every user."""
+
+    uid: int
+    gid: int
+    shared: bool
+
+
+class Mps(Protocol):
+    """The MPS control daemons of this node, one per ServerId. Raises MpsControlError."""
+
+    def state(self, server: ServerId) -> ServerState:
+        """What get_server_status says."""
+
+    def clients(self, server: ServerId) -> tuple[int, ...]:
+        """Process ids of the server's clients."""
+
+    def terminate_client(self, server: ServerId, pid: int) -> bool:
+        """End a client's contexts, also busy ones; True when the daemon answered 0. The process itself lives on."""
+
+    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
+        """Have a living daemon with an ACTIVE server; idempotent. Clears away what a dead one left."""
+
+    def close(self, server: ServerId) -> tuple[str, ...]:
+        """End server and daemon, remove its directories; returns what could not be removed, in words."""
+
+    def pipe(self, server: ServerId) -> str:
+        """The pipe directory that clients need (CUDA_MPS_PIPE_DIRECTORY)."""
+
+    def logs(self, server: ServerId) -> str:
+        """The directory of control.log and server.log."""
+
+
+class Leases(Protocol):
+    def read(self, job: JobId) -> Lease | None:
+        """The job's lease on this node; None when it has none. Raises WireError when the file is not to be trusted."""
+
+    def all(self) -> tuple[Lease, ...]:
+        """Every readable lease of this node; an unreadable one is journalled and left out."""
+
+    def active(self, server: ServerId) -> Color | None:
+        """Colour that new tasks of this server's domain and GPU join."""
+
+    def set_active(self, server: ServerId) -> None:
+        """Make `server` the one that new tasks join."""
+
+
+class Procfs(Protocol):
+    def starttime(self, pid: int) -> int | None:
+        """Field 22 of /proc/<pid>/stat, None when the process is gone or a zombie."""
+
+    def ancestors(self, pid: int) -> tuple[int, ...]:
+        """Parent, grandparent, … up to 1; empty when the process is gone."""
+
+    def job(self, pid: int) -> JobId | None:
+        """SLURM_JOB_ID in the process's environment, None when unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    job: JobId
+    state: str
+    """RUNNING, PENDING, COMPLETING, …"""
+    batch: bool
+    requeue: bool
+    """False after --no-requeue."""
+    restarts: int
+    stdout: str
+    """Absolute path of the batch job's output file; empty without one."""
+    workdir: str
+    excluded: str
+    """ExcNodeList as Slurm shows it; empty when none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    reason: str
+
+
+class Slurm(Protocol):
+    """Asking Slurm. Each call takes tens of milliseconds: never on the loop's own thread. Raises SlurmError."""
+
+    def job(self, job: JobId) -> JobInfo: ...
+
+    def requeue(self, job: JobId, *, comment: str, exclude: NodeName | None = None) -> Done | Refused:
+        """The sequence that starts again within seconds: requeue, exclude and comment, wait for PENDING, start now."""
+
+    def comment(self, job: JobId, text: str) -> Done | Refused:
+        """Set AdminComment."""
+
+    def drain(self, node: NodeName, reason: str) -> Done | Refused:
+        """Drain a node with a reason that starts `mpsr:`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    minor: int
+    uuid: GpuUuid
+    name: str
+    driver: str
+    bus_id: str
+    """As NVML prints it, e.g. 00000000:06:00.0."""
+
+
+class Gpus(Protocol):
+    def all(self) -> tuple[Gpu, ...]:
+        """The node's GPUs. Raises GpuError naming what is missing (library, driver)."""
+
+    def mps_processes(self, uuid: GpuUuid) -> Iterable[int]:
+        """Processes that hold the GPU through MPS (nvmlDeviceGetMPSComputeRunningProcesses)."""
+
+    def plain_processes(self, uuid: GpuUuid) -> Iterable[int]:
+        """Processes that hold the GPU outside MPS."""
