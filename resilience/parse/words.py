@@ -22,7 +22,7 @@ def encode(value: object) -> str:
 
 
 def decode(text: str) -> str:
-    """The value behind its wire form. Raises WireError for a stray character, a bad escape or bytes that are no UTF-8."""
+    """The value behind its wire form. Raises WireError for a stray character, a bad escape or no UTF-8."""
     if not _VALUE.match(text):
         raise WireError("message", "value is not percent-encoded", text[:80])
     try:
