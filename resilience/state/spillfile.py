@@ -1,6 +1,6 @@
 """Kept state on disk: one file per task, from which a requeued job goes on.
 
-`magic · length of head (4 bytes) · head as JSON · each array's bytes in the head's order · CRC-32 of all before`,
+`magic · length and CRC-32 of the head · head as JSON · each array's bytes in the head's order · CRC-32 of all before`,
 little-endian. Written beside, fsynced, renamed, so that the name always holds a whole file; read back only with the CRC
 right. The file belongs to the user, mode 0600, and is never opened through a link.
 
@@ -27,7 +27,8 @@ from resilience.state.layout import ArraySpec
 from resilience.state.names import SPILL, TOKEN
 
 _MAGIC = b"mpsr-spill-1\n"
-_LENGTH = struct.Struct("<I")
+_HEAD = struct.Struct("<II")
+_CRC = struct.Struct("<I")
 _MAX_HEAD = 1 << 20
 _CHUNK = 1 << 24
 """Bytes written and summed at a time."""
@@ -105,10 +106,10 @@ def write(
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(fd, "wb", buffering=0) as file:
-                total = _put(file, _MAGIC + _LENGTH.pack(len(text)) + text, 0)
+                total = _put(file, _MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text, 0)
                 for _, data in arrays:
                     total = _put(file, data, total)
-                _put(file, _LENGTH.pack(total), 0)
+                _put(file, _CRC.pack(total), 0)
                 os.fsync(fd)
             os.rename(beside, where.path)
         except OSError:
@@ -149,18 +150,20 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
             raise StateError("spill", f"{where.path} is not a file of this user", f"uid {found.st_uid}")
         try:
             return _parse(file, where, content=content)
-        except (ValueError, TypeError, KeyError, struct.error, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, StateError) as error:
             raise StateError("spill", f"{where.path} is damaged", error, hint="remove it to start afresh") from None
 
 
 def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
-    start = _exactly(file, len(_MAGIC) + _LENGTH.size)
+    start = _exactly(file, len(_MAGIC) + _HEAD.size)
     if not start.startswith(_MAGIC):
         raise ValueError("no spilled state of this version")
-    (length,) = _LENGTH.unpack_from(start, len(_MAGIC))
+    length, checksum = _HEAD.unpack_from(start, len(_MAGIC))
     if length > _MAX_HEAD:
         raise ValueError(f"head of {length} bytes")
     text = _exactly(file, length)
+    if zlib.crc32(text) != checksum:
+        raise ValueError("checksum of the head does not fit")
     head = json.loads(text)
     if [head["job"], head["step_id"], head["task"]] != [where.job, where.step, where.task]:
         raise ValueError(f"state of task {head['job']}.{head['step_id']}.{head['task']}")
@@ -172,7 +175,7 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
             data = _exactly(file, spec.nbytes)
             crc = zlib.crc32(data, crc)
             arrays[spec.name] = data
-        if _exactly(file, _LENGTH.size) != _LENGTH.pack(crc) or file.read(1):
+        if _exactly(file, _CRC.size) != _CRC.pack(crc) or file.read(1):
             raise ValueError("checksum does not fit")
     if not isinstance(head["values"], dict):
         raise ValueError("values are no dictionary")
