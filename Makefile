@@ -20,9 +20,12 @@ setup: ## install what is missing: Debian packages (as root), .venv
 build: setup ## the plugin, the supervisor and the simulated GPU, into build/
 	@mkdir -p $(BUILD)
 	@for part in $(wildcard spank_plugin/Makefile resilience/launch/Makefile tests/gpusim/Makefile); do \
-	    $(MAKE) -C "$$(dirname "$$part")" BUILD=$(BUILD) CC=$(CC) CXX=$(CXX) PYTHON=$(PYTHON); \
+	    $(MAKE) -C "$$(dirname "$$part")" OUT=$(BUILD) CC=$(CC) CXX=$(CXX) PYTHON=$(PYTHON); \
 	done
 	@$(PYTHON) -m compileall -q resilience tests
+
+contract: setup ## render contract.h and contract.sh from contract.toml
+	@$(PYTHON) -m resilience.contract.render
 
 lint: setup ## ruff, mypy --strict, clang-format, shellcheck
 	@bash tests/setup/lint.sh

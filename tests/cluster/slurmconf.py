@@ -1,9 +1,22 @@
 """The configuration of the private cluster that is Slurm's own: ports, daemons' directories, the bare gres.
 
-What mpsr asks of a site (plugstack.conf, prolog, epilog, mpsr.yaml, GresTypes) is added by site.py.
+What mpsr asks of a site is in the files of `mpsr render`, which site.py puts beside these; slurm.conf includes its
+part. A cluster without mpsr has the same prolog flags and a prolog and epilog that do nothing, so that the two can be
+compared.
 """
 
 from tests.cluster.plan import Plan
+
+SHARDS = 8
+"""gres/shard units of a GPU."""
+PLAIN = (
+    "GresTypes=gpu,mps,shard",
+    "SelectType=select/cons_tres",
+    "PrologFlags=Alloc",
+    "Prolog=/bin/true",
+    "Epilog=/bin/true",
+)
+OURS = ("include /etc/slurm/slurm-mpsr.conf",)
 
 
 def slurm_conf(plan: Plan) -> str:
@@ -11,7 +24,7 @@ def slurm_conf(plan: Plan) -> str:
     gpus = plan.gpus
     node = (
         f"NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=8000 "
-        f"Gres=gpu:{gpus},mps:{100 * gpus},shard:{8 * gpus}"
+        f"Gres=gpu:{gpus},mps:{100 * gpus},shard:{SHARDS * gpus}"
     )
     nodes = [f"NodeName={name} Port={port} {node}" for name, port in zip(plan.nodes, plan.ports[1:], strict=True)]
     return "\n".join(
@@ -34,10 +47,9 @@ def slurm_conf(plan: Plan) -> str:
             "ProctrackType=proctrack/linuxproc",
             "TaskPlugin=task/none",
             "TaskProlog=/etc/slurm/task-prolog",
-            "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core_Memory",
             "DefMemPerCPU=100",
-            "GresTypes=gpu,mps,shard",
+            *(OURS if plan.plugin else PLAIN),
             "MpiDefault=none",
             "ReturnToService=2",
             "KillWait=2",
@@ -59,7 +71,7 @@ def gres_conf(plan: Plan) -> str:
         lines += [
             f"NodeName={name} Name=gpu File={files}",
             f"NodeName={name} Name=mps Count={100 * plan.gpus}",
-            f"NodeName={name} Name=shard Count={8 * plan.gpus}",
+            f"NodeName={name} Name=shard Count={SHARDS * plan.gpus}",
         ]
     return "\n".join([*lines, ""])
 

@@ -21,12 +21,19 @@ tracked() {
 scripts() {
     tracked '*.sh' .ci/run
     tracked | while IFS= read -r -d '' file; do
-        case $file in *.sh | .ci/run) continue ;; esac
+        case $file in *.sh | *.j2 | .ci/run) continue ;; esac
         if head -c 64 "$file" | head -n 1 | LC_ALL=C grep -aqE '^#!.*\b(ba)?sh\b'; then printf '%s\0' "$file"; fi
     done
 }
 
-c_format() { tracked '*.c' '*.h' '*.cc' '*.cpp' | xargs -0r clang-format --dry-run -Werror; }
+# A rendered file has the form that its template gives it; its own test looks whether it is stale.
+written() {
+    while IFS= read -r -d '' file; do
+        if ! head -n 1 "$file" | grep -q 'Rendered from'; then printf '%s\0' "$file"; fi
+    done
+}
+
+c_format() { tracked '*.c' '*.h' '*.cc' '*.cpp' | written | xargs -0r clang-format --dry-run -Werror; }
 shell() { scripts | xargs -0r shellcheck; }
 
 check "ruff check" "$python" -m ruff check -q --output-format concise .
