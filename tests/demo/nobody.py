@@ -53,7 +53,8 @@ def look(side: Sandbox) -> tuple[dict[str, str], list[str]]:
     if done.status:
         raise SandboxError(f"srun failed: {done.err}")
     environment, _, tree = done.out.partition("----\n")
-    pairs = (line.partition("=") for line in environment.splitlines())
+    address = f":{side.plan.ports[0]}:"  # of this cluster's slurmctld, in SLURM_WORKING_CLUSTER
+    pairs = (line.partition("=") for line in environment.replace(address, ":PORT:").splitlines())
     return {key: value for key, _, value in pairs if not _PASSING.search(key)}, tree.split()
 
 
