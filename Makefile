@@ -22,6 +22,7 @@ build: setup ## the plugin, the supervisor and the simulated GPU, into build/
 	@for part in $(wildcard spank_plugin/Makefile resilience/launch/Makefile tests/gpusim/Makefile); do \
 	    $(MAKE) -C "$$(dirname "$$part")" OUT=$(BUILD) CC=$(CC) CXX=$(CXX) PYTHON=$(PYTHON); \
 	done
+	@$(PYTHON) -m tests.gpusim.host install $(BUILD)/gpusim
 	@$(PYTHON) -m compileall -q resilience tests
 
 contract: setup ## render contract.h and contract.sh from contract.toml

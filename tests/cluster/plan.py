@@ -36,6 +36,8 @@ class Plan:
     """Slurm's release, such as (22, 5)."""
     journal_kib: int
     """Size of the file system under /var/log/mpsr; 0: as large as need be."""
+    simulated: tuple[str, ...]
+    """key=value pairs that override the simulated GPU's profile."""
     site: str
     """YAML lines that are added to the site's choices."""
 
@@ -57,6 +59,11 @@ class Plan:
             "LD_LIBRARY_PATH": GPUSIM,
             "SIMGPU_DIR": self.simgpu(node),
         }
+
+    @property
+    def simulation(self) -> list[tuple[str, str]]:
+        """Numbers of the simulated GPU that differ from its profile."""
+        return [(key, value) for key, _, value in (pair.partition("=") for pair in self.simulated)]
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))

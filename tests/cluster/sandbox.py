@@ -11,6 +11,7 @@ taken, with one node; else the simulated one.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -131,12 +132,27 @@ def enter(plan: Plan, init: int, argv: Sequence[str], *, user: str, node: str = 
     ]
 
 
+def held(file: Path) -> bool:
+    """Whether a process holds this memory or context of the simulated GPU: its file is locked for just so long."""
+    try:
+        fd = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 class Sandbox:
     """A running cluster; a context manager that ends it. All paths are those inside."""
 
     def __init__(
         self, *, nodes: int = 2, gpus: int = 1, plugin: bool = True, simulated: bool | None = None,
-        journal_kib: int = 0, site: str = "",
+        journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (),
     ) -> None:  # fmt: skip
         if reason := what_is_missing():
             raise SandboxError(f"mpsr: sandbox: cannot start: {reason}")
@@ -152,6 +168,7 @@ class Sandbox:
             ports=free_ports(1 + (1 if model else nodes)),
             slurm=slurm_release(),
             journal_kib=journal_kib,
+            simulated=tuple(simulation),
             site=site,
         )
         self.nodes = self.plan.nodes
@@ -289,8 +306,8 @@ class Sandbox:
                 found += [f"/run/mpsr/{node}/{kind}/{entry.name}" for entry in directory.glob("*")]
             if simulated := self.plan.simgpu(node):
                 there = self.path(simulated)
-                found += [str(Path(simulated) / file.relative_to(there)) for file in there.glob("mem/*/*")]
-                found += [str(Path(simulated) / file.relative_to(there)) for file in there.glob("procs/*")]
+                files = [*there.glob("mem/*/*"), *there.glob("procs/*")]
+                found += [str(Path(simulated) / file.relative_to(there)) for file in files if held(file)]
         return found
 
 

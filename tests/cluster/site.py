@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.cluster import slurmconf
 from tests.cluster.plan import BIN, REPO, Plan
+from tests.gpusim import host
 
 CONF = "/etc/slurm"
 DEVICES = "/run/simgpu/dev/{node}/nvidia"
@@ -84,6 +85,7 @@ def simulated_hosts(plan: Plan) -> None:
     if plan.real_gpu:
         return
     for node in plan.nodes:
+        host.make(Path(plan.simgpu(node)), gpus=plan.gpus, values=dict(plan.simulation))
         for gpu in range(plan.gpus):
             device = Path(f"{DEVICES.format(node=node)}{gpu}")
             device.parent.mkdir(parents=True, exist_ok=True)

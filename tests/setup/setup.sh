@@ -15,7 +15,7 @@ die() {
 }
 
 # The first group builds and lints; the second is the private Slurm cluster.
-build=(gcc g++ libc6-dev make python3 python3-venv clang-format shellcheck libslurm-dev)
+build=(git gcc g++ libc6-dev make python3 python3-venv clang-format shellcheck libslurm-dev)
 cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount)
 
 missing() {
@@ -75,7 +75,7 @@ venv() {
     [ -x "$python" ] || die "no Python: $python" "apt-get install python3 python3-venv"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "Python is older than 3.11: $("$python" -V)" "Debian 12 or later has it"
-    wanted=$(sha256sum pyproject.toml tests/setup/requirements.py; "$python" -V)
+    wanted=$("$python" tests/setup/requirements.py; "$python" -V)
     if [ -x .venv/bin/python ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ]; then return; fi
     say "making .venv"
     "$python" -m venv --clear .venv
