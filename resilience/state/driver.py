@@ -24,6 +24,8 @@ ATTRIBUTE_MPS_ENABLED = 133
 _POSIX_FD = 1
 _NO_LIBRARY = -1
 _NO_FUNCTION = -2
+NO_GPU = frozenset({_NO_LIBRARY, 34, 100})
+"""Codes of a machine without an NVIDIA GPU: no library, CUDA's stub library, no device."""
 
 _PTR = POINTER(c_uint64)
 _FUNCTIONS: dict[str, list[Any]] = {

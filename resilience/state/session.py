@@ -33,7 +33,7 @@ from resilience.model.errors import GpuError, ResilienceError, StateError
 from resilience.model.settings import Kept as Defaults
 from resilience.state import layout, names, record, spillfile
 from resilience.state.arrays import cupy_works
-from resilience.state.driver import Gpu, GpuFault
+from resilience.state.driver import NO_GPU, Gpu, GpuFault
 from resilience.state.layout import ArraySpec, Kept, check_same
 from resilience.state.link import Deposit, KeeperLink
 from resilience.state.record import COPYING, HELD, Commit, Record
@@ -137,7 +137,7 @@ class Session:
         except GpuError as error:
             if self._supervisor:
                 _refuse("session", "the job asked for MPS, but the GPU cannot be used", error)
-            if self._arrays in ("auto", "numpy"):
+            if self._arrays != "cupy" and error.code in NO_GPU:
                 return None
             raise
         if self._supervisor and not gpu.under_mps:
@@ -387,7 +387,8 @@ def session(*, spill_seconds: float | None = None, arrays: str = "auto", device:
 
     spill_seconds: shortest time between two commits that are also written to disk; None: the site's, 0: each commit.
     arrays: auto (cupy arrays where cupy works, device buffers where only the driver is there, numpy arrays without a
-    GPU), cupy, device or numpy. device: ordinal of the GPU among those that the process sees.
+    GPU), device (never cupy arrays), cupy or numpy (nothing else).
+    device: ordinal of the GPU among those that the process sees.
     """
     return Session(os.environ, spill_seconds=spill_seconds, arrays=arrays, device=device)
 
