@@ -1,6 +1,5 @@
 """What do process start, context and the VMM calls cost, inside and outside MPS (E10, H7)?"""
 
-
 from tests.gpu.faults import MIB, heard
 from tests.gpu.findings import Findings
 from tests.gpu.stage import Stage

@@ -38,9 +38,9 @@ def run(stage: Stage, found: Findings) -> None:
         bystander, culprit = stage.puppet("bystander", two), stage.puppet("culprit", one)
         starts = [heard(bystander, "start"), heard(culprit, "start")]
         mine = region(bystander, SIZE)
-        before = work(bystander, mine["address"], 0.3)
+        before = work(bystander, mine["address"], 0.2)
         fault = commit(kind, culprit)
-        after = work(bystander, mine["address"], WATCH_SECONDS if kind in ("illegal-write", "trap") else 0.5)
+        after = work(bystander, mine["address"], 0.2 if stage.small else WATCH_SECONDS)
         outside = work(watcher, watched["address"], 0.2)
         states = [one.state(), two.state()]
         culprit.kill()

@@ -1,6 +1,5 @@
 """Does fresh memory hold bytes of its last owner (E9)?"""
 
-
 from tests.gpu.faults import MIB, heard, region
 from tests.gpu.findings import Findings
 from tests.gpu.stage import Stage
