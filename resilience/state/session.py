@@ -272,6 +272,8 @@ class Session:
 
     def _stand_by(self) -> None:
         assert self._supervisor is not None
+        if isinstance(self._store, GpuStore):
+            self._store.warm()
         gc.collect()  # not in the middle of the promotion
         flush_streams()
         if self._link:
