@@ -18,7 +18,7 @@ from tests.gpusim.host import SimHost
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("environment", "two_servers", "kept_memory", "one_server", "standby", "ending", "zeroing")
+NAMES = ("environment", "two_servers", "kept_memory", "one_server", "standby", "ending", "zeroing", "rungs", "commit")
 FATAL = {"illegal-write": 700, "illegal-read": 700, "trap": 719, "misaligned": 716, "illegal-instruction": 715}
 
 
@@ -87,3 +87,15 @@ def test_h9_h10_ending_one_client_hurts_no_other_and_a_dead_server_is_806(found:
         assert [answer["code"] for answer in rows[way]["bystander"]] == [0, 0, 0], way
     assert rows["terminate_client"]["busy_heard"]["code"] == 810
     assert {answer["code"] for answer in rows["SIGKILL server"]["bystander"]} == {806}
+
+
+def test_every_rung_carries_the_program_over_the_fault(found: dict[str, Any]) -> None:
+    rows = found["rungs"]["found"]
+    assert {name.split()[0] for name in rows} == {"standby", "restore", "relaunch"}
+    assert not [row for row in rows.values() if "failed" in row]
+
+
+def test_a_commit_is_timed_with_and_without(found: dict[str, Any]) -> None:
+    for rounds in found["commit"]["found"].values():
+        assert [len(each["with"]["commit_s"]) for each in rounds] == [4, 4, 4]
+        assert [len(each["without"]["commit_s"]) for each in rounds] == [0, 0, 0]
