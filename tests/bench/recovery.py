@@ -38,11 +38,10 @@ class Times:
 def measure(stage: Stage, rung: str, runs: int) -> dict[str, Times]:
     """Times by the rung that was used."""
     found = {name: Times() for name in RUNGS}
-    program = "plain" if rung == "relaunch" else "heat2d"
     standby = "on" if rung == "standby" else "off"
     ask = ["--gres=shard:1", "--mps-retries=100", f"--mps-recover={rung}"]
     ask += [] if standby == "on" else ["--mps-standby=off"]
-    job = stage.solver(*ask, program=program, steps=ENDLESS)
+    job = stage.solver(*ask, plain=rung == "relaunch", steps=ENDLESS)
     stage.under_way([job])
     for _ in range(runs):
         once(stage, job, rung, found)
@@ -58,7 +57,7 @@ def once(stage: Stage, job: Job, rung: str, found: dict[str, Times]) -> None:
     fault = stage.faults(since)[0]
     verdict = wait_for(lambda: [e for e in stage.journal(since, "verdict") if e.get("job") == job.number], 30)[0]
     if verdict["action"] == "requeue":
-        wait_for(lambda: len(programs.resumed(stage.output(job)[len(before) :])) > 0, 60)
+        wait_for(lambda: programs.went_on(stage.output(job)[len(before) :]), 60)
         back = time.monotonic()
     else:
         done = wait_for(lambda: [e for e in stage.journal(since, "recovered") if e.get("job") == job.number], 60)

@@ -79,7 +79,7 @@ def bystanders(stage: Stage, result: Result, jobs: list[Job], reference: str) ->
         result.bystanders_lost += lost
         result.requeues += int(fields["Restarts"])
         result.require(not lost, f"job {job.number} is {fields['JobState']}, restarts {fields['Restarts']}")
-        same += [stage.digest(out) == reference for out in job.outs]
+        same += [stage.digest(stem) == reference for stem in job.stems]
     result.bit_identical = all(same)
     result.require(result.bit_identical, "results differ from the undisturbed run")
 
