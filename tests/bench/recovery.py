@@ -28,6 +28,11 @@ class Times:
     decision: list[float] = field(default_factory=list)
     first_step: list[float] = field(default_factory=list)
 
+    def add(self, more: "Times") -> None:
+        self.detection += more.detection
+        self.decision += more.decision
+        self.first_step += more.first_step
+
     def figures(self) -> dict[str, object]:
         return figures(self.first_step) | {
             "detection": figures(self.detection),
