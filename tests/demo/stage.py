@@ -4,6 +4,7 @@ Every fact comes from where a user or an admin would look: Slurm's own records, 
 the moment of a simulated fault is read from the simulated GPU itself, which is a stricter clock than ours.
 """
 
+import itertools
 import shlex
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from tests.demo import programs
 from tests.demo.result import Result
 
 NODE = "n0"
+_NUMBERS = itertools.count(1)
+"""Of the files of runs, over all stages of a cluster."""
 EARLY = 300
 """Steps that every bystander has made before anything happens to it."""
 
@@ -33,7 +36,6 @@ class Stage:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.began = time.monotonic()
-        self._count = 0
         self._references: dict[bool, str] = {}
 
     # ------------------------------------------------------------------ telling
@@ -51,8 +53,7 @@ class Stage:
         also: str = "", mps: bool = True,
     ) -> Job:  # fmt: skip
         """Submit a batch job that runs a solver in a step; `also` is shell text that runs beside it."""
-        self._count += 1
-        stem = f"/home/{user}/run{self._count}"
+        stem = f"/home/{user}/run{next(_NUMBERS)}"
         make = programs.plain if plain else programs.heat2d
         inner = "exec " + " ".join(make(self.sandbox.plan, stem=f"{stem}.$SLURM_PROCID", steps=steps))
         line = f"srun -n{tasks} bash -c {shlex.quote(inner)}"
@@ -71,8 +72,7 @@ class Stage:
 
     def late_culprit(self, fault: str, user: str = "alice") -> tuple[str, str]:
         """Shell text for a job's script that runs a culprit beside it once `go` is called; and the name for that."""
-        self._count += 1
-        stem = f"/home/{user}/culprit{self._count}"
+        stem = f"/home/{user}/culprit{next(_NUMBERS)}"
         argv = shlex.join(programs.culprit(self.sandbox.plan, fault))
         text = f"until [ -e {stem}.go ]; do sleep 0.02; done; srun --overlap -n1 {argv}; echo $? > {stem}.status"
         return text, stem
