@@ -19,7 +19,7 @@ from tests.gpusim.mps_harness import Mps
 
 @pytest.fixture(scope="session")
 def sim_build() -> Iterator[Path]:
-    """The executables of this checkout in a folder of their own that every user can read, and the C libraries if built."""
+    """The executables in a folder that every user can read, beside the C libraries where those are built."""
     build = Path(tempfile.mkdtemp(prefix="gpusim-build-"))
     build.chmod(0o755)
     host.install(build)

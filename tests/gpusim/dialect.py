@@ -44,6 +44,8 @@ _OLD = {
     "bad_device": "Invalid device ordinal!",
 }
 
+_OLDEST = _OLD | {"insufficient": "Insufficient privileges for UID %(uid)d"}
+
 _NEW = _OLD | {
     "new": "Received new client request for {PID: %(pid)d, Context ID: %(context)d}",
     "worker": "Creating worker thread for client {PID: %(pid)d, Context ID: %(context)d}",
@@ -79,7 +81,7 @@ class Dialect:
     found (0: it starts).
     """
 
-    __slots__ = ("client_limit", "commands", "cuda", "lazy", "line_bytes", "name", "pid_file", "role",
+    __slots__ = ("busy_ways", "client_limit", "commands", "cuda", "lazy", "line_bytes", "name", "pid_file", "role",
     "silent_without_driver",
                  "silent_without_gpu", "text", "version")  # fmt: skip
 
@@ -91,6 +93,7 @@ class Dialect:
         self.text = text
         self.role = "Server" if int(name) >= 595 else "Other"
         self.pid_file = int(name) >= 550
+        self.busy_ways = 4 if name == "535" else 3
         self.lazy = modern
         self.silent_without_gpu = 100 if modern else 0
         self.silent_without_driver = 244 if modern else 0
@@ -116,7 +119,7 @@ COMMANDS = (
 """Every command of the v2 interface; a dialect leaves some out."""
 
 DIALECTS = {
-    "535": Dialect("535", "535.261.03", 12020, _OLD),
+    "535": Dialect("535", "535.261.03", 12020, _OLDEST),
     "550": Dialect("550", "550.163.01", 12040, _OLD),
     "580": Dialect("580", "580.159.03", 13000, _NEW),
     "595": Dialect("595", "595.99.02", 13020, _NEWEST),

@@ -71,8 +71,8 @@ def memory(text: str) -> int | None:
 
 
 def memory_text(size: int) -> str:
-    """The daemon's own notation: whole gigabytes as `2G`, the rest as `1536M`."""
-    return f"{size // MIB // 1024}G" if size % (1024 * MIB) == 0 else f"{size // MIB}M"
+    """The daemon's own notation, which cuts: `2G`, `512M`, and 1536 MiB are `1G` (recorded)."""
+    return f"{size // MIB // 1024}G" if size >= 1024 * MIB else f"{size // MIB}M"
 
 
 def _pid(words: list[str], place: int = 1) -> int:
@@ -162,7 +162,7 @@ def _visible() -> list[mps_host.Gpu]:
 
 
 def get_server_status(control: Control, words: list[str]) -> None:
-    if len(words) < 2:
+    if len(words) < 2 or not words[1].isdigit():
         control.say("A server PID is required")
         return
     child = _server(control, _pid(words))
@@ -254,10 +254,15 @@ def set_active_thread_percentage(control: Control, words: list[str]) -> None:
 
 
 def _device(control: Control, words: list[str], place: int, count: int) -> int | None:
-    """The device at `place` of a command of at least `count` words, or None after the log has said why not."""
+    """The device at `place` of a command of at least `count` words, or None after the log has said why not.
+
+    Branches before 580 say nothing of a missing word and read it as device 0.
+    """
     if len(words) < count:
-        control.log.note("Invalid command format.")
-        return None
+        if control.dialect.lazy:
+            control.log.note("Invalid command format.")
+            return None
+        return 0 if place >= len(words) and count == place + 1 else None
     text = words[place]
     if not text.isdigit() or int(text) >= DEVICES:
         control.log.note(control.dialect.say("bad_device", device=text))
@@ -276,15 +281,14 @@ def get_default_device_pinned_mem_limit(control: Control, words: list[str]) -> N
 
 
 def set_default_device_pinned_mem_limit(control: Control, words: list[str]) -> None:
+    if control.dialect.lazy and len(words) > 2:
+        control.log.note(f"set_default_device_pinned_mem_limit {words[1]} {words[2]}.")
     if not _owner(control):
         return
     device = _device(control, words, 1, 3)
     size = memory(words[2]) if device is not None else None
-    if device is None or size is None:
-        return
-    control.defaults.limits[device] = size
-    if control.dialect.lazy:
-        control.log.note(f"set_default_device_pinned_mem_limit {device} {words[2]}.")
+    if device is not None and size is not None:
+        control.defaults.limits[device] = size
 
 
 def get_device_pinned_mem_limit(control: Control, words: list[str]) -> None:
@@ -316,13 +320,16 @@ def get_default_client_priority(control: Control, _words: list[str]) -> None:
 def set_default_client_priority(control: Control, words: list[str]) -> None:
     if not _owner(control):
         return
-    if len(words) > 1 and words[1] in ("0", "1"):
-        control.defaults.priority = int(words[1])
+    wanted = words[1] if len(words) > 1 else "0"
+    if wanted in ("0", "1"):
+        control.defaults.priority = int(wanted)
     else:
         control.say("Invalid priority value - must be 0 or 1!")
 
 
 def device_query(control: Control, words: list[str]) -> None:
+    if len(words) > 1 and words[1].isdigit() and _server(control, int(words[1])) is None:
+        return
     gpus = _visible()
     if not gpus:
         control.say("Failed to query devices")
@@ -344,8 +351,10 @@ def quit_daemon(control: Control, words: list[str]) -> None:
         return
     seconds: float | None = None
     if len(words) > 1 and words[1] == "-t":
-        seconds = float(words[2]) if len(words) > 2 and words[2].isdigit() else 0.0
-        control.log.note(f"quit command issued with timeout of {int(seconds)}")
+        seconds = 0.0
+        if len(words) > 2 and words[2].isdigit():
+            seconds = float(words[2])
+            control.log.note(f"quit command issued with timeout of {words[2]}")
     control.quit(seconds)
 
 

@@ -14,13 +14,14 @@ import os
 import sys
 
 from . import dialect as dialects
-from . import mps_daemon, mps_host, mps_log, mps_spawn, mps_ui, mps_wire
+from . import mps_commands, mps_daemon, mps_host, mps_log, mps_spawn, mps_ui, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .dialect import Dialect
 
 PIPE, LOGS = "/tmp/nvidia-mps", "/var/log/nvidia-mps"
+LONG = ("--daemon", "--foreground", "--version")
 READY = 3
 """Where the daemon keeps the pipe to its caller; everything inherited above it is closed, so nobody waits for a
 daemon."""
@@ -37,9 +38,7 @@ class Flags:
         self.multiuser = self.partitions = self.lazy = False
         modern = dialect.lazy
         for word in words:
-            if word in ("-d", "-f", "-h", "-v") or (
-                modern and word in ("--daemon", "--foreground", "--help", "--version")
-            ):
+            if word in ("-d", "-f", "-h", "--help", "-v") or (modern and word in LONG):
                 self.mode = word.strip("-")[0]
             elif word in ("-multiuser-server", "--multiuser-server") or (modern and word == "-M"):
                 self.multiuser = True
@@ -55,7 +54,9 @@ class Flags:
 
 
 def usage(dialect: Dialect) -> str:
-    """Options and commands by name; the real text explains them in NVIDIA's words."""
+    """Options and commands by name; the real text explains them in NVIDIA's words (before 580 it has only a banner)."""
+    if not dialect.lazy:
+        return banner(dialect, False)
     options = ["-h,--help", "-d,--daemon", "-f,--foreground", "-M,--multiuser-server", "-q,--ready-devices"]
     if dialect.name == "595":
         options.insert(4, "-S,--static-partitioning")
@@ -67,7 +68,8 @@ def usage(dialect: Dialect) -> str:
 
 def banner(dialect: Dialect, version: bool) -> str:
     """The first line of -h and -v."""
-    return "CUDA MPS Control for Linux/Unix/QNX." + (f" Binary version: {dialect.cuda}" if version else "")
+    system = "Linux/Unix/QNX" if dialect.lazy else "Linux/Unix"
+    return f"CUDA MPS Control for {system}." + (f" Binary version: {dialect.cuda}" if version else "")
 
 
 def main(script: str) -> None:
@@ -85,7 +87,7 @@ def main(script: str) -> None:
     if flags.mode in ("d", "f"):
         raise SystemExit(daemon(dialect, flags, pipe, script))
     if flags.mode == "bad":
-        print("Unrecognized option  ")
+        print("Unrecognized option \0")
     if flags.mode in ("h", "bad"):
         print(usage(dialect))
         raise SystemExit(0)
@@ -131,16 +133,25 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
     """Everything from the directories to the end; `ready` gets one byte when the sockets listen."""
     lock = take_lock(pipe)
     if isinstance(lock, str):
-        print(lock, flush=True)
+        # 595 is silent where the directory cannot be made (recorded).
+        if dialect.name != "595" or os.path.lexists(pipe):
+            print(lock, flush=True)
         return 1
     logs = os.environ.get("CUDA_MPS_LOG_DIRECTORY") or LOGS
-    log = mps_log.Log(open_log(logs, "control.log"), "Control", echo=ready is None)
-    server_log = mps_log.append(os.path.join(logs, "server.log"))
-    if log.descriptor is None:
+    fifo = os.path.join(pipe, "log")
+    if not os.path.lexists(fifo):
+        os.mkfifo(fifo)
+        os.chmod(fifo, 0o777)
+    log = mps_log.Log(1, "Control")
+    server_log: int | None = 1
+    usable = make_directory(logs)
+    if ready is not None:
+        log = mps_log.Log(mps_log.append(os.path.join(logs, "control.log")), "Control")
+        server_log = mps_log.append(os.path.join(logs, "server.log"))
+    if not usable or log.descriptor is None:
         if dialect.name == "595":
             print(f"Failed to create log directory [{logs}]. No logs will be available.", flush=True)
-        else:
-            print(f"Warning: Failed writing log files to directory [{logs}]. No logs will be available.", flush=True)
+        print(f"Warning: Failed writing log files to directory [{logs}]. No logs will be available.", flush=True)
     path = os.path.join(pipe, "control")
     log.note(f"Starting control daemon using socket {path}")
     log.note(f"To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY={pipe}")
@@ -149,15 +160,14 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
     if len(f"{path}_privileged") > mps_wire.PATH_BYTES:
         return 1
     listeners = [mps_wire.listen(path, 0o666), mps_wire.listen(f"{path}_privileged", 0o755)]
-    fifo = os.path.join(pipe, "log")
-    if not os.path.lexists(fifo):
-        os.mkfifo(fifo)
-        os.chmod(fifo, 0o777)
     pid_file = os.path.join(pipe, PID_FILE)
     if dialect.pid_file:
         write_pid(pid_file)
     binary = os.path.join(os.path.dirname(os.path.abspath(script)), mps_spawn.SERVER)
     options = mps_daemon.Options(flags.multiuser, server_log, binary)
+    text = os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+    if text is not None and mps_commands.percentage(text) is None:
+        log.note("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE should be between (0.0, 100.0]")
     control = mps_daemon.Control(dialect, log, pipe, listeners, options)
     if ready is not None:
         null = os.open(os.devnull, os.O_RDWR)
@@ -192,14 +202,14 @@ def take_lock(pipe: str) -> int | str:
     return lock
 
 
-def open_log(directory: str, name: str) -> int | None:
-    """Append to a log of `directory`, which is made (one level, 0700) if need be."""
-    if not os.path.isdir(directory):
+def make_directory(path: str) -> bool:
+    """Make one level, 0700, if need be; False where that is not allowed."""
+    if not os.path.isdir(path):
         try:
-            os.mkdir(directory, 0o700)
+            os.mkdir(path, 0o700)
         except OSError:
-            return None
-    return mps_log.append(os.path.join(directory, name))
+            return False
+    return True
 
 
 def write_pid(path: str) -> None:

@@ -81,19 +81,11 @@ class Control:
 
     # -- servers ---
 
-    def may_start(self, uid: int) -> bool:
-        """Only root can become somebody else."""
-        return self.multiuser or os.geteuid() in (0, uid)
-
-    def start_server(self, uid: int) -> bool:
-        """Fork a server for `uid`; False where the kernel would not let us become that user."""
-        if not self.may_start(uid):
-            self.log.note(self.dialect.say("start_failed", uid=uid))
-            return False
+    def start_server(self, uid: int) -> None:
+        """Fork a server for `uid`; one that the kernel does not let become that user dies at once."""
         child = mps_spawn.start(self, os.geteuid() if self.multiuser else uid)
         self.servers[child.pid] = child
         self.watch(child.link)
-        return True
 
     def server_of(self, uid: int) -> Child | None:
         """The living server that clients of `uid` join."""
@@ -124,6 +116,8 @@ class Control:
                 self.failures = 0
                 self.log.note(f"NEW SERVER {child.pid}: Ready")
                 self.settle()
+        elif verb == "hello":
+            self.log.note("Accepting connection...")
         elif verb == "clients":
             child.count = int(values["count"])
             child.clients = [
@@ -145,6 +139,8 @@ class Control:
         status = os.waitstatus_to_exitcode(raw)
         self.log.note(f"Server {child.pid} exited with status {abs(status)}")
         self.clean = self.clean and status == 0
+        if not self.dialect.lazy and not self.servers and self.last_attempt(child):
+            self.log.note("Removed Shm file at ")
         if os.path.lexists(child.path):
             os.unlink(child.path)
         if self.waiting == child.pid:
@@ -155,6 +151,10 @@ class Control:
                 self.failures = 0
                 self.refuse_pending()
         self.settle()
+
+    def last_attempt(self, child: Child) -> bool:
+        """Will no further server be tried for those who wait?"""
+        return not self.pending or child.state != "INITIALIZING" or self.failures >= ATTEMPTS - 1
 
     def refuse_pending(self) -> None:
         for sock, _, _ in self.pending:
@@ -206,11 +206,9 @@ class Control:
         self.pending = waiting
         if self.servers:
             return
-        if waiting and not self.start_server(waiting[0][2]):
-            sock, _, _ = self.pending.pop(0)
-            self.answer(sock, CUDA_CONNECTION_FAILED)
-            self.settle()
-        elif not waiting and self.wanted is not None:
+        if waiting:
+            self.start_server(waiting[0][2])
+        elif self.wanted is not None:
             self.start_server(self.wanted)
         self.wanted = None
 
@@ -234,10 +232,10 @@ class Control:
             mps_wire.send(self.ui, b"end")
 
     def new_ui(self, sock: socket) -> None:
-        """A front end; while another is open it gets nothing, in one of two ways at random (trap 1)."""
+        """A front end; while another is open it gets nothing, in one of several ways at random (trap 1)."""
         if self.ui is not None:
-            style = mps_inject.number("ui_busy", 0) or 1 + (os.urandom(1)[0] & 1)
-            mps_wire.send(sock, mps_wire.words("busy", style="empty" if style == 1 else "error"))
+            style = mps_inject.number("ui_busy", 0) or 1 + os.urandom(1)[0] % self.dialect.busy_ways
+            mps_wire.send(sock, mps_wire.words("busy", style=style))
             self.forget(sock)
             return
         self.ui = sock
@@ -256,12 +254,12 @@ class Control:
             self.forget(sock)
             return
         line = packet[4:].decode(errors="replace")
-        if self.dialect.line_bytes and len(packet) - 4 >= self.dialect.line_bytes:
-            os.kill(os.getpid(), 9)
         self.log.note(f"Cmd:{line}")
         self.waiting = mps_commands.run(self, line)
         if self.waiting is None and self.quitting is None:
             self.end_command()
+        if self.dialect.line_bytes and len(packet) - 4 >= self.dialect.line_bytes:
+            os.kill(os.getpid(), 9)  # trap 5: the real daemon dies of it, too
 
     # -- the loop ---
 

@@ -13,26 +13,25 @@ import time
 
 
 class Log:
-    """One log file under one role (`Control`, `Other`, `Server`); `echo` also prints each line to standard output."""
+    """One log under one role (`Control`, `Other`, `Server`); no descriptor, no log."""
 
-    __slots__ = ("descriptor", "echo", "role")
+    __slots__ = ("descriptor", "role")
 
-    def __init__(self, descriptor: int | None, role: str, echo: bool = False) -> None:
+    def __init__(self, descriptor: int | None, role: str) -> None:
         self.descriptor = descriptor
         self.role = role
-        self.echo = echo
 
     def note(self, text: str) -> None:
         """Write one line at once."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         line = f"[{stamp}.{int(now * 1000) % 1000:03d} {self.role} {os.getpid():5d}] {text}\n".encode()
-        for descriptor in (self.descriptor, 1 if self.echo else None):
-            if descriptor is not None:
-                try:
-                    os.write(descriptor, line)
-                except OSError:
-                    continue
+        if self.descriptor is None:
+            return
+        try:
+            os.write(self.descriptor, line)
+        except OSError:
+            self.descriptor = None
 
 
 def append(path: str) -> int | None:

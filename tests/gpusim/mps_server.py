@@ -102,6 +102,7 @@ class Server:
         pipe = self.config["pipe"]
         self.log.note("Startup")
         self.log.note(f"Connecting to control daemon on socket: {pipe}/control")
+        self.report("hello")
         self.log.note("Initializing server process")
         if not self.gpus:
             self.log.note(f"Driver initialization failed with: {NO_DEVICE}")

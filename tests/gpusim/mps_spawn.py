@@ -69,6 +69,8 @@ def start(control: Control, uid: int) -> Child:
         finally:
             os._exit(1)
     theirs.close()
+    if not control.dialect.pid_file:
+        control.log.note(f"Starting new server {pid} for user {uid}")
     defaults = control.defaults
     config = mps_wire.words(
         "config",
@@ -94,7 +96,12 @@ def _path(control: Control, pid: int) -> str:
 
 
 def _child(control: Control, uid: int, link: socket) -> None:
-    control.log.note(f"Starting new server {os.getpid()} for user {uid}")
+    if control.dialect.pid_file:
+        control.log.note(f"Starting new server {os.getpid()} for user {uid}")
+    if os.geteuid() not in (0, uid):
+        if control.dialect.pid_file:
+            control.log.note(control.dialect.say("start_failed", uid=uid))
+        return
     listener = mps_wire.listen(_path(control, os.getpid()), 0o666)
     log = control.server_log
     # First out of the way of 3, 4 and 5, then into place.

@@ -3,8 +3,8 @@
 Job: commands from standard input, one a line, to the daemon; its answers to standard output.
 
 Guarantees (recorded): exit status 0 for every command that reached the daemon, whatever it said; 1 and one line on
-standard error when there is no daemon, or when the daemon is lost. While another front end is open: status 0 and
-nothing at all, or status 1.
+standard error when there is no daemon, or when the daemon is lost. While another front end is open the answer
+is one of BUSY, at random.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NO_DAEMON = "Cannot find MPS control daemon process"
 LOST = "Cannot send command to MPS control daemon process"
+BUSY = {"1": (0, ""), "2": (1, ""), "3": (1, f"{LOST}\n"), "4": (0, f"{LOST}\n")}
+"""Exit status and standard error while another front end is open; the fourth was seen with 535 only."""
 
 
 def run(pipe: str) -> int:
@@ -31,20 +33,20 @@ def run(pipe: str) -> int:
         return 1
     mps_wire.send(sock, mps_wire.words("ui", v=1))
     verb, values = mps_wire.parse(mps_wire.receive(sock))
-    if verb == "busy" and values["style"] == "empty":
-        return 0
+    if verb == "busy":
+        status, text = BUSY[values["style"]]
+        sys.stderr.write(text)
+        return status
     if verb != "welcome":
         print(LOST, file=sys.stderr)
         return 1
     for line in sys.stdin:
         if not _command(sock, line.rstrip("\n")):
-            return 0 if line.split()[:1] == ["quit"] else _lost()
+            if line.split()[:1] == ["quit"]:
+                return 0
+            print(LOST, file=sys.stderr)
+            return 1
     return 0
-
-
-def _lost() -> int:
-    print(LOST, file=sys.stderr)
-    return 1
 
 
 def _command(sock: socket, line: str) -> bool:
