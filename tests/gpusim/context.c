@@ -73,12 +73,21 @@ static struct CUctx_st *new_context(CUdevice device, unsigned flags) {
     struct CUctx_st *c = calloc(1, sizeof *c);
     if (c == NULL)
         return NULL;
-    sim_sleep_ms(sim.host.context_ms);
+    sim_sleep_ms(sim_number(&sim.host, "context_ms", sim.host.context_ms));
     c->device = device;
     c->flags = flags;
     c->alive = true;
-    c->null_stream = sim_stream_new(c, 0);
+    c->memory_fd = -1;
+    const int mib = sim_number(&sim.host, "context_mib", sim.host.context_mib);
+    if (mib > 0 &&
+        pool_create(&sim.host, sim_gpu_of(device), (uint64_t)mib << 20, &c->memory_fd) != 0) {
+        free(c);
+        return NULL;
+    }
+    c->null_stream = sim_stream_new(c, 0, 0);
     if (c->null_stream == NULL) {
+        if (c->memory_fd >= 0)
+            close(c->memory_fd);
         free(c);
         return NULL;
     }
@@ -96,8 +105,21 @@ static void end_context(struct CUctx_st *c) {
     pthread_mutex_lock(&sim.memory_lock);
     c->alive = false;
     let_go(c->device);
+    if (c->memory_fd >= 0)
+        close(c->memory_fd);
+    c->memory_fd = -1;
     pthread_mutex_unlock(&sim.memory_lock);
     sim_context_memory_free(c);
+}
+
+/* In a forked child: its copies of our locked files must not keep them alive. */
+void sim_contexts_after_fork(void) {
+    for (const struct CUctx_st *c = contexts; c != NULL; c = c->next)
+        if (c->memory_fd >= 0)
+            close(c->memory_fd);
+    for (int d = 0; d < sim.devices; d++)
+        if (holders[d] > 0 && holder_fd[d] >= 0)
+            close(holder_fd[d]);
 }
 
 static CUresult push(CUcontext context) {

@@ -23,6 +23,7 @@ static void after_fork(void) {
     atomic_store(&sim.state, SIM_FORKED);
     if (was_ready) {
         sim_memory_after_fork();
+        sim_contexts_after_fork();
         mps_after_fork();
     }
 }
@@ -31,7 +32,7 @@ static CUresult set_up(void) {
     int all[SIM_MAX_GPUS], minors[SIM_MAX_GPUS], n = 0, n_minors = 0;
     if (!sim_host_load(&sim.host))
         return CUDA_ERROR_NO_DEVICE;
-    sim_sleep_ms(sim.host.cuinit_ms);
+    sim_sleep_ms(sim_number(&sim.host, "cuinit_ms", sim.host.cuinit_ms));
     CUresult result = mps_attach(&sim.mps, minors, &n_minors);
     if (result != CUDA_SUCCESS)
         return result;

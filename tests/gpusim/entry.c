@@ -40,7 +40,7 @@ static void read_rules(const char *path) {
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         struct rule rule;
         char verb[16], rest[8];
-        if (line[strspn(line, " \t\n")] == '\0' || line[0] == '#')
+        if (line[strspn(line, " \t\n")] == '\0' || line[0] == '#' || strncmp(line, "set ", 4) == 0)
             continue;
         if (sscanf(line, "%15s %63s %u %d %7s", verb, rule.function, &rule.n, &rule.code, rest) !=
                 4 ||

@@ -175,14 +175,16 @@ void sim_raise(CUdevice device, const struct sim_stopped *stopped, bool copy,
     if (stopped->kind == STOP_NONE || stopped->kind == STOP_CANCELLED)
         return;
     const CUresult code = outcome[stopped->kind].code;
-    const int xid = stopped->kind == STOP_ASSERT ? sim.host.assert_xid : outcome[stopped->kind].xid;
+    const int xid = stopped->kind == STOP_ASSERT
+                        ? sim_number(&sim.host, "assert_xid", sim.host.assert_xid)
+                        : outcome[stopped->kind].xid;
     const CUdeviceptr address = sim_is_device(stopped->address) ? stopped->address : bad_pointer;
     if (xid != 0) {
         char text[256];
         describe(stopped, copy, address, text, sizeof text);
         sim_log_xid(&sim.host, sim_gpu_of(device), xid, text);
     }
-    const bool isolated = xid == 31 && sim.host.guard != 0;
+    const bool isolated = xid == 31 && sim_number(&sim.host, "guard", sim.host.guard) != 0;
     if (sim.mps && (xid == 31 || xid == 13) && !isolated)
         mps_tell_fault((uint32_t)code, xid);
     sim_set_sticky(code);

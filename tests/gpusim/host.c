@@ -182,6 +182,19 @@ bool sim_host_load(struct sim_host *host) {
     return good && host->gpus > 0;
 }
 
+int sim_number(const struct sim_host *host, const char *key, int fallback) {
+    char path[256], line[256], name[64];
+    long value;
+    snprintf(path, sizeof path, "%s/inject", host->dir);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "set %63s %ld", name, &value) == 2 && strcmp(name, key) == 0)
+            fallback = (int)value;
+    if (file != NULL)
+        fclose(file);
+    return fallback;
+}
+
 int sim_visible(const struct sim_host *host, const char *list, const int *from, int n, int *out) {
     if (list == NULL) {
         memcpy(out, from, (size_t)n * sizeof *out);

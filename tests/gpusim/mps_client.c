@@ -37,11 +37,28 @@
 static struct {
     int fd;
     struct sim_shared_page *page;
+    char limits[256]; /* `<ordinal>:<bytes>,…` of the server, which counts its own GPUs */
+    int minors[SIM_MAX_GPUS], n_minors;
 } mps = {.fd = -1};
 
 uint32_t mps_sticky(void) {
     const struct sim_shared_page *page = mps.page;
     return page == NULL ? 0 : atomic_load_explicit(&page->sticky, memory_order_relaxed);
+}
+
+uint64_t mps_limit(int gpu) {
+    int ordinal = -1;
+    for (int i = 0; i < mps.n_minors; i++)
+        if (mps.minors[i] == sim.host.gpu[gpu].minor)
+            ordinal = i;
+    for (const char *at = mps.limits; at != NULL && *at != '\0'; at = strchr(at, ',')) {
+        unsigned long long bytes;
+        int which;
+        at += *at == ',';
+        if (sscanf(at, "%d:%llu", &which, &bytes) == 2 && which == ordinal)
+            return bytes;
+    }
+    return UINT64_MAX;
 }
 
 static int dial(const char *path) {
@@ -187,6 +204,10 @@ static CUresult attach(const char *path, int *minors, int *n) {
     madvise(page, PAGE_BYTES, MADV_DONTFORK);
     mps.fd = fd;
     mps.page = page;
+    mps.n_minors = *n;
+    memcpy(mps.minors, minors, sizeof mps.minors);
+    if (!word(answer, "limits", mps.limits, sizeof mps.limits))
+        mps.limits[0] = '\0';
     return start_thread(read_server) && start_thread(watch_page) ? CUDA_SUCCESS
                                                                  : CUDA_ERROR_OPERATING_SYSTEM;
 }

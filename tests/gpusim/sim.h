@@ -42,7 +42,7 @@ struct sim_host {
     int gpus;
     char driver[32];
     int cuda;
-    int context_ms, cuinit_ms;
+    int context_ms, context_mib, cuinit_ms;
     int assert_xid; /* what a failed assert logs: 0 nothing, 13 or 43 (open question) */
     int guard;      /* 1: an MMU fault of an MPS client stays with that client */
 };
@@ -50,6 +50,9 @@ struct sim_host {
 /* Reads host.conf. False, after one line on stderr, when SIMGPU_DIR is unset or the file is broken.
  */
 bool sim_host_load(struct sim_host *host);
+/* `set <key> <number>` of $SIMGPU_DIR/inject, read anew at each call and the last one counting;
+ * else `fallback`. */
+int sim_number(const struct sim_host *host, const char *key, int fallback);
 /* The GPUs that `list` (CUDA_VISIBLE_DEVICES; NULL: all) leaves of the `n` in `from`; returns how
  * many. Like the driver it stops at the first bad word. */
 int sim_visible(const struct sim_host *host, const char *list, const int *from, int n, int *out);
@@ -123,12 +126,14 @@ struct CUctx_st {
     bool alive;
     int references; /* of a primary context */
     CUstream null_stream;
+    int memory_fd; /* what the context itself takes of the GPU's memory; -1: nothing */
     struct CUctx_st *next;
 };
 
 /* The calling thread's context, or NULL. */
 CUcontext sim_current(void);
 bool sim_context_ok(CUcontext context);
+void sim_contexts_after_fork(void);
 
 /* ---- stream.c: work in order, on a thread for each stream ---- */
 
@@ -148,7 +153,7 @@ struct sim_work {
 
 CUdevice sim_stream_device(CUstream stream);
 CUresult sim_stream_resolve(CUstream handle, CUstream *stream);
-CUstream sim_stream_new(CUcontext context, unsigned flags);
+CUstream sim_stream_new(CUcontext context, unsigned flags, int priority);
 /* Queues work that was allocated with malloc; from here on the queue owns it. */
 CUresult sim_submit(CUstream stream, struct sim_work *work);
 /* Waits for all work of a stream, or of a context (stream NULL), that is queued now; the sticky
@@ -159,7 +164,7 @@ void sim_context_streams_end(CUcontext context);
 /* After the sticky error was set: interrupts running kernels and wakes everyone who waits. */
 void sim_stop_work(void);
 
-/* ---- memory.c ---- */
+/* ---- space.c, handle.c, alloc.c, host_memory.c ---- */
 
 /* Start of the window of device addresses, its length, and the distance to the host's shadow of it.
  */
@@ -227,6 +232,8 @@ struct sim_shared_page {
 CUresult mps_attach(bool *mps, int *minors, int *n);
 /* The server's sticky error; 0 without MPS. */
 uint32_t mps_sticky(void);
+/* Bytes that the server lets a client pin on a GPU (index into host.gpu); UINT64_MAX: no limit. */
+uint64_t mps_limit(int gpu);
 void mps_tell_fault(uint32_t code, int xid);
 void mps_after_fork(void);
 

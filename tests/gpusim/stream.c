@@ -12,22 +12,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "sim.h"
+#include "stream.h"
 
-struct CUstream_st {
-    CUcontext context;
-    unsigned flags;
-    int priority;
-    bool alive;
-    bool started, in_work;
-    pthread_t thread;
-    pthread_cond_t work;
-    struct sim_work *head, *tail;
-    uint64_t submitted, done;
-    struct CUstream_st *next;
-};
-
-static struct CUstream_st *streams; /* every stream ever made; under sim.queue_lock */
+static struct CUstream_st *streams; /* every stream, dead ones too; under sim.queue_lock */
 
 #define LOOK_AGAIN_NS                                                                              \
     20000000L /* a sticky error set by a server that cannot wake us is seen after this long */
@@ -87,6 +74,7 @@ static void *stream_main(void *argument) {
         s->done++;
         pthread_cond_broadcast(&sim.progress);
     }
+    s->started = false;
     pthread_mutex_unlock(&sim.queue_lock);
     return NULL;
 }
@@ -107,15 +95,30 @@ static bool start(struct CUstream_st *s) {
     return error == 0;
 }
 
-CUstream sim_stream_new(CUcontext context, unsigned flags) {
+/* A dead stream's record whose thread has gone and that nobody can wait for any more, or a new one.
+ * Under the lock. */
+static struct CUstream_st *record(void) {
+    for (struct CUstream_st *s = streams; s != NULL; s = s->next)
+        if (!s->alive && !s->started && s->done == s->submitted)
+            return s;
     struct CUstream_st *s = calloc(1, sizeof *s);
     if (s == NULL)
         return NULL;
-    *s = (struct CUstream_st){.context = context, .flags = flags, .alive = true};
     pthread_cond_init(&s->work, NULL);
-    pthread_mutex_lock(&sim.queue_lock);
     s->next = streams;
     streams = s;
+    return s;
+}
+
+CUstream sim_stream_new(CUcontext context, unsigned flags, int priority) {
+    pthread_mutex_lock(&sim.queue_lock);
+    struct CUstream_st *s = record();
+    if (s != NULL) { /* the counters run on: waits for the record's earlier life stay fulfilled */
+        s->context = context;
+        s->flags = flags;
+        s->priority = priority;
+        s->alive = true;
+    }
     pthread_mutex_unlock(&sim.queue_lock);
     return s;
 }
@@ -144,7 +147,7 @@ CUresult sim_stream_resolve(CUstream handle, CUstream *stream) {
     return result;
 }
 
-static bool add_wait(struct sim_work *work, struct CUstream_st *stream, uint64_t count) {
+bool stream_add_wait(struct sim_work *work, struct CUstream_st *stream, uint64_t count) {
     if (stream->done >= count)
         return true;
     struct sim_wait *more = realloc(work->waits, sizeof *more * (size_t)(work->n_waits + 1));
@@ -161,11 +164,11 @@ static bool order_with_null(struct CUstream_st *s, struct sim_work *work) {
     if (s->flags & CU_STREAM_NON_BLOCKING)
         return true;
     if (s != null)
-        return add_wait(work, null, null->submitted);
+        return stream_add_wait(work, null, null->submitted);
     bool good = true;
     for (struct CUstream_st *other = streams; other != NULL; other = other->next)
         if (other != s && other->context == s->context && !(other->flags & CU_STREAM_NON_BLOCKING))
-            good = good && add_wait(work, other, other->submitted);
+            good = good && stream_add_wait(work, other, other->submitted);
     return good;
 }
 
@@ -196,7 +199,7 @@ CUresult sim_submit(CUstream s, struct sim_work *work) {
 }
 
 /* Under the lock: until `count` pieces of work are done. */
-static CUresult wait_done(struct CUstream_st *s, uint64_t count) {
+CUresult stream_wait_done(struct CUstream_st *s, uint64_t count) {
     while (s->done < count && sim_sticky() == CUDA_SUCCESS)
         wait_progress();
     const CUresult sticky = sim_sticky();
@@ -207,12 +210,12 @@ static CUresult wait_done(struct CUstream_st *s, uint64_t count) {
 
 CUresult sim_wait_stream(CUstream s) {
     pthread_mutex_lock(&sim.queue_lock);
-    CUresult result = wait_done(s, s->submitted);
+    CUresult result = stream_wait_done(s, s->submitted);
     if (s == s->context->null_stream) /* the null stream stands for the blocking ones as well */
         for (struct CUstream_st *other = streams; other != NULL && result == CUDA_SUCCESS;
              other = other->next)
             if (other->context == s->context && !(other->flags & CU_STREAM_NON_BLOCKING))
-                result = wait_done(other, other->submitted);
+                result = stream_wait_done(other, other->submitted);
     pthread_mutex_unlock(&sim.queue_lock);
     return result;
 }
@@ -222,7 +225,7 @@ CUresult sim_wait_context(CUcontext context) {
     pthread_mutex_lock(&sim.queue_lock);
     for (struct CUstream_st *s = streams; s != NULL && result == CUDA_SUCCESS; s = s->next)
         if (s->context == context)
-            result = wait_done(s, s->submitted);
+            result = stream_wait_done(s, s->submitted);
     pthread_mutex_unlock(&sim.queue_lock);
     return result == CUDA_SUCCESS ? sim_sticky() : result;
 }
@@ -249,11 +252,8 @@ SIM_EXPORT CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags,
     const CUcontext context = sim_current();
     if (context == NULL)
         return CUDA_ERROR_INVALID_CONTEXT;
-    *stream = sim_stream_new(context, flags);
-    if (*stream == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    (*stream)->priority = priority;
-    return CUDA_SUCCESS;
+    *stream = sim_stream_new(context, flags, priority);
+    return *stream == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
 }
 
 SIM_EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
@@ -341,150 +341,4 @@ SIM_EXPORT CUresult cuLaunchHostFunc(CUstream handle, CUhostFn fn, void *data) {
         return CUDA_ERROR_OUT_OF_MEMORY;
     *call = (struct host_call){.work.run = run_host_call, .fn = fn, .data = data};
     return sim_submit(s, &call->work);
-}
-
-/* ---- the interface: events ---- */
-
-struct CUevent_st {
-    CUcontext context;
-    unsigned flags;
-    bool alive;
-    CUstream stream; /* of the latest record */
-    uint64_t count;
-    _Atomic uint64_t when; /* ns; 0 until it has happened */
-    struct CUevent_st *next;
-};
-
-static struct CUevent_st *events; /* every event ever made; under sim.queue_lock */
-
-struct record {
-    struct sim_work work;
-    struct CUevent_st *event;
-};
-
-static bool event_ok(CUevent handle) {
-    bool found = false;
-    pthread_mutex_lock(&sim.queue_lock);
-    for (struct CUevent_st *e = events; e != NULL; e = e->next)
-        found = found || (e == handle && e->alive);
-    pthread_mutex_unlock(&sim.queue_lock);
-    return found;
-}
-
-SIM_EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags) {
-    ENTER(NEED_HEALTH);
-    if (event == NULL || flags > 7)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (sim_current() == NULL)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    struct CUevent_st *e = calloc(1, sizeof *e);
-    if (e == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    e->context = sim_current();
-    e->flags = flags;
-    e->alive = true;
-    pthread_mutex_lock(&sim.queue_lock);
-    e->next = events;
-    events = e;
-    pthread_mutex_unlock(&sim.queue_lock);
-    *event = e;
-    return CUDA_SUCCESS;
-}
-
-SIM_EXPORT CUresult cuEventDestroy_v2(CUevent event) {
-    ENTER(NEED_HEALTH);
-    if (!event_ok(event))
-        return CUDA_ERROR_INVALID_HANDLE;
-    pthread_mutex_lock(&sim.queue_lock);
-    event->alive = false; /* a record in a queue may still point here */
-    pthread_mutex_unlock(&sim.queue_lock);
-    return CUDA_SUCCESS;
-}
-
-static void run_record(struct sim_work *work) {
-    atomic_store(&((struct record *)work)->event->when, sim_now_ns());
-}
-
-SIM_EXPORT CUresult cuEventRecord(CUevent event, CUstream handle) {
-    CUstream s;
-    ENTER(NEED_HEALTH);
-    const CUresult result = sim_stream_resolve(handle, &s);
-    if (result != CUDA_SUCCESS || !event_ok(event))
-        return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_HANDLE;
-    struct record *record = calloc(1, sizeof *record);
-    if (record == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    record->work.run = run_record;
-    record->event = event;
-    atomic_store(&event->when, 0);
-    const CUresult submitted = sim_submit(s, &record->work);
-    pthread_mutex_lock(&sim.queue_lock);
-    event->stream = s;
-    event->count = s->submitted;
-    pthread_mutex_unlock(&sim.queue_lock);
-    return submitted;
-}
-
-SIM_EXPORT CUresult cuEventQuery(CUevent event) {
-    ENTER(NEED_HEALTH);
-    if (!event_ok(event))
-        return CUDA_ERROR_INVALID_HANDLE;
-    return event->stream == NULL || atomic_load(&event->when) != 0 ? CUDA_SUCCESS
-                                                                   : CUDA_ERROR_NOT_READY;
-}
-
-SIM_EXPORT CUresult cuEventSynchronize(CUevent event) {
-    ENTER(NEED_HEALTH);
-    if (!event_ok(event))
-        return CUDA_ERROR_INVALID_HANDLE;
-    CUresult result = CUDA_SUCCESS;
-    pthread_mutex_lock(&sim.queue_lock);
-    if (event->stream != NULL)
-        result = wait_done(event->stream, event->count);
-    pthread_mutex_unlock(&sim.queue_lock);
-    return result;
-}
-
-SIM_EXPORT CUresult cuEventElapsedTime_v2(float *ms, CUevent from, CUevent to) {
-    ENTER(NEED_HEALTH);
-    if (ms == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (!event_ok(from) || !event_ok(to) || from->stream == NULL || to->stream == NULL ||
-        ((from->flags | to->flags) & CU_EVENT_DISABLE_TIMING))
-        return CUDA_ERROR_INVALID_HANDLE;
-    const uint64_t start_ns = atomic_load(&from->when), end_ns = atomic_load(&to->when);
-    if (start_ns == 0 || end_ns == 0)
-        return CUDA_ERROR_NOT_READY;
-    *ms = (float)((double)((int64_t)(end_ns - start_ns)) / 1e6);
-    return CUDA_SUCCESS;
-}
-
-SIM_EXPORT CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
-    return cuEventElapsedTime_v2(ms, from, to);
-}
-
-static void run_nothing(struct sim_work *work) {
-    (void)work; /* the waiting is done by the queue */
-}
-
-SIM_EXPORT CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned flags) {
-    CUstream s;
-    ENTER(NEED_HEALTH);
-    const CUresult result = sim_stream_resolve(handle, &s);
-    if (result != CUDA_SUCCESS || !event_ok(event) || flags > 1)
-        return result != CUDA_SUCCESS ? result
-               : flags > 1            ? CUDA_ERROR_INVALID_VALUE
-                                      : CUDA_ERROR_INVALID_HANDLE;
-    struct sim_work *wait = calloc(1, sizeof *wait);
-    if (wait == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    wait->run = run_nothing;
-    pthread_mutex_lock(&sim.queue_lock);
-    const bool good = event->stream == NULL || add_wait(wait, event->stream, event->count);
-    pthread_mutex_unlock(&sim.queue_lock);
-    if (!good) {
-        free(wait);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    return sim_submit(s, wait);
 }
