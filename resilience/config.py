@@ -12,7 +12,7 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -27,6 +27,8 @@ from resilience.parse.options import check_value
 _MAX_BYTES = 1 << 20
 _MAX_RUN = 60
 """Longest paths.run: a socket's path has 107 characters, <node>/d/u<uid>/g<gpu>/<color>/control_privileged the rest."""
+_MAX_FORBIDDEN = 32
+"""The plugin has room for as many."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "mps.start_timeout": (0.1, 600),
@@ -212,6 +214,13 @@ def check_path(where: str, value: str) -> None:
         raise ConfigError(where, "goes up with '..'", shown(value))
 
 
+def forbids(forbidden: Iterable[str], key: str, value: str) -> str:
+    """The key=value pair that forbids a canonical value, empty when none does. One word of a list is enough."""
+    kinds = {spec["key"]: spec["kind"] for spec in contract()["option"].values()}
+    words = {value, *value.split(",")} if kinds[key] == "list" else {value}
+    return next((pair for pair in forbidden if pair.partition("=")[0] == key and pair.partition("=")[2] in words), "")
+
+
 def _checked_options(options: Options, where: str) -> Options:
     specs = {spec["key"]: spec for spec in contract()["option"].values()}
 
@@ -237,11 +246,13 @@ def _checked_options(options: Options, where: str) -> Options:
         if not equals:
             raise ConfigError(f"{where}.forbidden", "is not key=value", shown(pair), hint="such as domain=shared")
         forbidden.append(f"{key}={canonical('forbidden', key, value)}")
+    if len(forbidden) > _MAX_FORBIDDEN:
+        raise ConfigError(f"{where}.forbidden", f"has more than {_MAX_FORBIDDEN} pairs", len(forbidden))
     for key, spec in specs.items():
         holds = defaults.get(key, str(spec["default"]))
-        if f"{key}={holds}" in forbidden:
+        if pair := forbids(forbidden, key, holds):
             hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
-            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", f"{key}={holds}", hint=hint)
+            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", pair, hint=hint)
     return Options(defaults=defaults, locked=tuple(dict.fromkeys(options.locked)), forbidden=tuple(forbidden))
 
 

@@ -1,10 +1,10 @@
 """The locks of a node's fault domains: flock on files that only root can open, so that no user can hold them.
 
 Two kinds. A *domain* lock (`{run}/{node}/d/{key}/lock`) is held while the servers or leases of a domain change: by
-prolog, epilog, and by an agent that replaces one. A *colour* lock (`.{color}.talk` beside the pipe directory)
-is held for one conversation with one control daemon, which serves only one at a time.
-by prolog, epilog, and an agent that replaces one. A *colour* lock (`.{color}.talk` beside the pipe directory)
-checks that the file is still the one on disk, else tries again. Waiting ends at a deadline with MpsControlError.
+prolog, epilog, and an agent that replaces one. A *colour* lock (`.{color}.talk` beside the pipe directory) is held for
+one conversation with one control daemon, which serves only one at a time.
+The kernel drops a lock with its process, so none survives a kill. Removing a locked file is allowed: whoever gets a
+lock checks that the file is still the one on disk, else tries again. Waiting ends at a deadline with MpsControlError.
 """
 
 import fcntl

@@ -79,6 +79,8 @@ class ControlDaemons:
         self._locks = locks
         self._environ = daemon_environment(environ)
         self._say = say
+        self._server: dict[ServerId, int] = {}
+        """Each daemon's server at the last look: saves a conversation, decides nothing."""
 
     # ------------------------------------------------------------------------------------------------ asking
 
@@ -89,12 +91,7 @@ class ControlDaemons:
         return self._path("mps_log", server)
 
     def state(self, server: ServerId) -> ServerState:
-        talk, lines = self._ask(server, "get_server_list")
-        servers = parse.pids(lines)
-        if talk is Talk.NO_DAEMON or not servers:
-            return ServerState.ABSENT
-        states = [self._server_state(server, pid) for pid in servers]
-        return ServerState.ACTIVE if ServerState.ACTIVE in states else states[0]
+        return self._look(server)[0]
 
     def clients(self, server: ServerId) -> tuple[int, ...]:
         found: list[int] = []
@@ -155,7 +152,11 @@ class ControlDaemons:
                 return True
             if not self.processes(server):
                 return False
-            self._await_active(server, owner, mps.rebuild_timeout if state is ServerState.FAULT else mps.start_timeout)
+            if state is ServerState.ABSENT:
+                self._await_active(server, owner, mps.start_timeout)
+            else:
+                patience = mps.rebuild_timeout if state is ServerState.FAULT else mps.start_timeout
+                self._await_active(server, owner, patience, state)
         except MpsControlError:
             return False
         return True
@@ -192,32 +193,27 @@ class ControlDaemons:
         if "No logs will be available" in output:
             self._say(f"{self._name(server)}: {output[:200]}")
 
-    def _await_active(self, server: ServerId, owner: ServerOwner, timeout: float) -> None:
-        """Ask for a server and wait until it answers ACTIVE. Raises when it dies, or is not ready in time."""
+    def _await_active(
+        self, server: ServerId, owner: ServerOwner, timeout: float, seen: ServerState | None = None
+    ) -> None:
+        """Ask for a server, unless one was `seen`, and wait until it is ACTIVE. Raises when it dies or is late."""
         deadline = time.monotonic() + timeout
         died_before = parse.deaths(self._control_log(server))
-        asked = False
+        state, complaint = (seen, "") if seen else self._look(server, owner.uid)
         poll = _POLL_FIRST
-        while True:
-            state = self.state(server)
-            if state is ServerState.ACTIVE:
-                return
-            if state is ServerState.ABSENT:
-                if asked and parse.deaths(self._control_log(server)) > died_before:
-                    why = parse.reason(self._server_log(server)) or "its log does not say why"
-                    raise self._error(
-                        server, "server ended at once", why, hint="see server.log in " + self.logs(server)
-                    )
-                if not asked:
-                    self._ask(server, f"start_server -uid {owner.uid}", must_answer=True)
-                    asked = True
-                    continue
+        while state is not ServerState.ACTIVE:
+            if complaint:
+                raise self._error(server, "control daemon refuses to start a server", complaint)
+            if state is ServerState.ABSENT and parse.deaths(self._control_log(server)) > died_before:
+                why = parse.reason(self._server_log(server)) or "its log does not say why"
+                raise self._error(server, "server ended at once", why, hint=f"see server.log in {self.logs(server)}")
             if time.monotonic() >= deadline:
                 raise self._error(
                     server, f"server is not ACTIVE after {timeout:g} s", state.value, hint=f"see {self.logs(server)}"
                 )
             time.sleep(poll)
             poll = min(poll * 1.5, _POLL_MOST)
+            state, complaint = self._look(server)
 
     # ------------------------------------------------------------------------------------------------ closing
 
@@ -267,15 +263,15 @@ class ControlDaemons:
 
     # ------------------------------------------------------------------------------------------------ conversation
 
-    def _ask(self, server: ServerId, command: str, *, must_answer: bool = False) -> tuple[Talk, tuple[str, ...]]:
-        """One command's answer. Raises MpsControlError for a daemon that stays busy or does not answer."""
+    def _ask(self, server: ServerId, *commands: str, must_answer: bool = False) -> tuple[Talk, tuple[str, ...]]:
+        """The answer to some commands. Raises MpsControlError for a daemon that stays busy or does not answer."""
         deadline = time.monotonic() + _TALK_TIMEOUT
         if not must_answer and not os.path.lexists(f"{self.pipe(server)}/control"):
             return Talk.NO_DAEMON, ()
         while True:
-            ran = self._talk(server, parse.script(command), timeout=_TALK_TIMEOUT)
+            ran = self._talk(server, parse.script(*commands), timeout=_TALK_TIMEOUT)
             if ran.timed_out:
-                raise self._error(server, f"control daemon does not answer within {_TALK_TIMEOUT:g} s", command)
+                raise self._error(server, f"control daemon does not answer within {_TALK_TIMEOUT:g} s", commands[0])
             if ran.status in (126, 127) and not ran.stdout:
                 raise self._error(
                     server,
@@ -285,11 +281,11 @@ class ControlDaemons:
                 )
             talk, lines = parse.answer(ran.stdout, ran.stderr)
             if talk is Talk.NO_DAEMON and must_answer:
-                raise self._error(server, "control daemon has gone", command)
+                raise self._error(server, "control daemon has gone", commands[0])
             if talk is not Talk.BUSY:
                 return talk, lines
             if time.monotonic() >= deadline:
-                raise self._error(server, f"control daemon is busy for {_TALK_TIMEOUT:g} s", command)
+                raise self._error(server, f"control daemon is busy for {_TALK_TIMEOUT:g} s", commands[0])
             time.sleep(_RETRY)
 
     def _talk(self, server: ServerId, stdin: bytes, *, timeout: float) -> Ran:
@@ -304,8 +300,26 @@ class ControlDaemons:
             run_as = RunAs(uid=info.st_uid, gid=info.st_gid)
             return run([self._settings.paths.mps_control], stdin=stdin, env=env, timeout=timeout, run_as=run_as)
 
-    def _server_state(self, server: ServerId, pid: int) -> ServerState:
-        _, lines = self._ask(server, f"get_server_status {pid}")
+    def _look(self, server: ServerId, start_for: int | None = None) -> tuple[ServerState, str]:
+        """State, and what the daemon complained of. One conversation when the server is the one of the last look.
+
+        `start_for`: ask for a server of this user in the same conversation.
+        """
+        known = self._server.get(server)
+        commands = [] if start_for is None else [f"start_server -uid {start_for}"]
+        commands += ["get_server_list"] if known is None else ["get_server_list", f"get_server_status {known}"]
+        _, lines = self._ask(server, *commands, must_answer=start_for is not None)
+        servers = parse.pids(lines)
+        if servers and servers == (known,):
+            return self._server_state(server, servers[0], lines), ""
+        if not servers:
+            self._server.pop(server, None)
+            return ServerState.ABSENT, parse.complaint(lines)
+        self._server[server] = servers[-1]
+        states = [self._server_state(server, pid, self._ask(server, f"get_server_status {pid}")[1]) for pid in servers]
+        return ServerState.ACTIVE if ServerState.ACTIVE in states else states[-1], ""
+
+    def _server_state(self, server: ServerId, pid: int, lines: tuple[str, ...]) -> ServerState:
         word = parse.status(lines)
         if word is None:
             word = parse.state_in_logs(self._control_log(server), self._server_log(server), pid)

@@ -38,11 +38,12 @@ class Talk(StrEnum):
     NO_DAEMON = "no daemon"
 
 
-def script(command: str) -> bytes:
-    """Standard input for one command. Raises ValueError for what a daemon must never be sent."""
-    if not _WORDS.match(command) or len(command) > MAX_LINE:
-        raise ValueError(f"not a control command: {command[:80]!r}")
-    return f"{command}\n{SENTINEL}\n".encode("ascii")
+def script(*commands: str) -> bytes:
+    """Standard input for some commands. Raises ValueError for what a daemon must never be sent."""
+    for command in commands:
+        if not _WORDS.match(command) or len(command) > MAX_LINE:
+            raise ValueError(f"not a control command: {command[:80]!r}")
+    return "\n".join([*commands, SENTINEL, ""]).encode("ascii")
 
 
 def answer(stdout: str, stderr: str) -> tuple[Talk, tuple[str, ...]]:
@@ -70,6 +71,12 @@ def status(lines: tuple[str, ...]) -> str | None:
         if line.upper() in STATES:
             return line.upper()
     return "ABSENT"
+
+
+def complaint(lines: tuple[str, ...]) -> str:
+    """What is neither a process id nor a state in an answer to start_server: why it was refused; mostly empty."""
+    words = (line for line in lines if not _PID.match(line) and line.upper() not in STATES)
+    return next((printable(line) for line in words if not line.lower().startswith(("unknown command", "server "))), "")
 
 
 def terminated(lines: tuple[str, ...]) -> bool:
@@ -133,12 +140,21 @@ def reason(server_log: str) -> str:
     for raw in reversed(server_log.splitlines()):
         line = log_line(raw)
         if line and re.search(r"fail|mismatch|denied|not supported|error", line.text, re.IGNORECASE):
-            return "".join(char if char.isprintable() else "?" for char in line.text)[:200]
+            return printable(line.text)
     return ""
+
+
+def printable(text: str) -> str:
+    """Foreign text as it may be shown: no control characters, not endless."""
+    return "".join(char if char.isprintable() else "?" for char in text)[:200]
 
 
 def start_hint(status: int, output: str) -> str:
     """What a control program that would not start is telling, by its exit status (580 and 595 print nothing)."""
+    if _NO_DAEMON in output.lower():
+        return (
+            "this driver's control program does not know one of these options: a multi-user server needs 550 or newer"
+        )
     if "Cannot access CUDA_MPS_PIPE_DIRECTORY" in output:
         return "the directory must be on a local file system and writable for the owner of the domain"
     return {

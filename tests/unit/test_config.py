@@ -70,6 +70,8 @@ def test_values_arrive_typed_and_options_canonical() -> None:
             "options: {forbidden: [domain=user]}",
             ["forbids what holds by default: domain=user", "options.defaults.domain"],
         ),
+        ("options: {forbidden: [recover=requeue]}", ["forbids what holds by default: recover=requeue"]),
+        (f"options: {{forbidden: {[f'retries={n}' for n in range(10, 50)]}}}", ["has more than 32 pairs: 40"]),
         ("recovery: {grace: 1, grace: 2}", ["mpsr.yaml:1: is not YAML: key given twice: grace"]),
         ("recovery: [", ["mpsr.yaml:1: is not YAML"]),
         ("- a\n- b", ["is not a mapping of keys to values"]),
@@ -86,6 +88,13 @@ def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
 def test_a_forbidden_default_may_be_replaced() -> None:
     text = "options: {forbidden: [domain=user], defaults: {domain: job}}"
     assert config.parse(text, "f").options.forbidden == ("domain=user",)
+
+
+def test_a_word_of_a_list_may_be_forbidden() -> None:
+    text = "options: {forbidden: [recover=requeue], defaults: {recover: 'standby,relaunch'}}"
+    found = config.parse(text, "f").options
+    assert config.forbids(found.forbidden, "recover", "restore,requeue") == "recover=requeue"
+    assert config.forbids(found.forbidden, "recover", "restore") == ""
 
 
 def test_every_number_has_a_range_and_every_range_a_number() -> None:
