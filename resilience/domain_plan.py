@@ -92,9 +92,21 @@ def opening(
     key: DomainKey,
     gpus: tuple[tuple[GpuMinor, GpuUuid], ...],
     active: Callable[[ServerId], Color | None],
+    *,
+    pair: bool = True,
 ) -> Opening:
-    """Which servers a job needs. `active` tells what tasks of a domain join now; a new domain begins with `a`."""
+    """Which servers a job needs. `active` tells what tasks of a domain join now; a new domain begins with `a`.
+
+    Without `pair` a GPU takes one server at a time (compute mode EXCLUSIVE_PROCESS), and so no standby.
+    """
     standby = options.standby and Rung.STANDBY in options.recover
+    if options.require is Require.STANDBY and not pair:
+        raise ConfigError(
+            "options",
+            "no standby on this node, whose GPUs take one server at a time",
+            "--mps-require=standby",
+            hint="the admin can set the compute mode to default",
+        )
     if options.require is Require.STANDBY and not standby:
         raise ConfigError(
             "options",
@@ -110,7 +122,7 @@ def opening(
             hint="leave it out, or use --mps-domain=job to share with nobody",
         )
     now = {minor: active(ServerId(domain=key, gpu=minor, color=PAIR[0])) or PAIR[0] for minor, _ in gpus}
-    needed = set(PAIR) if standby else set(now.values())
+    needed = set(PAIR) if standby and pair else set(now.values())
     return Opening(key=key, colors=tuple(sorted(needed)), gpus=gpus, active=now)
 
 

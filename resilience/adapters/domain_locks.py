@@ -48,9 +48,9 @@ class DomainLocks:
             try:
                 fd = _try(path)
             except FileNotFoundError:
+                fd = None
                 if not create:
                     raise MpsControlError("domain", "is closed", key) from None
-                continue
             if fd is not None:
                 with self._guard:
                     self._held[path] = (fd, 1)

@@ -78,9 +78,10 @@ class LeaseFiles:
         return leases
 
     def write(self, lease: Lease) -> None:
-        """Put a job's lease in place, readable for all. Raises OSError."""
+        """Put a job's lease in place, readable for all. Raises OSError, or WireError where others could change it."""
         path = self.path(lease.job)
         make_dirs(os.path.dirname(path))
+        check_trusted(os.path.dirname(path), owner=self._trusted)
         write_whole(path, text.render(lease), mode=0o644)
 
     def make_job_dir(self, lease: Lease) -> None:

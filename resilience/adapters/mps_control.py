@@ -35,8 +35,10 @@ _TALK_TIMEOUT = 2.0
 """Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
 _RETRY = 0.005
 """Seconds between two tries at a busy daemon."""
-_POLL_FIRST, _POLL_MOST = 0.004, 0.05
-"""Seconds between two looks at a server that starts (0.2 to 0.3 s on a T4 and an A16)."""
+_POLL_FIRST, _POLL_MOST = 0.02, 0.1
+"""Seconds between two questions to a daemon whose server starts (0.2 to 0.3 s on a T4 and an A16)."""
+_LOG_POLL = 0.002
+"""Seconds between two looks into control.log meanwhile."""
 _GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL for a daemon that quit did not end."""
 _SUN_PATH = 107
@@ -120,7 +122,8 @@ class ControlDaemons:
 
     # ------------------------------------------------------------------------------------------------ opening
 
-    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
+    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner, *, in_use: bool = False) -> None:
+        """See ports.Mps. `in_use`: others hold leases on it, so nothing that lives is ended to have it."""
         pipe = self.pipe(server)
         if len(os.fsencode(f"{pipe}/{_LONGEST_SOCKET}")) > _SUN_PATH:
             raise self._error(
@@ -130,6 +133,13 @@ class ControlDaemons:
             if os.path.lexists(pipe):
                 if self._take_over(server, owner):
                     return
+                if in_use and (alive := self.processes(server)):
+                    raise self._error(
+                        server,
+                        "is not ACTIVE, and other jobs use it",
+                        ", ".join(map(str, alive)),
+                        hint="the node agent repairs it: see mpsr log",
+                    )
                 self._clear_or_raise(server)
             try:
                 self._start(server, uuid, owner)
@@ -211,9 +221,24 @@ class ControlDaemons:
                 raise self._error(
                     server, f"server is not ACTIVE after {timeout:g} s", state.value, hint=f"see {self.logs(server)}"
                 )
-            time.sleep(poll)
+            self._await_news(server, died_before, poll)
             poll = min(poll * 1.5, _POLL_MOST)
             state, complaint = self._look(server)
+
+    def _await_news(self, server: ServerId, died_before: int, most: float) -> None:
+        """Until control.log tells of a server that reported in or died, at most `most` seconds.
+
+        Only saves conversations: what counts is what the daemon then says.
+        """
+        until = time.monotonic() + most
+        while time.monotonic() < until:
+            log = self._control_log(server)
+            if parse.deaths(log) > died_before:
+                return
+            if (ready := parse.ready(log)) and ready[-1] != self._server.get(server):
+                self._server[server] = ready[-1]
+                return
+            time.sleep(_LOG_POLL)
 
     # ------------------------------------------------------------------------------------------------ closing
 

@@ -4,11 +4,17 @@ The caller holds the domain's lock. A lease that cannot be read might name the d
 that is told, since closing a server under a living job is worse than leaving one.
 """
 
+import os
 from functools import partial
 
+from resilience import contract
+from resilience.adapters.guarded_files import remove_tree
 from resilience.cli.node import Node, at_once
 from resilience.domain_plan import unused
-from resilience.model.ids import DomainKey
+from resilience.model.ids import DomainKey, NodeName
+
+_KEEP_LOGS = 7 * 24 * 3600.0
+"""Seconds that the logs of a job's own domain are kept; those of users and `shared` go with their next opening."""
 
 
 def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
@@ -30,3 +36,20 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
             left += node.leases.forget_gpu(key, gpu)
         left += node.leases.forget_domain(key)
     return tuple(left)
+
+
+def prune_logs(node: Node, name: NodeName) -> None:
+    """Remove the logs of jobs' own domains that are long closed: their names never come back."""
+    paths = node.settings.paths
+    directory = os.path.dirname(
+        contract.path("mps_log", run=paths.run, log=paths.log, node=name, key="x", gpu=0, color="a")
+    )
+    logs = os.path.dirname(os.path.dirname(directory))
+    open_now = set(node.leases.domains())
+    try:
+        entries = [entry for entry in os.scandir(logs) if entry.name.startswith("j") and entry.name not in open_now]
+    except OSError:
+        return
+    for entry in entries:
+        if node.clock.wall() - entry.stat(follow_symlinks=False).st_mtime > _KEEP_LOGS:
+            remove_tree(entry.path)

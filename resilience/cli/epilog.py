@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from resilience import domain_plan
 from resilience.adapters.processes import Seen, end, living, look
-from resilience.cli.closing import close_unused
+from resilience.cli.closing import close_unused, prune_logs
 from resilience.cli.node import Node, build
 from resilience.cli.prolog import failed
 from resilience.contract import exit_code
@@ -48,6 +48,7 @@ def epilog(
     residue += _give_back(node, job, key)
     residue += _sweep(node, key)
     residue += node.leases.remove_job_dir(job.job)
+    prune_logs(node, job.node)
     on_gpu, unproven = _on_gpu(node, job, lease)
     residue += on_gpu
     for wrong in residue:

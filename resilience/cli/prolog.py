@@ -8,7 +8,6 @@ two prologs at once, a prolog killed in the middle and a prolog run twice all en
 
 import pwd
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -52,7 +51,7 @@ def prolog(
         _refuse(node, lease, error)
         return failed(settings)
     except Exception as error:
-        traceback.print_exc()
+        sys.excepthook(type(error), error, error.__traceback__)
         _refuse(node, lease, error)
         return failed(settings)
     return exit_code("ok")
@@ -76,13 +75,15 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
         ServerOwner(uid=0, gid=0, shared=True) if shared else ServerOwner(uid=lease.uid, gid=lease.gid, shared=False)
     )
     with node.locks.domain(lease.domain, timeout=node.left(), create=True):
-        plan = domain_plan.opening(lease.options, lease.domain, gpus, node.leases.active)
+        pair = node.settings.mps.compute_mode != "exclusive"
+        plan = domain_plan.opening(lease.options, lease.domain, gpus, node.leases.active, pair=pair)
         try:
             servers = dict(plan.servers())
             fresh = domain_plan.unused(servers, node.leases.survey()[0])
-            results = at_once(
-                {one: partial(node.mps.open, one, uuid, owner) for one, uuid in servers.items()}, node.left()
-            )
+            work = {
+                one: partial(node.mps.open, one, uuid, owner, in_use=one not in fresh) for one, uuid in servers.items()
+            }
+            results = at_once(work, node.left())
             failures = {server: error for server, error in results.items() if isinstance(error, Exception)}
             needed = {Color(color) for color in plan.active.values()}
             for server, error in failures.items():
@@ -91,7 +92,7 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
                 print(f"mpsr: prolog: no standby for job {lease.job}: {error}", file=sys.stderr)
             colors = tuple(color for color in plan.colors if color not in {server.color for server in failures})
             for server in servers:
-                if server.color == plan.active[server.gpu]:
+                if server.color == plan.active[server.gpu] and node.leases.active(server) is None:
                     node.leases.set_active(server)
             lease = replace(
                 lease, state=LeaseState.OPEN, reason="", isolation=Isolation.DOMAINS, colors=colors, gpus=gpus

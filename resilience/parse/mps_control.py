@@ -119,6 +119,11 @@ def state_in_logs(control_log: str, server_log: str, server: int) -> str:
     return state
 
 
+def ready(control_log: str) -> tuple[int, ...]:
+    """Servers that have reported in, by control.log, in that order."""
+    return tuple(int(pid) for pid in re.findall(r"\] ?NEW SERVER +([1-9]\d{0,9}): Ready", control_log))
+
+
 def deaths(control_log: str) -> int:
     """How many servers ended, by control.log."""
     return len(re.findall(r"\] ?Server +\d+ exited with status", control_log))

@@ -13,7 +13,7 @@ from resilience.adapters.domain_locks import DomainLocks
 from resilience.adapters.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, ServerId
 from resilience.model.lease import Lease
-from resilience.model.settings import Options, Settings
+from resilience.model.settings import Options, Paths, Settings
 from resilience.parse import lease as text
 from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Client, wait_for
@@ -141,11 +141,10 @@ class Site:
 
 def child(run: str, log: str, uuids: str) -> int:
     """What start_prolog's process does."""
-    with world() as here:
-        paths = replace(here.settings.paths, run=run, log=log, mps_control="nvidia-cuda-mps-control")
-        here.settings = replace(here.settings, paths=paths)
-        here.gpus.uuids = tuple(uuids.split(","))
-        return here.prolog(dict(os.environ))
+    paths = Paths(run=run, log=log, mps_control="nvidia-cuda-mps-control")
+    here = World(base=Path(run).parent, settings=Settings(paths=paths))
+    here.gpus.uuids = tuple(uuids.split(","))
+    return here.prolog(dict(os.environ))
 
 
 def color(name: str, gpu: int = 0, key: str = f"u{USER}") -> ServerId:

@@ -268,6 +268,39 @@ def test_a_stopped_daemon_is_cleared_by_signals(here: Site) -> None:
     here.nothing_left()
 
 
+def test_a_prolog_never_ends_a_server_that_another_job_uses(here: Site) -> None:
+    here.prolog(12)
+    neighbour = here.client(job=12)
+    (server,) = here.mps().servers(color("a"))
+    daemons = [pid for pid in here.processes() if pid != server]
+    for pid in daemons:
+        os.kill(pid, signal.SIGSTOP)
+    lease = here.prolog(13)
+    assert (lease.state, "other jobs use it" in lease.reason) == (LeaseState.REFUSED, True)
+    for pid in daemons:
+        os.kill(pid, signal.SIGCONT)
+    assert neighbour.ask("look").startswith("sticky=0 ")
+    assert here.prolog(13).state is LeaseState.OPEN
+    assert here.mps().servers(color("a")) == (server,)
+
+
+def test_the_colour_that_the_agent_made_active_stays(here: Site) -> None:
+    here.prolog(12)
+    (here.pipe().parent / "active").write_text("b\n")
+    assert here.prolog(13, "mps=on;standby=off").colors == ("b",)
+    assert (here.pipe().parent / "active").read_text() == "b\n"
+
+
+def test_logs_of_a_jobs_own_domain_go_after_a_week(here: Site) -> None:
+    old, young = here.base / "log/n0/d/j7", here.base / "log/n0/d/j8"
+    for directory in (old, young):
+        directory.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    here.prolog(12, "mps=on;domain=job")
+    here.epilog(12, "mps=on;domain=job")
+    assert sorted(path.name for path in (here.base / "log/n0/d").iterdir()) == ["j12", "j8"]
+
+
 def test_a_slow_server_is_waited_for(sim_build: Path) -> None:
     with site(sim_build, server_init_ms="400") as here:
         assert here.prolog(12).state is LeaseState.OPEN

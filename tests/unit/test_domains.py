@@ -169,6 +169,10 @@ def test_a_pair_of_servers_or_the_active_one() -> None:
     assert both.active == {0: A, 1: A}
     alone = domain_plan.opening(JobOptions(mps=True, standby=False), KEY, GPUS[:1], lambda _: B)
     assert (alone.colors, alone.active) == ((B,), {0: B})
+    exclusive = domain_plan.opening(JobOptions(mps=True), KEY, GPUS[:1], lambda _: None, pair=False)
+    assert exclusive.colors == (A,)
+    with pytest.raises(ConfigError, match="one server at a time"):
+        domain_plan.opening(JobOptions(mps=True, require=Require.STANDBY), KEY, GPUS, lambda _: None, pair=False)
     no_rung = JobOptions(mps=True, recover=(Rung.RELAUNCH,))
     assert domain_plan.opening(no_rung, KEY, GPUS[:1], lambda _: None).colors == (A,)
 

@@ -124,6 +124,8 @@ def test_control_log_lines() -> None:
     )
     assert (parse.deaths(log), parse.quits(log), parse.quit_status(log)) == (1, 1, 1)
     assert parse.quit_status("") is None
+    assert parse.ready("[2026-11-20 17:29:32.534 Control 15886] NEW SERVER 15892: Ready\n") == (15892,)
+    assert parse.ready(log) == ()
     failed = "[2026-11-20 17:29:32.496 Other 15892] Failed to start : no CUDA-capable device is detected"
     assert parse.reason(f"{failed}\n[2026-11-20 17:29:32.496 Other 15892] Startup\n") == (
         "Failed to start : no CUDA-capable device is detected"
