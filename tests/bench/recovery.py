@@ -60,15 +60,15 @@ def once(stage: Stage, job: Job, rung: str, found: dict[str, Times]) -> None:
     culprit = programs.culprit(stage.sandbox.plan, "illegal-address")
     stage.sandbox.srun("--mps", f"-w{NODE}", "--gres=shard:1", *culprit, timeout=60)
     fault = stage.faults(since)[0]
-    verdict = wait_for(lambda: [e for e in stage.journal(since, "verdict") if e.get("job") == job.number], 30)[0]
+    verdict = wait_for(lambda: stage.of_job(job, since, "verdict"), 30)[0]
     if verdict["action"] == "requeue":
         wait_for(lambda: programs.went_on(stage.output(job)[len(before) :]), 60)
         back = time.monotonic()
     else:
-        done = wait_for(lambda: [e for e in stage.journal(since, "recovered") if e.get("job") == job.number], 60)
+        done = wait_for(lambda: stage.of_job(job, since, "recovered"), 60)
         back = done[0]["mono"]
     times = found[_ACTION_RUNG[verdict["action"]]]
-    seen = [entry["mono"] for entry in stage.journal(since, "observation")]
+    seen = [entry["at_mono"] for entry in stage.journal(since, "observation")]
     times.detection.append(1000 * (min(seen) - fault))
     times.decision.append(1000 * (verdict["mono"] - fault))
     times.first_step.append(1000 * (back - fault))

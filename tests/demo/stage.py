@@ -56,7 +56,8 @@ class Stage:
         stem = f"/home/{user}/run{next(_NUMBERS)}"
         make = programs.plain if plain else programs.heat2d
         inner = "exec " + " ".join(make(self.sandbox.plan, stem=f"{stem}.$SLURM_PROCID", steps=steps))
-        line = f"srun -n{tasks} bash -c {shlex.quote(inner)}"
+        memory = f" --mem={75 * tasks}" if also else ""  # leaves some for the step beside it
+        line = f"srun -n{tasks}{memory} bash -c {shlex.quote(inner)}"
         script = f"{line} &\nsolver=$!\n{also}\nwait $solver\n" if also else f"exec {line}\n"
         ask = ["--mps"] if mps else []
         count = [] if also else [f"-n{tasks}"]
@@ -74,7 +75,9 @@ class Stage:
         """Shell text for a job's script that runs a culprit beside it once `go` is called; and the name for that."""
         stem = f"/home/{user}/culprit{next(_NUMBERS)}"
         argv = shlex.join(programs.culprit(self.sandbox.plan, fault))
-        text = f"until [ -e {stem}.go ]; do sleep 0.02; done; srun --overlap -n1 {argv}; echo $? > {stem}.status"
+        text = (
+            f"until [ -e {stem}.go ]; do sleep 0.02; done; srun --overlap --mem=100 -n1 {argv}; echo $? > {stem}.status"
+        )
         return text, stem
 
     def go(self, stem: str) -> None:
@@ -134,6 +137,10 @@ class Stage:
         """The node's events after a moment of the monotonic clock, of one name if given."""
         events = (entry for entry in self.sandbox.journal(NODE) if entry["mono"] >= since)
         return [entry for entry in events if not event or entry["event"] == event]
+
+    def of_job(self, job: Job, since: float, event: str) -> list[dict[str, Any]]:
+        """The same of one job's tasks."""
+        return [entry for entry in self.journal(since, event) if entry["task"].startswith(f"{job.number}.")]
 
     def faults(self, since: float) -> list[float]:
         """Moments of the monotonic clock at which the GPU faulted: simulated, or as first seen by the agent."""
