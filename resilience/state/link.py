@@ -181,6 +181,7 @@ class KeeperLink:
         self._hang_up()
 
     def _watch(self) -> None:
+        pause = _FIRST_PAUSE
         while True:
             poll = select.poll()
             poll.register(self._wake, select.POLLIN)
@@ -188,8 +189,10 @@ class KeeperLink:
                 poll.register(self._socket, select.POLLRDHUP)  # hang-up only: answers are read by who asked
                 if any(fd == self._wake for fd, _ in poll.poll()):
                     return
-            elif select.select([self._wake], [], [], _LONGEST_PAUSE)[0]:
+                pause = _FIRST_PAUSE
+            elif select.select([self._wake], [], [], pause)[0]:
                 return
+            pause = min(2 * pause, _LONGEST_PAUSE)
             with self._lock:
                 self._heal()
 

@@ -126,6 +126,7 @@ class Session:
         if self._disk:
             self._sequence, self.step, self.values = self._disk.sequence, self._disk.step, self._disk.values
             self.restored_from = "disk"
+            self._tell_step = True
 
     def _open_gpu(self) -> Gpu | None:
         if self._arrays == "numpy" and not self._supervisor:
@@ -350,6 +351,8 @@ class Session:
     ) -> None:
         if os.getpid() != self._pid:
             return  # a forked child: the session is its parent's
+        if isinstance(error, ResilienceError) and error.hint:
+            error.add_note(error.hint)
         fault = error if isinstance(error, GpuFault) else self.gpu.fault() if self.gpu else None
         if fault:
             self._report(fault)

@@ -140,7 +140,7 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
     """What lies there, with its arrays (CRC checked) or only the head; None without a file. Raises StateError."""
     try:
         fd = os.open(where.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StateError("spill", f"cannot read {where.path}", error.strerror) from error
@@ -214,8 +214,16 @@ def usable(where: Place) -> Spilled | None:
     return None
 
 
+def sweep(where: Place) -> None:
+    """Take away what writers that were killed have left half written."""
+    with contextlib.suppress(OSError):
+        for left in where.directory.glob(f".{where.path.name}.*"):
+            left.unlink(missing_ok=True)
+
+
 def remove(where: Place) -> None:
     """Take the file away, and the directory when it was the last."""
+    sweep(where)
     with contextlib.suppress(OSError):
         where.path.unlink(missing_ok=True)
         where.directory.rmdir()

@@ -23,6 +23,7 @@ class SpillThread:
         self._last: float | None = None
         self._thread: threading.Thread | None = None
         self._told = ""
+        spillfile.sweep(where)  # the process before this one may have been killed while it wrote
 
     def due(self, *, now: float, asked: bool) -> bool:
         """Shall this commit be spilled? The time counts from the first commit. `asked`: the supervisor wants one."""

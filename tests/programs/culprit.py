@@ -1,8 +1,8 @@
 """A program that makes a GPU fault: `culprit.py KIND [--after S] [--when FILE] [--once FILE] [--session]`.
 
 KIND is one of the kernels of faults.cu that go wrong. Until the time has passed, or FILE is there, it does honest work,
-so that it is a busy client of its MPS server. It says `culprit: ready` when it has begun and `culprit: KIND` just before
-the fault; the error ends it with exit status 1. KIND `none` ends well.
+so that it is a busy client of its MPS server. It says `culprit: ready` when it has begun and `culprit: KIND` before the
+fault; the error ends it with exit status 1. KIND `none` ends well.
 
 --session    run inside a session: the fault is reported to the supervisor
 --once FILE  fault only when FILE is not there yet, and make it: a second try ends well after the same time

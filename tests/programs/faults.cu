@@ -91,3 +91,15 @@ extern "C" __global__ void checksum(unsigned long long *sums, const unsigned int
         hash = (hash ^ words[i]) * 1099511628211ull;
     sums[thread_index()] = hash;
 }
+
+// p[i] = a word that depends on i and the seed alone (splitmix64), for checking bytes that somebody kept.
+extern "C" __global__ void fill_pattern(unsigned long long *p, long long n, unsigned long long seed)
+{
+    const long long i = thread_index();
+    if (i >= n)
+        return;
+    unsigned long long word = seed + (unsigned long long)(i + 1) * 0x9e3779b97f4a7c15ull;
+    word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9ull;
+    word = (word ^ (word >> 27)) * 0x94d049bb133111ebull;
+    p[i] = word ^ (word >> 31);
+}

@@ -1,8 +1,8 @@
 """A GPU program that knows nothing of mpsr: `plain.py STEPS [--out FILE] [--pace MS] [--exit N]`.
 
-It talks to libcuda.so.1 by itself, as any program might, and adds to a vector STEPS times. Its result goes to FILE and to
-standard output only at the end; a CUDA error is one line on stderr and exit status 1. Tests run it under `--mps` to see
-that a program that was never told of us is relaunched and ends as its user expects.
+It talks to libcuda.so.1 by itself, as any program might, and adds to a vector STEPS times. Its result goes to FILE and
+to standard output only at the end; a CUDA error is one line on stderr and exit status 1. Tests run it under `--mps` to
+see that a program that was never told of us is relaunched and ends as its user expects.
 """
 
 import argparse

@@ -129,6 +129,16 @@ def test_a_full_disk_leaves_the_last_whole_file() -> None:
         assert len(list(Path(name).iterdir())) == 1
 
 
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    place, other = where(tmp_path), where(tmp_path, SLURM_PROCID="11")
+    half = [tmp_path / f".{one.path.name}.4711" for one in (place, other)]
+    for file in half:
+        file.write_bytes(b"half")
+    put(place)
+    spillfile.remove(place)
+    assert list(tmp_path.iterdir()) == [half[1]]
+
+
 def test_outside_slurm_nothing_is_spilled() -> None:
     assert spillfile.place({}) is None
     assert spillfile.place({"MPSR_SPILL": "/x"}) is None
