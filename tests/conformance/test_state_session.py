@@ -495,6 +495,15 @@ def test_a_standby_of_a_program_that_never_settles_ends_with_it(task: Task) -> N
     assert orphan.ended()[:2] == (0, "")
 
 
+def test_a_program_that_never_waits_cannot_stand_by(task: Task) -> None:
+    task.start_keeper()
+    body = "import resilience\nwith resilience.session(arrays='device'):\n    pass\nprint('ran')"
+    standby = task.start(["-c", body], role="standby")
+    standby.heard("session")
+    assert standby.ended()[:2] == (1, "")
+    assert "ended without session.steps" in (task.directory / "standby.err").read_text()
+
+
 def test_a_standby_that_is_promoted_before_there_is_state_starts_afresh(task: Task) -> None:
     task.start_keeper()
     standby = task.start(["-c", DECLARES, "s.array('u', 4)"], role="standby")
