@@ -7,6 +7,7 @@ but for reading the templates; `write` puts each file in place with a rename. Ra
 """
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -27,6 +28,8 @@ _NODES = re.compile(r"[A-Za-z0-9._-]+(?:\[[0-9,-]+\][A-Za-z0-9._-]*)?\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
 _MAX_NODES = 100_000
+_DEADLINE_MARGIN = 10
+"""Seconds that the script gives `mpsr prolog` beyond its own deadline before it is ended by force."""
 _SOCKET_PATH = 107
 """sun_path less its NUL (unix(7))."""
 
@@ -227,6 +230,7 @@ def _values(site: Site) -> dict[str, Any]:
         "gres_types": types,
         "device_groups": groups or [(site.nodes, site.gpus.files)],
         "sections": sections,
+        "deadline": math.ceil(site.settings.prolog.timeout) + _DEADLINE_MARGIN,
         "env_config": contract()["env"]["config"],
     }
 

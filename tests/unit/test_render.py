@@ -87,7 +87,7 @@ def test_gres_of_many_nodes_and_of_one_host_playing_many() -> None:
 
 def test_hooks_name_the_installation_and_are_shell() -> None:
     found = rendered("nodes: n0\nslurm: {conf_dir: /srv/slurm}\ninstall: {prefix: /opt/m}")
-    assert "MPSR_BIN=/opt/m/bin/mpsr MPSR_CONFIG=/srv/slurm/mpsr.yaml\n" in found["prolog.d/50-mpsr"]
+    assert "MPSR_BIN=/opt/m/bin/mpsr MPSR_CONFIG=/srv/slurm/mpsr.yaml MPSR_DEADLINE=40\n" in found["prolog.d/50-mpsr"]
     assert found["epilog.d/50-mpsr"].endswith("exec /opt/m/libexec/mpsr/epilog\n")
     if shellcheck := shutil.which("shellcheck"):
         for path in ("prolog.d/50-mpsr", "epilog.d/50-mpsr"):
