@@ -293,6 +293,14 @@ class Sandbox:
         rows = (line.split(None, 1) for line in self.good(["ps", "-e", "-o", "pid=,args="]).splitlines())
         return {int(row[0]): row[1] for row in rows}
 
+    def on_gpu(self, node: str) -> list[int]:
+        """Processes that have a context on one of the node's GPUs, MPS servers included."""
+        if simulated := self.plan.simgpu(node):
+            files = self.path(f"{simulated}/procs").glob("*")
+            return [int(file.name.rpartition(".")[2]) for file in files if held(file)]
+        query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+        return [int(line) for line in self.good(query).split()]
+
     def residue(self) -> list[str]:
         """What jobs have left behind, in words: processes, directories and leases of mpsr, memory of the GPU."""
         found: list[str] = []

@@ -55,9 +55,9 @@ def restarted(stage: Stage, result: Result, job: Job, reference: str) -> None:
     result.requeues = int(fields["Restarts"])
     result.require(not result.bystanders_lost, f"job {job.number} is {fields['JobState']}")
     result.require(result.requeues == 1, f"job {job.number} restarted {result.requeues} times, not once")
-    went_on = programs.resumed(stage.output(job))
-    result.seen["went_on_from_step"] = went_on[-1] if went_on else None
-    result.require(bool(went_on) and went_on[-1] > 0, "it began again from step 0")
-    result.bit_identical = stage.digest(job.outs[0]) == reference
+    went_on = [step for step, source in programs.went_on(stage.output(job)) if source == "disk"]
+    result.seen["went_on_after_step"] = went_on
+    result.require(len(went_on) == 1 and went_on[0] > 0, f"it did not go on from its last commit on disk: {went_on}")
+    result.bit_identical = stage.digest(job.stems[0]) == reference
     result.require(result.bit_identical, "the result differs from the undisturbed run")
     result.seen["admin_comment"] = fields.get("AdminComment", "")
