@@ -110,4 +110,4 @@ def listing(record: Record) -> str:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     text = "".join(char if char.isprintable() else "?" for char in text)
-    return f'"{text}"' if " " in text or not text else text
+    return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text

@@ -20,7 +20,14 @@ from resilience.model.settings import Options
 BEGAN = 1790000000.0
 RECORDS = [
     {"event": "job.opened", "wall": BEGAN - 9, "job": 12, "domain": "u1001", "gpus": [0]},
-    {"event": "observation", "wall": BEGAN, "source": "client", "text": "error 700", "who": "job 13 task 0"},
+    {
+        "event": "observation",
+        "wall": BEGAN,
+        "source": "client",
+        "text": "error 700",
+        "who": "job 13 task 0",
+        "server": "u1001/g0/a",
+    },
     {
         "event": "incident.opened",
         "wall": BEGAN,
@@ -102,19 +109,29 @@ def test_the_story_of_an_incident(journal: Path, capsys: pytest.CaptureFixture[s
     assert status == 0
     assert out.splitlines() == [
         "Incident 6a-1, 2026-09-21 (times are UTC)",
-        "14:13:20.000 +     0 ms  incident 6a-1: a GPU fault on server u1001/g0/a; its tasks are 12.0.0, 13.0.0",
-        "14:13:20.001 +     1 ms  it is a fault of class mmu (Xid 31)",
-        "14:13:20.001 +     1 ms  the culprit is job 13 task 0, confidence certain: the server named it",
-        "14:13:20.002 +     2 ms  verdict for task 0 of job 12.0, a bystander, promote: its standby takes over:"
+        "14:13:20.000            seen on server u1001/g0/a by job 13 task 0 (client): error 700",
+        "14:13:20.000            incident 6a-1: a GPU fault on server u1001/g0/a; its tasks are 12.0.0, 13.0.0",
+        "14:13:20.001     +1 ms  it is a fault of class mmu (Xid 31)",
+        "14:13:20.001            the culprit is job 13 task 0, confidence certain: the server named it",
+        "14:13:20.002     +1 ms  verdict for task 0 of job 12.0, a bystander, promote: its standby takes over:"
         " its standby is ready",
-        "14:13:20.006 +     6 ms  task 0 of job 12.0 goes on from commit 41 after 4.2 ms",
-        "14:13:21.000 +  1000 ms  incident 6a-1 is over: 1 recovered",
+        "14:13:20.006     +4 ms  task 0 of job 12.0 goes on from commit 41 after 4.2 ms",
+        "14:13:21.000   +994 ms  incident 6a-1 is over: 1 recovered",
     ]
+
+
+def test_sightings_of_other_servers_and_other_times_are_another_story() -> None:
+    opened = {"event": "incident.opened", "wall": BEGAN, "incident": "x", "server": "u1/g0/a"}
+    seen = {"event": "observation", "wall": BEGAN - 1, "source": "kmsg", "text": "t"}
+    mine = [{**seen, "gpu": 0}, {**seen, "server": "u1/g0/a"}]
+    others = [seen, {**seen, "gpu": 1}, {**seen, "server": "u1/g0/b"}, {**seen, "gpu": 0, "wall": BEGAN - 9}]
+    assert story.of_incident([*others, *mine, opened], "x") == [*mine, opened]
+    assert story.of_incident([opened], "y") == []
 
 
 def test_the_story_of_a_job_has_the_incidents_that_it_was_in(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run("explain", "13", "--journal", str(journal), capsys=capsys)
-    assert "seen by job 13 task 0 (client): error 700" in out
+    assert "by job 13 task 0 (client): error 700" in out
     assert "goes on from commit 41" in out
     assert "job 14" not in out
 
