@@ -34,6 +34,7 @@ void say(const char *format, ...) {
     va_start(values, format);
     vsnprintf(line, sizeof(line), format, values);
     va_end(values);
+    mpsr_one_line(line);
     dprintf(2, MPSR_TAG ": %s\n", line);
 }
 
