@@ -58,7 +58,9 @@ def main(plan: str) -> int:
             case ["keeper"]:
                 deadline = time.monotonic() + BOUND
                 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:
-                    while keeper.connect_ex(os.environ["MPSR_KEEPER"]) and time.monotonic() < deadline:
+                    while keeper.connect_ex(os.environ["MPSR_KEEPER"]):
+                        if time.monotonic() > deadline:
+                            return 99
                         time.sleep(0.01)  # as a program does; bounded
                 say("keeper answers")
             case ["exit", status]:

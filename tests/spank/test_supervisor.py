@@ -169,6 +169,15 @@ def test_refused_by_the_agent(node: Node) -> None:
     assert supervised.end() == (3, "", "mpsr: refused by the node agent: no server answers\n")
 
 
+def test_an_agent_that_hangs_up_before_it_answers_is_asked_again(node: Node) -> None:
+    supervised = node.start(*shell("echo ran"))
+    first = node.agent.accept()
+    first.expect("hello")
+    first.close()
+    assert node.agent.accept().place()["resumed"] == "0"
+    assert supervised.end() == (0, "ran\n", "")
+
+
 def test_recovery_log_is_appended_and_never_through_a_link(node: Node, tmp_path: Path) -> None:
     log, link = tmp_path / "job.log", tmp_path / "link.log"
     log.write_text("first\n")
@@ -450,6 +459,15 @@ def test_a_keeper_that_dies_is_started_anew(node: Node, tmp_path: Path) -> None:
     assert supervised.end()[0] == 1
     assert re.search(r"keeper starts with -P -m resilience.state.keeper 32\n", log.read_text())
     assert not (node.jobs / "7/k2.5").exists()
+
+
+def test_the_real_keeper_is_found_and_answers(built: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path, options=JobOptions(mps=True, state=64))
+    Path(node.lease.python).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    supervised, agent = node.both(*PROGRAM, "keeper,exit=0")
+    agent.expect("session")
+    assert supervised.end() == (0, "active on a\nkeeper answers\n", "")
+    node.agent.close()
 
 
 def wait_for_keeper(supervisor: int) -> int:
