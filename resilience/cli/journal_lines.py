@@ -14,7 +14,7 @@ from resilience.model.errors import ConfigError, ResilienceError
 
 Record = dict[str, Any]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_STANDARD = ("event", "wall", "mono", "boot")
+_STANDARD = ("event", "wall", "mono")
 """Keys that every record has; a listing shows what else there is."""
 
 

@@ -197,8 +197,10 @@ def settle(turn: Turn, ref: object, pid: int) -> None:
         return
     if turn.open_case(task.ref) is not None:
         return
-    if any(task.ref in incident.hits and not incident.decided for incident in turn.incidents.values()):
-        return
+    for incident in turn.incidents.values():
+        met = incident.hit or task.ref in incident.hits
+        if incident.server == task.server and met and task.ref not in incident.cases:
+            return  # its verdict comes with the incident's
     pair = turn.pair_of(task.server)
     known = pair.servers.get(task.server.color) if pair else None
     waited = turn.now.mono - task.asked_at

@@ -173,8 +173,8 @@ def test_times_in_the_past() -> None:
 
 
 def test_the_jobs_log_lies_beside_its_output() -> None:
-    assert recovery_log("/home/a/slurm-7.out", "/home/a", JobId(7)) == "/home/a/slurm-7.out.mpsr"
-    assert recovery_log("", "/home/a", JobId(7)) == "/home/a/slurm-7.mpsr"
+    assert recovery_log("/scratch/a/slurm-7.out", "/home/a", JobId(7)) == "/scratch/a/mpsr-7.log"
+    assert recovery_log("", "/home/a", JobId(7)) == "/home/a/mpsr-7.log"
 
 
 def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name} " in out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"agent", "prolog", "epilog", "version"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"prolog", "epilog", "version"}))
 def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -58,6 +58,15 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     )
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
+
+
+def test_prolog_and_epilog_import_little() -> None:
+    code = "import sys; from resilience.cli import hook; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    loaded = set(done.stdout.split())
+    assert not loaded & {"argparse", "jinja2", "asyncio", "numpy", "resilience.render", "resilience.agent"}
 
 
 def test_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -400,6 +400,14 @@ def test_a_failure_seen_only_in_the_servers_state() -> None:
     assert [one.server for one in node.of(fx.Open, effects)] == [server("q1")]
 
 
+def test_a_named_culprit_that_has_failed_is_not_passed_on_while_its_verdict_waits() -> None:
+    node = Node()
+    only = node.task(1)
+    node.exit(only)
+    node.sight("a", Sight.FAULT)
+    assert node.told(node.wait(0.2)) == {1: ("fail", "culprit", "")}
+
+
 def test_an_isolated_fault_leaves_the_others_alone() -> None:
     node = Node()
     guilty = node.task(1, isolation=Isolation.SM)
