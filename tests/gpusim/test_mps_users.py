@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpusim import mps_wire
 from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Mps, wait_for
 
@@ -37,6 +38,8 @@ def test_second_user_gets_807_and_has_the_server_once_the_first_has_left(mps: Mp
 def test_idle_server_of_another_user_makes_room_at_once(mps: Mps) -> None:
     mps.start()
     mps.client(user=ALICE).end()
+    empty = f"get_client_list {mps.server()}"
+    wait_for("the client's end", lambda: mps.command(empty) == [] or None)
     assert mps.client(user=BOB).hello.startswith("attached")
 
 
@@ -98,3 +101,12 @@ def test_two_daemons_on_one_gpu_do_not_share_a_fault(sim_host: SimHost) -> None:
     finally:
         left.close()
         right.close()
+
+
+def test_server_itself_refuses_another_uid_that_found_its_socket(mps: Mps) -> None:
+    mps.start()
+    assert mps.client(user=ALICE).hello.startswith("attached")
+    sock = mps_wire.connect(str(mps.pipe / f"server.{mps.server()}.sock"))
+    assert mps_wire.send(sock, mps_wire.words("attach", v=1, pid=os.getpid()))
+    assert mps_wire.receive(sock) == b"error code=807"
+    sock.close()
