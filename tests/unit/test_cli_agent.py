@@ -64,7 +64,7 @@ def node() -> Iterator[Node]:
 
 
 def until(what: Callable[[], object], node: Node) -> None:
-    wait_for(what, SECONDS, lambda: node.errors.read_text())
+    wait_for(what, SECONDS, node.errors.read_text)
 
 
 def test_it_starts_answers_and_leaves_on_sigterm(node: Node) -> None:
