@@ -56,13 +56,15 @@ def measure(stage: Stage, rung: str, runs: int) -> dict[str, Times]:
 
 def once(stage: Stage, job: Job, rung: str, found: dict[str, Times]) -> None:
     since = time.monotonic()
-    before = stage.output(job)
+    before = stage.sandbox.job(job.number)["Restarts"]
     culprit = programs.culprit(stage.sandbox.plan, "illegal-address")
     stage.sandbox.srun("--mps", f"-w{NODE}", "--gres=shard:1", *culprit, timeout=60)
     fault = stage.faults(since)[0]
     verdict = wait_for(lambda: stage.of_job(job, since, "verdict"), 30)[0]
     if verdict["action"] == "requeue":
-        wait_for(lambda: programs.went_on(stage.output(job)[len(before) :]), 60)
+        wait_for(lambda: stage.sandbox.job(job.number)["Restarts"] > before, 60)
+        at = stage.step(job)
+        wait_for(lambda: stage.step(job) > at, 60)  # its first commit: up to 10 steps and 20 ms late
         back = time.monotonic()
     else:
         done = wait_for(lambda: stage.of_job(job, since, "recovered"), 60)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ FATAL = {"illegal-write": 700, "illegal-read": 700, "trap": 719, "misaligned": 7
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("hardware-run")
     with SimHost(memory=1024) as host:
         argv = [sys.executable, "-m", "tests.gpu.run", "--small", "--out", str(out), "--only", ",".join(NAMES)]
         subprocess.run(argv, env={**os.environ, **host.env()}, cwd=ROOT, check=True, timeout=220)
-    yield json.loads((out / "results.json").read_text())["experiments"]
+    return json.loads((out / "results.json").read_text())["experiments"]
 
 
 def test_every_experiment_ends_well(found: dict[str, Any]) -> None:

@@ -543,6 +543,24 @@ def test_what_a_standby_prints_before_its_promotion_is_not_seen(task: Task) -> N
     assert standby.ended()[1].startswith("standby 1 ")
 
 
+PRINTS = """
+import os, signal, resilience
+with resilience.session(arrays="device") as s:
+    s.array("u", 4)
+    print("before", flush=False)
+    s.commit(1)
+    print("after", flush=False)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_printed_before_a_commit_is_out_and_what_came_after_is_not(task: Task) -> None:
+    """So a program that goes on from the commit prints each line once."""
+    task.start_keeper()
+    program = task.start(["-c", PRINTS])
+    assert program.ended()[:2] == (-signal.SIGKILL, "before\n")
+
+
 def test_memory_is_gone_with_its_last_holder(task: Task, sim_host: SimHost) -> None:
     task.start_keeper()
     task.start(["-c", DECLARES, "s.array('u', 4)", "die"]).ended()

@@ -3,8 +3,6 @@
 heat2d is the tutorial's solver (a session: it keeps state); plain knows nothing of mpsr; culprit makes a fault.
 """
 
-import re
-
 from tests.cluster.plan import REPO, Plan
 
 SIZE = 192
@@ -14,8 +12,6 @@ EVERY = 10
 """Steps from one commit to the next."""
 PACE_MS = 10
 """Rest after each commit, so that there is time to make trouble: a run takes about four seconds."""
-
-_WENT_ON = re.compile(r"heat2d: goes on after step (\d+) \((\w+)\)")
 
 
 def heat2d(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
@@ -42,8 +38,3 @@ def last_step(log: str) -> int:
     """The last step in a residual log, -1 when there is none."""
     whole = log.rpartition("\n")[0].rpartition("\n")[2]
     return int(whole.split()[0]) if whole else -1
-
-
-def went_on(output: str) -> list[tuple[int, str]]:
-    """The commits after which solvers went on, and where they had them from: standby, kept or disk."""
-    return [(int(step), source) for step, source in _WENT_ON.findall(output)]

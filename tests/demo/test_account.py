@@ -38,4 +38,3 @@ def test_progress_is_read_from_whole_lines() -> None:
     assert programs.last_step("") == -1
     assert programs.last_step("9 0x1p0\n19 0x1p") == 9
     assert programs.last_step("9 0x1p0\n19 0x1p0\n") == 19
-    assert programs.went_on("x\nheat2d: goes on after step 289 (disk)\n") == [(289, "disk")]

@@ -15,8 +15,8 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-NUMBERS = {"u64": ctypes.c_uint64, "i32": ctypes.c_int, "u32": ctypes.c_uint, "f32": ctypes.c_float}
-KERNEL_NUMBERS = {"u64": ctypes.c_uint64, "i32": ctypes.c_int, "f64": ctypes.c_double}
+NUMBERS: dict[str, Any] = {"u64": ctypes.c_uint64, "i32": ctypes.c_int, "u32": ctypes.c_uint, "f32": ctypes.c_float}
+KERNEL_NUMBERS: dict[str, Any] = {"u64": ctypes.c_uint64, "i32": ctypes.c_int, "f64": ctypes.c_double}
 
 
 class Far:

@@ -268,7 +268,7 @@ def long_line(place: Place) -> None:
         seen["alive"] = place.alive()
         seen["answers"] = verdict["stdout"] == "0\n"
         if not seen["alive"]:
-            seen |= {"stdout": "the answer or nothing: the daemon's death is a race", "stderr": ""}
+            seen |= {"rc": "0 or 1", "stdout": "the answer or nothing: the daemon's death is a race", "stderr": ""}
         place.kill()
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -419,7 +420,7 @@ def test_a_forked_child_keeps_nothing_alive(sim: SimHost) -> None:
         child = parent.do("fork_sleeper")
         parent.kill()
     try:
-        assert counted(sim) == 0
+        wait_for("the memory's end", lambda: counted(sim) == 0 or None)  # the child lets go when it first runs
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -524,3 +525,19 @@ def test_rules_that_come_later_are_read(program: Program, sim: SimHost) -> None:
     (sim.path / "inject").write_text("frobnicate\n")
     wait_for("the rules' end", lambda: program.code("cuCtxSynchronize") == 0 or None)
     assert "rule is not understood: frobnicate" in program.finish()
+
+
+# -- the sanitizers ---
+
+
+def test_the_c_side_is_clean_under_the_sanitizers(sim: SimHost) -> None:
+    done = subprocess.run(
+        ["make", "-s", "-j2", "-C", str(HERE), "asan", f"OUT={sim.build}"],
+        env=os.environ | {"SIMGPU_DIR": str(sim.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("ok\n")
+    assert counted(sim) == 0

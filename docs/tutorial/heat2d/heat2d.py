@@ -14,7 +14,6 @@ import ctypes
 import hashlib
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -143,8 +142,6 @@ def main() -> None:
             field.init()
         steps = s.steps(options.steps)
         log = Log(options.log, s.step)
-        if s.restored_from:
-            print(f"heat2d: goes on after step {s.step} ({s.restored_from})", file=sys.stderr, flush=True)
         for step in steps:
             field.step()
             if (step + 1) % options.every == 0 or step + 1 == options.steps:
