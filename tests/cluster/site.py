@@ -49,6 +49,7 @@ slurm:
   version: "{plan.slurm[0]:02}.{plan.slurm[1]:02}"
 gpus:
   per_node: {gpus}
+  type: {slurmconf.TYPE}
   files: "{files}"
   shards: {slurmconf.SHARDS}
 install:
