@@ -49,8 +49,8 @@ slurm:
   version: "{plan.slurm[0]:02}.{plan.slurm[1]:02}"
 gpus:
   per_node: {gpus}
-  type: {slurmconf.TYPE}
   files: "{files}"
+  type: {slurmconf.GPU_TYPE}
   shards: {slurmconf.SHARDS}
 install:
   plugin: {REPO}/build/mpsr.so
