@@ -5,14 +5,14 @@ Relies on the file beside it, loaded once. A missing or broken file is a broken 
 
 import tomllib
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 
 @cache
 def contract() -> dict[str, Any]:
     """The whole contract as nested dictionaries, in the order of the file. Do not modify."""
-    return tomllib.loads((files(__name__) / "contract.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((Path(__file__).parent / "contract.toml").read_text(encoding="utf-8"))
 
 
 def path(name: str, **parts: object) -> str:

@@ -147,7 +147,8 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault) -> Incident:
 def _join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client: Client | None) -> Incident:
     merged = merge(incident.fault, fault)
     evidence = weigh(now, fault, client)
-    known = evidence is None or any(item.client == evidence.client for item in incident.evidence)
+    said = {(item.client, item.confidence) for item in incident.evidence}
+    known = evidence is None or (evidence.client, evidence.confidence) in said
     changed = merged.kind is not incident.fault.kind or not incident.sources
     incident = turn.incident(
         incident,

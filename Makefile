@@ -1,0 +1,50 @@
+# What one does with a clone of mpsr. Everything lands in build/ and .venv/; the host is changed by `make setup` alone,
+# which installs Debian packages that are missing (the other targets call it; 0.1 s when there is nothing to do).
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+PYTHON := $(CURDIR)/.venv/bin/python
+export PYTHONPATH := $(CURDIR)
+BUILD := $(CURDIR)/build
+CC := gcc
+CXX := g++
+# Each with a Makefile of its own, which puts its products below build/.
+PARTS := spank_plugin resilience/launch tests/gpusim
+
+.PHONY: help setup build contract lint format test demo bench clean
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: ## install what is missing: Debian packages (as root), .venv
+	@bash tests/setup/setup.sh
+
+build: setup ## the plugin, the supervisor and the simulated GPU, into build/
+	@for part in $(wildcard $(PARTS:%=%/Makefile)); do \
+	    printf 'build: %s\n' "$${part%/Makefile}"; \
+	    $(MAKE) -s -C "$${part%/Makefile}" CC=$(CC) CXX=$(CXX); \
+	done
+	@$(PYTHON) -m tests.gpusim.host install $(BUILD)/gpusim
+	@$(PYTHON) -m compileall -q resilience tests
+
+contract: setup ## render contract.h and contract.sh from contract.toml
+	@$(PYTHON) -m resilience.contract.render
+
+lint: setup ## ruff, mypy --strict, clang-format, shellcheck
+	@bash tests/setup/lint.sh
+
+format: setup ## let ruff and clang-format rewrite what they would complain about
+	@$(PYTHON) -m ruff check -q --fix . ; $(PYTHON) -m ruff format -q .
+	@git ls-files -z '*.c' '*.h' '*.cc' '*.cpp' '*.cu' | xargs -0r clang-format -i
+
+test: build ## every tier that this machine can run; says which it leaves out and why
+	@$(PYTHON) -m pytest -q
+
+demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
+	@$(PYTHON) -m tests.demo $(DEMO)
+
+bench: build ## what it costs and how fast it is: a table and build/bench.json
+	@$(PYTHON) -m tests.bench $(BENCH)
+
+clean: ## remove build/ and .venv/
+	@rm -rf build .venv

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Hold or pass: the whole decision about one fatal MMU fault, as a pure function.
+ *
+ * Job: given the limits, what is known of the faulting address space and the time, say whether the driver's cancel of this
+ * fault is let through (PASS: exactly today's behaviour) or held back for another replay (HOLD). The caller keeps one struct
+ * mg_space per address space and locks it. Guarantees, fuzzed in user space (tests/policy_test.c): once an episode is older than
+ * the deadline, or a budget is used up, the answer is PASS, and it stays PASS for that address space.
+ *
+ * Compiles in the kernel and in user space; includes nothing of NVIDIA's.
+ */
+#ifndef MG_POLICY_H
+#define MG_POLICY_H
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
+#include <stdbool.h>
+#include <stdint.h>
+typedef uint64_t u64;
+typedef uint32_t u32;
+#endif
+
+/* Why the driver gives up on a fault: the numbers of its public tools interface. Only the first two can be cured by a mapping. */
+enum mg_reason {
+	MG_REASON_INVALID_ADDRESS = 1,
+	MG_REASON_INVALID_PERMISSIONS = 2,
+	MG_REASON_INVALID_FAULT_TYPE = 3,
+	MG_REASON_OUT_OF_MEMORY = 4,
+	MG_REASON_INTERNAL_ERROR = 5,
+};
+
+enum mg_verdict { MG_PASS = 0, MG_HOLD = 1 };
+
+/* Why the answer was PASS; stands in the event record. */
+enum mg_why {
+	MG_WHY_HELD = 0,
+	MG_WHY_OFF,
+	MG_WHY_OBSERVE,
+	MG_WHY_REASON,
+	MG_WHY_DEADLINE,
+	MG_WHY_HOLDS,
+	MG_WHY_WINDOWS,
+	MG_WHY_GIVEN_UP,
+	MG_WHY_NO_SLOT,
+	MG_WHY_NULL_PAGE,
+};
+
+enum mg_state {
+	MG_IDLE = 0, /* no fault of this address space is waiting */
+	MG_SINKING, /* held; the worker is to map something under the address */
+	MG_GIVEN_UP, /* for good: every further fault passes */
+};
+
+struct mg_limits {
+	bool enabled;
+	bool observe; /* record, never hold */
+	bool null_page; /* page 0 can be sunk on this driver */
+	u64 deadline_ns; /* longest episode from first hold to sunk */
+	u32 max_holds; /* replays of one address space in all */
+	u32 max_windows; /* sunk windows of one address space in all */
+	u64 window_bytes; /* first window; a power of two of at least MG_SMALLEST */
+};
+
+struct mg_space {
+	enum mg_state state;
+	u64 episode_ns; /* when the waiting fault was first held */
+	u32 holds;
+	u32 windows;
+};
+
+#define MG_SMALLEST (64ull << 10) /* smallest page that the driver maps sparse */
+#define MG_LARGEST (1ull << 30)
+
+struct mg_answer {
+	enum mg_verdict verdict;
+	enum mg_why why;
+	bool start; /* the worker is to be started: first hold of an episode */
+};
+
+static inline struct mg_answer mg_pass(enum mg_why why)
+{
+	struct mg_answer answer = { MG_PASS, why, false };
+
+	return answer;
+}
+
+/* Give up on an address space for good. */
+static inline struct mg_answer mg_give_up(struct mg_space *space, enum mg_why why)
+{
+	space->state = MG_GIVEN_UP;
+	return mg_pass(why);
+}
+
+static inline struct mg_answer mg_decide(const struct mg_limits *limits, struct mg_space *space, u32 reason, u64 va, u64 now_ns)
+{
+	struct mg_answer answer = { MG_HOLD, MG_WHY_HELD, false };
+
+	if (!limits->enabled)
+		return mg_pass(MG_WHY_OFF);
+	if (space->state == MG_GIVEN_UP)
+		return mg_pass(MG_WHY_GIVEN_UP);
+	if (reason != MG_REASON_INVALID_ADDRESS && reason != MG_REASON_INVALID_PERMISSIONS)
+		return mg_give_up(space, MG_WHY_REASON);
+	if (limits->observe)
+		return mg_pass(MG_WHY_OBSERVE);
+	if (va < MG_SMALLEST && !limits->null_page)
+		return mg_give_up(space, MG_WHY_NULL_PAGE);
+	if (space->state == MG_SINKING && (now_ns < space->episode_ns || now_ns - space->episode_ns > limits->deadline_ns))
+		return mg_give_up(space, MG_WHY_DEADLINE);
+	if (space->holds >= limits->max_holds)
+		return mg_give_up(space, MG_WHY_HOLDS);
+	if (space->state == MG_IDLE) {
+		if (space->windows >= limits->max_windows)
+			return mg_give_up(space, MG_WHY_WINDOWS);
+		space->state = MG_SINKING;
+		space->episode_ns = now_ns;
+		answer.start = true;
+	}
+	space->holds++;
+	return answer;
+}
+
+/* The worker's result. A late success (after giving up) changes nothing: the fault has passed already. */
+static inline void mg_settle(struct mg_space *space, bool sunk)
+{
+	if (space->state != MG_SINKING)
+		return;
+	space->state = sunk ? MG_IDLE : MG_GIVEN_UP;
+	if (sunk)
+		space->windows++;
+}
+
+struct mg_window {
+	u64 base;
+	u64 length;
+};
+
+/* Bytes to try first: the configured window, four times as much for every window that this address space has already used. */
+static inline u64 mg_first_window(const struct mg_limits *limits, u32 windows)
+{
+	u64 bytes = limits->window_bytes < MG_SMALLEST ? MG_SMALLEST : limits->window_bytes;
+
+	while (windows-- && bytes < MG_LARGEST)
+		bytes *= 4;
+	return bytes < MG_LARGEST ? bytes : MG_LARGEST;
+}
+
+/*
+ * The aligned window of `bytes` (a power of two) around an address. The driver refuses a base of 0, so a window that would begin
+ * there begins one smallest page later; a window that has nothing left then has length 0.
+ */
+static inline struct mg_window mg_window_around(u64 va, u64 bytes)
+{
+	struct mg_window window = { va & ~(bytes - 1), bytes };
+
+	if (window.base == 0) {
+		window.base = MG_SMALLEST;
+		window.length = bytes > MG_SMALLEST ? bytes - MG_SMALLEST : 0;
+	}
+	return window;
+}
+
+#endif

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A sparse mapping under the faulting address: reads give 0, writes are dropped, neither faults; no page stands behind it, so nothing
+ * can leak. Made by the driver's own entry points of two public ioctls, called on the client's own file, so the driver's locks, lists
+ * and teardown are its own business. The argument layouts below are the ioctls' published sizes and offsets in our own words.
+ *
+ * Null page: the driver refuses a range at 0, so a range at [64K, 128K) is made and, for this thread only, a probe on the function
+ * that fills in page table ranges moves its start to 0.
+ */
+#include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/sched.h>
+#include <linux/spinlock.h>
+
+#include "mps_guard.h"
+
+#define NV_STATUS_OK 0x00u
+#define NV_STATUS_ADDRESS_IN_USE 0x68u
+
+struct create_external_range {
+	u64 base;
+	u64 length;
+	u32 status;
+};
+
+struct map_external_sparse {
+	u64 base;
+	u64 length;
+	u8 gpu[16];
+	u32 status;
+};
+
+static u32 (*create_range)(struct create_external_range *params, struct file *file);
+static u32 (*map_sparse)(struct map_external_sparse *params, struct file *file);
+
+static u8 gpus[MG_MAX_GPUS][16];
+static unsigned int gpu_count;
+static DEFINE_SPINLOCK(gpus_lock);
+
+static struct task_struct *null_thread;
+static bool null_armed;
+
+static int on_range_vec(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (READ_ONCE(null_thread) == current)
+		regs->si = 0;
+	return 0;
+}
+
+static int on_destroy(struct kprobe *probe, struct pt_regs *regs)
+{
+	mg_space_gone((void *)regs->di);
+	return 0;
+}
+
+static struct kprobe null_probe = { .pre_handler = on_range_vec };
+static struct kprobe destroy_probe = { .pre_handler = on_destroy };
+
+int mg_sink_learn_gpu(const u8 uuid[16])
+{
+	int error = -ENOSPC;
+	unsigned int i;
+
+	spin_lock(&gpus_lock);
+	for (i = 0; i < gpu_count; i++)
+		if (!memcmp(gpus[i], uuid, 16))
+			error = 0;
+	if (error && gpu_count < MG_MAX_GPUS) {
+		memcpy(gpus[gpu_count++], uuid, 16);
+		error = 0;
+	}
+	spin_unlock(&gpus_lock);
+	return error;
+}
+
+bool mg_sink_null_page(void)
+{
+	return null_armed;
+}
+
+/* On every GPU that this address space has; the driver refuses those it has not. One that took it is enough. */
+static bool map_on_gpus(struct file *file, u64 base, u64 length)
+{
+	unsigned int i, count = READ_ONCE(gpu_count), mapped = 0;
+
+	for (i = 0; i < count; i++) {
+		struct map_external_sparse params = { .base = base, .length = length };
+
+		memcpy(params.gpu, gpus[i], sizeof(params.gpu));
+		mapped += map_sparse(&params, file) == NV_STATUS_OK;
+	}
+	return mapped > 0;
+}
+
+static u32 create(struct file *file, struct mg_window window)
+{
+	struct create_external_range params = { .base = window.base, .length = window.length };
+
+	return create_range(&params, file);
+}
+
+static bool sink_null_page(struct file *file)
+{
+	struct mg_window window = { MG_SMALLEST, MG_SMALLEST };
+	bool sunk;
+
+	if (create(file, window) != NV_STATUS_OK)
+		return false;
+	WRITE_ONCE(null_thread, current);
+	sunk = map_on_gpus(file, window.base, window.length);
+	WRITE_ONCE(null_thread, NULL);
+	return sunk;
+}
+
+/* The largest window around the address that collides with nothing, else the hole in the range that is already there. */
+bool mg_sink(struct file *file, u64 va, u32 windows_before)
+{
+	struct mg_limits limits = mg_limits_now();
+	struct mg_window window;
+	u64 bytes;
+
+	if (va < MG_SMALLEST)
+		return sink_null_page(file);
+	for (bytes = mg_first_window(&limits, windows_before); bytes >= MG_SMALLEST; bytes /= 2) {
+		u32 status;
+
+		window = mg_window_around(va, bytes);
+		if (!window.length)
+			break;
+		status = create(file, window);
+		if (status == NV_STATUS_OK)
+			return map_on_gpus(file, window.base, window.length);
+		if (status != NV_STATUS_ADDRESS_IN_USE)
+			return false;
+	}
+	for (bytes = MG_SMALLEST; bytes <= (2ull << 20); bytes *= 32) {
+		window = mg_window_around(va, bytes);
+		if (window.length && map_on_gpus(file, window.base, window.length))
+			return true;
+	}
+	return false;
+}
+
+int mg_sink_init(void)
+{
+	int error;
+
+	create_range = mg_symbol("uvm_api_create_external_range");
+	map_sparse = mg_symbol("uvm_api_map_external_sparse");
+	destroy_probe.addr = mg_symbol("uvm_va_space_destroy");
+	null_probe.addr = mg_symbol("uvm_page_table_range_vec_init");
+	if (!create_range || !map_sparse || !destroy_probe.addr) {
+		pr_err("mps_guard: driver: anchor missing: %s\n", !create_range ? "uvm_api_create_external_range" :
+								  !map_sparse	? "uvm_api_map_external_sparse" :
+										  "uvm_va_space_destroy");
+		return -ENOENT;
+	}
+	error = register_kprobe(&destroy_probe);
+	if (error) {
+		pr_err("mps_guard: driver: function cannot be probed: uvm_va_space_destroy: %d\n", error);
+		return error;
+	}
+	null_armed = null_probe.addr && !register_kprobe(&null_probe);
+	if (!null_armed)
+		pr_info("mps_guard: driver: null page cannot be sunk: uvm_page_table_range_vec_init\n");
+	return 0;
+}
+
+void mg_sink_exit(void)
+{
+	if (null_armed)
+		unregister_kprobe(&null_probe);
+	unregister_kprobe(&destroy_probe);
+}

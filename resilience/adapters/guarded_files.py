@@ -1,0 +1,134 @@
+"""Files that root keeps where users look on, and files that users keep where root must look.
+
+Relies on: directories above a trusted file belong to root (or the given owner) and nobody else may write them, except
+sticky ones such as /tmp, in which others cannot rename what is not theirs (the check that munge makes of its key).
+Guarantees: no symbolic link is followed at the last step, no fifo or device is opened for long, reads are bounded,
+a written file is whole or absent, removal never leaves the directory it was asked to remove. Failures raise OSError,
+or WireError for a file that must not be trusted, with the component that is wrong.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from resilience.model.errors import WireError
+
+READ_LIMIT = 1 << 18
+"""Bytes read of a log: thousands of lines, and no more than a moment's work."""
+
+
+def check_trusted(path: str, *, owner: int = 0) -> None:
+    """Raise WireError naming the component of `path` that somebody else than root or `owner` could change."""
+    component = ""
+    parts = [part for part in os.path.abspath(path).split("/") if part]
+    for part in ["", *parts]:
+        component = f"{component}/{part}" if part else "/"
+        component = component.replace("//", "/")
+        info = os.lstat(component)
+        if stat.S_ISLNK(info.st_mode):
+            raise WireError("trust", "is a symbolic link", component)
+        if info.st_uid not in (0, owner):
+            raise WireError("trust", f"owned by uid {info.st_uid}, not by root", component)
+        writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if writable and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
+            raise WireError("trust", f"others may write it, mode {stat.S_IMODE(info.st_mode):04o}", component)
+
+
+def read_regular(path: str, *, limit: int = READ_LIMIT, tail: bool = False, owner: int | None = None) -> str:
+    """Text of a regular file, its first (or last) `limit` bytes. Raises OSError; ELOOP for a link, EINVAL for others.
+
+    `owner` demands that the *opened* file is that user's, or root's, and that nobody else may write it.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if owner is not None and (info.st_uid not in (0, owner) or info.st_mode & 0o022):
+            raise WireError("trust", f"uid {info.st_uid} mode {stat.S_IMODE(info.st_mode):04o}", path)
+        if tail and info.st_size > limit:
+            os.lseek(fd, info.st_size - limit, os.SEEK_SET)
+        chunks: list[bytes] = []
+        while (left := limit - sum(map(len, chunks))) > 0 and (chunk := os.read(fd, left)):
+            chunks.append(chunk)
+    finally:
+        os.close(fd)
+    return b"".join(chunks).decode("utf-8", "replace")
+
+
+def read_or_empty(path: str, *, tail: bool = True) -> str:
+    """A log's text; empty when it is not there or not a file that can be read without harm."""
+    try:
+        return read_regular(path, tail=tail)
+    except OSError:
+        return ""
+
+
+def write_whole(path: str, text: str, *, mode: int = 0o644) -> None:
+    """Write beside, then rename into place: readers see the old text or the new one, never half of it."""
+    beside = f"{path}.{os.getpid()}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(beside)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        try:
+            data = text.encode("utf-8")
+            while data:
+                data = data[os.write(fd, data) :]
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        os.rename(beside, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def make_dir(path: str, *, mode: int = 0o755, uid: int = -1, gid: int = -1) -> None:
+    """Have directory `path` with this owner and mode. Its parent must be root's; a link in its place is refused."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        if (uid, gid) != (-1, -1) and (info.st_uid, info.st_gid) != (uid, gid):
+            os.fchown(fd, uid, gid)
+        if stat.S_IMODE(info.st_mode) != mode:
+            os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def make_dirs(path: str) -> None:
+    """Have `path` and all above it; what is missing is made root's, 0755, whatever the umask is."""
+    if os.path.isdir(path):
+        return
+    make_dirs(os.path.dirname(path))
+    make_dir(path)
+
+
+def remove_tree(path: str) -> str:
+    """Remove a directory (or whatever lies there) and all in it; empty when gone, else what is in the way.
+
+    os.fwalk works on descriptors of directories: a link that a user plants while we work is removed, not followed.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            return ""
+        for _, directories, files, fd in os.fwalk(path, topdown=False):
+            for name in files:
+                os.unlink(name, dir_fd=fd)
+            for name in directories:
+                if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=fd)
+                else:
+                    os.rmdir(name, dir_fd=fd)
+        os.rmdir(path)
+    except FileNotFoundError:
+        return "" if not os.path.lexists(path) else f"{path}: changes while it is removed"
+    except OSError as error:
+        return f"{error.filename or path}: {error.strerror}"
+    return ""

@@ -1,0 +1,150 @@
+"""Finding and ending processes that are proven to be the ones meant.
+
+A process counts as meant when its user, its name or its environment say so *and* its start time stays the same
+between the look and the signal; the signal goes through a pidfd, so a number that was given to another process in
+between cannot be hit. A zombie is gone: it holds nothing. Waiting is bounded and sleeps in poll(2).
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from resilience.model.ids import Process
+
+_ENVIRON_LIMIT = 1 << 20
+"""Bytes of one process's environment that are looked at."""
+_KILL_WAIT = 3.0
+"""Seconds for the kernel to take down a process after SIGKILL; more means that it hangs in a driver call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A living process as /proc shows it. `name` is its comm: at most 15 characters."""
+
+    process: Process
+    uid: int
+    name: str
+    environ: Mapping[str, str]
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"process {self.process.pid} ({self.name})"
+
+
+def starttime(pid: int) -> int | None:
+    """Field 22 of /proc/<pid>/stat; None when the process is gone or a zombie."""
+    stat = _stat(pid)
+    return stat[1] if stat else None
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    text = _read(f"/proc/{pid}/stat", 4096)
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if len(fields) < 20 or fields[0] in ("Z", "X", "x"):
+        return None
+    return head.partition("(")[2], int(fields[19])
+
+
+def _read(path: str, limit: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def look(pid: int) -> Seen | None:
+    """One process; None when it is gone, a zombie, or not ours to look at."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    stat = _stat(pid)
+    if stat is None:
+        return None
+    environ = {
+        name: value
+        for name, equals, value in (
+            word.partition("=") for word in _read(f"/proc/{pid}/environ", _ENVIRON_LIMIT).split("\0")
+        )
+        if equals
+    }
+    command = tuple(_read(f"/proc/{pid}/cmdline", 1 << 16).split("\0"))
+    process = Process(pid=pid, starttime=stat[1])
+    return Seen(process=process, uid=uid, name=stat[0], environ=environ, command=command)
+
+
+def living(uid: int) -> Iterator[Seen]:
+    """Every living process of a user that can be looked at, our own left out."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        with suppress(OSError):
+            if os.stat(f"/proc/{entry}").st_uid == uid and (seen := look(int(entry))):
+                yield seen
+
+
+def end(meant: Iterable[Seen], *, grace: float, still_meant: Callable[[Seen], bool]) -> tuple[Seen, ...]:
+    """SIGTERM, wait `grace` seconds for all together, SIGKILL; returns those that outlive it.
+
+    `still_meant` is asked again of a fresh look at the process just before each signal.
+    """
+    left = {seen.process: seen for seen in meant}
+    for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_WAIT)):
+        handles: dict[int, Process] = {}
+        for process in list(left):
+            try:
+                fd = os.pidfd_open(process.pid)
+            except OSError:
+                del left[process]
+                continue
+            now = look(process.pid)
+            if now is None or now.process != process or not still_meant(now):
+                os.close(fd)
+                del left[process]
+                continue
+            handles[fd] = process
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+        for fd in _wait(handles, wait):
+            del left[handles[fd]]
+        for fd in handles:
+            os.close(fd)
+    return tuple(left.values())
+
+
+def wait_gone(processes: Iterable[Process], timeout: float) -> tuple[Process, ...]:
+    """Wait for processes to end, at most `timeout` seconds; returns those that live on."""
+    handles: dict[int, Process] = {}
+    for process in processes:
+        try:
+            fd = os.pidfd_open(process.pid)
+        except OSError:
+            continue
+        if starttime(process.pid) == process.starttime:
+            handles[fd] = process
+        else:
+            os.close(fd)
+    ended = _wait(handles, timeout)
+    for fd in handles:
+        os.close(fd)
+    return tuple(process for fd, process in handles.items() if fd not in ended)
+
+
+def _wait(handles: Mapping[int, Process], timeout: float) -> set[int]:
+    """The pidfds whose process has ended within `timeout` seconds."""
+    poll = select.poll()
+    for fd in handles:
+        poll.register(fd, select.POLLIN)
+    ended: set[int] = set()
+    deadline = time.monotonic() + timeout
+    while len(ended) < len(handles) and (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(left * 1000):
+            ended.add(fd)
+            poll.unregister(fd)
+    return ended

@@ -1,0 +1,140 @@
+"""`mpsr check`: what is wrong with this node's configuration, and the way out of each.
+
+Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, and at the things that they name. Exit status `ok`
+when nothing is wrong; `usage` when something is. A missing GPU library or control program is a warning, because a
+submit host has neither. Changes nothing.
+"""
+
+import argparse
+import ctypes
+import os
+import shutil
+from collections.abc import Callable
+
+from resilience import config
+from resilience.cli import check_plugstack, check_slurm, settings
+from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
+from resilience.cli.render import load_site
+from resilience.contract import env, exit_code, path
+from resilience.model.errors import ConfigError
+from resilience.model.settings import Settings
+
+_SLURM_CONF = "/etc/slurm/slurm.conf"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help=f"mpsr.yaml (default: ${env('config')} or {path('config')})")
+    parser.add_argument("--site", metavar="FILE", help="also check a site file")
+    parser.add_argument("--slurm-conf", metavar="FILE", help=f"slurm.conf (default: $SLURM_CONF or {_SLURM_CONF})")
+    parser.add_argument("--plugstack", metavar="FILE", help="plugstack.conf (default: what slurm.conf names)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found: list[Finding] = []
+    chosen = _config(arguments.config, found)
+    if arguments.site:
+        found += _site(arguments.site)
+    plugstack = _slurm(arguments.slurm_conf, found)
+    if chosen is not None:
+        if stack := arguments.plugstack or plugstack:
+            found += check_plugstack.check(stack, chosen)
+        found += _node(chosen)
+    for finding in found:
+        if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):
+            print(finding.lines())
+    count = {level: sum(finding.level is level for finding in found) for level in Level}
+    print(f"{count[Level.ERROR]} wrong, {count[Level.WARNING]} to look at")
+    return exit_code("usage" if count[Level.ERROR] else "ok")
+
+
+def _config(named: str | None, found: list[Finding]) -> Settings | None:
+    try:
+        chosen = settings.find(named)
+    except ConfigError as error:
+        found.append(raised(error))
+        return None
+    if chosen.source:
+        found.append(fine(chosen.source, "every key and value is good"))
+    else:
+        found.append(note(path("config"), "is not there: every setting has its default"))
+    if chosen.settings.recovery.mode == "observe":
+        found.append(note("recovery.mode", "observe: verdicts are only written down, nothing is done"))
+    return chosen.settings
+
+
+def _site(name: str) -> list[Finding]:
+    try:
+        load_site(name)
+    except ConfigError as error:
+        return [raised(error)]
+    return [fine(name, "every key and value is good")]
+
+
+def _slurm(named: str | None, found: list[Finding]) -> str:
+    """The path of plugstack.conf, empty when unknown."""
+    chosen = named or os.environ.get("SLURM_CONF", "") or _SLURM_CONF
+    if not named and not os.path.exists(chosen):
+        found.append(check_slurm.hint_unreadable(chosen))
+        return ""
+    findings, plugstack = check_slurm.check(chosen)
+    found += findings
+    return plugstack
+
+
+def _node(chosen: Settings) -> list[Finding]:
+    paths = chosen.paths
+    found = [
+        _program("paths.launcher", paths.launcher, wrong, "install the package, or correct install.launcher"),
+        _program("paths.python", paths.python, wrong, "install Python 3.11 or later, or correct install.python"),
+        _program("paths.scontrol", paths.scontrol, warning, "without it no job is requeued and no node drained"),
+        _program(
+            "paths.mps_control",
+            paths.mps_control,
+            warning,
+            "comes with NVIDIA's driver; a GPU node needs it, a submit host does not",
+        ),
+        _library("libcuda.so.1"),
+        _library("libnvidia-ml.so.1"),
+    ]
+    if os.path.exists(paths.kmsg):
+        if os.geteuid() == 0 and not os.access(paths.kmsg, os.R_OK):
+            found.append(warning("paths.kmsg", f"cannot be read: {paths.kmsg}", "Xid lines will not be seen"))
+    else:
+        found.append(warning("paths.kmsg", f"is not there: {paths.kmsg}", "Xid lines will not be seen"))
+    if paths.spill and not os.path.isdir(paths.spill):
+        found.append(
+            wrong("paths.spill", f"is no directory: {paths.spill}", "make it, mode 1777, on a shared file system")
+        )
+    for name in ("run", "log"):
+        found += _directory(f"paths.{name}", getattr(paths, name))
+    return found
+
+
+def _directory(subject: str, directory: str) -> list[Finding]:
+    """Root keeps leases and journals there: nobody else may be able to replace them."""
+    if not os.path.isdir(directory):
+        return [note(subject, f"is not there yet: {directory}: made at the first use")]
+    try:
+        config.distrust(directory, os.stat(directory))
+    except ConfigError as error:
+        return [raised(error)]
+    return [fine(subject, directory)]
+
+
+def _program(subject: str, name: str, say: Callable[[str, str, str], Finding], hint: str) -> Finding:
+    where = shutil.which(name)
+    if where:
+        return fine(subject, where)
+    text = "cannot be executed" if os.path.exists(name) else "is not there"
+    return say(subject, f"{text}: {name}", hint)
+
+
+def _library(name: str) -> Finding:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return warning(
+            name, "cannot be loaded", "comes with NVIDIA's driver; a GPU node needs it, a submit host does not"
+        )
+    return fine(name, "can be loaded")

@@ -1,0 +1,132 @@
+"""`mpsr explain INCIDENT|JOB`: the story in plain words; `mpsr explain --options "…"`: what these options would do.
+
+The story comes from a node's journal alone. The options are checked as the plugin checks them, with the site's defaults,
+locks and prohibitions, and each consequence is one line.
+"""
+
+import argparse
+
+from resilience import config
+from resilience.cli import journal_lines, settings, story
+from resilience.cli.log import journal_path, note_skipped
+from resilience.contract import contract, exit_code
+from resilience.model.errors import ConfigError, ResilienceError
+from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+from resilience.model.settings import Options
+from resilience.parse import options as option_parser
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job's number")
+    parser.add_argument("--options", metavar="TEXT", help='key=value pairs joined by ";", such as "mps=on;domain=job"')
+    parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
+    parser.add_argument("--journal", metavar="FILE", help="another journal file")
+    parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if (arguments.what is None) == (arguments.options is None):
+        raise ConfigError("explain", "give an incident, a job, or --options")
+    chosen = settings.find(arguments.config).settings
+    if arguments.options is not None:
+        for line in consequences(in_force(arguments.options, chosen.options)):
+            print(line)
+        return exit_code("ok")
+    file = arguments.journal or journal_path(chosen, arguments.node)
+    read = journal_lines.read(file)
+    what = str(arguments.what)
+    job = what.isascii() and what.isdigit()
+    records = story.of_job(read.records, int(what)) if job else story.of_incident(read.records, what)
+    note_skipped(read, file)
+    if not records:
+        kind = "job" if job else "incident"
+        hint = "incidents of this node: mpsr log" if not job else "it may have run on another node: --node NODE"
+        raise ResilienceError(f"{kind} {what}", "is not in the journal", file, hint=hint)
+    print(
+        f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(float(records[0]['wall']))[:10]} (times are UTC)"
+    )
+    for line in story.tell(records):
+        print(line)
+    return exit_code("ok")
+
+
+def in_force(text: str, site: Options) -> JobOptions:
+    """What would hold for a user who asks for `text`. Raises ConfigError for what the plugin would refuse."""
+    asked: dict[str, str] = {}
+    for pair in filter(None, (word.strip() for word in text.split(";"))):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError("options", "is not key=value", config.shown(pair), hint='such as "mps=on;domain=job"')
+        if key in asked:
+            raise ConfigError("options", "key given twice", config.shown(key))
+        asked[key] = value
+    values = {str(spec["key"]): str(spec["default"]) for spec in contract()["option"].values()} | site.defaults
+    for key, value in asked.items():
+        canonical = option_parser.check_value(key, value)
+        if key in site.locked and canonical != values[key]:
+            hint = f"this site has {key}={values[key]} for everybody"
+            raise ConfigError("options", f"{key} cannot be changed here", value, hint=hint)
+        if pair := config.forbids(site.forbidden, key, canonical):
+            raise ConfigError("options", "this site forbids", pair)
+        values[key] = canonical
+    return option_parser.from_values({key: value for key, value in values.items() if value})
+
+
+def consequences(options: JobOptions) -> list[str]:
+    """What a set of options does, one line each."""
+    if not options.mps:
+        return ["mps=off: nothing. The job runs as if mpsr were not installed."]
+    domains = {
+        Domain.JOB: "the tasks of this job share MPS servers with nobody else: only they are hit by one another's faults",
+        Domain.USER: "this job shares its MPS servers with your other jobs on the same GPU: a fault in one hits all of them",
+        Domain.SHARED: "this job shares its MPS servers with everybody's jobs on the same GPU, and so their faults",
+    }
+    lines = [
+        "mps=on: each task of each step runs under an MPS server, one server per GPU, and a supervisor watches it.",
+        f"domain={options.domain.value}: {domains[options.domain]}.",
+    ]
+    if options.threads is not None:
+        lines.append(
+            f"threads={options.threads}: each task gets at most {options.threads} percent of the GPU's threads."
+        )
+    if options.memory is not None:
+        lines.append(
+            f"memory={options.memory}: a task that asks for more than {options.memory} MiB of device memory fails."
+        )
+    if options.state is not None:
+        lines.append(f"state={options.state}: a program may keep at most {options.state} MiB across a fault, per task.")
+    lines += _recovery(options)
+    requires = {
+        Require.MPS: "a node that cannot give MPS refuses the job's steps; without a standby or isolation it runs all the same",
+        Require.STANDBY: "a node that cannot have a spare server refuses the job's steps",
+        Require.ISOLATION: "a node that cannot hold faults back from neighbours refuses the job's steps",
+    }
+    lines.append(f"require={options.require.value}: {requires[options.require]}.")
+    return lines
+
+
+def _recovery(options: JobOptions) -> list[str]:
+    tries = {
+        Rung.STANDBY: "a standby on a spare server takes over (programs with a session)",
+        Rung.RESTORE: "the program starts again and goes on from its last commit (programs with a session)",
+        Rung.RELAUNCH: "the program starts again from scratch, in the same allocation (not after MPI_Init)",
+        Rung.REQUEUE: "Slurm takes the job back; it goes on from the last commit on disk if it kept state",
+    }
+    rungs = [rung for rung in options.recover if rung is not Rung.STANDBY or options.standby]
+    lines = [f"recover={','.join(options.recover)}: when a neighbour's fault hits a task, in this order:"]
+    lines += [f"  {number}. {tries[rung]}" for number, rung in enumerate(rungs, 1)]
+    if not rungs:
+        lines.append("  nothing: the task fails with the reason.")
+    if not options.standby:
+        lines.append("standby=off: no spare server and no second process; the first rung is left out.")
+    elif Rung.STANDBY in rungs:
+        lines.append(
+            "standby=on: a second process of each task waits on a spare server; it needs memory of host and GPU."
+        )
+    lines.append(f"retries={options.retries}: after that many recoveries of one task only requeue is left.")
+    culprits = {
+        OnCulprit.FAIL: "a task that caused a fault itself ends, and the job with it as its script decides; no requeue",
+        OnCulprit.QUARANTINE: "a task that caused a fault itself goes on alone, on a server of its own",
+        OnCulprit.REQUEUE: "a job whose task caused a fault itself is requeued",
+    }
+    return [*lines, f"on-culprit={options.on_culprit.value}: {culprits[options.on_culprit]}."]

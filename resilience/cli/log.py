@@ -1,0 +1,78 @@
+"""`mpsr log`: the journal of a node, or the recovery log of one job.
+
+An admin reads the journal. A user, who may not, reads the log of an own job with -j: it lies beside the job's output
+file, written as the user by the job's own supervisors. Torn lines are left out and counted.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+from resilience.adapters import slurm_commands
+from resilience.cli import journal_lines, settings
+from resilience.cli.place import node_name
+from resilience.contract import exit_code, path
+from resilience.model.errors import ConfigError, ResilienceError
+from resilience.model.ids import JobId
+from resilience.model.settings import Settings
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-j", "--job", type=int, metavar="JOB", help="only what is about this job")
+    parser.add_argument("--incident", metavar="ID", help="only what is about this incident")
+    parser.add_argument("--since", metavar="TIME", help="10m, 2h, 1d, or an ISO 8601 time")
+    parser.add_argument("--json", action="store_true", help="the records as they are, one JSON object a line")
+    parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
+    parser.add_argument("--journal", metavar="FILE", help="another journal file")
+    parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    chosen = settings.find(arguments.config).settings
+    earliest = journal_lines.since(arguments.since, time.time()) if arguments.since else 0.0
+    file = arguments.journal or journal_path(chosen, arguments.node)
+    if arguments.job is not None and not arguments.journal and not os.access(file, os.R_OK):
+        if arguments.json or arguments.incident or arguments.since:
+            raise ConfigError("log", "only the journal can be filtered, and it is for admins", file)
+        return _own(chosen, JobId(arguments.job))
+    read = journal_lines.read(file)
+    for record in read.records:
+        if record["wall"] < earliest or (arguments.incident and record.get("incident") != arguments.incident):
+            continue
+        if arguments.job is not None and arguments.job not in journal_lines.jobs(record):
+            continue
+        print(json.dumps(record, ensure_ascii=False) if arguments.json else journal_lines.listing(record))
+    note_skipped(read, file)
+    return exit_code("ok")
+
+
+def journal_path(chosen: Settings, named: str | None) -> str:
+    """The journal of a node."""
+    return path("journal", log=chosen.paths.log, node=node_name(named, chosen.paths.log))
+
+
+def note_skipped(read: journal_lines.Read, file: str) -> None:
+    if read.skipped:
+        print(f"mpsr: {file}: lines that are no record were left out: {read.skipped}", file=sys.stderr)
+
+
+def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
+    """Where a job's own log lies: beside its output file, or in its working directory when it has none."""
+    return os.path.join(os.path.dirname(stdout) if stdout else workdir, f"mpsr-{job}.log")
+
+
+def _own(chosen: Settings, job: JobId) -> int:
+    """The recovery log of a job, with the caller's own rights."""
+    info = slurm_commands.pick(chosen).slurm.job(job)
+    file = recovery_log(info.stdout, info.workdir, job)
+    try:
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                print("".join(char if char.isprintable() else "?" for char in line.rstrip("\n")))
+    except FileNotFoundError:
+        print(f"mpsr: job {job}: nothing had to be recovered so far (no {file})", file=sys.stderr)
+    except OSError as error:
+        raise ResilienceError(file, "cannot be read", error.strerror or error) from error
+    return exit_code("ok")

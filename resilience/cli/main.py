@@ -1,0 +1,91 @@
+"""The command `mpsr`: picks one command, imports only that one, turns what it raises into a line and an exit status.
+
+Relies on one module a command, each with `add(parser)` for its arguments and `run(arguments) -> int`; prolog and
+epilog, which run inside Slurm's prolog, are plain functions and meet no argument parser. A ResilienceError is said in
+its own words; a wrong configuration ends with the contract's `usage`, anything else with `failed`. Other exceptions
+are bugs and end with a traceback.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from resilience.contract import exit_code
+from resilience.model.errors import ConfigError, ResilienceError
+
+COMMANDS = {
+    "agent": "run the node agent",
+    "prolog": "open a job's fault domains (for Slurm's prolog)",
+    "epilog": "close a job's fault domains (for Slurm's epilog)",
+    "status": "servers, leases and the agent of this node",
+    "log": "the journal of this node, or a job's recovery log",
+    "explain": "what happened in an incident or to a job; what options would do",
+    "check": "say what is wrong with a configuration",
+    "render": "make the files of a cluster from one YAML of choices",
+    "version": "the version of mpsr",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our wording and our exit status."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"mpsr: {self.prog.removeprefix('mpsr ')}: {message}\n  try: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(exit_code("usage"))
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items())
+    return f"usage: mpsr COMMAND [ARGUMENT...]\n\n{rows}\n\n`mpsr COMMAND --help` tells more."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+        return status
+    except ResilienceError as error:
+        print(error.lines(), file=sys.stderr)
+        return exit_code("usage" if isinstance(error, ConfigError) else "failed")
+    except BrokenPipeError:  # `mpsr log | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_code("ok")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    name = words[0] if words else ""
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return exit_code("ok")
+    if name in ("version", "--version"):
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"mpsr {version('slurm-mps-resilience')}")
+        except PackageNotFoundError:
+            print("mpsr (run from a source tree)")
+        return exit_code("ok")
+    if name not in COMMANDS:
+        match = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean mpsr {match[0]}?" if match else f"one of {', '.join(COMMANDS)}"
+        raise ConfigError("command", "missing" if not name else "unknown", name, hint=hint)
+    if name in ("prolog", "epilog"):
+        from resilience.cli.hook import run
+
+        return run("prolog" if name == "prolog" else "epilog")
+    module = import_module(f"resilience.cli.{name}")
+    parser = Parser(prog=f"mpsr {name}", description=COMMANDS[name], allow_abbrev=False)
+    module.add(parser)
+    return int(module.run(parser.parse_args(words[1:])))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,320 @@
+"""mpsr.yaml to Settings: the admin's choices on a node, or one clear error that names key, value and the way out.
+
+Relies on `model.settings`, whose fields are the schema: a key that is no field, a value of another type, a number out
+of range, a path with stray characters, an option that the contract does not know are all refused; nothing is ignored.
+`load` also refuses a file that somebody other than root (or the caller) could have written, and names the component at
+fault: root's prolog acts on this file. The walk from a mapping to a dataclass (`fill`) serves the site file of `render`
+too. Raises ConfigError only.
+"""
+
+import difflib
+import os
+import re
+import reprlib
+import stat
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+import yaml
+
+from resilience.contract import contract
+from resilience.model.errors import ConfigError
+from resilience.model.settings import Options, Settings
+from resilience.parse.options import check_value
+
+_MAX_BYTES = 1 << 20
+_MAX_RUN = 60
+"""Longest paths.run: a socket's path has 107 characters, <node>/d/u<uid>/g<gpu>/<color>/control_privileged the rest."""
+_MAX_FORBIDDEN = 32
+"""The plugin has room for as many."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "mps.start_timeout": (0.1, 600),
+    "mps.quit_timeout": (0.1, 600),
+    "mps.rebuild_timeout": (0.1, 600),
+    "recovery.attribution_ms": (0, 60_000),
+    "recovery.settle_ms": (0, 60_000),
+    "recovery.incident_window_ms": (1, 600_000),
+    "recovery.grace": (0, 600),
+    "recovery.restore_timeout": (0.1, 86_400),
+    "recovery.requeue_timeout": (1, 3_600),
+    "recovery.max_requeues_per_hour": (0, 100_000),
+    "recovery.max_drains_per_hour": (0, 1_000),
+    "state.spill_seconds": (0, 86_400),
+    "prolog.timeout": (1, 3_600),
+    "slurm.timeout": (0.1, 600),
+}
+"""Lowest and highest value of every number in Settings, in the number's own unit."""
+
+_HUGE = 10**15
+_PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
+_PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
+_PATHS = ("run", "log", "kmsg", "python", "launcher")
+_PROGRAMS = ("mps_control", "scontrol")
+
+T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML itself would let the last one win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key given twice: {key.value}", problem_mark=key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: str) -> Settings:
+    """The settings in a file. Raises ConfigError when it is missing, not to be trusted or wrong."""
+    return parse(read_trusted(path), path)
+
+
+def parse(text: str, source: str) -> Settings:
+    """The settings in a text; `source` names it in errors."""
+    settings = fill(Settings, mapping(text, source), source)
+    return checked(settings, source)
+
+
+def read_trusted(path: str) -> str:
+    """The text of a file that only root or the caller could have written."""
+    real = os.path.realpath(path)
+    try:
+        with open(real, "rb") as file:
+            for component in reversed([Path(real), *Path(real).parents]):
+                distrust(str(component), os.lstat(component))
+            distrust(real, os.fstat(file.fileno()))
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(path, "cannot be read", error.strerror or error) from error
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(path, f"is longer than {_MAX_BYTES} bytes", len(data))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, "is not UTF-8", f"byte {error.start}") from error
+
+
+def distrust(component: str, info: os.stat_result) -> None:
+    """Raises ConfigError when others than root and the caller could change this component of a path."""
+    if info.st_uid not in (0, os.geteuid()):
+        raise ConfigError(component, "is not owned by root", f"uid {info.st_uid}", hint=f"chown root {component}")
+    sticky_directory = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
+    if info.st_mode & 0o022 and not sticky_directory:
+        mode = f"mode {stat.S_IMODE(info.st_mode):04o}"
+        raise ConfigError(component, "can be written by others", mode, hint=f"chmod go-w {component}")
+
+
+def mapping(text: str, source: str) -> Mapping[str, Any]:
+    """A YAML text as a mapping; an empty one is an empty mapping."""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(where, "is not YAML", error.problem or error.context or "") from error
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise ConfigError(source, "is not YAML", str(error).splitlines()[0] if str(error) else "") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(source, "is not a mapping of keys to values", shown(value))
+    return value
+
+
+def shown(value: object) -> str:
+    """A value of a file as an error shows it: short, on one line."""
+    try:
+        return reprlib.repr(value)[:80]
+    except ValueError:  # an integer of thousands of digits, which Python refuses to print
+        return type(value).__name__
+
+
+def fill(kind: type[T], values: Mapping[str, Any], source: str, prefix: str = "", root: type | None = None) -> T:
+    """The dataclass `kind` from a mapping; absent keys take the field's default. Raises ConfigError."""
+    root = root or kind
+    known = {field.name: field for field in _fields(kind)}
+    types_of = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(source, "unknown key", f"{prefix}{key}", hint=nearest(f"{prefix}{key}", root))
+        given[key] = _typed(types_of[key], known[key], value, source, f"{prefix}{key}", root)
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(source, "key missing", f"{prefix}{name}", hint=str(field.metadata.get("help", "")))
+    return kind(**given)
+
+
+def leaves(kind: type, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Every setting of a dataclass tree as (dotted key, field, type), in the order of the source."""
+    types_of = get_type_hints(kind)
+    for field in _fields(kind):
+        annotation = types_of[field.name]
+        if is_dataclass(annotation):
+            yield from leaves(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{field.name}", field, annotation
+
+
+def nearest(key: str, root: type) -> str:
+    """The hint for an unknown key: the nearest valid name, else the sections."""
+    names = [name for name, _, _ in leaves(root)]
+    sections = list(dict.fromkeys(name.split(".")[0] for name in names))
+    match = difflib.get_close_matches(key, [*names, *sections], 1, 0.7)
+    if not match:
+        last = key.rsplit(".", 1)[-1]
+        by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(names)}
+        match = [by_last[name] for name in difflib.get_close_matches(last, by_last, 1, 0.7)]
+    return f"did you mean {match[0]}?" if match else f"known: {', '.join(sections)}"
+
+
+def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
+    """Settings whose numbers, paths and options make sense, with option values in canonical form."""
+    for key, (low, high) in RANGES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(settings, section), name)
+        if not low <= value <= high:
+            raise ConfigError(f"{source}: {prefix}{key}", f"is not within {low:g} and {high:g}", value)
+    paths, where = settings.paths, f"{source}: {prefix}paths"
+    for name in _PATHS:
+        check_path(f"{where}.{name}", getattr(paths, name))
+    if paths.spill:
+        check_path(f"{where}.spill", paths.spill)
+    for name in _PROGRAMS:
+        value = getattr(paths, name)
+        if not _PROGRAM.match(value):
+            check_path(f"{where}.{name}", value)
+    if len(paths.run) > _MAX_RUN:
+        hint = f"at most {_MAX_RUN} characters: sockets below it must fit into 107"
+        raise ConfigError(f"{where}.run", "is too long for a socket's path", paths.run, hint=hint)
+    options = _checked_options(settings.options, f"{source}: {prefix}options")
+    return Settings(
+        paths=paths,
+        options=options,
+        mps=settings.mps,
+        recovery=settings.recovery,
+        state=settings.state,
+        prolog=settings.prolog,
+        slurm=settings.slurm,
+    )
+
+
+def check_path(where: str, value: str) -> None:
+    """Raises ConfigError unless the value is an absolute path that needs no quoting anywhere it is written."""
+    if not _PATH.match(value):
+        hint = "an absolute path of letters, digits and . _ + @ , : / -"
+        raise ConfigError(where, "is not a usable path", shown(value), hint=hint)
+    if ".." in value.split("/"):
+        raise ConfigError(where, "goes up with '..'", shown(value))
+
+
+def forbids(forbidden: Iterable[str], key: str, value: str) -> str:
+    """The key=value pair that forbids a canonical value, empty when none does. One word of a list is enough."""
+    kinds = {spec["key"]: spec["kind"] for spec in contract()["option"].values()}
+    words = {value, *value.split(",")} if kinds[key] == "list" else {value}
+    return next((pair for pair in forbidden if pair.partition("=")[0] == key and pair.partition("=")[2] in words), "")
+
+
+def _checked_options(options: Options, where: str) -> Options:
+    specs = {spec["key"]: spec for spec in contract()["option"].values()}
+
+    def canonical(place: str, key: str, value: str) -> str:
+        if key not in specs:
+            match = difflib.get_close_matches(key, specs, 1, 0.5)
+            hint = f"did you mean {match[0]}?" if match else f"known: {', '.join(specs)}"
+            raise ConfigError(f"{where}.{place}", "unknown option key", key, hint=hint)
+        try:
+            return check_value(key, value)
+        except ConfigError as error:
+            choices = specs[key].get("choices", [])
+            match = difflib.get_close_matches(value, choices, 1, 0.5)
+            hint = f"did you mean {match[0]}?" if match else error.hint
+            raise ConfigError(f"{where}.{place}.{key}", "bad value", shown(value), hint=hint) from error
+
+    defaults = {key: canonical("defaults", key, value) for key, value in options.defaults.items()}
+    for key in options.locked:
+        canonical("locked", key, str(specs.get(key, {}).get("default", "")))
+    forbidden = []
+    for pair in options.forbidden:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{where}.forbidden", "is not key=value", shown(pair), hint="such as domain=shared")
+        forbidden.append(f"{key}={canonical('forbidden', key, value)}")
+    if len(forbidden) > _MAX_FORBIDDEN:
+        raise ConfigError(f"{where}.forbidden", f"has more than {_MAX_FORBIDDEN} pairs", len(forbidden))
+    for key, spec in specs.items():
+        holds = defaults.get(key, str(spec["default"]))
+        if pair := forbids(forbidden, key, holds):
+            hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
+            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", pair, hint=hint)
+    return Options(defaults=defaults, locked=tuple(dict.fromkeys(options.locked)), forbidden=tuple(forbidden))
+
+
+def _fields(kind: Any) -> tuple[Field[Any], ...]:
+    return fields(kind)
+
+
+def _typed(kind: Any, field: Field[Any], value: Any, source: str, key: str, root: type) -> Any:
+    """One value as the field's type. Where words are wanted, YAML's booleans are on/off and its numbers digits."""
+    where = f"{source}: {key}"
+    if isinstance(kind, type) and is_dataclass(kind):
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise ConfigError(where, "is not a mapping of keys to values", shown(value))
+        return fill(kind, value, source, f"{key}.", root)
+    if get_origin(kind) is dict:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise ConfigError(where, "is not a mapping of keys to values", shown(value))
+        return {_word(f"{where}", name): _word(f"{where}.{name}", item) for name, item in value.items()}
+    if get_origin(kind) is tuple:
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise ConfigError(where, "is not a list", shown(value), hint="write [first, second]")
+        return tuple(_word(where, item) for item in value)
+    choices: tuple[str, ...] = field.metadata.get("choices", ())
+    if kind is str:
+        text = _word(where, value) if choices else _text(where, value)
+        if choices and text not in choices:
+            match = difflib.get_close_matches(text, choices, 1, 0.4)
+            hint = f"did you mean {match[0]}?" if match else f"one of {', '.join(choices)}"
+            raise ConfigError(where, "is not one of the choices", shown(text), hint=hint)
+        return text
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(where, "is not true or false", shown(value))
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(where, "is not a number", shown(value))
+    if not -_HUGE < value < _HUGE:  # false for .nan too
+        raise ConfigError(where, "is not a usable number", shown(value))
+    if kind is int and value != int(value):
+        raise ConfigError(where, "is not a whole number", shown(value))
+    return int(value) if kind is int else float(value)
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(where, "is not a text", shown(value), hint='put it in quotes: "..."')
+    if any(not char.isprintable() for char in value):
+        raise ConfigError(where, "has a character that cannot be printed", shown(value))
+    return value
+
+
+def _word(where: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int) and -_HUGE < value < _HUGE:
+        return str(value)
+    if value is None:
+        return ""
+    return _text(where, value)

@@ -1,0 +1,141 @@
+"""What a prolog is to open and what an epilog may close: decisions without acts. Pure.
+
+A job's wishes are user input and are checked here again, on the node, against the node's own rules. Whoever cannot have
+what he asked for gets ConfigError, worded for him: it is the reason in his lease and fails his job, never the node.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from resilience.contract import contract
+from resilience.model.errors import ConfigError
+from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, ServerId
+from resilience.model.lease import Lease, LeaseState
+from resilience.model.options import Domain, JobOptions, Require, Rung
+from resilience.model.settings import Options as Rules
+from resilience.parse import options as wire
+
+_WIRE = contract()["wire"]
+_KEYS = frozenset(spec["key"] for spec in contract()["option"].values())
+PAIR = (Color("a"), Color("b"))
+"""The two servers of a GPU and domain that take turns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is to be opened for one job."""
+
+    key: DomainKey
+    colors: tuple[Color, ...]
+    gpus: tuple[tuple[GpuMinor, GpuUuid], ...]
+    active: Mapping[GpuMinor, Color]
+
+    def servers(self) -> tuple[tuple[ServerId, GpuUuid], ...]:
+        return tuple(
+            (ServerId(domain=self.key, gpu=minor, color=color), uuid)
+            for minor, uuid in self.gpus
+            for color in self.colors
+        )
+
+
+def in_force(asked: str, rules: Rules) -> JobOptions:
+    """The options of a job on this node: what it asked for, where that is left open or locked the site's default."""
+    if len(asked) > _WIRE["max_bytes"] or not set(asked) <= set(_WIRE["charset"]):
+        wire.parse(asked)
+    pairs = [pair for pair in asked.split(";") if pair]
+    wire.parse(";".join(pair for pair in pairs if not _left_open(pair)))
+    given = dict(pair.split("=", 1) for pair in pairs if not _left_open(pair))
+    own = {key: value for key, value in given.items() if key not in rules.locked}
+    options = wire.parse(";".join(f"{key}={value}" for key, value in (dict(rules.defaults) | own).items()))
+    held = dict(pair.split("=", 1) for pair in wire.serialize(options).split(";"))
+    for pair in rules.forbidden:
+        key, _, value = pair.partition("=")
+        if held.get(key) == value and options.mps:
+            raise ConfigError(
+                "options", "not allowed at this site", f"{_option(key)}={value}", hint="leave it out or ask the admin"
+            )
+    return options
+
+
+def domain_key(options: JobOptions, job: JobId, uid: int) -> DomainKey:
+    """The name of the domain that a job belongs to."""
+    match options.domain:
+        case Domain.JOB:
+            return DomainKey(f"j{job}")
+        case Domain.USER:
+            return DomainKey(f"u{uid}")
+        case Domain.SHARED:
+            return DomainKey("shared")
+
+
+def pick_gpus(
+    wanted: Iterable[str], present: Iterable[tuple[GpuMinor, GpuUuid]]
+) -> tuple[tuple[GpuMinor, GpuUuid], ...]:
+    """The job's GPUs among those of the node, in the job's order. ConfigError for none or an unknown one."""
+    there = tuple(present)
+    picked: list[tuple[GpuMinor, GpuUuid]] = []
+    for word in wanted:
+        match = [(minor, uuid) for minor, uuid in there if word in (str(minor), uuid)]
+        if not match:
+            known = ", ".join(f"{minor} {uuid}" for minor, uuid in there) or "none"
+            raise ConfigError(
+                "gpu", "Slurm names a device that the driver does not show", word, hint=f"driver: {known}"
+            )
+        picked.append(match[0])
+    if not picked:
+        raise ConfigError("gpu", "no GPU in this allocation", "--mps", hint="add --gres=gpu:1, shard:N or mps:N")
+    return tuple(dict.fromkeys(picked))
+
+
+def opening(
+    options: JobOptions,
+    key: DomainKey,
+    gpus: tuple[tuple[GpuMinor, GpuUuid], ...],
+    active: Callable[[ServerId], Color | None],
+    *,
+    pair: bool = True,
+) -> Opening:
+    """Which servers a job needs. `active` tells what tasks of a domain join now; a new domain begins with `a`.
+
+    Without `pair` a GPU takes one server at a time (compute mode EXCLUSIVE_PROCESS), and so no standby.
+    """
+    standby = options.standby and Rung.STANDBY in options.recover
+    if options.require is Require.STANDBY and not pair:
+        raise ConfigError(
+            "options",
+            "no standby on this node, whose GPUs take one server at a time",
+            "--mps-require=standby",
+            hint="the admin can set the compute mode to default",
+        )
+    if options.require is Require.STANDBY and not standby:
+        raise ConfigError(
+            "options",
+            "a standby is asked for and switched off",
+            "--mps-require=standby",
+            hint="leave out --mps-standby=off and name standby in --mps-recover",
+        )
+    if options.require is Require.ISOLATION:
+        raise ConfigError(
+            "options",
+            "this node keeps domains apart, but not the tasks of one server",
+            "--mps-require=isolation",
+            hint="leave it out, or use --mps-domain=job to share with nobody",
+        )
+    now = {minor: active(ServerId(domain=key, gpu=minor, color=PAIR[0])) or PAIR[0] for minor, _ in gpus}
+    needed = set(PAIR) if standby and pair else set(now.values())
+    return Opening(key=key, colors=tuple(sorted(needed)), gpus=gpus, active=now)
+
+
+def unused(servers: Iterable[ServerId], leases: Iterable[Lease]) -> tuple[ServerId, ...]:
+    """Those servers on whose domain and GPU no open lease stands."""
+    held = {(lease.domain, minor) for lease in leases if lease.state is LeaseState.OPEN for minor, _ in lease.gpus}
+    return tuple(server for server in servers if (server.domain, server.gpu) not in held)
+
+
+def _left_open(pair: str) -> bool:
+    """`key=` of a key that is known: the user said nothing about it."""
+    return pair.endswith("=") and pair[:-1] in _KEYS
+
+
+def _option(key: str) -> str:
+    return "--mps" if key == "mps" else f"--mps-{key}"

@@ -1,0 +1,34 @@
+/* A process together with all that it has started: a task is often a shell round the program, and
+ * both have to go.
+ *
+ * Relies on /proc/<pid>/stat. Processes are remembered with their start time, so that a number used
+ * again is never signalled.
+ */
+#ifndef MPSR_FAMILY_H
+#define MPSR_FAMILY_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum {
+    FAMILY_MEMBERS = 512
+}; /* beyond that Slurm's own cleanup at the end of the step has to do */
+
+struct family {
+    int count;
+    struct {
+        pid_t pid;
+        unsigned long long starttime;
+    } member[FAMILY_MEMBERS];
+};
+
+/* Field 22 of /proc/<pid>/stat, 0 when the process is gone. */
+unsigned long long process_starttime(pid_t pid);
+
+/* Add `root` and its descendants to the family. */
+void family_gather(struct family *family, pid_t root);
+
+/* SIGKILL every member that still lives, and all that they have started since. */
+void family_kill(struct family *family);
+
+#endif

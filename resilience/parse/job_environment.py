@@ -1,0 +1,91 @@
+"""The environment that slurmd gives to Prolog and Epilog, as values. Pure.
+
+What Slurm sets is checked for its form, because it becomes part of paths; what comes from the user (SPANK_MPSR) is only
+carried along as text. Raises ConfigError naming the variable.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from resilience import contract
+from resilience.model.errors import ConfigError
+from resilience.model.ids import JobId, NodeName
+
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_USER = re.compile(r"[A-Za-z0-9._@$\\-]{1,256}\Z")
+_MOST = {
+    "SLURM_JOB_ID": 2**32,
+    "SLURM_JOB_UID": 2**32 - 1,
+    "SLURM_JOB_GID": 2**32 - 1,
+    "SLURM_JOB_RESTART_COUNT": 2**32,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnvironment:
+    job: JobId
+    uid: int
+    gid: int | None
+    """None where this release of Slurm does not say (22.05)."""
+    user: str
+    node: NodeName
+    restart: int
+    asked: str
+    """SPANK_MPSR as it came: user input."""
+    gpus: tuple[str, ...]
+    """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: minor numbers or UUIDs."""
+
+
+def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
+    """The job that a prolog or epilog runs for."""
+    node = environ.get("SLURMD_NODENAME", "")
+    if not _NODE.match(node):
+        raise ConfigError("environment", "no usable SLURMD_NODENAME", node[:80], hint="this command runs from slurmd")
+    job = _number(environ, "SLURM_JOB_ID")
+    uid = _number(environ, "SLURM_JOB_UID")
+    if not job or uid is None:
+        missing = "SLURM_JOB_UID" if job else "SLURM_JOB_ID"
+        raise ConfigError("environment", "not set", missing, hint="this command runs from slurmd's Prolog and Epilog")
+    user = environ.get("SLURM_JOB_USER", "")
+    return JobEnvironment(
+        job=JobId(job),
+        uid=uid,
+        gid=_number(environ, "SLURM_JOB_GID"),
+        user=user if _USER.match(user) else "",
+        node=NodeName(node),
+        restart=_number(environ, "SLURM_JOB_RESTART_COUNT") or 0,
+        asked=environ.get(contract.env("job_control_script"), ""),
+        gpus=job_gpus(environ.get("SLURM_JOB_GPUS", ""), environ.get("CUDA_VISIBLE_DEVICES", "")),
+    )
+
+
+def job_gpus(slurm: str, cuda: str) -> tuple[str, ...]:
+    """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices."""
+    by_slurm, by_cuda = _devices(slurm), _devices(cuda)
+    if by_slurm and set(by_slurm) != set(by_cuda):
+        return by_slurm
+    return by_cuda
+
+
+def _devices(text: str) -> tuple[str, ...]:
+    """`0,1`, `0-2` or UUIDs. Slurm's NoDevFiles, and anything else that is no device, is none."""
+    devices: list[str] = []
+    for word in map(str.strip, text.split(",")):
+        span = re.fullmatch(r"(\d{1,4})-(\d{1,4})", word, re.ASCII)
+        if span and int(span[1]) <= int(span[2]):
+            devices += [str(number) for number in range(int(span[1]), int(span[2]) + 1)]
+        elif re.fullmatch(r"\d{1,4}", word, re.ASCII):
+            devices.append(str(int(word)))
+        elif re.fullmatch(r"(GPU|MIG)-[A-Za-z0-9/-]{1,100}", word, re.ASCII):
+            devices.append(word)
+    return tuple(dict.fromkeys(devices))
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _MOST[name]):
+        raise ConfigError("environment", f"bad {name}", text[:80])
+    return int(text)

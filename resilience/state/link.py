@@ -1,0 +1,218 @@
+"""A program's connection to its keeper.
+
+It keeps a copy of what was deposited. A thread that sleeps in poll() notices when the keeper dies, connects to the
+next one (the supervisor starts it at the same path) and, in the process that is the writer, deposits again. So kept
+state survives a keeper's death as long as one process that has it lives. What the keeper refuses raises StateError
+with its reason.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from resilience.model.errors import StateError, WireError
+from resilience.state import wire
+from resilience.state.names import PROTOCOL_VERSION
+
+_FIRST_PAUSE = 0.002
+_LONGEST_PAUSE = 0.1
+"""Seconds between two tries to connect: a keeper takes about 30 ms to start."""
+_ANSWER_TIMEOUT = 5.0
+"""Seconds; the keeper answers in well under a millisecond unless it is stopped."""
+_END, _TAKE = b"e", b"t"
+"""What the watching thread is woken for."""
+
+Deposit = tuple[dict[str, Any], list[int]]
+"""A layout and its descriptors: commit record, then work and kept of each array."""
+
+
+class _Busy(StateError):
+    """Another process is the writer and has not quite gone."""
+
+
+class KeeperLink:
+    """One attached connection. Methods may be called from one thread; the watching thread only reconnects."""
+
+    def __init__(self, path: str, token: str, role: str, *, timeout: float = 5.0) -> None:
+        """Attach within `timeout` seconds. Raises StateError. `first` is what was held at that time, or None."""
+        self._path = path
+        self._token = token
+        self.role = role
+        self._lock = threading.RLock()
+        self._socket: socket.socket | None = None
+        self._deposit: Deposit | None = None
+        self._wake, self._woken = os.pipe()
+        self._thread: threading.Thread | None = None
+        self._told = ""
+        self.first = self._attach(time.monotonic() + timeout)
+
+    def fileno(self) -> int:
+        return self._socket.fileno() if self._socket else -1
+
+    # ------------------------------------------------------------ talk
+    def _attach(self, deadline: float) -> Deposit | None:
+        """Connect and attach; tries again while nobody listens or the old writer has not quite gone."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return self._attach_once()
+            except (OSError, StateError) as error:
+                self._hang_up()
+                if isinstance(error, StateError) and (not isinstance(error, _Busy) or time.monotonic() > deadline):
+                    raise
+                if time.monotonic() > deadline:
+                    raise StateError("keeper", f"does not answer at {self._path}", error) from None
+            if select.select([self._wake], [], [], pause)[0]:
+                raise StateError("keeper", "connection given up")
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _attach_once(self) -> Deposit | None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = connection
+        connection.settimeout(_ANSWER_TIMEOUT)
+        connection.connect(self._path)
+        message = {"op": "attach", "v": PROTOCOL_VERSION, "token": self._token, "role": self.role}
+        answer, fds = self._ask(message)
+        return (answer["layout"], fds) if answer.get("layout") else None
+
+    def _ask(self, message: wire.Message, fds: list[int] | None = None) -> tuple[wire.Message, list[int]]:
+        """One question and its answer. Raises StateError when refused, OSError when the keeper has gone."""
+        if self._socket is None:
+            raise ConnectionResetError("no connection")
+        wire.send(self._socket, message, fds or ())
+        return self._hear()
+
+    def _hear(self) -> tuple[wire.Message, list[int]]:
+        if self._socket is None:
+            raise ConnectionResetError("no connection")
+        try:
+            packet = wire.receive(self._socket)
+        except WireError as error:
+            raise StateError("keeper", "answered what cannot be read", error) from None
+        if packet is None:
+            raise ConnectionResetError("the keeper has gone")
+        if packet[0]["op"] == "refused":
+            wire.close_all(packet[1])
+            kind = _Busy if packet[0].get("busy") is True else StateError
+            raise kind("keeper", "refused", packet[0].get("reason", ""))
+        return packet
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _give_up(self) -> None:
+        """Break a connection whose answers can no longer be told apart; the watching thread makes a new one."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    # ------------------------------------------------------------ what sessions ask
+    def put(self, layout: dict[str, Any], fds: list[int]) -> None:
+        """Deposit. A keeper that is away gets it later; one that refuses raises StateError."""
+        with self._lock:
+            self._deposit = (layout, fds)
+            try:
+                self._ask({"op": "put", "layout": layout}, fds)
+            except OSError:
+                self._give_up()
+
+    def remember(self, layout: dict[str, Any], fds: list[int]) -> None:
+        """What this process holds too, though another deposited it."""
+        with self._lock:
+            self._deposit = (layout, fds)
+
+    def ask_to_wait(self) -> None:
+        """Ask for what is held once something is; `heard_layout` takes the answer when the connection is readable."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                wire.send(self._socket, {"op": "wait"})
+
+    def heard_layout(self) -> Deposit | None:
+        """The answer to `ask_to_wait`; after a keeper's death it connects to the next and asks again (None)."""
+        try:
+            answer, fds = self._hear()
+        except OSError:
+            self._hang_up()
+            held = self._attach(time.monotonic() + _ANSWER_TIMEOUT)
+            if held is None:
+                self.ask_to_wait()
+            return held
+        return answer["layout"], fds
+
+    def take(self) -> None:
+        """Become the writer: this process was promoted. The watching thread tells the keeper, so nobody waits for it."""
+        self.role = "active"
+        if self._thread is not None:
+            os.write(self._woken, _TAKE)
+        else:
+            self._tell_taken()
+
+    def _tell_taken(self) -> None:
+        with self._lock:
+            try:
+                answer, _ = self._ask({"op": "take"})
+                if not answer.get("layout") and self._deposit:
+                    self._ask({"op": "put", "layout": self._deposit[0]}, self._deposit[1])
+            except (OSError, StateError):
+                self._give_up()
+
+    def status(self) -> wire.Message:
+        """The keeper's own account. Raises StateError or OSError."""
+        with self._lock:
+            return self._ask({"op": "status"})[0]
+
+    # ------------------------------------------------------------ healing
+    def watch(self) -> None:
+        """Watch the connection from now on."""
+        if self._thread is not None:
+            return
+        self._thread = threading.Thread(target=self._watch, name="mpsr-keeper", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        os.write(self._woken, _END)
+        if self._thread is not None:
+            self._thread.join(timeout=_ANSWER_TIMEOUT)
+        self._hang_up()
+
+    def _watch(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            poll = select.poll()
+            poll.register(self._wake, select.POLLIN)
+            if self._socket is not None:
+                poll.register(self._socket, select.POLLRDHUP)  # hang-up only: answers are read by who asked
+                pause = _FIRST_PAUSE
+            woken = poll.poll(None if self._socket is not None else pause * 1000)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if any(fd == self._wake for fd, _ in woken):
+                if os.read(self._wake, 1) == _END:
+                    return
+                self._tell_taken()
+                continue
+            with self._lock:
+                self._heal()
+
+    def _heal(self) -> None:
+        """The connection is gone: one try to make a new one and, as the writer, to deposit there."""
+        self._hang_up()
+        try:
+            held = self._attach_once()
+            if held is not None:
+                wire.close_all(held[1])
+            elif self.role == "active" and self._deposit is not None:
+                self._ask({"op": "put", "layout": self._deposit[0]}, self._deposit[1])
+        except OSError:
+            self._hang_up()
+        except StateError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                print(f"mpsr: {error}", file=sys.stderr)
+            self._hang_up()

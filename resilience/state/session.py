@@ -1,0 +1,424 @@
+"""The session: what a program says about its state so that it can be carried over a GPU fault
+(docs/reference/session.md).
+
+    with resilience.session() as s:
+        u = s.array("u", (ny, nx), "float64")
+        if s.fresh:
+            ...                                  # first values
+        for step in s.steps(1000):               # goes on after the last commit
+            ...
+            if step % 50 == 0:
+                s.commit(step, residual=r)
+
+It joins the parts: arrays in a store, commits in a record, descriptors at the keeper, words with the supervisor, a
+copy on disk now and then. Without a supervisor and keeper (a laptop) the same calls do only what makes sense there.
+
+Guarantees: what a program gets back is exactly one committed state (docs/reference/protocols.md §8); a program whose
+job asked for MPS never runs outside it; a process that has seen a fault commits nothing more. A promoted standby
+imports and allocates nothing of ours between the word of the supervisor and its first step.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from resilience.model.errors import GpuError, ResilienceError, StateError
+from resilience.model.settings import Kept as Defaults
+from resilience.state import layout, names, record, spillfile
+from resilience.state.arrays import cupy_works
+from resilience.state.driver import NO_GPU, Gpu, GpuFault
+from resilience.state.layout import ArraySpec, Kept, check_same
+from resilience.state.link import Deposit, KeeperLink
+from resilience.state.record import COPYING, HELD, Commit, Record
+from resilience.state.spillfile import Spilled
+from resilience.state.spillthread import SpillThread
+from resilience.state.stores import GpuStore, HostStore, Store
+from resilience.state.supervisor import GONE, Streams, Supervisor, flush_streams
+
+_WAIT_FOR_SERVER = 20.0
+"""Seconds that a program waits for an MPS server that is not ready (807): a rebuild takes about one."""
+_ARRAYS = ("auto", "cupy", "device", "numpy")
+_opened = False
+"""A program has one session: the keeper holds one state a task."""
+
+
+class Session:
+    """See the module and docs/reference/session.md. `gpu` is None in host memory."""
+
+    def __init__(self, environ: Mapping[str, str], *, spill_seconds: float | None, arrays: str, device: int) -> None:
+        if arrays not in _ARRAYS:
+            raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(_ARRAYS)}")
+        self._environ = environ
+        self._arrays = arrays
+        self._device = device
+        self._spill_seconds = Defaults().spill_seconds if spill_seconds is None else spill_seconds
+        self.role = environ.get(names.ROLE) or "active"
+        """active or standby; a standby becomes active when it is promoted."""
+        self.step = -1
+        """The step of the last commit; -1 before the first."""
+        self.values: dict[str, Any] = {}
+        """The values of the last commit."""
+        self.restored_from = ""
+        """What this process went on from: "" (nothing), standby, kept or disk."""
+        self.gpu: Gpu | None = None
+        self._sequence = -1
+        self._pid = os.getpid()
+        self._declared: dict[str, ArraySpec] = {}
+        self._scratch: set[str] = set()
+        self._held: list[Kept] | None = None
+        self._disk: Spilled | None = None
+        self._sealed = False
+        self._faulted = False
+        self._tell_step = False
+        self._store: Store
+        self._record: Record | None = None
+        self._link: KeeperLink | None = None
+        self._supervisor: Supervisor | None = None
+        self._streams = Streams("")
+        self._spill: SpillThread | None = None
+
+    # ------------------------------------------------------------ opening
+    def __enter__(self) -> Self:
+        global _opened
+        if _opened:
+            raise StateError("session", "a program can open only one", "this is the second")
+        _opened = True
+        if self._environ.get(names.FD):
+            self._supervisor = Supervisor(int(self._environ[names.FD]))
+        if self.role == "standby":
+            if self._supervisor is None:
+                raise StateError("session", f"{names.ROLE} is standby, but there is no supervisor", names.FD)
+            self._streams = Streams(self._environ.get(names.STDIO, ""))
+            with contextlib.suppress(ImportError):  # what the program will need, before it has to be fast
+                importlib.import_module("numpy")
+        try:
+            self._open()
+        except GpuFault as fault:
+            self._report(fault)
+            raise
+        return self
+
+    def _open(self) -> None:
+        self.gpu = self._open_gpu()
+        keeper = self._environ.get(names.KEEPER) if self._supervisor else None
+        if self.gpu is None:
+            self._store = HostStore()
+        else:
+            cupy = self._arrays == "cupy" or (self._arrays == "auto" and cupy_works())
+            self._store = GpuStore(self.gpu, shared=bool(keeper), cupy=cupy)
+        if self._supervisor:
+            self._supervisor.session(self.role)
+        if keeper:
+            self._link = KeeperLink(keeper, self._environ.get(names.TOKEN, ""), self.role)
+            if self._link.first:
+                self._take_in(self._link.first)
+        if self.role == "active" and (where := spillfile.place(self._environ)):
+            self._spill = SpillThread(where, self._spill_seconds)
+            if self._held is None:
+                self._disk = spillfile.usable(where)
+        if self._disk:
+            self._sequence, self.step, self.values = self._disk.sequence, self._disk.step, self._disk.values
+            self.restored_from = "disk"
+            self._tell_step = True
+
+    def _open_gpu(self) -> Gpu | None:
+        if self._arrays == "numpy" and not self._supervisor:
+            return None
+        try:
+            gpu = Gpu(self._device, wait_for_server=_WAIT_FOR_SERVER if self._supervisor else 0.0)
+        except GpuFault:
+            raise
+        except GpuError as error:
+            if self._supervisor:
+                _refuse("session", "the job asked for MPS, but the GPU cannot be used", error)
+            if self._arrays != "cupy" and error.code in NO_GPU:
+                return None
+            raise
+        if self._supervisor and not gpu.under_mps:
+            pipe = self._environ.get("CUDA_MPS_PIPE_DIRECTORY", "not set")
+            _refuse("session", "the job asked for MPS, but this process runs outside it", f"pipe directory {pipe}")
+        return gpu
+
+    def _take_in(self, held: Deposit) -> None:
+        """Map the state that another process made; an active one goes on from it at once."""
+        assert isinstance(self._store, GpuStore)
+        description, fds = held
+        arrays = layout.parse(description)
+        self._record = Record(fds[0])
+        self._store.take_in(arrays, fds[1:])
+        self._held = arrays
+        assert self._link is not None
+        self._link.remember(description, fds)
+        if self.role == "active":
+            self._go_on("kept")
+
+    def _go_on(self, source: str) -> None:
+        """Make `work` the committed state, whichever region that is in (protocols.md §8)."""
+        assert self._record is not None
+        commit = self._record.latest()
+        if commit is None:
+            raise StateError("kept state", "there is no whole commit in the record")
+        if commit.phase == HELD:
+            self._store.load()
+        else:
+            self._store.save()
+            self._record.write(commit._replace(phase=HELD))
+        self._sequence, self.step, self.values = commit.sequence, commit.step, commit.values
+        self.restored_from = source
+        self._tell_step = True
+
+    # ------------------------------------------------------------ what the program declares
+    @property
+    def fresh(self) -> bool:
+        """There is nothing to go on from: the program sets its arrays' first values."""
+        self._settle()
+        return self._held is None and self._disk is None
+
+    @property
+    def stream(self) -> int:
+        """The CUDA stream on which the session copies; kernels launched on it need no further care. 0 on the host."""
+        return self.gpu.stream if self.gpu else 0
+
+    def array(self, name: str, shape: int | tuple[int, ...], dtype: object = "float64", *, kept: bool = True) -> Any:
+        """An array of the state, or a scratch array with kept=False. New arrays are zero-filled.
+
+        Raises StateError when the state to go on from has another array of this name, or none.
+        """
+        spec = layout.spec(name, shape, dtype)
+        if name in self._declared or name in self._scratch:
+            raise StateError(f"array {name}", "declared twice")
+        if not kept:
+            self._scratch.add(name)
+            return self._store.add(spec, kept=False)
+        if self._sealed:
+            raise StateError(f"array {name}", "declared after the first step or commit")
+        self._settle()
+        self._declared[name] = spec
+        if self._held is not None:
+            check_same(spec, next((a.spec for a in self._held if a.spec.name == name), None), "held by the keeper")
+        elif self._disk:
+            check_same(spec, next((a for a in self._disk.arrays if a.name == name), None), "on disk")
+        array = self._store.add(spec, kept=True)
+        if self._disk:
+            self._store.fill(spec, self._disk.content.pop(name))
+        return array
+
+    def _settle(self) -> None:
+        """A standby waits here for the state of the active process; it hears its supervisor meanwhile."""
+        if self.role != "standby" or self._held is not None:
+            return
+        link, supervisor = self._link, self._supervisor
+        if link is None or supervisor is None:
+            raise StateError("standby", "there is no keeper to take the state from", names.KEEPER)
+        link.ask_to_wait()
+        while self._held is None:
+            ready, _, _ = select.select([link.fileno(), supervisor.fileno()], [], [])
+            if link.fileno() in ready:
+                if held := link.heard_layout():
+                    self._take_in(held)
+            elif supervisor.fileno() in ready and self._obey():
+                return
+
+    def _obey(self) -> bool:
+        """One word of the supervisor to a waiting standby; True when it is now the active process."""
+        assert self._supervisor is not None
+        word = self._supervisor.heard()
+        verb = word[0] if word else ""
+        if verb in ("retire", GONE):
+            os._exit(names.EXIT_OK)
+        if verb == "fail":
+            _say(f"standby: {word[1].get('reason', '') if word else ''}")
+            os._exit(names.EXIT_FAILED)
+        if verb != "promote":
+            return False
+        self._streams.put_back()
+        self.role = "active"
+        if self._link:
+            self._link.take()
+        return True
+
+    def _seal(self) -> None:
+        """The declarations end: deposit a new state, or hold the declarations against the old one; a standby waits."""
+        if self._sealed:
+            return
+        self._settle()
+        there = [array.spec for array in self._held or ()] or (self._disk.arrays if self._disk else [])
+        if missing := {spec.name for spec in there} - self._declared.keys():
+            raise StateError(f"array {min(missing)}", "is in the state to go on from, but was not declared")
+        self._sealed = True
+        if self.role == "standby":
+            self._stand_by()
+        elif self._held is None and self._link and isinstance(self._store, GpuStore):
+            self._deposit(self._store, self._link)
+        if self._link:
+            self._link.watch()
+        self._disk = None
+
+    def _deposit(self, store: GpuStore, link: KeeperLink) -> None:
+        """The first commit, so that whoever takes over later always finds one, and the descriptors to the keeper."""
+        if not store.pairs:
+            return
+        self._record = Record.create()
+        self._write(max(self._sequence, 0), self.step, self.values)
+        pairs = list(store.pairs.values())
+        link.put(layout.render([pair.row for pair in pairs]), [self._record.fd, *(fd for p in pairs for fd in p.fds)])
+
+    def _stand_by(self) -> None:
+        assert self._supervisor is not None
+        if isinstance(self._store, GpuStore):
+            self._store.warm()
+        gc.collect()  # not in the middle of the promotion
+        flush_streams()
+        if self._link:
+            self._link.watch()
+        self._supervisor.say("ready")
+        while not self._obey():
+            pass
+        self._go_on("standby")
+
+    # ------------------------------------------------------------ steps and commits
+    def wait(self) -> None:
+        """End the declarations. A standby returns from here when it has been promoted; `step` and `values` are set."""
+        self._seal()
+
+    def steps(self, stop: int) -> Iterator[int]:
+        """The steps that are still to do: from the one after the last commit up to stop - 1."""
+        self._seal()
+        return self._steps(stop)
+
+    def _steps(self, stop: int) -> Iterator[int]:
+        for step in range(self.step + 1, stop):
+            yield step
+            self._stepped()
+
+    def _stepped(self) -> None:
+        """The first step after a recovery is done: say so when the GPU has done it."""
+        if self._tell_step:
+            self._store.synchronize()
+            self._tell_step = False
+            if self._supervisor:
+                self._supervisor.say("stepped", seq=self._sequence)
+
+    def commit(self, step: int, **values: Any) -> int:
+        """Keep the arrays and `values` as the state after `step`; the number of the commit.
+
+        Waits for the GPU first. Raises GpuFault, or StateError when a value is no JSON.
+        """
+        self._seal()
+        if self._faulted:
+            raise StateError("commit", "this process has seen a GPU fault and must end")
+        self._store.synchronize()
+        self._stepped()
+        if self._supervisor:
+            flush_streams()  # what was printed before the commit will not be printed again
+        self._write(self._sequence + 1, step, values)
+        if self._spill and self._spill.due(now=time.monotonic(), asked=self._asked_to_spill()):
+            self._spill.start(
+                time.monotonic(),
+                sequence=self._sequence,
+                step=self.step,
+                values=self.values,
+                content=self._store.read(),
+            )
+        return self._sequence
+
+    def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
+        """The commit proper. `work` is whole before, and free again after."""
+        if self._record:
+            self._record.write(Commit(sequence, COPYING, step, values))
+            self._store.save()
+            self._record.write(Commit(sequence, HELD, step, values))
+        else:
+            record.encode_values(values)
+        self._sequence, self.step, self.values = sequence, step, values
+
+    def _asked_to_spill(self) -> bool:
+        asked = False
+        while self._supervisor and (word := self._supervisor.heard(timeout=0)):
+            if word[0] == GONE:
+                break
+            asked = asked or word[0] == "spill"
+        return asked
+
+    # ------------------------------------------------------------ the end
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child: the session is its parent's
+        if isinstance(error, ResilienceError) and error.hint:
+            error.add_note(error.hint)
+        if error is None and self.role == "standby":
+            _say("standby: the program ended without session.steps, commit or wait, so it cannot stand by")
+            os._exit(names.EXIT_FAILED)
+        fault = self._fault(error)
+        if fault:
+            self._report(fault)
+        if self._spill:
+            self._spill.join()
+        if self._link:
+            self._link.close()
+        if error is None:
+            if fault:
+                raise fault  # the program ignored it: its results are not to be trusted
+            if self._spill:
+                spillfile.remove(self._spill.where)
+            if self._supervisor:
+                self._supervisor.say("done")
+
+    def _fault(self, error: BaseException | None) -> GpuFault | None:
+        """The GPU fault behind the end of the program. The driver is asked: it may show as any library's exception."""
+        if isinstance(error, GpuFault):
+            return error
+        if error is None:
+            try:
+                self._store.synchronize()
+                self._stepped()
+            except GpuFault as fault:
+                return fault
+        return self.gpu.fault() if self.gpu else None
+
+    def _report(self, fault: GpuFault) -> None:
+        """Tell the supervisor and do what it says. Returns when the program is to fail with the fault."""
+        self._faulted = True
+        if self._supervisor is None:
+            return
+        text = f"{fault.observed or fault}"
+        self._supervisor.fault(cuda=fault.code, call=fault.call, sequence=self._sequence, text=text)
+        while word := self._supervisor.heard():
+            if word[0] == "retire":
+                os._exit(names.EXIT_OK)
+            if word[0] == "fail":
+                _say(word[1].get("reason", "") or "the task is not recovered")
+                return
+            if word[0] == GONE:
+                return
+
+
+def session(*, spill_seconds: float | None = None, arrays: str = "auto", device: int = 0) -> Session:
+    """A session for use with `with`.
+
+    spill_seconds: shortest time between two commits that are also written to disk; None: the site's, 0: each commit.
+    arrays: auto (cupy arrays where cupy works, device buffers where only the driver is there, numpy arrays without a
+    GPU), device (never cupy arrays), cupy or numpy (nothing else).
+    device: ordinal of the GPU among those that the process sees.
+    """
+    return Session(os.environ, spill_seconds=spill_seconds, arrays=arrays, device=device)
+
+
+def _say(text: str) -> None:
+    print(f"mpsr: {text}", file=sys.stderr, flush=True)
+
+
+def _refuse(subject: str, wrong: str, observed: object) -> NoReturn:
+    """End the program: it cannot have what its job asked for."""
+    hint = "the job's recovery log and `mpsr check` on the node say more"
+    print(ResilienceError(subject, wrong, observed, hint=hint).lines(), file=sys.stderr, flush=True)
+    raise SystemExit(names.EXIT_REFUSED)

@@ -1,0 +1,80 @@
+"""The spiller: `python -E -m resilience.state.spill` writes a task's committed state to disk before its job is
+requeued.
+
+The supervisor starts it with the task's environment (MPSR_KEEPER, MPSR_TOKEN, MPSR_SPILL, SLURM_*) and the
+CUDA_MPS_PIPE_DIRECTORY of a server that works, or none. It makes a context of its own, takes the memory from the
+keeper as a reader and changes nothing of it. It prints `seq=<n>`: the commit that is on disk now (-1: none), and ends
+with status 0 when that is the newest commit there is. Otherwise it says why on stderr, and what an earlier spill left
+is still printed: status 1.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+
+from resilience.model.errors import GpuError, ResilienceError, StateError
+from resilience.state import layout, names, spillfile
+from resilience.state.driver import Gpu
+from resilience.state.link import Deposit, KeeperLink
+from resilience.state.record import COPYING, Record
+from resilience.state.spillfile import Place
+from resilience.state.stores import GpuStore
+
+_KEEPER_TIMEOUT = 1.0
+_SERVER_TIMEOUT = 10.0
+_TRIES = 20
+"""Copies until the record stands still; the writer is normally stopped, and one is enough."""
+
+
+def on_disk(where: Place) -> int:
+    """The commit in the file, if a restarted task would go on from it; -1 otherwise."""
+    head = spillfile.read(where, content=False)
+    return head.sequence if head and (head.run == where.run or head.restart < where.restart) else -1
+
+
+def spill(where: Place, held: Deposit) -> int:
+    """Write the committed state; its sequence. Raises StateError or GpuError."""
+    description, fds = held
+    arrays = layout.parse(description)
+    record = Record(fds[0])
+    before = record.latest()
+    if before is None or before.sequence <= on_disk(where):
+        return before.sequence if before else -1
+    gpu = Gpu(wait_for_server=_SERVER_TIMEOUT)
+    store = GpuStore(gpu, shared=True, cupy=False)
+    store.take_in(arrays, fds[1:])
+    for _ in range(_TRIES):
+        content = store.read(work=before.phase == COPYING)
+        after = record.latest()
+        if after == before:
+            spillfile.write(where, sequence=before.sequence, step=before.step, values=before.values, content=content)
+            return before.sequence
+        before = after or before
+    raise StateError("spill", "the state was committed again while it was copied", f"{_TRIES} times")
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """The program."""
+    where = spillfile.place(environ)
+    if where is None or not environ.get(names.KEEPER):
+        missing = StateError("spill", "needs a task's environment", f"{names.SPILL}, {names.KEEPER}, SLURM_JOB_ID")
+        print(missing.lines(), file=sys.stderr)
+        return names.EXIT_USAGE
+    status = names.EXIT_OK
+    sequence = -1
+    try:
+        link = KeeperLink(environ[names.KEEPER], environ.get(names.TOKEN, ""), "reader", timeout=_KEEPER_TIMEOUT)
+        sequence = spill(where, link.first) if link.first else on_disk(where)
+    except (StateError, GpuError) as error:
+        print(error.lines(), file=sys.stderr)
+        status = names.EXIT_FAILED
+        try:
+            sequence = on_disk(where)
+        except ResilienceError as damaged:
+            print(damaged.lines(), file=sys.stderr)
+    print(f"seq={sequence}", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,63 @@
+"""Spills of a running program: the copy to the host is made in the commit, the file is written beside the computation.
+
+At most one write is in flight. A write that fails is told once on stderr and costs nothing else: the last whole file
+stays, and the state is still with the keeper.
+"""
+
+import sys
+import threading
+from typing import Any
+
+from resilience.model.errors import StateError
+from resilience.state import spillfile
+from resilience.state.layout import ArraySpec
+from resilience.state.spillfile import Place
+
+
+class SpillThread:
+    """`seconds` is the shortest time between two spills; 0 spills each commit, waiting for the one before."""
+
+    def __init__(self, where: Place, seconds: float) -> None:
+        self.where = where
+        self._seconds = seconds
+        self._last: float | None = None
+        self._thread: threading.Thread | None = None
+        self._told = ""
+        spillfile.sweep(where)  # the process before this one may have been killed while it wrote
+
+    def due(self, *, now: float, asked: bool) -> bool:
+        """Shall this commit be spilled? The time counts from the first commit. `asked`: the supervisor wants one."""
+        if self._last is None:
+            self._last = now
+        if asked or self._seconds == 0:
+            self.join()
+            return True
+        return now - self._last >= self._seconds and not (self._thread and self._thread.is_alive())
+
+    def start(
+        self,
+        now: float,
+        *,
+        sequence: int,
+        step: int,
+        values: dict[str, Any],
+        content: list[tuple[ArraySpec, bytearray]],
+    ) -> None:
+        self.join()
+        self._last = now
+
+        def work() -> None:
+            try:
+                spillfile.write(self.where, sequence=sequence, step=step, values=values, content=content)
+            except StateError as error:
+                if str(error) != self._told:
+                    self._told = str(error)
+                    print(error.lines(), file=sys.stderr, flush=True)
+
+        self._thread = threading.Thread(target=work, name="mpsr-spill", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        if self._thread:
+            self._thread.join()
+            self._thread = None

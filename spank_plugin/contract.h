@@ -1,0 +1,108 @@
+/* Rendered from resilience/contract/contract.toml by `python -m resilience.contract.render`. Do not edit:
+ * tests/unit/test_contract.py fails when this file is stale. */
+#ifndef MPSR_CONTRACT_H
+#define MPSR_CONTRACT_H
+
+#define MPSR_TAG "mpsr"
+#define MPSR_WIRE_CHARSET "abcdefghijklmnopqrstuvwxyz0123456789=;,.-"
+#define MPSR_WIRE_MAX_BYTES 512
+#define MPSR_PROTOCOL_VERSION 1
+#define MPSR_MAX_MESSAGE_BYTES 4096
+
+/* names of environment variables */
+#define MPSR_ENV_CONFIG "MPSR_CONFIG"
+#define MPSR_ENV_JOB_CONTROL "MPSR"
+#define MPSR_ENV_JOB_CONTROL_SCRIPT "SPANK_MPSR"
+#define MPSR_ENV_OPTIONS "MPSR_OPTIONS"
+#define MPSR_ENV_LEASE "MPSR_LEASE"
+#define MPSR_ENV_ARGV0 "MPSR_ARGV0"
+#define MPSR_ENV_FD "MPSR_FD"
+#define MPSR_ENV_ROLE "MPSR_ROLE"
+#define MPSR_ENV_KEEPER "MPSR_KEEPER"
+#define MPSR_ENV_TOKEN "MPSR_TOKEN"
+#define MPSR_ENV_STDIO "MPSR_STDIO"
+#define MPSR_ENV_COLOR "MPSR_COLOR"
+#define MPSR_ENV_SPILL "MPSR_SPILL"
+
+/* paths; %s in the order of the comment */
+#define MPSR_PATH_CONFIG "/etc/slurm/mpsr.yaml"
+#define MPSR_PATH_RUN "/run/mpsr"
+#define MPSR_PATH_LOG "/var/log/mpsr"
+#define MPSR_PATH_LAUNCHER "/usr/libexec/mpsr/mpsr-launch"
+#define MPSR_PATH_NODE "%s/%s" /* run, node */
+#define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
+#define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
+#define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s" /* run, node, job */
+#define MPSR_PATH_DOMAIN "%s/%s/d/%s" /* run, node, key */
+#define MPSR_PATH_PIPE "%s/%s/d/%s/g%s/%s" /* run, node, key, gpu, color */
+#define MPSR_PATH_ACTIVE "%s/%s/d/%s/g%s/active" /* run, node, key, gpu */
+#define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s" /* log, node, key, gpu, color */
+#define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
+
+/* exit codes of our own programs */
+#define MPSR_EXIT_OK 0
+#define MPSR_EXIT_FAILED 1
+#define MPSR_EXIT_USAGE 2
+#define MPSR_EXIT_REFUSED 3
+#define MPSR_EXIT_RECOVERY_FAILED 75
+#define MPSR_EXIT_NOT_EXECUTABLE 126
+#define MPSR_EXIT_NOT_FOUND 127
+
+/* the options of sbatch, srun and salloc; the kinds are explained in contract.toml */
+enum mpsr_kind {
+    MPSR_KIND_FLAG,
+    MPSR_KIND_CHOICE,
+    MPSR_KIND_PERCENT,
+    MPSR_KIND_SIZE,
+    MPSR_KIND_LIST,
+    MPSR_KIND_COUNT,
+};
+
+enum mpsr_option {
+    MPSR_OPTION_MPS,
+    MPSR_OPTION_DOMAIN,
+    MPSR_OPTION_THREADS,
+    MPSR_OPTION_MEMORY,
+    MPSR_OPTION_STATE,
+    MPSR_OPTION_STANDBY,
+    MPSR_OPTION_RECOVER,
+    MPSR_OPTION_RETRIES,
+    MPSR_OPTION_ON_CULPRIT,
+    MPSR_OPTION_REQUIRE,
+    MPSR_OPTIONS
+};
+
+/* X(option, key, env, kind, choices joined by ',', max, default, arg, help), in the contract's order */
+#define MPSR_OPTION_TABLE(X) \
+    X("mps", "mps", "MPSR_MPS", MPSR_KIND_FLAG, "", \
+      0, "off", "off", \
+      "run the tasks under a resilient MPS server; --mps=off switches it off") \
+    X("mps-domain", "domain", "MPSR_DOMAIN", MPSR_KIND_CHOICE, "job,user,shared", \
+      0, "user", "job|user|shared", \
+      "who shares an MPS server, and so its faults, with this job") \
+    X("mps-threads", "threads", "MPSR_THREADS", MPSR_KIND_PERCENT, "", \
+      0, "", "PCT", \
+      "share of the GPU's threads for each task, 1 to 100 percent") \
+    X("mps-memory", "memory", "MPSR_MEMORY", MPSR_KIND_SIZE, "", \
+      0, "", "SIZE", \
+      "device memory limit of each task, such as 4G") \
+    X("mps-state", "state", "MPSR_STATE", MPSR_KIND_SIZE, "", \
+      0, "", "SIZE", \
+      "most kept state that each task may hold, such as 2G") \
+    X("mps-standby", "standby", "MPSR_STANDBY", MPSR_KIND_FLAG, "", \
+      0, "on", "off", \
+      "keep a hot standby on a spare server; --mps-standby=off does without") \
+    X("mps-recover", "recover", "MPSR_RECOVER", MPSR_KIND_LIST, "standby,restore,relaunch,requeue", \
+      0, "standby,restore,relaunch,requeue", "RUNG,...", \
+      "rungs of the recovery ladder that may be used") \
+    X("mps-retries", "retries", "MPSR_RETRIES", MPSR_KIND_COUNT, "", \
+      100, "3", "N", \
+      "recoveries of one task before the job is requeued") \
+    X("mps-on-culprit", "on-culprit", "MPSR_ON_CULPRIT", MPSR_KIND_CHOICE, "fail,quarantine,requeue", \
+      0, "fail", "fail|quarantine|requeue", \
+      "what becomes of this job when it caused the fault itself") \
+    X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", \
+      0, "mps", "mps|standby|isolation", \
+      "refuse to run with less than this")
+
+#endif

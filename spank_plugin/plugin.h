@@ -1,0 +1,33 @@
+/* What the files of the plugin share: one process, one record. Each Slurm context has a file of its
+ * own. */
+#ifndef MPSR_PLUGIN_H
+#define MPSR_PLUGIN_H
+
+#include "asked.h"
+
+#include <slurm/spank.h>
+
+struct mpsr_plugin {
+    struct mpsr_site site;
+    struct mpsr_asked asked;
+    char problem[2 * MPSR_WHY_BYTES]; /* remote: why the step cannot run, told in task_init */
+};
+
+extern struct mpsr_plugin mpsr_plugin;
+
+/* register.c: the options of the contract, with one callback each; twins put into Slurm's stream of
+ * options */
+int mpsr_register(spank_t spank);
+void mpsr_offer_twins(void);
+void mpsr_withdraw_twins(void);
+bool mpsr_option_variable(int index, char *name, size_t size);
+
+/* local.c: sbatch, salloc, srun */
+int mpsr_local_init(spank_t spank);
+int mpsr_local_options(spank_t spank);
+
+/* remote.c: slurmstepd and the task's process */
+int mpsr_remote_init(spank_t spank);
+int mpsr_remote_task(spank_t spank);
+
+#endif

@@ -1,0 +1,149 @@
+/* slurmstepd: the step's options again, the lease, and the supervisor in front of the task.
+ *
+ * Everything happens in task_init, in the task's own process: a refusal there fails the job with
+ * status 1 and leaves the node alone. The process ends itself, so that it is refused under
+ * `optional` in plugstack.conf as well as under `required`. A batch script (and salloc's
+ * interactive step) gets the environment of MPS but no supervisor: `scancel --batch` and
+ * `--signal=B:` reach only its first process. Relies on S_JOB_ARGV being the live array
+ * that Slurm reads back: undocumented, but so on 22.05, 24.11 and 26.05 (tried).
+ */
+#include "plugin.h"
+#include "shared/lease.h"
+#include "shared/text.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa; /* slurm.h */
+
+/* What plain commands of a batch script need, and what a step without MPS must not inherit from it.
+ */
+static const char *const MPS_VARIABLES[] = {
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+    "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+    MPSR_ENV_OPTIONS,
+    MPSR_ENV_LEASE,
+    MPSR_ENV_ARGV0,
+    NULL,
+};
+
+int mpsr_remote_init(spank_t spank) {
+    return mpsr_register(spank);
+}
+
+/* Ends the task: one line, a hint, status 1. */
+static void refuse(const char *line, const char *hint) {
+    slurm_error("%s", line);
+    if (*hint)
+        slurm_error("  %s", hint);
+    _exit(MPSR_EXIT_FAILED);
+}
+
+/* Options that reached a batch step as variables only: twins under --export=NONE come without a
+ * callback (22.05). */
+static void ask_environment(spank_t spank) {
+    for (int index = 0; index < MPSR_OPTIONS; index++) {
+        char name[MPSR_WHY_BYTES], text[MPSR_WHY_BYTES];
+        if (mpsr_plugin.asked.layer[index] != MPSR_LAYER_NONE ||
+            !mpsr_option_variable(index, name, sizeof(name)) ||
+            spank_getenv(spank, name, text, sizeof(text)) != ESPANK_SUCCESS)
+            continue;
+        if (!mpsr_ask(&mpsr_plugin.asked, &mpsr_plugin.site, index, text, mpsr_plugin.problem))
+            return;
+    }
+}
+
+static void leave_unsupervised(spank_t spank) {
+    char ours[MPSR_WIRE_MAX_BYTES + 1];
+    if (spank_getenv(spank, MPSR_ENV_OPTIONS, ours, sizeof(ours)) != ESPANK_SUCCESS)
+        return; /* nothing of ours in this environment: nothing to take back */
+    for (const char *const *name = MPS_VARIABLES; *name; name++)
+        spank_unsetenv(spank, *name);
+}
+
+static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_lease *lease) {
+    uint32_t job = 0;
+    char node[MPSR_LEASE_WORD] = "", id[24], why[MPSR_WHY_BYTES] = "", line[2 * MPSR_LEASE_PATH];
+    if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+        spank_getenv(spank, "SLURMD_NODENAME", node, sizeof(node)) != ESPANK_SUCCESS)
+        refuse(MPSR_TAG ": task: no job id or node name from Slurm", "");
+    snprintf(id, sizeof(id), "%u", job);
+    if (!mpsr_format(path, MPSR_LEASE_PATH, MPSR_PATH_LEASE, mpsr_plugin.site.run, node, id))
+        refuse(MPSR_TAG ": lease: path too long", "");
+    enum mpsr_lease_answer answer = mpsr_lease_load(path, lease, why);
+    if (answer == MPSR_LEASE_OK && (lease->job != (long)job || lease->uid != getuid())) {
+        answer = MPSR_LEASE_BAD;
+        snprintf(why, sizeof(why), "of another job or user: %.200s", path);
+    }
+    if (answer == MPSR_LEASE_OK && !lease->open)
+        mpsr_copy(why, sizeof(why), *lease->reason ? lease->reason : "no reason given");
+    if (answer == MPSR_LEASE_OK && lease->open)
+        return;
+    snprintf(line, sizeof(line), MPSR_TAG ": job %u: cannot have MPS on %s: %s", job, node, why);
+    refuse(line, answer == MPSR_LEASE_ABSENT
+                     ? "ask for it when the job is submitted (sbatch --mps), or use srun --mps=off"
+                     : "");
+}
+
+/* Environment of the batch script: plain commands in it join the server that is active now, on the
+ * first GPU. */
+static void environment_of_script(spank_t spank, const struct mpsr_lease *lease,
+                                  const struct mpsr_options *options) {
+    char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], limit[MPSR_VALUE_BYTES + 8];
+    if (!mpsr_lease_active(lease, 0, color) || !mpsr_lease_pipe(lease, 0, color, pipe))
+        refuse(MPSR_TAG ": lease: the active server of the first GPU cannot be told", "");
+    spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
+    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", lease->gpu[0].uuid, 1);
+    if (*options->value[MPSR_OPTION_THREADS])
+        spank_setenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+                     options->value[MPSR_OPTION_THREADS], 1);
+    snprintf(limit, sizeof(limit), "0=%sM", options->value[MPSR_OPTION_MEMORY]);
+    if (*options->value[MPSR_OPTION_MEMORY])
+        spank_setenv(spank, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", limit, 1);
+}
+
+static void supervise(spank_t spank) {
+    int count = 0;
+    char **arguments = NULL;
+    if (spank_get_item(spank, S_JOB_ARGV, &count, &arguments) != ESPANK_SUCCESS || count < 1)
+        refuse(MPSR_TAG ": task: no command from Slurm", "");
+    const char *name = strrchr(arguments[0], '/');
+    if (!strcmp(name ? name + 1 : arguments[0], "mpsr-launch"))
+        return; /* the user has put it there already */
+    spank_setenv(spank, MPSR_ENV_ARGV0, arguments[0], 1);
+    arguments[0] =
+        mpsr_plugin.site.launcher; /* one pointer of the live array; lives as long as the process */
+}
+
+int mpsr_remote_task(spank_t spank) {
+    struct mpsr_options options;
+    static struct mpsr_lease lease; /* a large record: off the stack of slurmstepd's child */
+    char wire[MPSR_WIRE_MAX_BYTES + 1], path[MPSR_LEASE_PATH];
+    uint32_t step = 0;
+    ask_environment(spank);
+    mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
+    if (*mpsr_plugin.problem)
+        refuse(mpsr_plugin.problem, "");
+    if (!mpsr_options_on(&options, MPSR_OPTION_MPS)) {
+        leave_unsupervised(spank);
+        return ESPANK_SUCCESS;
+    }
+    load_lease(spank, path, &lease);
+    /* the prolog opened the job's domain and servers: a step cannot have others */
+    mpsr_copy(options.value[MPSR_OPTION_DOMAIN], MPSR_VALUE_BYTES,
+              lease.options.value[MPSR_OPTION_DOMAIN]);
+    if (!mpsr_options_on(&lease.options, MPSR_OPTION_STANDBY))
+        mpsr_copy(options.value[MPSR_OPTION_STANDBY], MPSR_VALUE_BYTES, "off");
+    mpsr_options_serialize(&options, wire);
+    spank_setenv(spank, MPSR_ENV_OPTIONS, wire, 1);
+    spank_setenv(spank, MPSR_ENV_LEASE, path, 1);
+    spank_get_item(spank, S_JOB_STEPID, &step);
+    if (step == STEP_BATCH || step == STEP_INTERACTIVE)
+        environment_of_script(spank, &lease, &options);
+    else
+        supervise(spank);
+    return ESPANK_SUCCESS;
+}

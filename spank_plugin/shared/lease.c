@@ -1,0 +1,215 @@
+/* See lease.h. resilience/parse/lease.py is the twin of the parser in Python. */
+#include "lease.h"
+
+#include "text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Keys that must be there, in the order of protocols.md §3. */
+static const char *const KEYS[] = {
+    "version", "job",    "uid",     "gid",    "user",      "node",   "restart",
+    "state",   "reason", "options", "domain", "isolation", "colors", "gpus",
+    "run",     "log",    "agent",   "python", "spill",     "opened",
+};
+enum { KEY_COUNT = sizeof(KEYS) / sizeof(KEYS[0]) };
+
+static bool gpus_of(char *text, struct mpsr_lease *lease) {
+    char *rest = NULL;
+    lease->gpus = 0;
+    for (char *pair = strtok_r(text, ",", &rest); pair; pair = strtok_r(NULL, ",", &rest)) {
+        char *uuid = strchr(pair, ':');
+        if (!uuid || lease->gpus == MPSR_LEASE_GPUS)
+            return false;
+        *uuid++ = '\0';
+        struct mpsr_lease_gpu *gpu = &lease->gpu[lease->gpus++];
+        if (!mpsr_number(pair, 0, 4095, &gpu->minor) || !*uuid ||
+            !mpsr_copy(gpu->uuid, sizeof(gpu->uuid), uuid))
+            return false;
+    }
+    return true;
+}
+
+/* One decoded value into the lease; false when it is not what the key asks for. */
+static bool take(struct mpsr_lease *lease, const char *key, char *value) {
+    long number = 0;
+    char why[MPSR_WHY_BYTES];
+    if (!strcmp(key, "version"))
+        return !strcmp(value, "1");
+    if (!strcmp(key, "job"))
+        return mpsr_number(value, 1, LONG_MAX, &lease->job);
+    if (!strcmp(key, "uid")) {
+        bool good = mpsr_number(value, 0, UINT_MAX, &number);
+        lease->uid = (uid_t)number;
+        return good;
+    }
+    if (!strcmp(key, "gid") || !strcmp(key, "restart"))
+        return mpsr_number(value, 0, UINT_MAX, &number);
+    if (!strcmp(key, "state")) {
+        lease->open = !strcmp(value, "open");
+        return lease->open || !strcmp(value, "refused");
+    }
+    if (!strcmp(key, "isolation"))
+        return mpsr_list_has("none,domains,sm,guard", value) &&
+               mpsr_copy(lease->isolation, sizeof(lease->isolation), value);
+    if (!strcmp(key, "options"))
+        return mpsr_options_parse(value, &lease->options, why);
+    if (!strcmp(key, "gpus"))
+        return gpus_of(value, lease);
+    if (!strcmp(key, "opened"))
+        return *value && strspn(value, "0123456789.") == strlen(value);
+    const struct {
+        const char *key;
+        char *out;
+        size_t size;
+    } words[] = {
+        {"reason", lease->reason, sizeof(lease->reason)},
+        {"node", lease->node, sizeof(lease->node)},
+        {"domain", lease->domain, sizeof(lease->domain)},
+        {"colors", lease->colors, sizeof(lease->colors)},
+        {"run", lease->run, sizeof(lease->run)},
+        {"agent", lease->agent, sizeof(lease->agent)},
+        {"python", lease->python, sizeof(lease->python)},
+        {"spill", lease->spill, sizeof(lease->spill)},
+    };
+    for (size_t index = 0; index < sizeof(words) / sizeof(words[0]); index++)
+        if (!strcmp(key, words[index].key))
+            return mpsr_copy(words[index].out, words[index].size, value);
+    return true; /* user, log: ours to check for presence only; unknown keys belong to a later
+                    version */
+}
+
+bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BYTES]) {
+    bool seen[KEY_COUNT] = {false};
+    char *rest = NULL;
+    memset(lease, 0, sizeof(*lease));
+    why[0] = '\0';
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        if (*line == '#')
+            continue;
+        char *value = strchr(line, '=');
+        if (value)
+            *value++ = '\0';
+        int index = 0;
+        while (index < KEY_COUNT && strcmp(KEYS[index], line) != 0)
+            index++;
+        if (!value || (index < KEY_COUNT && seen[index])) {
+            snprintf(why, MPSR_WHY_BYTES, "not a new key=value: %.40s", line);
+            mpsr_one_line(why);
+            return false;
+        }
+        if (index < KEY_COUNT)
+            seen[index] = true;
+        if (!mpsr_decode(value) || !take(lease, line, value)) {
+            snprintf(why, MPSR_WHY_BYTES, "bad value for %.40s: %.80s", line, value);
+            mpsr_one_line(why);
+            return false;
+        }
+    }
+    for (int index = 0; index < KEY_COUNT; index++)
+        if (!seen[index]) {
+            snprintf(why, MPSR_WHY_BYTES, "key missing: %s", KEYS[index]);
+            return false;
+        }
+    if (lease->open && (!lease->gpus || !*lease->domain)) {
+        snprintf(why, MPSR_WHY_BYTES, "open without a domain or a GPU");
+        return false;
+    }
+    return true;
+}
+
+static bool trusted(const struct stat *status) {
+    bool others = status->st_mode & (S_IWGRP | S_IWOTH);
+    bool sticky = S_ISDIR(status->st_mode) && (status->st_mode & S_ISVTX);
+    return status->st_uid == 0 && (!others || sticky);
+}
+
+/* Every directory above `path`, from the root down; false names the first that is not trusted. */
+static bool parents_trusted(const char *path, char why[MPSR_WHY_BYTES]) {
+    char part[MPSR_LEASE_PATH];
+    if (*path != '/' || !mpsr_copy(part, sizeof(part), path)) {
+        snprintf(why, MPSR_WHY_BYTES, "not an absolute path of bearable length: %.80s", path);
+        return false;
+    }
+    for (char *slash = part; slash; slash = strchr(slash + 1, '/')) {
+        char kept = slash == part ? slash[1] : *slash;
+        char *cut = slash == part ? slash + 1 : slash;
+        struct stat status;
+        *cut = '\0';
+        if (lstat(part, &status) || !S_ISDIR(status.st_mode) || !trusted(&status)) {
+            snprintf(why, MPSR_WHY_BYTES, "not a directory that only root may write: %.160s", part);
+            return false;
+        }
+        *cut = kept;
+    }
+    return true;
+}
+
+/* Whole text of a trusted file; the answer says whether there is one. */
+static enum mpsr_lease_answer trusted_text(const char *path, char *text, size_t size,
+                                           char why[MPSR_WHY_BYTES]) {
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        bool absent = errno == ENOENT || errno == ENOTDIR;
+        snprintf(why, MPSR_WHY_BYTES, "%s: %.160s", absent ? "no lease" : strerror(errno), path);
+        return absent ? MPSR_LEASE_ABSENT : MPSR_LEASE_BAD;
+    }
+    struct stat status;
+    enum mpsr_lease_answer answer = MPSR_LEASE_BAD;
+    if (!parents_trusted(path, why)) {
+        /* explained */
+    } else if (fstat(fd, &status) || !S_ISREG(status.st_mode) || !trusted(&status)) {
+        snprintf(why, MPSR_WHY_BYTES, "not a file that only root may write: %.160s", path);
+    } else {
+        size_t used = 0;
+        ssize_t got = 0;
+        while (used < size && (got = read(fd, text + used, size - used)) > 0)
+            used += (size_t)got;
+        if (got < 0 || used == size || memchr(text, '\0', used)) {
+            snprintf(why, MPSR_WHY_BYTES, "unreadable or too long: %.160s", path);
+        } else {
+            text[used] = '\0';
+            answer = MPSR_LEASE_OK;
+        }
+    }
+    close(fd);
+    return answer;
+}
+
+enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *lease,
+                                       char why[MPSR_WHY_BYTES]) {
+    char text[MPSR_LEASE_BYTES], reason[MPSR_WHY_BYTES];
+    enum mpsr_lease_answer answer = trusted_text(path, text, sizeof(text), why);
+    if (answer != MPSR_LEASE_OK || mpsr_lease_parse(text, lease, reason))
+        return answer;
+    snprintf(why, MPSR_WHY_BYTES, "%.150s: %.80s", path, reason);
+    return MPSR_LEASE_BAD;
+}
+
+static bool color_word(const char *text) {
+    return *text && strlen(text) < MPSR_VALUE_BYTES &&
+           strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(text);
+}
+
+bool mpsr_lease_active(const struct mpsr_lease *lease, int gpu, char color[MPSR_VALUE_BYTES]) {
+    char path[MPSR_LEASE_PATH], minor[24], text[MPSR_VALUE_BYTES], why[MPSR_WHY_BYTES];
+    snprintf(minor, sizeof(minor), "%ld", lease->gpu[gpu].minor);
+    if (!mpsr_format(path, sizeof(path), MPSR_PATH_ACTIVE, lease->run, lease->node, lease->domain,
+                     minor) ||
+        trusted_text(path, text, sizeof(text), why) != MPSR_LEASE_OK)
+        return false;
+    text[strcspn(text, " \n")] = '\0';
+    return color_word(text) && mpsr_copy(color, MPSR_VALUE_BYTES, text);
+}
+
+bool mpsr_lease_pipe(const struct mpsr_lease *lease, int gpu, const char *color,
+                     char pipe[MPSR_LEASE_PATH]) {
+    char minor[24];
+    snprintf(minor, sizeof(minor), "%ld", lease->gpu[gpu].minor);
+    return color_word(color) && mpsr_format(pipe, MPSR_LEASE_PATH, MPSR_PATH_PIPE, lease->run,
+                                            lease->node, lease->domain, minor, color);
+}

@@ -1,0 +1,65 @@
+/* The lease of a job on this node (docs/reference/protocols.md §3): reading it, and deciding
+ * whether to trust the file.
+ *
+ * Trusted is a regular file that root owns and nobody else may write, below directories of which
+ * the same is true (a directory others may write is accepted with the sticky bit, as in munge:
+ * nobody can then replace root's entries in it).
+ */
+#ifndef MPSR_LEASE_H
+#define MPSR_LEASE_H
+
+#include "options.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+enum {
+    MPSR_LEASE_BYTES = 16384, /* a lease with 64 GPUs and long paths is under 8 KiB */
+    MPSR_LEASE_GPUS = 64,     /* more than any node has */
+    MPSR_LEASE_PATH = 1024,
+    MPSR_LEASE_WORD = 256,
+};
+
+struct mpsr_lease_gpu {
+    long minor;
+    char uuid[MPSR_VALUE_BYTES];
+};
+
+struct mpsr_lease {
+    long job;
+    uid_t uid;
+    bool open;
+    char reason[MPSR_LEASE_PATH];
+    struct mpsr_options options;
+    char node[MPSR_LEASE_WORD];
+    char domain[MPSR_LEASE_WORD];
+    char isolation[MPSR_LEASE_WORD];
+    char colors[MPSR_LEASE_WORD];
+    char run[MPSR_LEASE_PATH];
+    char agent[MPSR_LEASE_PATH];
+    char python[MPSR_LEASE_PATH];
+    char spill[MPSR_LEASE_PATH];
+    int gpus;
+    struct mpsr_lease_gpu gpu[MPSR_LEASE_GPUS];
+};
+
+enum mpsr_lease_answer { MPSR_LEASE_OK, MPSR_LEASE_ABSENT, MPSR_LEASE_BAD };
+
+/* `text` is taken apart in place. False: `why` names the line or the key. */
+bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BYTES]);
+
+/* Read, trust and parse the file; whatever is not MPSR_LEASE_OK is explained in `why`. */
+enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *lease,
+                                       char why[MPSR_WHY_BYTES]);
+
+/* Colour of the server that new tasks of this GPU join, from the `active` file; false when it
+ * cannot be told. */
+bool mpsr_lease_active(const struct mpsr_lease *lease, int gpu, char color[MPSR_VALUE_BYTES]);
+
+/* Pipe directory of one colour of one of the lease's GPUs. */
+bool mpsr_lease_pipe(const struct mpsr_lease *lease, int gpu, const char *color,
+                     char pipe[MPSR_LEASE_PATH]);
+
+#endif

@@ -1,0 +1,40 @@
+"""The programs of the demo's jobs, as command lines, and how to read what they write.
+
+heat2d is the tutorial's solver (a session: it keeps state); plain knows nothing of mpsr; culprit makes a fault.
+"""
+
+from tests.cluster.plan import REPO, Plan
+
+SIZE = 192
+"""Rows and columns of the grid."""
+STEPS = 3000
+EVERY = 10
+"""Steps from one commit to the next."""
+PACE_MS = 10
+"""Rest after each commit, so that there is time to make trouble: a run takes about four seconds."""
+
+
+def heat2d(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
+    """Solve; the residual log goes to `stem`.log, the field's checksum to `stem`.out."""
+    shape = [str(SIZE), str(SIZE), str(steps), str(EVERY)]
+    files = ["--log", f"{stem}.log", "--out", f"{stem}.out"]
+    program = f"{REPO}/docs/tutorial/heat2d/heat2d.py"
+    return [plan.python, program, *shape, *files, "--pace", str(PACE_MS), "--spill-seconds", "0.5"]
+
+
+def plain(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
+    """Add a vector up without knowing of mpsr; the sum goes to `stem`.out."""
+    program = f"{REPO}/tests/programs/plain.py"
+    pace = PACE_MS / EVERY
+    return [plan.python, program, str(steps), "--out", f"{stem}.out", "--pace", str(pace)]
+
+
+def culprit(plan: Plan, fault: str) -> list[str]:
+    """Make a fault on the GPU: illegal-address or trap."""
+    return [plan.python, f"{REPO}/tests/programs/culprit.py", fault]
+
+
+def last_step(log: str) -> int:
+    """The last step in a residual log, -1 when there is none."""
+    whole = log.rpartition("\n")[0].rpartition("\n")[2]
+    return int(whole.split()[0]) if whole else -1

@@ -1,0 +1,41 @@
+"""What machine is this: GPU, driver, kernel, MPS programs, what root may read; does MPS start at all (E18)."""
+
+import os
+import platform
+import shutil
+import subprocess
+
+from tests.gpu.faults import heard
+from tests.gpu.findings import Findings
+from tests.gpu.stage import Stage
+
+
+def said(*argv: str) -> str:
+    if shutil.which(argv[0]) is None:
+        return "missing"
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=15, check=False, stdin=subprocess.DEVNULL)
+    return f"rc {done.returncode}: {(done.stdout + done.stderr).strip()}"[:3000]
+
+
+def run(stage: Stage, found: Findings) -> None:
+    found["machine"] = {
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "smi": said(
+            "nvidia-smi", "--query-gpu=name,uuid,driver_version,memory.total,compute_mode", "--format=csv,noheader"
+        ),
+        "smi_list": said("nvidia-smi", "-L"),
+        "mps": stage.mps or "missing",
+        "mps_version": said(stage.mps, "-v") if stage.mps else "missing",
+        "kmsg_readable": os.access("/dev/kmsg", os.R_OK),
+        "devices": sorted(name for name in os.listdir("/dev") if name.startswith("nvidia")),
+        "proc_driver": said("cat", "/proc/driver/nvidia/version"),
+        "shm": said("df", "-h", "/dev/shm"),
+    }
+    plain = stage.puppet("plain")
+    found["plain"] = heard(plain, "start")
+    if stage.mps:
+        server = stage.server("s")
+        found["server"] = server.start
+        found["client"] = heard(stage.puppet("client", server), "start")
+        found["ps"] = server.command("ps")

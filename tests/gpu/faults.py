@@ -1,0 +1,59 @@
+"""How a puppet commits each kind of fault, and what a healthy one does meanwhile."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.gpu.stage import Gone, Puppet
+
+WILD = 0x7F12_3456_0000
+"""An address that nobody maps."""
+MIB = 1 << 20
+
+KINDS: dict[str, Callable[[Puppet], dict[str, Any]]] = {
+    "illegal-write": lambda p: p.ask(
+        "launch", kernel="write_address", blocks=1, threads=1, values=[["p", WILD], ["d", 1]]
+    ),
+    "illegal-read": lambda p: p.ask(
+        "launch", kernel="read_address", blocks=1, threads=1, values=[["p", page(p)], ["p", WILD]]
+    ),
+    "trap": lambda p: p.ask("launch", kernel="trap", blocks=1, threads=1, values=[]),
+    "misaligned": lambda p: p.ask("launch", kernel="misaligned", blocks=1, threads=1, values=[["p", page(p)]]),
+    "assert": lambda p: p.ask("launch", kernel="assert_positive", blocks=1, threads=1, values=[["i", 0]]),
+    "illegal-instruction": lambda p: p.ask(
+        "launch", kernel="illegal_instruction", blocks=1, threads=1, values=[["p", page(p)]]
+    ),
+    "copy-from-nowhere": lambda p: p.ask("copy", target=page(p), source=WILD, size=4096),
+}
+
+
+def page(puppet: Puppet) -> int:
+    """Address of fresh memory of the puppet's own, 2 MiB."""
+    return int(region(puppet, 2 * MIB)["address"])
+
+
+def region(puppet: Puppet, size: int, hint: int = 0) -> dict[str, Any]:
+    """Memory that the puppet creates, exports and maps: handle, address, fd, codes."""
+    made = puppet.ask("create", size=size)
+    if made["code"]:
+        return {"code": made["code"], "address": 0, "fd": -1}
+    mapped = puppet.ask("map", handle=made["value"], size=size, hint=hint)
+    return {"code": mapped["code"], "handle": made["value"], "address": mapped["value"], "fd": (made["fds"] or [-1])[0]}
+
+
+def commit(kind: str, puppet: Puppet) -> dict[str, Any]:
+    """Let the puppet fault; what it heard, or how it went."""
+    try:
+        heard = KINDS[kind](puppet)
+        return {"kind": kind, "code": heard["code"], "began": heard["began"], "ended": heard["ended"]}
+    except Gone as gone:
+        return {"kind": kind, "gone": gone.how}
+
+
+def heard(puppet: Puppet, verb: str, **values: Any) -> dict[str, Any]:
+    """ask, with a death or a hang as an answer."""
+    try:
+        answer = puppet.ask(verb, **values)
+        answer.pop("fds", None)
+        return answer
+    except Gone as gone:
+        return {"gone": gone.how}

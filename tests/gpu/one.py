@@ -1,0 +1,21 @@
+"""One experiment in this process: `python3 -m tests.gpu.one NAME FINDINGS LOG [--small]`."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from tests.gpu.findings import Findings
+from tests.gpu.stage import Stage
+
+
+def main(name: str, findings: Path, log: Path, small: bool) -> None:
+    experiment = importlib.import_module(f"tests.gpu.experiments.{name}")
+    with Stage(small=small) as stage:
+        try:
+            experiment.run(stage, Findings(findings))
+        finally:
+            log.write_text(stage.logs())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), "--small" in sys.argv)

@@ -1,0 +1,171 @@
+"""A GPU process on strings: does one driver call after another as its parent asks, and answers code, time and value.
+
+    python3 -m tests.gpu.puppet FD
+
+FD is a SEQPACKET socket to the parent: JSON objects {"do": verb, …}, one answer each; descriptors travel beside them (SCM_RIGHTS).
+A puppet that hangs or dies is the experiment's finding, so nothing here catches either. `Stage` is the parent's side.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from ctypes import c_double, c_longlong, c_uint, c_ulonglong
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.gpu.raw import MPS_ENABLED, Answer, Driver
+
+PTX = Path(__file__).parent.parent / "programs" / "faults.ptx"
+BLOCK = 256
+CHUNK = 64 << 20
+"""Bytes that one device-to-host read of a digest takes: bounded host memory, few calls."""
+
+
+class Puppet:
+    def __init__(self, fd: int) -> None:
+        self.socket = socket.socket(fileno=fd)
+        self.driver = Driver()
+        self.stop_flag = 0
+
+    def serve(self) -> None:
+        while True:
+            packet, fds, _, _ = socket.recv_fds(self.socket, 65536, 8)
+            if not packet:
+                return
+            order = json.loads(packet)
+            verb = order.pop("do")
+            begin = time.monotonic()
+            answer, out_fds = getattr(self, f"do_{verb}")(fds=fds, **order)
+            answer |= {"began": begin, "ended": time.monotonic()}
+            socket.send_fds(self.socket, [json.dumps(answer).encode()], out_fds)
+
+    @staticmethod
+    def told(answer: Answer) -> dict[str, Any]:
+        return asdict(answer)
+
+    def do_start(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """cuInit, context, stream, module; whether this process is an MPS client."""
+        answers = self.driver.start()
+        if all(answer.code == 0 for answer in answers.values()):
+            answers["cuModuleLoadData"] = self.driver.load(PTX.read_bytes() + b"\0")
+        bad = next((answer.code for answer in answers.values() if answer.code), 0)
+        mps = self.driver.attribute(MPS_ENABLED).value if bad == 0 else -1
+        return {"code": bad, "mps": mps, "calls": {name: asdict(each) for name, each in answers.items()}}, []
+
+    def do_init(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """cuInit alone: for a process without a context."""
+        return self.told(self.driver.call("cuInit", 0)), []
+
+    def do_create(self, fds: list[int], size: int) -> tuple[dict[str, Any], list[int]]:
+        """Exportable memory and its descriptor; `value` is the handle."""
+        made = self.driver.create(size)
+        if made.code:
+            return self.told(made), []
+        exported = self.driver.export(made.value)
+        return {**self.told(made), "export": asdict(exported)}, [exported.value] if exported.code == 0 else []
+
+    def do_import(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        imported = self.driver.import_fd(fds[0])
+        os.close(fds[0])
+        return self.told(imported), []
+
+    def do_map(self, fds: list[int], handle: int, size: int, hint: int = 0) -> tuple[dict[str, Any], list[int]]:
+        answers = self.driver.map(handle, size, hint)
+        bad = next((answer.code for answer in answers.values() if answer.code), 0)
+        return {"code": bad, "value": answers["reserve"].value,
+                "calls": {name: asdict(each) for name, each in answers.items()}}, []  # fmt: skip
+
+    def do_unmap(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        return self.told(self.driver.unmap(address, size)), []
+
+    def do_release(self, fds: list[int], handle: int) -> tuple[dict[str, Any], list[int]]:
+        return self.told(self.driver.release(handle)), []
+
+    def do_fill(self, fds: list[int], address: int, size: int, seed: int) -> tuple[dict[str, Any], list[int]]:
+        """Write a pattern that depends on the index and the seed."""
+        words = size // 8
+        launched = self.driver.launch("fill_pattern", (words + BLOCK - 1) // BLOCK, BLOCK, c_ulonglong(address),
+                                      c_longlong(words), c_ulonglong(seed))  # fmt: skip
+        done = self.driver.sync()
+        return {"code": launched.code or done.code, "us": launched.us + done.us}, []
+
+    def do_digest(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        """SHA-256 of a range, read to the host piece by piece."""
+        digest, us = hashlib.sha256(), 0.0
+        for offset in range(0, size, CHUNK):
+            answer, data = self.driver.read(address + offset, min(CHUNK, size - offset))
+            us += answer.us
+            if answer.code:
+                return {"code": answer.code, "us": us}, []
+            digest.update(data)
+        return {"code": 0, "us": us, "sha256": digest.hexdigest()}, []
+
+    def do_peek(self, fds: list[int], address: int, size: int = 64) -> tuple[dict[str, Any], list[int]]:
+        answer, data = self.driver.read(address, size)
+        return {**self.told(answer), "hex": data.hex()}, []
+
+    def do_copy(self, fds: list[int], target: int, source: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        copied = self.driver.copy(target, source, size)
+        done = self.driver.sync()
+        return {"code": copied.code or done.code, "us": copied.us + done.us}, []
+
+    def do_launch(
+        self, fds: list[int], kernel: str, blocks: int, threads: int, values: list[tuple[str, float]], sync: bool = True
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Any kernel of the module; values are [type, number] pairs."""
+        kinds: dict[str, Any] = {"p": c_ulonglong, "i": c_uint, "q": c_longlong, "d": c_double}
+        launched = self.driver.launch(kernel, blocks, threads, *(kinds[kind](value) for kind, value in values))
+        done = self.driver.sync() if sync and launched.code == 0 else Answer(0, 0.0)
+        return {"code": launched.code or done.code, "launch": launched.code, "us": launched.us + done.us}, []
+
+    def do_sync(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        return self.told(self.driver.sync()), []
+
+    def do_each_call(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        """What a client hears from every kind of call, cleaning ones last: the innocent's view after a fault."""
+        driver = self.driver
+        answers = {
+            "cuStreamSynchronize": driver.sync(),
+            "cuCtxSynchronize": driver.call("cuCtxSynchronize"),
+            "cuStreamQuery": driver.call("cuStreamQuery", driver.stream),
+            "cuMemcpyDtoH": driver.read(address, 64)[0],
+            "cuMemGetInfo": driver.out("cuMemGetInfo_v2", c_ulonglong, _scratch()),
+            "cuMemCreate": driver.create(size),
+            "launch": driver.launch("fill_pattern", 1, 1, c_ulonglong(address), c_longlong(1), c_ulonglong(1)),
+            "cuMemUnmap": driver.unmap(address, size),
+            "cuInit": driver.call("cuInit", 0),
+        }
+        return {"code": 0, "calls": {name: asdict(each) for name, each in answers.items()}}, []
+
+    def do_costs(self, fds: list[int], size: int, count: int) -> tuple[dict[str, Any], list[int]]:
+        """Times of each VMM call for `count` handles of `size` bytes: microseconds, one list a call."""
+        times: dict[str, list[float]] = {}
+        mapped: list[tuple[int, int]] = []
+        for _ in range(count):
+            made = self.driver.create(size)
+            steps = {"create": made, "export": self.driver.export(made.value)}
+            os.close(steps["export"].value)
+            steps |= self.driver.map(made.value, size)
+            mapped.append((steps["reserve"].value, made.value))
+            if bad := next((each.code for each in steps.values() if each.code), 0):
+                return {"code": bad}, []
+            for name, each in steps.items():
+                times.setdefault(name, []).append(each.us)
+        for address, handle in mapped:
+            times.setdefault("unmap", []).append(self.driver.unmap(address, size).us)
+            times.setdefault("release", []).append(self.driver.release(handle).us)
+        return {"code": 0, "times": times}, []
+
+
+def _scratch() -> Any:
+    import ctypes
+
+    return ctypes.byref(ctypes.c_size_t())
+
+
+if __name__ == "__main__":
+    Puppet(int(sys.argv[1])).serve()

@@ -1,0 +1,199 @@
+"""A job that cannot have MPS: refused in its lease with a reason, and the node stays in service (guarantee 6)."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resilience.model.errors import GpuError
+from resilience.model.lease import LeaseState
+from resilience.parse import lease as text
+from tests.unit.domain_world import ON, GpuTable, World, world
+
+HOOKS = Path(__file__).resolve().parents[2] / "prolog_epilog"
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as slurmd's prolog is")
+
+
+@pytest.fixture(name="node")
+def _node() -> Iterator[World]:
+    with world() as node:
+        yield node
+
+
+def refused(node: World, job: int = 12) -> str:
+    """The reason in a refused lease."""
+    lease = text.parse(node.lease(job))
+    assert lease.state is LeaseState.REFUSED
+    assert (lease.colors, lease.gpus, lease.isolation) == ((), (), "none")
+    return lease.reason
+
+
+def nothing_left(node: World) -> None:
+    assert node.domains() == []
+    assert os.listdir(node.base / "run/n0/jobs") == []
+
+
+@pytest.mark.parametrize("asked", ["", "mps=off", "mps=off;domain=job", "domain=job"])
+def test_a_job_that_did_not_ask_leaves_no_trace(node: World, asked: str) -> None:
+    assert node.prolog(node.environ(12, asked)) == 0
+    assert node.epilog(node.environ(12, "")) == 0
+    assert os.listdir(node.base) == []
+    assert node.journal.rows == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "why"),
+    [
+        (ON, {"SLURM_JOB_GPUS": "", "CUDA_VISIBLE_DEVICES": ""}, "no GPU in this allocation"),
+        (ON, {"SLURM_JOB_GPUS": "7", "CUDA_VISIBLE_DEVICES": "7"}, "the driver does not show: 7"),
+        ("mps=on;domain=shared", {}, "not allowed at this site: --mps-domain=shared"),
+        ("mps=on;domain=$(reboot)", {}, "character not allowed"),
+        ("mps=on;require=isolation", {}, "isolation"),
+        (ON, {}, "control daemon did not start"),
+    ],
+)
+def test_a_refusal_says_why_and_leaves_nothing(node: World, asked: str, more: dict[str, str], why: str) -> None:
+    environ = node.environ(12, asked, more)
+    assert node.prolog(environ) == 0
+    assert why in refused(node)
+    assert [row["job"] for row in node.journal.of("job.refused")] == [12]
+    assert node.epilog(environ) == 0
+    nothing_left(node)
+    assert node.journal.of("job.closed")[0]["residue"] == []
+
+
+def test_a_missing_control_program_is_named(node: World) -> None:
+    node.prolog(node.environ(12))
+    assert "/nonexistent/nvidia-cuda-mps-control -d: status 127" in refused(node)
+    assert "paths.mps_control" in refused(node)
+
+
+def test_a_broken_driver_is_named(node: World) -> None:
+    class Broken(GpuTable):
+        def all(self) -> tuple[()]:
+            raise GpuError("nvmlInit", 9, "Driver Not Loaded", hint="see nvidia-smi")
+
+    node.gpus = Broken()
+    assert node.prolog(node.environ(12)) == 0
+    assert "nvmlInit: CUDA error 9: Driver Not Loaded (see nvidia-smi)" in refused(node)
+
+
+def test_a_fault_in_our_own_code_refuses_the_job(node: World) -> None:
+    class Odd(GpuTable):
+        def all(self) -> tuple[()]:
+            raise ZeroDivisionError("odd")
+
+    node.gpus = Odd()
+    assert node.prolog(node.environ(12)) == 0
+    assert "ZeroDivisionError: odd" in refused(node)
+
+
+def test_a_path_that_is_too_long_for_a_socket(node: World) -> None:
+    long = node.base / ("x" * 80)
+    node.settings = type(node.settings)(
+        paths=type(node.settings.paths)(run=str(long), log=f"{node.base}/log", mps_control="/nonexistent"),
+        mps=node.settings.mps,
+    )
+    assert node.prolog(node.environ(12)) == 0
+    reason = text.parse((long / "n0/jobs/12.lease").read_text()).reason
+    assert "longer than 107 bytes" in reason
+    assert "shorter paths.run" in reason
+
+
+def test_only_a_failure_of_ours_drains_and_only_where_the_site_says_so(
+    node: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = node.drained()
+    assert strict.prolog(node.environ(12, "mps=on;domain=evil")) == 0
+    assert strict.prolog(node.environ(12, ON, {"SLURM_JOB_GPUS": "", "CUDA_VISIBLE_DEVICES": ""})) == 0
+    assert capsys.readouterr().out == ""
+    assert strict.prolog(node.environ(12)) == 1
+    assert capsys.readouterr().out == "drain\n"
+    assert node.prolog(node.environ(12)) == 0
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text(min_size=1).filter(lambda asked: "\0" not in asked))
+def test_no_wish_of_a_user_fails_the_prolog(node: World, asked: str) -> None:
+    environ = node.environ(12, asked)
+    assert node.drained().prolog(environ) == 0
+    assert node.epilog(environ) == 0
+    assert node.domains() == []
+
+
+def test_a_prolog_without_slurms_environment(node: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert node.prolog({"SPANK_MPSR": ON}) == 0
+    assert "SLURMD_NODENAME" in capsys.readouterr().err
+    assert os.listdir(node.base) == []
+
+
+def test_a_lease_that_cannot_be_trusted_is_told_and_replaced(node: World) -> None:
+    node.prolog(node.environ(12))
+    path = node.base / "run/n0/jobs/12.lease"
+    path.chmod(0o666)
+    assert node.epilog(node.environ(12)) == 0
+    assert "mode 0666" in str(node.journal.of("job.closed")[0]["residue"])
+    assert not path.exists()
+
+
+# ---------------------------------------------------------------------------------------------------- the hooks
+
+
+@pytest.fixture(name="mpsr")
+def _mpsr(tmp_path: Path) -> Path:
+    program = tmp_path / "mpsr"
+    program.write_text('#!/bin/sh\necho "$1" >>"$(dirname "$0")/calls"\neval "$FAKE"\n')
+    program.chmod(0o755)
+    return program
+
+
+def hook(which: str, mpsr: Path, fake: str = "exit 0", asked: str = ON, **more: str) -> tuple[int, str, str]:
+    environ = {"SPANK_MPSR": asked, "MPSR_BIN": str(mpsr), "FAKE": fake} | more
+    done = subprocess.run([HOOKS / which], env=environ, capture_output=True, text=True, check=False, timeout=20)
+    calls = mpsr.parent / "calls"
+    return done.returncode, calls.read_text() if calls.exists() else "", done.stderr
+
+
+@pytest.mark.parametrize("which", ["prolog", "epilog"])
+def test_hooks_pass_a_job_that_did_not_ask(which: str, mpsr: Path) -> None:
+    for asked in ("", "mps=off", "mps=off;domain=user"):
+        assert hook(which, mpsr, "exit 1", asked) == (0, "", "")
+    assert hook(which, mpsr) == (0, f"{which}\n", "")
+
+
+@pytest.mark.parametrize("which", ["prolog", "epilog"])
+@pytest.mark.parametrize(
+    ("fake", "status"),
+    [
+        ("exit 1", 0),
+        ("echo Traceback; exit 1", 0),
+        ("echo drain; exit 0", 0),
+        ("echo drain; exit 127", 0),
+        ("kill -9 $$", 0),
+        ("echo drain; exit 1", 1),
+    ],
+)
+def test_only_the_word_drains(which: str, fake: str, status: int, mpsr: Path) -> None:
+    assert hook(which, mpsr, fake)[0] == status
+
+
+def test_a_late_program_is_ended_and_the_node_stays(mpsr: Path) -> None:
+    status, calls, err = hook("prolog", mpsr, "exec sleep 60", MPSR_DEADLINE="0.2")
+    assert (status, calls) == (0, "prolog\n")
+    assert "ended with status 124" in err
+
+
+@pytest.mark.parametrize("path", ["mpsr", "/nonexistent/mpsr", ""])
+def test_a_program_that_is_not_there_is_named(path: str, mpsr: Path) -> None:
+    status, calls, err = hook("prolog", mpsr, MPSR_BIN=path or "relative/mpsr")
+    assert (status, calls) == (0, "")
+    assert "not an executable with its full path" in err
+
+
+def test_hostile_wishes_are_not_evaluated_by_the_hook(mpsr: Path, tmp_path: Path) -> None:
+    assert hook("prolog", mpsr, asked=f"$(touch {tmp_path}/evil);`touch {tmp_path}/evil`")[0] == 0
+    assert not (tmp_path / "evil").exists()

@@ -1,0 +1,188 @@
+"""Spilled state on disk: whole or not there, only for the job that wrote it, and damage is named."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resilience.model.errors import StateError
+from resilience.state import layout, spillfile
+from resilience.state.layout import ArraySpec, Kept
+from resilience.state.spillfile import Place
+
+ENVIRON = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "3", "SLURM_PROCID": "1", "MPSR_TOKEN": "t"}
+U = ArraySpec(name="u", shape=(3, 2), dtype="float64")
+N = ArraySpec(name="n", shape=(4,), dtype="int8")
+
+
+def where(directory: Path, **environ: str) -> Place:
+    place = spillfile.place(ENVIRON | {"MPSR_SPILL": str(directory)} | environ)
+    assert place is not None
+    return place
+
+
+def put(place: Place, sequence: int = 5) -> None:
+    content = [(U, bytes(range(48))), (N, b"\x01\x02\x03\x04")]
+    spillfile.write(place, sequence=sequence, step=99, values={"r": 0.1}, content=content)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    place = where(tmp_path / "a" / "b")
+    put(place)
+    found = spillfile.read(place)
+    assert found is not None
+    assert (found.sequence, found.step, found.values) == (5, 99, {"r": 0.1})
+    assert found.content == {"u": bytearray(range(48)), "n": bytearray(b"\x01\x02\x03\x04")}
+    assert place.path.stat().st_mode & 0o777 == 0o600
+    assert place.directory.stat().st_mode & 0o777 == 0o700
+    assert [file.name for file in place.directory.iterdir()] == ["12.3.1.state"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.data())
+def test_a_damaged_file_is_never_gone_on_from(tmp_path: Path, data: st.DataObject) -> None:
+    place = where(tmp_path)
+    put(place)
+    whole = place.path.read_bytes()
+    if data.draw(st.booleans()):
+        damaged = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    else:
+        at, flip = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
+        damaged = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
+    place.path.write_bytes(damaged)
+    with pytest.raises(StateError, match=r"12\.3\.1\.state"):
+        spillfile.read(place)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.binary(max_size=300))
+def test_any_file_is_state_or_an_error(tmp_path: Path, content: bytes) -> None:
+    place = where(tmp_path)
+    place.path.write_bytes(content)
+    with pytest.raises(StateError, match="damaged"):
+        spillfile.read(place)
+
+
+def test_who_may_go_on_from_it(tmp_path: Path) -> None:
+    put(where(tmp_path, SLURM_RESTART_COUNT="1"))
+    same_run = where(tmp_path, SLURM_RESTART_COUNT="1")
+    assert spillfile.usable(same_run) is not None
+    requeued = where(tmp_path, SLURM_RESTART_COUNT="2", MPSR_TOKEN="another")
+    assert spillfile.usable(requeued) is not None
+    first_start = where(tmp_path, MPSR_TOKEN="another")
+    assert spillfile.usable(first_start) is None
+    assert not first_start.path.exists(), "a leftover of an older job with this number is taken away"
+
+
+def test_tasks_steps_and_jobs_are_apart(tmp_path: Path) -> None:
+    put(where(tmp_path))
+    for other in ({"SLURM_JOB_ID": "13"}, {"SLURM_STEP_ID": "4"}, {"SLURM_PROCID": "0"}):
+        assert spillfile.read(where(tmp_path, **other)) is None
+    stolen = where(tmp_path, SLURM_PROCID="0")
+    where(tmp_path).path.rename(stolen.path)
+    with pytest.raises(StateError, match=r"state of task 12\.3\.1"):
+        spillfile.read(stolen)
+
+
+def test_no_link_is_followed_and_no_other_users_file_read(tmp_path: Path) -> None:
+    place = where(tmp_path / "d")
+    put(place)
+    real = tmp_path / "real"
+    place.path.rename(real)
+    place.path.symlink_to(real)
+    with pytest.raises(StateError, match="cannot read"):
+        spillfile.read(place)
+    if os.geteuid() == 0:
+        place.path.unlink()
+        real.rename(place.path)
+        os.chown(place.path, 65534, 65534)
+        with pytest.raises(StateError, match="not a file of this user: uid 65534"):
+            spillfile.read(place)
+
+
+def test_a_full_disk_leaves_the_last_whole_file() -> None:
+    """A limit on the size of files stands in for a full disk: both are an OSError of the same write."""
+    code = (
+        "import resource, signal, sys, pathlib\n"
+        "from tests.unit.test_state_spill import put, where\n"
+        "from resilience.model.errors import StateError\n"
+        "place = where(pathlib.Path(sys.argv[1]))\n"
+        "put(place, 1)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try:\n    put(place, 2)\nexcept StateError as error:\n    print(error.lines())\n"
+    )
+    import subprocess
+    import sys
+    import tempfile
+
+    root = Path(__file__).resolve().parents[2]
+    with tempfile.TemporaryDirectory() as name:
+        done = subprocess.run([sys.executable, "-c", code, name], cwd=root, capture_output=True, text=True, check=True)
+        assert "12.3.1.state: File too large" in done.stdout
+        assert "the last whole one stays" in done.stdout
+        found = spillfile.read(where(Path(name)))
+        assert found is not None
+        assert found.sequence == 1
+        assert len(list(Path(name).iterdir())) == 1
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    place, other = where(tmp_path), where(tmp_path, SLURM_PROCID="11")
+    half = [tmp_path / f".{one.path.name}.4711" for one in (place, other)]
+    for file in half:
+        file.write_bytes(b"half")
+    put(place)
+    spillfile.remove(place)
+    assert list(tmp_path.iterdir()) == [half[1]]
+
+
+def test_outside_slurm_nothing_is_spilled() -> None:
+    assert spillfile.place({}) is None
+    assert spillfile.place({"MPSR_SPILL": "/x"}) is None
+
+
+def test_layouts_survive_the_way_to_the_keeper() -> None:
+    arrays = [Kept(spec=U, region=1 << 21, work=2 << 40, kept=3 << 40), Kept(spec=N, region=1 << 21, work=5, kept=6)]
+    assert layout.parse(layout.render(arrays)) == arrays
+
+
+JSON = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers() | st.text(max_size=5), max_size=7)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["arrays", "regions"]), JSON | st.lists(JSON, max_size=4)))
+def test_any_layout_is_arrays_or_an_error(text: dict[str, object]) -> None:
+    try:
+        arrays = layout.parse(text)
+    except StateError:
+        return
+    assert all(array.region >= array.spec.nbytes > 0 for array in arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "wrong"),
+    [
+        ("", 1, "float64", "printable"),
+        ("u", 0, "float64", "above 0"),
+        ("u", (2, -1), "float64", "above 0"),
+        ("u", "xy", "float64", "above 0"),
+        ("u", (1 << 40, 1 << 20), "float64", "too large"),
+        ("u", 1, "float128", "unknown type: float128"),
+    ],
+)
+def test_bad_arrays(name: str, shape: object, dtype: object, wrong: str) -> None:
+    with pytest.raises(StateError, match=wrong):
+        layout.spec(name, shape, dtype)
+
+
+def test_types_may_be_numpys() -> None:
+    import numpy as np
+
+    assert (
+        layout.spec("u", [2], np.float32)
+        == layout.spec("u", (2,), np.dtype("float32"))
+        == layout.spec("u", 2, "float32")
+    )
