@@ -9,6 +9,8 @@ export PYTHONPATH := $(CURDIR)
 BUILD := $(CURDIR)/build
 CC := gcc
 CXX := g++
+# Each with a Makefile of its own, which puts its products below build/.
+PARTS := spank_plugin resilience/launch tests/gpusim
 
 .PHONY: help setup build contract lint format test demo bench clean
 help: ## this list
@@ -18,9 +20,9 @@ setup: ## install what is missing: Debian packages (as root), .venv
 	@bash tests/setup/setup.sh
 
 build: setup ## the plugin, the supervisor and the simulated GPU, into build/
-	@mkdir -p $(BUILD)
-	@for part in $(wildcard spank_plugin/Makefile resilience/launch/Makefile tests/gpusim/Makefile); do \
-	    $(MAKE) -C "$$(dirname "$$part")" OUT=$(BUILD) CC=$(CC) CXX=$(CXX) PYTHON=$(PYTHON); \
+	@for part in $(wildcard $(PARTS:%=%/Makefile)); do \
+	    printf 'build: %s\n' "$${part%/Makefile}"; \
+	    $(MAKE) -s -C "$${part%/Makefile}" CC=$(CC) CXX=$(CXX); \
 	done
 	@$(PYTHON) -m tests.gpusim.host install $(BUILD)/gpusim
 	@$(PYTHON) -m compileall -q resilience tests

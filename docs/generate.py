@@ -1,6 +1,6 @@
-"""Writes the reference pages that follow from the code: mpsr.yaml, the site file, the options.
+"""Writes the reference pages that follow from the code: mpsr.yaml (also as man page), site file, options, events.
 
-`python docs/generate.py` writes them beside this file; tests/unit/test_render_reference.py fails when a page is
+`python docs/generate.py` writes them below this file's directory; tests/unit/test_render_reference.py fails when a page is
 stale."""
 
 import json
@@ -106,8 +106,60 @@ A size is a whole number with `M`, `G` or `T`; without a letter it counts MiB. T
 """
 
 
-PAGES = {"mpsr.yaml.md": mpsr_yaml, "site.md": site, "options.md": options}
+def _roff(text: str) -> str:
+    """A text as roff takes it: no line begins with a request, minus signs are minus signs."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+def man_yaml() -> str:
+    body, section = "", ""
+    for key, field, annotation in leaves(Settings):
+        if (new := key.split(".")[0]) != section:
+            section = new
+            body += f".SS {section}\n"
+        kind = _kind(key, annotation, field.metadata["choices"]).replace("`", "")
+        meaning = str(field.metadata["help"])
+        body += f".TP\n.B {_roff(key)}\n{_roff(meaning[0].upper() + meaning[1:])}.\n"
+        body += f"{_roff(kind[0].upper() + kind[1:])}; default {_roff(_default(field))}.\n"
+    return f""".\\" Made by docs/generate.py from the code; edit that, not this.
+.TH MPSR.YAML 5 "" "mpsr" "File Formats"
+.SH NAME
+mpsr.yaml \\- settings of mpsr on a node
+.SH DESCRIPTION
+A YAML file of sections, each a mapping of keys to values. The prolog, the epilog, the agent and the commands read
+.I /etc/slurm/mpsr.yaml
+or the file that
+.B MPSR_CONFIG
+names. Without it every setting has its default. Root must own the file, and nobody else may write it or a directory
+above it. An unknown key or a bad value is an error that names it;
+.B mpsr check
+tells. Times are in seconds unless the name says otherwise.
+.SH SETTINGS
+{body}.SH SEE ALSO
+.BR mpsr (1),
+.BR mpsr\\-agent (8)
+"""
+
+
+def journal() -> str:
+    """The page is written by hand but for its list of events."""
+    page = (Path(__file__).parent / "reference" / "journal.md").read_text(encoding="utf-8")
+    head, _, rest = page.partition(_EVENTS)
+    _, separator, tail = rest.partition("\n## ")
+    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in contract()["event"].items())
+    return f"{head}{_EVENTS}{rows}{separator}{tail}"
+
+
+_EVENTS = "| event | says |\n|---|---|\n"
+PAGES = {
+    "reference/mpsr.yaml.md": mpsr_yaml,
+    "reference/site.md": site,
+    "reference/options.md": options,
+    "reference/journal.md": journal,
+    "man/mpsr.yaml.5": man_yaml,
+}
 
 if __name__ == "__main__":
     for page, text in PAGES.items():
-        (Path(__file__).parent / "reference" / page).write_text(text(), encoding="utf-8")
+        (Path(__file__).parent / page).write_text(text(), encoding="utf-8")

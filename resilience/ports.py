@@ -4,7 +4,7 @@ The agent sees these and never an adapter. Expected outcomes are values; what a 
 exception (`resilience.model.errors`). Every call is bounded in time by its adapter's settings.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -159,3 +159,93 @@ class Gpus(Protocol):
 
     def plain_processes(self, uuid: GpuUuid) -> Iterable[int]:
         """Processes that hold the GPU outside MPS."""
+
+
+# ---------------------------------------------------------------- what the agent's loop waits on
+class Feed(Protocol):
+    """Something that the loop waits on. `read` never blocks and may return nothing."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there may be something to read."""
+
+
+class KernelLog(Feed, Protocol):
+    def read(self) -> tuple[str, ...]:
+        """New lines of the kernel log."""
+
+
+class GpuEvents(Feed, Protocol):
+    def read(self) -> tuple[tuple[GpuUuid, int], ...]:
+        """New Xid events: GPU and number (NVML names no process)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLine:
+    """One new line of a server's logs."""
+
+    server: ServerId
+    control: bool
+    """Of control.log; else of server.log."""
+    text: str
+
+
+class ServerLogs(Feed, Protocol):
+    def watch(self, server: ServerId, directory: str) -> tuple[ServerLine, ...]:
+        """Follow control.log and server.log in `directory`, which need not exist yet; returns the last lines so far."""
+
+    def unwatch(self, server: ServerId) -> None: ...
+
+    def read(self) -> tuple[ServerLine, ...]:
+        """New lines, in the order of each file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A connected supervisor, as the kernel vouches for it (SO_PEERCRED)."""
+
+    id: int
+    pid: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packet:
+    """What came from a peer; None when it has gone."""
+
+    peer: Peer
+    data: bytes | None
+
+
+class Supervisors(Feed, Protocol):
+    """The agent's end of `agent.sock`."""
+
+    def read(self) -> tuple[Packet, ...]:
+        """New packets and departures."""
+
+    def send(self, peer: Peer, data: bytes) -> None:
+        """Send without blocking; a peer that does not read is dropped and comes up as gone."""
+
+    def drop(self, peer: Peer) -> None:
+        """Close the connection; it does not come up as gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished call. `value` is what it returned, or the exception that it raised."""
+
+    tag: object
+    value: object
+
+
+class Worker(Feed, Protocol):
+    """Threads for what takes its time: one lane for the MPS daemons, one for Slurm, each in order."""
+
+    def submit(self, lane: str, tag: object, call: Callable[[], object]) -> None: ...
+
+    def read(self) -> tuple[Result, ...]:
+        """Calls that have finished."""
+
+
+class AgentJournal(Journal, Protocol):
+    def unfinished(self) -> tuple[dict[str, object], ...]:
+        """Intents near the end of the journal that have no outcome: what the last agent was doing when it ended."""

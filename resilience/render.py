@@ -7,6 +7,7 @@ but for reading the templates; `write` puts each file in place with a rename. Ra
 """
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -27,6 +28,8 @@ _NODES = re.compile(r"[A-Za-z0-9._-]+(?:\[[0-9,-]+\][A-Za-z0-9._-]*)?\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
 _MAX_NODES = 100_000
+_DEADLINE_MARGIN = 10
+"""Seconds that the script gives `mpsr prolog` beyond its own deadline before it is ended by force."""
 _SOCKET_PATH = 107
 """sun_path less its NUL (unix(7))."""
 
@@ -44,7 +47,7 @@ class SiteGpus:
     files: str = setting("", "device files of one node; {node} is its name; empty: /dev/nvidia[0-N]")
     autodetect: str = setting("off", "AutoDetect of gres.conf", choices=("off", "nvml"))
     mps: int = setting(100, "gres/mps units of each GPU; 0: no gres/mps")
-    shards: int = setting(4, "gres/shard units of each GPU; 0: no gres/shard")
+    shards: int = setting(0, "gres/shard units of each GPU; 0: no gres/shard; beside gres/mps it needs a type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,9 @@ def _checked(site: Site, source: str) -> Site:
             raise ConfigError(f"{source}: gpus.{name}", f"is not within {low} and {high}", getattr(gpus, name))
     if gpus.type and not _NAME.match(gpus.type):
         raise ConfigError(f"{source}: gpus.type", "is not a name", config.shown(gpus.type))
+    if gpus.mps and gpus.shards and not gpus.type:
+        hint = "give gpus.type, or set one of the two to 0: Slurm 22.05 then names no GPU to jobs of the other kind"
+        raise ConfigError(f"{source}: gpus", "gres/mps and gres/shard on GPUs without a type", gpus.files, hint=hint)
     files = gpus.files or ("/dev/nvidia0" if gpus.per_node == 1 else f"/dev/nvidia[0-{gpus.per_node - 1}]")
     if not _DEVICES.match(files.replace("{node}", "n")):
         raise ConfigError(f"{source}: gpus.files", "is not a device path", config.shown(files))
@@ -227,6 +233,7 @@ def _values(site: Site) -> dict[str, Any]:
         "gres_types": types,
         "device_groups": groups or [(site.nodes, site.gpus.files)],
         "sections": sections,
+        "deadline": math.ceil(site.settings.prolog.timeout) + _DEADLINE_MARGIN,
         "env_config": contract()["env"]["config"],
     }
 

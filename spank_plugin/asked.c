@@ -33,6 +33,7 @@ bool mpsr_ask(struct mpsr_asked *asked, const struct mpsr_site *site, int index,
     if (!good) {
         snprintf(line, 2 * MPSR_WHY_BYTES, MPSR_TAG ": %s%s: %s: %.120s", twin ? "" : "--",
                  twin ? spec->env : spec->option, why, text);
+        mpsr_one_line(line);
         return false;
     }
     if (twin && asked->layer[index] == MPSR_LAYER_COMMAND)

@@ -102,6 +102,7 @@ void mpsr_site_read(struct mpsr_site *site, int count, char **arguments) {
         if (!argument(site, arguments[index], why)) {
             site->broken = true;
             snprintf(site->why, sizeof(site->why), "%.120s: %.120s", why, arguments[index]);
+            mpsr_one_line(site->why);
         }
     for (int index = 0; index < MPSR_OPTIONS && !site->broken; index++)
         if (forbids(site, index, site->defaults.value[index], &word)) {

@@ -14,7 +14,7 @@ from resilience.model.errors import ConfigError, ResilienceError
 
 Record = dict[str, Any]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_STANDARD = ("event", "wall", "mono", "boot")
+_STANDARD = ("event", "wall", "mono")
 """Keys that every record has; a listing shows what else there is."""
 
 
@@ -110,4 +110,4 @@ def listing(record: Record) -> str:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     text = "".join(char if char.isprintable() else "?" for char in text)
-    return f'"{text}"' if " " in text or not text else text
+    return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text

@@ -60,7 +60,7 @@ def note_skipped(read: journal_lines.Read, file: str) -> None:
 
 def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
     """Where a job's own log lies: beside its output file, or in its working directory when it has none."""
-    return f"{stdout}.mpsr" if stdout else f"{workdir}/slurm-{job}.mpsr"
+    return os.path.join(os.path.dirname(stdout) if stdout else workdir, f"mpsr-{job}.log")
 
 
 def _own(chosen: Settings, job: JobId) -> int:

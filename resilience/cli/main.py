@@ -78,7 +78,9 @@ def _run(words: list[str]) -> int:
         hint = f"did you mean mpsr {match[0]}?" if match else f"one of {', '.join(COMMANDS)}"
         raise ConfigError("command", "missing" if not name else "unknown", name, hint=hint)
     if name in ("prolog", "epilog"):
-        return int(getattr(import_module(f"resilience.cli.{name}"), name)())
+        from resilience.cli.hook import run
+
+        return run("prolog" if name == "prolog" else "epilog")
     module = import_module(f"resilience.cli.{name}")
     parser = Parser(prog=f"mpsr {name}", description=COMMANDS[name], allow_abbrev=False)
     module.add(parser)

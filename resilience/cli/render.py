@@ -42,4 +42,9 @@ def templates() -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise ConfigError("templates", "not found", " ".join(map(str, places)), hint="give --templates DIR")
+    raise ConfigError(
+        "templates",
+        "not found",
+        " ".join(map(str, places)),
+        hint="give --templates DIR: templates/site of the source tree",
+    )

@@ -27,32 +27,51 @@ _PARTS = {
 }
 
 
+_BEFORE = 2.0
+"""Seconds before an incident in which a sighting of its server or GPU may be what opened it."""
+
+
 def of_incident(records: Iterable[Record], incident: str) -> list[Record]:
-    """The records of one incident, in order."""
-    return [record for record in records if record.get("incident") == incident]
+    """The records of one incident, in order, with the sightings of its server and GPU from shortly before to its end."""
+    every = list(records)
+    own = [record for record in every if record.get("incident") == incident]
+    if not own:
+        return []
+    server = next((record["server"] for record in own if isinstance(record.get("server"), str)), "")
+    first, last = float(own[0]["wall"]) - _BEFORE, float(own[-1]["wall"])
+    return [record for record in every if record.get("incident") == incident or _sighting(record, server, first, last)]
+
+
+def _sighting(record: Record, server: str, first: float, last: float) -> bool:
+    if record["event"] != "observation" or not server or not first <= float(record["wall"]) <= last:
+        return False
+    if record.get("server"):
+        return bool(record["server"] == server)
+    gpu = record.get("gpu")
+    return gpu is not None and f"/g{gpu}/" in server
 
 
 def of_job(records: Iterable[Record], job: int) -> list[Record]:
     """What is about a job, and all of the incidents that it was in."""
     every = list(records)
     incidents = {record["incident"] for record in every if record.get("incident") and job in jobs(record)}
-    return [record for record in every if job in jobs(record) or record.get("incident") in incidents]
+    belong = {id(record) for incident in incidents for record in of_incident(every, str(incident))}
+    return [record for record in every if job in jobs(record) or id(record) in belong]
 
 
 def tell(records: list[Record]) -> list[str]:
-    """The story, a line for each record: time, milliseconds since the first of its incident, a sentence."""
+    """The story, a line for each record: time, milliseconds since the record before, a sentence."""
     lines: list[str] = []
-    began: dict[str, float] = {}
+    before = float(records[0]["wall"]) if records else 0.0
     for record in records:
-        incident, wall = str(record.get("incident") or ""), float(record["wall"])
-        stamp = when(wall)[11:-1]
-        if incident:
-            began.setdefault(incident, wall)
-            stamp += f" +{(wall - began[incident]) * 1000:6.0f} ms"
-        else:
-            stamp += " " * 11
-        lines.append(f"{stamp}  {sentence(record)}")
+        wall = float(record["wall"])
+        lines.append(f"{when(wall)[11:-1]} {_since(wall - before):>9}  {sentence(record)}")
+        before = wall
     return lines
+
+
+def _since(seconds: float) -> str:
+    return f"+{seconds:.1f} s" if seconds >= 10 else f"+{seconds * 1000:.0f} ms" if seconds >= 0.0005 else ""
 
 
 def sentence(record: Record) -> str:
@@ -176,8 +195,46 @@ def _job_closed(record: Record) -> str:
     return f"job {record.get('job')} is closed; {left}"
 
 
+def _hello(record: Record) -> str:
+    came = "is back at the agent, it runs" if record.get("resumed") else "begins"
+    return f"{_task(record)} {came} on server {record.get('server', '?')}"
+
+
+def _gone(record: Record) -> str:
+    if record.get("refused"):
+        return f"a supervisor was turned away (uid {record.get('uid', '?')}){_because(record)}"
+    return f"the supervisor of {_task(record)} left"
+
+
+def _exit(record: Record) -> str:
+    status = record.get("status")
+    how = f"with raw status {status}"
+    if isinstance(status, int) and 0 <= status <= 0xFFFF:
+        how = f"by signal {status & 0x7F}" if status & 0x7F else f"with exit status {status >> 8}"
+    return f"the {record.get('role', 'active')} process of {_task(record)} ended {how}"
+
+
+def _domain(record: Record) -> str:
+    server = f"{record.get('domain', '?')}/g{record.get('gpu', '?')}/{record.get('color', '?')}"
+    residue = f"; left behind: {_names(record['residue'])}" if record.get("residue") else ""
+    return f"server {server} {'answers' if record['event'] == 'domain.opened' else 'is closed'}{residue}"
+
+
+def _server(record: Record) -> str:
+    what = "takes clients again" if record["event"] == "server.rebuilt" else "was ended and started anew"
+    ms = f" after {record['ms']} ms" if record.get("ms") is not None else ""
+    return f"server {record.get('server', '?')} {what}{ms}{_because(record)}"
+
+
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "observation": _observation,
+    "task.hello": _hello,
+    "task.gone": _gone,
+    "task.exit": _exit,
+    "domain.opened": _domain,
+    "domain.closed": _domain,
+    "server.rebuilt": _server,
+    "server.replaced": _server,
     "incident.opened": _opened,
     "incident.classified": _classified,
     "incident.attributed": _attributed,

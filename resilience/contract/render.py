@@ -1,7 +1,7 @@
 """Renders contract.h and contract.sh from contract.toml through the templates in templates/contract/.
 
-`python -m resilience.contract.render` writes both into the source tree it lies in; `--check` writes nothing and ends with
-status 1 when a committed file is stale. Relies on a source checkout: the templates are not part of an installation.
+`python -m resilience.contract.render` writes both into the source tree it lies in; `--check` writes nothing and ends
+with status 1 when a committed file is stale. Relies on a source checkout: templates are not part of an installation.
 """
 
 import json

@@ -50,12 +50,15 @@ void child_gpu_environment(const struct task *task, const char *pipe) {
  */
 static void park_streams(const struct task *task) {
     char path[MPSR_LEASE_PATH + 64], parked[64];
-    int in = fcntl(0, F_DUPFD, FIRST_FD), out = fcntl(1, F_DUPFD, FIRST_FD);
-    int error = fcntl(2, F_DUPFD, FIRST_FD);
-    snprintf(parked, sizeof(parked), "%d,%d,%d", in, out, error);
-    setenv(MPSR_ENV_STDIO, parked, 1);
     snprintf(path, sizeof(path), "%s/standby-%ld.%ld.err", task->job_dir, task->step, task->rank);
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), number[3];
+    for (int stream = 0; stream < 3; stream++) {
+        number[stream] = fcntl(stream, F_DUPFD, FIRST_FD);
+        if (number[stream] < 0) /* closed: there is nothing to put back but nothing */
+            number[stream] = fcntl(null, F_DUPFD, FIRST_FD);
+    }
+    snprintf(parked, sizeof(parked), "%d,%d,%d", number[0], number[1], number[2]);
+    setenv(MPSR_ENV_STDIO, parked, 1);
     int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
     dup2(null, 0);
     dup2(null, 1);

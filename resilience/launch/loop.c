@@ -34,6 +34,7 @@ void say(const char *format, ...) {
     va_start(values, format);
     vsnprintf(line, sizeof(line), format, values);
     va_end(values);
+    mpsr_one_line(line);
     dprintf(2, MPSR_TAG ": %s\n", line);
 }
 
@@ -140,6 +141,8 @@ static void lose_agent(struct supervisor *self) {
     agent_close(&self->agent);
     self->lost_at = now_ms();
     self->connect_at = self->lost_at + RECONNECT_MS;
+    if (self->state == PLACING)
+        self->deadline = self->lost_at + AGENT_WAIT_MS;
 }
 
 static void read_agent(struct supervisor *self) {
@@ -167,7 +170,9 @@ void look_for_agent(struct supervisor *self) {
         return;
     if (agent_connect(&self->agent, self->task.lease.agent)) {
         report_hello(self);
-        self->connect_at = now + AGENT_WAIT_MS; /* no answer by then: it is tried again */
+        self->connect_at = now + PLACE_WAIT_MS; /* no answer by then: it is tried again */
+        if (self->state == PLACING)
+            self->deadline = now + PLACE_WAIT_MS;
         return;
     }
     bool lately = now - self->lost_at < VERDICT_WAIT_MS;

@@ -14,9 +14,11 @@
 
 #include <signal.h>
 
-/* Milliseconds. The first two are docs/reference/protocols.md §5 and §6. */
+/* Milliseconds. agent_wait and verdict_wait are docs/reference/protocols.md §5 and §6. */
 enum {
     AGENT_WAIT_MS = 5000,     /* for an agent, before the task starts without one */
+    PLACE_WAIT_MS = 30000,    /* for the answer of an agent that is there: it may have to start a
+                                 server (10 + 10 s) */
     VERDICT_WAIT_MS = 10000,  /* for a verdict, before a failure is passed on */
     RECONNECT_MS = 100,       /* between two tries for a lost agent, at first */
     RECONNECT_SLOW_MS = 2000, /* later: an agent that stays away is not to cost a core */

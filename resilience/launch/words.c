@@ -10,6 +10,7 @@
 
 static bool refuse(char why[WORDS_WHY], const char *wrong, const char *observed) {
     snprintf(why, WORDS_WHY, "%s: %.80s", wrong, observed);
+    mpsr_one_line(why);
     return false;
 }
 

@@ -24,8 +24,8 @@ _LONGEST_PAUSE = 0.1
 """Seconds between two tries to connect: a keeper takes about 30 ms to start."""
 _ANSWER_TIMEOUT = 5.0
 """Seconds; the keeper answers in well under a millisecond unless it is stopped."""
-_TAKE_TIMEOUT = 0.2
-"""Seconds; a promoted program does not stand still for its keeper."""
+_END, _TAKE = b"e", b"t"
+"""What the watching thread is woken for."""
 
 Deposit = tuple[dict[str, Any], list[int]]
 """A layout and its descriptors: commit record, then work and kept of each array."""
@@ -48,6 +48,7 @@ class KeeperLink:
         self._deposit: Deposit | None = None
         self._wake, self._woken = os.pipe()
         self._thread: threading.Thread | None = None
+        self._told = ""
         self.first = self._attach(time.monotonic() + timeout)
 
     def fileno(self) -> int:
@@ -146,20 +147,21 @@ class KeeperLink:
         return answer["layout"], fds
 
     def take(self) -> None:
-        """Become the writer: this process was promoted. Never raises and never waits long: the link heals later."""
+        """Become the writer: this process was promoted. The watching thread tells the keeper, so nobody waits for it."""
+        self.role = "active"
+        if self._thread is not None:
+            os.write(self._woken, _TAKE)
+        else:
+            self._tell_taken()
+
+    def _tell_taken(self) -> None:
         with self._lock:
-            self.role = "active"
             try:
-                if self._socket is not None:
-                    self._socket.settimeout(_TAKE_TIMEOUT)
                 answer, _ = self._ask({"op": "take"})
                 if not answer.get("layout") and self._deposit:
                     self._ask({"op": "put", "layout": self._deposit[0]}, self._deposit[1])
             except (OSError, StateError):
                 self._give_up()
-            else:
-                if self._socket is not None:
-                    self._socket.settimeout(_ANSWER_TIMEOUT)
 
     def status(self) -> wire.Message:
         """The keeper's own account. Raises StateError or OSError."""
@@ -175,7 +177,7 @@ class KeeperLink:
         self._thread.start()
 
     def close(self) -> None:
-        os.write(self._woken, b"x")
+        os.write(self._woken, _END)
         if self._thread is not None:
             self._thread.join(timeout=_ANSWER_TIMEOUT)
         self._hang_up()
@@ -187,16 +189,19 @@ class KeeperLink:
             poll.register(self._wake, select.POLLIN)
             if self._socket is not None:
                 poll.register(self._socket, select.POLLRDHUP)  # hang-up only: answers are read by who asked
-                if any(fd == self._wake for fd, _ in poll.poll()):
-                    return
                 pause = _FIRST_PAUSE
-            elif select.select([self._wake], [], [], pause)[0]:
-                return
+            woken = poll.poll(None if self._socket is not None else pause * 1000)
             pause = min(2 * pause, _LONGEST_PAUSE)
+            if any(fd == self._wake for fd, _ in woken):
+                if os.read(self._wake, 1) == _END:
+                    return
+                self._tell_taken()
+                continue
             with self._lock:
                 self._heal()
 
     def _heal(self) -> None:
+        """The connection is gone: one try to make a new one and, as the writer, to deposit there."""
         self._hang_up()
         try:
             held = self._attach_once()
@@ -207,5 +212,7 @@ class KeeperLink:
         except OSError:
             self._hang_up()
         except StateError as error:
-            print(f"mpsr: {error}", file=sys.stderr)
+            if str(error) != self._told:
+                self._told = str(error)
+                print(f"mpsr: {error}", file=sys.stderr)
             self._hang_up()

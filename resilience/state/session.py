@@ -272,6 +272,8 @@ class Session:
 
     def _stand_by(self) -> None:
         assert self._supervisor is not None
+        if isinstance(self._store, GpuStore):
+            self._store.warm()
         gc.collect()  # not in the middle of the promotion
         flush_streams()
         if self._link:
@@ -353,7 +355,10 @@ class Session:
             return  # a forked child: the session is its parent's
         if isinstance(error, ResilienceError) and error.hint:
             error.add_note(error.hint)
-        fault = error if isinstance(error, GpuFault) else self.gpu.fault() if self.gpu else None
+        if error is None and self.role == "standby":
+            _say("standby: the program ended without session.steps, commit or wait, so it cannot stand by")
+            os._exit(names.EXIT_FAILED)
+        fault = self._fault(error)
         if fault:
             self._report(fault)
         if self._spill:
@@ -367,6 +372,18 @@ class Session:
                 spillfile.remove(self._spill.where)
             if self._supervisor:
                 self._supervisor.say("done")
+
+    def _fault(self, error: BaseException | None) -> GpuFault | None:
+        """The GPU fault behind the end of the program. The driver is asked: it may show as any library's exception."""
+        if isinstance(error, GpuFault):
+            return error
+        if error is None:
+            try:
+                self._store.synchronize()
+                self._stepped()
+            except GpuFault as fault:
+                return fault
+        return self.gpu.fault() if self.gpu else None
 
     def _report(self, fault: GpuFault) -> None:
         """Tell the supervisor and do what it says. Returns when the program is to fail with the fault."""

@@ -15,6 +15,9 @@ from resilience.state.driver import Gpu
 from resilience.state.layout import MAX_ARRAYS, ArraySpec, Kept
 from resilience.state.memory import Pair
 
+_WARM = 1 << 21
+"""Bytes of each array that a standby reads once."""
+
 
 class Store(Protocol):
     def add(self, spec: ArraySpec, *, kept: bool) -> Any:
@@ -113,6 +116,17 @@ class GpuStore:
         for pair in self.pairs.values():
             pair.load(self.gpu)
         self.gpu.synchronize_stream()
+
+    def warm(self) -> None:
+        """Do once, to no effect, what a take-over does: first copies are slow, and their code is loaded late.
+
+        Reads only what another process may be writing at this time; what is read goes nowhere.
+        """
+        scratch = self.gpu.allocate(_WARM)
+        for pair in self.pairs.values():
+            self.gpu.copy(scratch, pair.kept.address, min(pair.spec.nbytes, _WARM))
+        self.gpu.synchronize_stream()
+        self.gpu.free(scratch)
 
     def read(self, *, work: bool = False) -> list[tuple[ArraySpec, bytearray]]:
         """`work`: the other region, which is the committed one while a commit is COPYING."""

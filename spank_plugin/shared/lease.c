@@ -87,6 +87,7 @@ bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BY
     bool seen[KEY_COUNT] = {false};
     char *rest = NULL;
     memset(lease, 0, sizeof(*lease));
+    why[0] = '\0';
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         if (*line == '#')
             continue;
@@ -98,12 +99,14 @@ bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BY
             index++;
         if (!value || (index < KEY_COUNT && seen[index])) {
             snprintf(why, MPSR_WHY_BYTES, "not a new key=value: %.40s", line);
+            mpsr_one_line(why);
             return false;
         }
         if (index < KEY_COUNT)
             seen[index] = true;
         if (!mpsr_decode(value) || !take(lease, line, value)) {
             snprintf(why, MPSR_WHY_BYTES, "bad value for %.40s: %.80s", line, value);
+            mpsr_one_line(why);
             return false;
         }
     }

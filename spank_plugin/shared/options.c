@@ -140,7 +140,7 @@ void mpsr_options_default(struct mpsr_options *options) {
         mpsr_copy(options->value[index], MPSR_VALUE_BYTES, mpsr_option_specs[index].fallback);
 }
 
-bool mpsr_options_parse(const char *text, struct mpsr_options *options, char why[MPSR_WHY_BYTES]) {
+static bool parse(const char *text, struct mpsr_options *options, char why[MPSR_WHY_BYTES]) {
     char copy[MPSR_WIRE_MAX_BYTES + 1];
     bool seen[MPSR_OPTIONS] = {false};
     if (!mpsr_copy(copy, sizeof(copy), text)) {
@@ -170,6 +170,13 @@ bool mpsr_options_parse(const char *text, struct mpsr_options *options, char why
         }
     }
     return true;
+}
+
+bool mpsr_options_parse(const char *text, struct mpsr_options *options, char why[MPSR_WHY_BYTES]) {
+    bool good = parse(text, options, why);
+    if (!good)
+        mpsr_one_line(why);
+    return good;
 }
 
 void mpsr_options_serialize(const struct mpsr_options *options, char out[MPSR_WIRE_MAX_BYTES + 1]) {

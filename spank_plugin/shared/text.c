@@ -72,6 +72,13 @@ static bool utf8(const unsigned char *at) {
     return true;
 }
 
+void mpsr_one_line(char *text) {
+    bool foreign = !utf8((const unsigned char *)text);
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f || (foreign && (unsigned char)*text > 0x7f))
+            *text = '?';
+}
+
 bool mpsr_decode(char *text) {
     char *out = text;
     for (const char *at = text; *at; at++) {

@@ -17,6 +17,10 @@ bool mpsr_copy(char *out, size_t size, const char *text);
 bool mpsr_format(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Put '?' for every control character, and for all that is not ASCII when it is not UTF-8: what
+ * others wrote stays on the one line it is shown on. */
+void mpsr_one_line(char *text);
+
 /* Decimal digits only, from `low` to `high`. */
 bool mpsr_number(const char *text, long low, long high, long *value);
 

@@ -1,37 +1,44 @@
 """What mpsr costs a program while nothing goes wrong: its commits, and the whole against the same program without us.
 
-Overhead is a ratio of two runs that follow one another, taken in turns, so that a slow or busy machine hits both.
+Overhead is a ratio of two runs that follow one another, taken in turns, so that a slow or busy machine hits both alike.
 """
 
-import re
+import json
+from typing import Any
 
 from tests.bench.figures import figures, interval
+from tests.cluster.plan import REPO
 from tests.cluster.sandbox import SandboxError
-from tests.demo.stage import Stage
+from tests.demo.stage import NODE, Stage
 
-_SECONDS = re.compile(r"^solved in ([0-9.]+) s", re.MULTILINE)
-_COMMIT = re.compile(r"^commit ([0-9.]+) us", re.MULTILINE)
-
-
-def solve_seconds(stage: Stage, *, mps: bool, size: int, steps: int) -> tuple[float, str]:
-    """Seconds that the solver itself says its steps took, and its output."""
-    job = stage.solver("--gres=gpu:1", size=size, steps=steps, mps=mps)
-    fields = stage.sandbox.wait(job.number, timeout=180)
-    output = stage.output(job)
-    found = _SECONDS.search(output)
-    if fields["JobState"] != "COMPLETED" or not found:
-        raise SandboxError(f"job {job.number} is {fields['JobState']}; its output ends: {output[-500:]}")
-    return float(found[1]), output
+SIZE = 512
+EVERY = 100
 
 
-def overhead(stage: Stage, pairs: int, *, size: int, steps: int) -> dict[str, object]:
-    """Percent that the steps take longer with --mps (server, keeper, standby, commits) than without any of it."""
-    percents = []
+def solve(stage: Stage, *, mps: bool, steps: int) -> dict[str, Any]:
+    """One run of the solver: seconds of its steps, microseconds of each commit."""
+    plan = stage.sandbox.plan
+    ask = ["--mps"] if mps else []
+    bare = [] if mps else ["--bare"]
+    argv = [plan.python, f"{REPO}/tests/bench/solve.py", str(SIZE), str(steps), str(EVERY), *bare]
+    done = stage.sandbox.srun(f"-w{NODE}", "--gres=gpu:1", *ask, *argv, timeout=300)
+    if done.status:
+        raise SandboxError(f"solve.py: exit status {done.status}: {done.out}{done.err}")
+    values: dict[str, Any] = json.loads(done.out)
+    return values
+
+
+def overhead(stage: Stage, pairs: int, steps: int) -> dict[str, Any]:
+    """Percent that the steps take longer under --mps (server, keeper, standby, a commit every 100 steps) than bare."""
+    percents: list[float] = []
+    commits: list[float] = []
     for _ in range(pairs):
-        bare, _ = solve_seconds(stage, mps=False, size=size, steps=steps)
-        ours, _ = solve_seconds(stage, mps=True, size=size, steps=steps)
-        percents.append(100 * (ours / bare - 1))
-    values: dict[str, object] = dict(figures(percents))
+        bare = solve(stage, mps=False, steps=steps)
+        ours = solve(stage, mps=True, steps=steps)
+        percents.append(100 * (ours["seconds"] / bare["seconds"] - 1))
+        commits += ours["commit_us"]
+    values: dict[str, Any] = dict(figures(percents))
     if len(percents) >= 6:
         values["median_between"] = [round(edge, 2) for edge in interval(percents)]
-    return values | {"size": size, "steps": steps}
+    shape = {"grid": [SIZE, SIZE], "steps": steps, "commit_every": EVERY}
+    return {"overhead_percent": values | shape, "commit_us": figures(commits, 1) | {"bytes": SIZE * SIZE * 8}}

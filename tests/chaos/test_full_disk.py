@@ -29,7 +29,7 @@ def test_a_full_disk_costs_no_job(small: Sandbox) -> None:
     assert stage.end(culprit)["JobState"] == "FAILED"
     fields = stage.end(job)
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "0")
-    assert stage.digest(job.outs[0]) == reference
+    assert stage.digest(job.stems[0]) == reference
     small.good(["rm", "/var/log/mpsr/fill"])
     since = time.monotonic()
     last = stage.solver(*SHARD.ask(), steps=500)

@@ -38,5 +38,5 @@ def test_nobody_else_reaches_a_keeper(stage: Stage) -> None:
     assert "kept" not in same.out
     fields = stage.end(job)
     assert fields["JobState"] == "COMPLETED"
-    assert stage.digest(job.outs[0]) == reference
+    assert stage.digest(job.stems[0]) == reference
     assert stage.clean([job.number], since) == []

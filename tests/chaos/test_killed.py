@@ -10,8 +10,10 @@ import pytest
 
 from tests.cluster.sandbox import wait_for
 from tests.demo.faults import SHARD
-from tests.demo.stage import NODE, STEPS, Job, Stage
+from tests.demo.stage import NODE, Job, Stage
 
+LONG = 1_000_000
+"""Steps of a job that does not end by itself."""
 pytestmark = [pytest.mark.cluster, pytest.mark.sim]
 
 
@@ -35,7 +37,7 @@ def completed(stage: Stage, job: Job, reference: str) -> None:
     """The job is whole: ended well, in its first run, with the right bytes."""
     fields = stage.end(job)
     assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "0"), stage.output(job)[-800:]
-    assert stage.digest(job.outs[0]) == reference
+    assert stage.digest(job.stems[0]) == reference
 
 
 @pytest.mark.parametrize("moment", ["before", "fault", "incident.opened", "verdict", "recovered"])
@@ -80,7 +82,7 @@ def test_keeper_killed(stage: Stage) -> None:
 def test_supervisor_killed(stage: Stage) -> None:
     """The task ends with its supervisor, as when Slurm had lost it; the job fails and nothing is left."""
     since = time.monotonic()
-    job = stage.solver(*SHARD.ask(), steps=100 * STEPS)
+    job = stage.solver(*SHARD.ask(), steps=LONG)
     stage.under_way([job])
     kill(stage, "mpsr-launch", user="alice")
     fields = stage.end(job)
@@ -91,7 +93,7 @@ def test_supervisor_killed(stage: Stage) -> None:
 def test_program_killed(stage: Stage) -> None:
     """A program that dies by itself, without a fault of the GPU, ends as it would without us."""
     since = time.monotonic()
-    job = stage.solver(*SHARD.ask(), program="plain", steps=100 * STEPS)
+    job = stage.solver(*SHARD.ask(), plain=True, steps=LONG)
     stage.under_way([job])
     victims = pids(stage, "tests/programs/plain.py", user="alice")
     programs = [pid for pid in victims if "plain.py" in stage.sandbox.read(f"/proc/{pid}/cmdline").split("\0")[1]]
@@ -104,7 +106,7 @@ def test_program_killed(stage: Stage) -> None:
 def test_two_jobs_end_at_once(stage: Stage) -> None:
     """Two epilogs of one domain at the same time: one of them closes it, neither leaves anything."""
     since = time.monotonic()
-    jobs = [stage.solver(*SHARD.ask(), steps=100 * STEPS) for _ in range(2)]
+    jobs = [stage.solver(*SHARD.ask(), steps=LONG) for _ in range(2)]
     stage.under_way(jobs)
     stage.sandbox.good(["scancel", *(str(job.number) for job in jobs)])
     for job in jobs:

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from tests.cluster.plan import BIN, REPO, USERS, Plan
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT: Path = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 NAMESPACES = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--uts", "--ipc")
 FINAL = frozenset("COMPLETED FAILED CANCELLED TIMEOUT NODE_FAIL OUT_OF_MEMORY BOOT_FAIL DEADLINE".split())
@@ -292,6 +292,14 @@ class Sandbox:
         """The command lines of all processes inside, by their number there."""
         rows = (line.split(None, 1) for line in self.good(["ps", "-e", "-o", "pid=,args="]).splitlines())
         return {int(row[0]): row[1] for row in rows}
+
+    def on_gpu(self, node: str) -> list[int]:
+        """Processes that have a context on one of the node's GPUs, MPS servers included."""
+        if simulated := self.plan.simgpu(node):
+            files = self.path(f"{simulated}/procs").glob("*")
+            return [int(file.name.rpartition(".")[2]) for file in files if held(file)]
+        query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+        return [int(line) for line in self.good(query).split()]
 
     def residue(self) -> list[str]:
         """What jobs have left behind, in words: processes, directories and leases of mpsr, memory of the GPU."""

@@ -6,7 +6,6 @@ The adapter runs out here; the program it is given enters the sandbox, as root o
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,21 +13,21 @@ from resilience.adapters.scontrol import Scontrol
 from resilience.model.errors import SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused
+from tests.cluster.sandbox import Sandbox, wait_for
 
-sandboxes: Any = pytest.importorskip("tests.cluster.sandbox", reason="the sandbox cluster has not landed")
 pytestmark = pytest.mark.cluster
 BUSY = "trap 'exit 143' TERM; while :; do sleep 0.1; done"
 N0, N1 = NodeName("n0"), NodeName("n1")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with sandboxes.Sandbox(nodes=2, gpus=1, plugin=False, simulated=True) as sandbox:
+def cluster() -> Iterator[Sandbox]:
+    with Sandbox(nodes=2, gpus=1, plugin=False, simulated=True) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
-def slurm_of(cluster: Any, tmp_path: Path) -> Callable[[str], Scontrol]:
+def slurm_of(cluster: Sandbox, tmp_path: Path) -> Callable[[str], Scontrol]:
     def adapter(user: str) -> Scontrol:
         program = tmp_path / f"scontrol-{user}"
         program.write_text(f'#!/bin/sh\nexec {" ".join(cluster.command(["scontrol"], user=user))} "$@"\n')
@@ -44,26 +43,26 @@ def slurm(slurm_of: Callable[[str], Scontrol]) -> Scontrol:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_runs_on(cluster: Any) -> Iterator[None]:
+def _nothing_runs_on(cluster: Sandbox) -> Iterator[None]:
     yield
     cluster.good(["scancel", "-u", "alice"])
-    sandboxes.wait_for(lambda: not cluster.good(["squeue", "-h"]).strip(), 30)
+    wait_for(lambda: not cluster.good(["squeue", "-h"]).strip(), 30)
 
 
-def running(cluster: Any, *options: str) -> JobId:
+def running(cluster: Sandbox, *options: str) -> JobId:
     job = cluster.sbatch("-w", "n0", *options, script=BUSY)
     cluster.wait(job, {"RUNNING"})
     return JobId(job)
 
 
-def test_a_job_is_seen_as_it_is(cluster: Any, slurm: Scontrol) -> None:
+def test_a_job_is_seen_as_it_is(cluster: Sandbox, slurm: Scontrol) -> None:
     job = running(cluster, "-J", "a b=c JobState=FAILED", "--exclude=n1", "-o", "/home/alice/out of %j")
     info = slurm.job(job)
     assert (info.job, info.state, info.batch, info.requeue, info.restarts) == (job, "RUNNING", True, True, 0)
     assert (info.stdout, info.workdir, info.excluded) == (f"/home/alice/out of {job}", "/home/alice", "n1")
 
 
-def test_a_requeued_job_runs_again_elsewhere_within_seconds(cluster: Any, slurm: Scontrol) -> None:
+def test_a_requeued_job_runs_again_elsewhere_within_seconds(cluster: Sandbox, slurm: Scontrol) -> None:
     job = JobId(cluster.sbatch(script=BUSY))
     node = NodeName(cluster.wait(int(job), {"RUNNING"})["NodeList"])
     began = time.monotonic()
@@ -75,7 +74,7 @@ def test_a_requeued_job_runs_again_elsewhere_within_seconds(cluster: Any, slurm:
     assert fields["AdminComment"].strip() == "mpsr: device lost on n0"
 
 
-def test_exclusions_of_the_user_are_kept(cluster: Any, slurm: Scontrol) -> None:
+def test_exclusions_of_the_user_are_kept(cluster: Sandbox, slurm: Scontrol) -> None:
     job = JobId(cluster.sbatch("--exclude=n1", script=BUSY))
     cluster.wait(int(job), {"RUNNING"})
     answer = slurm.requeue(job, comment="x", exclude=N1)
@@ -83,7 +82,7 @@ def test_exclusions_of_the_user_are_kept(cluster: Any, slurm: Scontrol) -> None:
     assert cluster.wait(int(job), {"RUNNING"}, timeout=20)["ExcNodeList"] == "n1"
 
 
-def test_excluding_the_last_node_is_told_and_the_job_still_starts(cluster: Any, slurm: Scontrol) -> None:
+def test_excluding_the_last_node_is_told_and_the_job_still_starts(cluster: Sandbox, slurm: Scontrol) -> None:
     job = running(cluster, "--exclude=n1")
     answer = slurm.requeue(job, comment="why", exclude=N0)
     assert isinstance(answer, Done)
@@ -92,9 +91,9 @@ def test_excluding_the_last_node_is_told_and_the_job_still_starts(cluster: Any, 
     assert (fields["Restarts"], fields["ExcNodeList"], fields["AdminComment"].strip()) == ("1", "n1", "why")
 
 
-def test_only_the_asked_task_of_an_array_is_requeued(cluster: Any, slurm: Scontrol) -> None:
+def test_only_the_asked_task_of_an_array_is_requeued(cluster: Sandbox, slurm: Scontrol) -> None:
     array = cluster.sbatch("--array=0-2", script=BUSY)
-    sandboxes.wait_for(lambda: cluster.good(["squeue", "-h", "-r", "-t", "R", "-o", "%A"]).count("\n") == 3, 20)
+    wait_for(lambda: cluster.good(["squeue", "-h", "-r", "-t", "R", "-o", "%A"]).count("\n") == 3, 20)
     jobs = sorted(map(int, cluster.good(["squeue", "-h", "-r", "-o", "%A"]).split()))
     assert array in jobs
     assert isinstance(slurm.requeue(JobId(array), comment="one task"), Done)
@@ -106,7 +105,7 @@ def test_only_the_asked_task_of_an_array_is_requeued(cluster: Any, slurm: Scontr
 
 
 def test_what_slurm_will_not_do_is_refused_in_its_words(
-    cluster: Any, slurm: Scontrol, slurm_of: Callable[[str], Scontrol]
+    cluster: Sandbox, slurm: Scontrol, slurm_of: Callable[[str], Scontrol]
 ) -> None:
     job = running(cluster, "--no-requeue")
     assert slurm.requeue(job, comment="x") == Refused(reason=f"Requested operation is presently disabled for job {job}")
@@ -118,15 +117,15 @@ def test_what_slurm_will_not_do_is_refused_in_its_words(
     assert slurm.job(job).state == "RUNNING"
 
 
-def test_a_job_of_srun_is_not_asked_for(cluster: Any, slurm: Scontrol) -> None:
+def test_a_job_of_srun_is_not_asked_for(cluster: Sandbox, slurm: Scontrol) -> None:
     with cluster.popen(["srun", "-w", "n0", "sleep", "60"], user="alice") as step:
-        found = sandboxes.wait_for(lambda: cluster.good(["squeue", "-h", "-t", "R", "-o", "%A"]).split(), 20)
+        found = wait_for(lambda: cluster.good(["squeue", "-h", "-t", "R", "-o", "%A"]).split(), 20)
         assert slurm.requeue(JobId(int(found[0])), comment="x") == Refused(reason="only batch jobs can be requeued")
         cluster.good(["scancel", found[0]])
         step.communicate(timeout=30)
 
 
-def test_ended_and_held_jobs_stay_so(cluster: Any, slurm: Scontrol) -> None:
+def test_ended_and_held_jobs_stay_so(cluster: Sandbox, slurm: Scontrol) -> None:
     done = cluster.sbatch(script="true")
     cluster.wait(done)
     assert slurm.requeue(JobId(done), comment="x") == Refused(reason="the job is COMPLETED")
@@ -136,7 +135,7 @@ def test_ended_and_held_jobs_stay_so(cluster: Any, slurm: Scontrol) -> None:
     assert cluster.job(held)["JobState"] == "PENDING"
 
 
-def test_a_job_that_somebody_else_requeued_is_helped_to_start(cluster: Any, slurm: Scontrol) -> None:
+def test_a_job_that_somebody_else_requeued_is_helped_to_start(cluster: Sandbox, slurm: Scontrol) -> None:
     job = running(cluster)
     cluster.good(["scontrol", "requeue", str(job)])
     cluster.wait(job, {"PENDING"})
@@ -145,7 +144,7 @@ def test_a_job_that_somebody_else_requeued_is_helped_to_start(cluster: Any, slur
     assert (fields["Restarts"], fields["AdminComment"].strip()) == ("1", "second")
 
 
-def test_a_drained_node_keeps_its_first_reason(cluster: Any, slurm: Scontrol) -> None:
+def test_a_drained_node_keeps_its_first_reason(cluster: Sandbox, slurm: Scontrol) -> None:
     try:
         assert slurm.drain(N1, "mpsr:device-lost: GPU 0") == Done()
         assert "mpsr:device-lost: GPU 0" in cluster.good(["scontrol", "show", "node", "n1"])

@@ -140,7 +140,7 @@ def test_a_promoted_standby_is_the_writer_at_once(keeper: Running) -> None:
     layout, fds, _ = deposit(b"one")
     active.put(layout, fds)
     standby = keeper.link("standby")
-    standby.take()
+    standby.take()  # not watched: told at once
     with pytest.raises(StateError, match="not the writer"):
         active.put(layout, fds)
     changed, others, _ = deposit(b"two")
@@ -336,11 +336,15 @@ def test_a_promoted_standby_deposits_when_keeper_and_writer_died_together(keeper
 
 def test_a_stopped_keeper_does_not_hold_up_a_promotion(keeper: Running) -> None:
     standby = keeper.link("standby")
+    standby.watch()
     keeper.process.send_signal(signal.SIGSTOP)
     before = time.monotonic()
     standby.take()
     assert time.monotonic() - before < 2
     keeper.process.send_signal(signal.SIGCONT)
+    reader = keeper.link("reader")
+    assert eventually(lambda: reader.status()["writer"] == os.getpid())
+    standby.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -79,15 +79,15 @@ def bystanders(stage: Stage, result: Result, jobs: list[Job], reference: str) ->
         result.bystanders_lost += lost
         result.requeues += int(fields["Restarts"])
         result.require(not lost, f"job {job.number} is {fields['JobState']}, restarts {fields['Restarts']}")
-        same += [stage.digest(out) == reference for out in job.outs]
+        same += [stage.digest(stem) == reference for stem in job.stems]
     result.bit_identical = all(same)
     result.require(result.bit_identical, "results differ from the undisturbed run")
 
 
 def named(stage: Stage, job: int, since: float) -> bool:
     """Whether the journal attributes a fault to this job, and to no other."""
-    culprits = [entry.get("culprit_job") for entry in stage.journal(since, "incident.attributed")]
-    return bool(culprits) and set(culprits) == {job}
+    culprits = [entry["culprit"] or "nobody" for entry in stage.journal(since, "incident.attributed")]
+    return bool(culprits) and all(culprit.startswith(f"job {job} ") for culprit in culprits)
 
 
 def finish(stage: Stage, result: Result, jobs: list[Job], since: float) -> None:

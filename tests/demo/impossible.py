@@ -2,8 +2,7 @@
 
 import time
 
-from tests.cluster.sandbox import SandboxError, wait_for
-from tests.demo import programs
+from tests.cluster.sandbox import FINAL, SandboxError, wait_for
 from tests.demo.faults import SHARD, finish
 from tests.demo.result import Result
 from tests.demo.stage import EARLY, Job, Stage
@@ -23,41 +22,52 @@ def retries(stage: Stage, result: Result) -> None:
         if number == 1:
             wait_for(lambda: stage.journal(since, "recovered"), 20, lambda: "the first recovery")
             stage.under_way([job], stage.step(job) + EARLY)
-    restarted(stage, result, job, reference)
+    restarted(stage, result, job, reference, EARLY)
     finish(stage, result, [job, *culprits], since)
 
 
 def keeper_and_server(stage: Stage, result: Result) -> None:
-    """Keeper, supervisor's only memory of the state, and the servers are killed at once: nothing on the GPU is left."""
+    """Keeper and servers are killed at once, and the job allows no rung but the standby, whose server is dead too."""
     since = time.monotonic()
     reference = stage.reference()
-    job = stage.solver("--gres=shard:2")
-    stage.under_way([job])
+    job = stage.solver("--gres=shard:2", "--mps-recover=standby,requeue")
+    stage.under_way([job], 1000)  # long enough for several spills
     wanted = ("resilience.state.keeper", "nvidia-cuda-mps-server")
     victims = [pid for pid, command in stage.sandbox.processes().items() if any(word in command for word in wanted)]
     result.require(len(victims) >= 2, f"no keeper and server to kill: {victims}")
     stage.sandbox.good(["kill", "-9", *map(str, victims)])
     stage.say(f"killed keeper and servers: {len(victims)} processes")
-    restarted(stage, result, job, reference)
+    restarted(stage, result, job, reference, EARLY)
     finish(stage, result, [job], since)
 
 
-def restarted(stage: Stage, result: Result, job: Job, reference: str) -> None:
-    """The job has restarted once, did not begin anew, and ends well with the right bytes."""
+def restarted(stage: Stage, result: Result, job: Job, reference: str, floor: int) -> None:
+    """The job has restarted once, went on from a commit after step `floor`, and ends well with the right bytes.
+
+    The solver cuts its log back to the commit it goes on from, so the log's end says where that was.
+    """
+    before = stage.step(job)
     try:
         wait_for(lambda: stage.sandbox.job(job.number)["Restarts"] == "1", 40)
         stage.say(f"job {job.number} is requeued")
     except SandboxError:
         result.require(False, f"job {job.number} was not requeued")
+    lowest = before
+
+    def ended() -> bool:
+        nonlocal lowest
+        lowest = min(lowest, stage.step(job))
+        return stage.sandbox.job(job.number)["JobState"] in FINAL
+
+    wait_for(ended, 60, lambda: f"the end of job {job.number}")
     fields = stage.end(job)
     result.bystanders = 1
     result.bystanders_lost = int(fields["JobState"] != "COMPLETED")
     result.requeues = int(fields["Restarts"])
     result.require(not result.bystanders_lost, f"job {job.number} is {fields['JobState']}")
     result.require(result.requeues == 1, f"job {job.number} restarted {result.requeues} times, not once")
-    went_on = programs.resumed(stage.output(job))
-    result.seen["went_on_from_step"] = went_on[-1] if went_on else None
-    result.require(bool(went_on) and went_on[-1] > 0, "it began again from step 0")
-    result.bit_identical = stage.digest(job.outs[0]) == reference
+    result.seen["went_on_after_step"] = lowest
+    result.require(lowest > floor, f"it did not go on from its last commit on disk, but from step {lowest}")
+    result.bit_identical = stage.digest(job.stems[0]) == reference
     result.require(result.bit_identical, "the result differs from the undisturbed run")
     result.seen["admin_comment"] = fields.get("AdminComment", "")

@@ -1,25 +1,32 @@
-"""The programs of the demo's jobs, as command lines, and how to read what they print.
+"""The programs of the demo's jobs, as command lines, and how to read what they write.
 
 heat2d is the tutorial's solver (a session: it keeps state); plain knows nothing of mpsr; culprit makes a fault.
 """
 
-import re
-
 from tests.cluster.plan import REPO, Plan
 
-_STEP = re.compile(r"^(?:(\d+): )?step (\d+)\b", re.MULTILINE)
-_RESUMED = re.compile(r"^(?:\d+: )?resumed at step (\d+)\b", re.MULTILINE)
+SIZE = 192
+"""Rows and columns of the grid."""
+STEPS = 3000
+EVERY = 10
+"""Steps from one commit to the next."""
+PACE_MS = 10
+"""Rest after each commit, so that there is time to make trouble: a run takes about four seconds."""
 
 
-def heat2d(plan: Plan, *, out: str, size: int, steps: int) -> list[str]:
-    """Solve on a grid of size x size and write the field's bytes to `out`."""
+def heat2d(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
+    """Solve; the residual log goes to `stem`.log, the field's checksum to `stem`.out."""
+    shape = [str(SIZE), str(SIZE), str(steps), str(EVERY)]
+    files = ["--log", f"{stem}.log", "--out", f"{stem}.out"]
     program = f"{REPO}/docs/tutorial/heat2d/heat2d.py"
-    return [plan.python, program, "--size", str(size), "--steps", str(steps), "--out", out]
+    return [plan.python, program, *shape, *files, "--pace", str(PACE_MS), "--spill-seconds", "0.5"]
 
 
-def plain(plan: Plan, *, out: str, size: int, steps: int) -> list[str]:
-    """The same without a session."""
-    return [plan.python, f"{REPO}/tests/programs/plain.py", "--size", str(size), "--steps", str(steps), "--out", out]
+def plain(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
+    """Add a vector up without knowing of mpsr; the sum goes to `stem`.out."""
+    program = f"{REPO}/tests/programs/plain.py"
+    pace = PACE_MS / EVERY
+    return [plan.python, program, str(steps), "--out", f"{stem}.out", "--pace", str(pace)]
 
 
 def culprit(plan: Plan, fault: str) -> list[str]:
@@ -27,14 +34,7 @@ def culprit(plan: Plan, fault: str) -> list[str]:
     return [plan.python, f"{REPO}/tests/programs/culprit.py", fault]
 
 
-def step(output: str, tasks: int = 1) -> int:
-    """The last step that the slowest of a job's tasks speaks of, -1 before its first; several are labelled (-l)."""
-    last: dict[str, int] = {}
-    for label, number in _STEP.findall(output):
-        last[label] = int(number)
-    return min(last.values()) if len(last) == tasks else -1
-
-
-def resumed(output: str) -> list[int]:
-    """The steps at which a solver went on from kept or spilled state."""
-    return [int(number) for number in _RESUMED.findall(output)]
+def last_step(log: str) -> int:
+    """The last step in a residual log, -1 when there is none."""
+    whole = log.rpartition("\n")[0].rpartition("\n")[2]
+    return int(whole.split()[0]) if whole else -1

@@ -4,19 +4,20 @@ Every fact comes from where a user or an admin would look: Slurm's own records, 
 the moment of a simulated fault is read from the simulated GPU itself, which is a stricter clock than ours.
 """
 
-import hashlib
+import itertools
 import shlex
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from tests.cluster.sandbox import Sandbox, SandboxError, wait_for
+from tests.cluster.sandbox import FINAL, Sandbox, SandboxError, wait_for
 from tests.demo import programs
 from tests.demo.result import Result
 
 NODE = "n0"
-SIZE = 192
-STEPS = 3000
+_NUMBERS = itertools.count(1)
+"""Of the files of runs, over all stages of a cluster."""
 EARLY = 300
 """Steps that every bystander has made before anything happens to it."""
 
@@ -25,16 +26,17 @@ EARLY = 300
 class Job:
     number: int
     user: str
-    outs: list[str] = field(default_factory=list)
-    """Result files, one for each task."""
+    stems: list[str] = field(default_factory=list)
+    """Of the files of each task: .log and .out."""
+    plain: bool = False
+    """A program that writes nothing before its end."""
 
 
 class Stage:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.began = time.monotonic()
-        self._count = 0
-        self._reference: dict[tuple[int, int], str] = {}
+        self._references: dict[bool, str] = {}
 
     # ------------------------------------------------------------------ telling
     def say(self, text: str) -> None:
@@ -47,24 +49,22 @@ class Stage:
 
     # ------------------------------------------------------------------ jobs
     def solver(
-        self, *options: str, user: str = "alice", program: str = "heat2d", tasks: int = 1, size: int = SIZE,
-        steps: int = STEPS, also: str = "", mps: bool = True,
+        self, *options: str, user: str = "alice", plain: bool = False, tasks: int = 1, steps: int = programs.STEPS,
+        also: str = "", mps: bool = True,
     ) -> Job:  # fmt: skip
         """Submit a batch job that runs a solver in a step; `also` is shell text that runs beside it."""
-        self._count += 1
-        stem = f"/home/{user}/field{self._count}"
-        outs = [f"{stem}.{task}" for task in range(tasks)]
-        make = programs.heat2d if program == "heat2d" else programs.plain
-        argv = make(self.sandbox.plan, out=f"{stem}.$SLURM_PROCID", size=size, steps=steps)
-        inner = f"exec {' '.join(argv)}"
-        label = " -l" if tasks > 1 else ""
-        line = f"srun -n{tasks}{label} bash -c {shlex.quote(inner)}"
+        stem = f"/home/{user}/run{next(_NUMBERS)}"
+        make = programs.plain if plain else programs.heat2d
+        inner = "exec " + " ".join(make(self.sandbox.plan, stem=f"{stem}.$SLURM_PROCID", steps=steps))
+        memory = f" --mem={75 * tasks}" if also else ""  # leaves some for the step beside it
+        line = f"srun -n{tasks}{memory} bash -c {shlex.quote(inner)}"
         script = f"{line} &\nsolver=$!\n{also}\nwait $solver\n" if also else f"exec {line}\n"
         ask = ["--mps"] if mps else []
+        count = [] if also else [f"-n{tasks}"]
         number = self.sandbox.sbatch(
-            *ask, f"-w{NODE}", f"-n{tasks}", "--open-mode=append", *options, script=script, user=user
+            *ask, f"-w{NODE}", *count, "--open-mode=append", *options, script=script, user=user
         )
-        return Job(number=number, user=user, outs=outs)
+        return Job(number=number, user=user, stems=[f"{stem}.{task}" for task in range(tasks)], plain=plain)
 
     def culprit(self, fault: str, *options: str, user: str = "alice") -> Job:
         argv = programs.culprit(self.sandbox.plan, fault)
@@ -73,10 +73,11 @@ class Stage:
 
     def late_culprit(self, fault: str, user: str = "alice") -> tuple[str, str]:
         """Shell text for a job's script that runs a culprit beside it once `go` is called; and the name for that."""
-        self._count += 1
-        stem = f"/home/{user}/culprit{self._count}"
+        stem = f"/home/{user}/culprit{next(_NUMBERS)}"
         argv = shlex.join(programs.culprit(self.sandbox.plan, fault))
-        text = f"until [ -e {stem}.go ]; do sleep 0.02; done; srun --overlap -n1 {argv}; echo $? > {stem}.status"
+        text = (
+            f"until [ -e {stem}.go ]; do sleep 0.02; done; srun --overlap --mem=100 -n1 {argv}; echo $? > {stem}.status"
+        )
         return text, stem
 
     def go(self, stem: str) -> None:
@@ -86,23 +87,28 @@ class Stage:
         return self.sandbox.output(job.number, job.user)
 
     def under_way(self, jobs: list[Job], steps: int = EARLY) -> None:
-        """Wait until each of the solvers has made so many steps."""
+        """Wait until each of the solvers has committed so many steps; a plain program: until it is on the GPU."""
         for job in jobs:
-            wait_for(
-                lambda job=job: self.step(job) >= steps or self._ended(job),  # type: ignore[misc]
-                60,
-                lambda job=job: f"job {job.number} at step {steps}; its output ends: {self.output(job)[-500:]}",  # type: ignore[misc]
-            )
-            self.say(f"job {job.number} of {job.user} is at step {self.step(job)}")
+            wait_for(partial(self._there, job, steps), 60, partial(self._where, job))
+            self.say(f"job {job.number} of {job.user} " + ("computes" if job.plain else f"is at step {self.step(job)}"))
+
+    def _there(self, job: Job, steps: int) -> bool:
+        if self._ended(job):
+            raise SandboxError(self._where(job))
+        if not job.plain:
+            return self.step(job) >= steps
+        processes = self.sandbox.processes()
+        return any(job.stems[0] in processes.get(pid, "") for pid in self.sandbox.on_gpu(NODE))
+
+    def _where(self, job: Job) -> str:
+        return f"job {job.number} is at step {self.step(job)}; its output ends: {self.output(job)[-800:]}"
 
     def step(self, job: Job) -> int:
-        return programs.step(self.output(job), len(job.outs))
+        """The last commit of the job's slowest task."""
+        return min(programs.last_step(self.sandbox.read(f"{stem}.log")) for stem in job.stems)
 
     def _ended(self, job: Job) -> bool:
-        state = self.sandbox.job(job.number)["JobState"]
-        if state in ("FAILED", "CANCELLED", "COMPLETED", "NODE_FAIL", "TIMEOUT"):
-            raise SandboxError(f"job {job.number} is {state} too early; its output ends: {self.output(job)[-800:]}")
-        return False
+        return self.sandbox.job(job.number)["JobState"] in FINAL
 
     def end(self, job: Job, timeout: float = 90.0) -> dict[str, str]:
         """Slurm's record of the job once it has ended."""
@@ -111,27 +117,30 @@ class Stage:
                  f"restarts {fields.get('Restarts', '0')}")  # fmt: skip
         return fields
 
-    def digest(self, path: str) -> str:
-        file = self.sandbox.path(path)
-        return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "missing"
+    def digest(self, stem: str) -> str:
+        """What a solver said of its field, empty when it said nothing."""
+        return self.sandbox.read(f"{stem}.out")
 
-    def reference(self, size: int = SIZE, steps: int = STEPS) -> str:
-        """The digest of an undisturbed run's field; made once."""
-        key = (size, steps)
-        if key not in self._reference:
-            job = self.solver("--gres=shard:2", size=size, steps=steps)
-            self.say(f"job {job.number}: {steps} undisturbed steps on {size} x {size}, to compare with")
+    def reference(self, *, plain: bool = False) -> str:
+        """The same of an undisturbed run; made once."""
+        if plain not in self._references:
+            job = self.solver("--gres=shard:2", plain=plain)
+            self.say(f"job {job.number}: an undisturbed run, to compare with")
             fields = self.end(job)
             if fields["JobState"] != "COMPLETED":
                 raise SandboxError(f"the undisturbed run failed; its output ends: {self.output(job)[-800:]}")
-            self._reference[key] = self.digest(job.outs[0])
-        return self._reference[key]
+            self._references[plain] = self.digest(job.stems[0])
+        return self._references[plain]
 
     # ------------------------------------------------------------------ what was written down
     def journal(self, since: float, event: str = "") -> list[dict[str, Any]]:
         """The node's events after a moment of the monotonic clock, of one name if given."""
         events = (entry for entry in self.sandbox.journal(NODE) if entry["mono"] >= since)
         return [entry for entry in events if not event or entry["event"] == event]
+
+    def of_job(self, job: Job, since: float, event: str) -> list[dict[str, Any]]:
+        """The same of one job's tasks."""
+        return [entry for entry in self.journal(since, event) if entry["task"].startswith(f"{job.number}.")]
 
     def faults(self, since: float) -> list[float]:
         """Moments of the monotonic clock at which the GPU faulted: simulated, or as first seen by the agent."""

@@ -1,23 +1,21 @@
-"""One experiment in this process: `python3 -m tests.gpu.one NAME LOGFILE` prints its findings as one JSON line."""
+"""One experiment in this process: `python3 -m tests.gpu.one NAME FINDINGS LOG [--small]`."""
 
 import importlib
-import json
-import os
 import sys
 from pathlib import Path
 
+from tests.gpu.findings import Findings
 from tests.gpu.stage import Stage
 
 
-def main(name: str, log: Path) -> None:
+def main(name: str, findings: Path, log: Path, small: bool) -> None:
     experiment = importlib.import_module(f"tests.gpu.experiments.{name}")
-    with Stage(os.environ.get("MPSR_HW_MPS", "")) as stage:
+    with Stage(small=small) as stage:
         try:
-            found = experiment.run(stage)
+            experiment.run(stage, Findings(findings))
         finally:
             log.write_text(stage.logs())
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), "--small" in sys.argv)

@@ -4,9 +4,11 @@ Relies on `python3` and the driver's library; on `nvidia-cuda-mps-control` for s
 Guarantees that every process and directory that it started is ended at `close`, hung ones included. Never changes a setting of the GPU.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -118,14 +120,15 @@ class Server:
             pids.append(int(file.read_text()))
         self.command("quit -t 1")
         for pid in filter(None, pids):
-            name = Path(f"/proc/{pid}/environ")
-            if name.exists() and str(self.pipe).encode() in name.read_bytes():
-                os.kill(pid, 9)
+            with contextlib.suppress(OSError):
+                if str(self.pipe).encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Stage:
-    def __init__(self, mps: str = "") -> None:
-        self.mps = mps or shutil.which("nvidia-cuda-mps-control") or ""
+    def __init__(self, *, small: bool) -> None:
+        self.small = small
+        self.mps = shutil.which("nvidia-cuda-mps-control") or ""
         self.folder = Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
         self.servers: list[Server] = []
         self.puppets: list[Puppet] = []
@@ -152,6 +155,10 @@ class Stage:
         outside = {"CUDA_MPS_PIPE_DIRECTORY": str(self.folder / "nowhere")}
         self.puppets.append(Puppet(name, {**os.environ, **(server.env if server else outside)}))
         return self.puppets[-1]
+
+    def bytes(self, mib: int) -> int:
+        """A size of an experiment; a thirty-second of it on a small stage (a simulated GPU lives in host memory)."""
+        return max(2, mib // 32 if self.small else mib) << 20
 
     def logs(self) -> str:
         return "\n".join(server.logged() for server in self.servers)

@@ -34,8 +34,8 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "gpusim"
 PROFILE = HERE / "profile_h200_580.toml"
 MODULES = (
-    "dialect mps_client mps_commands mps_control mps_daemon mps_host mps_inject mps_log mps_page mps_server mps_spawn "
-    "mps_ui mps_wire"
+    "dialect mps_client mps_commands mps_control mps_daemon mps_host mps_inject mps_log mps_page "
+    "mps_partitions mps_server mps_spawn mps_ui mps_wire"
 ).split()
 """What the executables need; nothing but the standard library besides."""
 

@@ -9,6 +9,7 @@
  */
 #include "cpushim.h"
 
+#include <cassert>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -62,14 +63,15 @@ extern "C" const sim_kernel sim_kernels[] = {
 };
 extern "C" const int sim_n_kernels = sizeof sim_kernels / sizeof sim_kernels[0];
 
-/* CUDA's line on stderr for a failed device assert. */
-extern "C" void sim_assert_failed(const char *text, const char *file, unsigned line,
-                                  const char *function, unsigned block, unsigned thread) {
+/* What a failed assert calls: instead of the C library's, which would end the process. CUDA's line
+ * on stderr, then the stop. */
+extern "C" __attribute__((visibility("hidden"))) void
+__assert_fail(const char *text, const char *file, unsigned line, const char *function) noexcept {
     char message[512];
     const int n =
         std::snprintf(message, sizeof message,
                       "%s:%u: %s: block: [%u,0,0], thread: [%u,0,0] Assertion `%s` failed.\n", file,
-                      line, function, block, thread, text);
+                      line, function, blockIdx.x, threadIdx.x, text);
     if (n > 0 && write(STDERR_FILENO, message, std::strlen(message)) < 0) {
         /* nobody to tell */
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from . import mps_host, mps_spawn, mps_wire
+from . import mps_host, mps_partitions, mps_spawn, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -340,11 +340,6 @@ def device_query(control: Control, words: list[str]) -> None:
         control.say(layout.format(ordinal, gpu.bus.replace(".0", ".00.00"), gpu.uuid, gpu.name, "N/A"))
 
 
-def no_partitions(control: Control, _words: list[str]) -> None:
-    """`sm_partition` and `lspart` of a daemon that was not started with -S."""
-    control.say("Static partitioning mode is not enabled")
-
-
 def quit_daemon(control: Control, words: list[str]) -> None:
     if control.ui_uid not in (0, os.geteuid()):
         control.say("Not enough privilege to execute quit command")
@@ -378,8 +373,8 @@ _TABLE: dict[str, Callable[[Control, list[str]], int | None]] = {
     "set_default_client_priority": set_default_client_priority,
     "terminate_client": terminate_client,
     "device_query": device_query,
-    "sm_partition": no_partitions,
-    "lspart": no_partitions,
+    "sm_partition": mps_partitions.sm_partition,
+    "lspart": mps_partitions.lspart,
     "quit": quit_daemon,
 }
 

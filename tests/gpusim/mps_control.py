@@ -164,7 +164,7 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
     if dialect.pid_file:
         write_pid(pid_file)
     binary = os.path.join(os.path.dirname(os.path.abspath(script)), mps_spawn.SERVER)
-    options = mps_daemon.Options(flags.multiuser, server_log, binary)
+    options = mps_daemon.Options(flags.multiuser, flags.partitions, server_log, binary)
     text = os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     if text is not None and mps_commands.percentage(text) is None:
         log.note("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE should be between (0.0, 100.0]")

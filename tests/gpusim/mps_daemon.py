@@ -17,7 +17,7 @@ import os
 import select
 import time
 
-from . import mps_commands, mps_inject, mps_spawn, mps_wire
+from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ CUDA_SERVER_NOT_READY, CUDA_CONNECTION_FAILED = 807, 805
 class Options:
     """How the daemon was started: flags, the descriptor of server.log (or None) and the server's executable."""
 
-    __slots__ = ("multiuser", "server_binary", "server_log")
+    __slots__ = ("multiuser", "partitioned", "server_binary", "server_log")
 
-    def __init__(self, multiuser: bool, server_log: int | None, server_binary: str) -> None:
+    def __init__(self, multiuser: bool, partitioned: bool, server_log: int | None, server_binary: str) -> None:
         self.multiuser = multiuser
+        self.partitioned = partitioned
         self.server_log = server_log
         self.server_binary = server_binary
 
@@ -52,6 +53,8 @@ class Control:
         self.log = log
         self.pipe = pipe
         self.multiuser = options.multiuser
+        self.partitioned = options.partitioned
+        self.partitions = mps_partitions.Partitions()
         self.server_log = options.server_log
         self.server_binary = options.server_binary
         self.listeners = listeners

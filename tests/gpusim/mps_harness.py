@@ -6,6 +6,7 @@ place, found through the pid file, the server list and our own children.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -142,27 +143,35 @@ class Mps:
         for client in self.clients:
             if client.process.poll() is None:
                 client.kill()
-        for pid in _mine(self.pipe):
-            os.kill(pid, signal.SIGKILL)
+        end(self.pipe)
 
 
-def _mine(pipe: Path) -> list[int]:
-    """Processes whose environment names this pipe directory: ours alone, since its name is unique."""
-    mark = f"CUDA_MPS_PIPE_DIRECTORY={pipe}".encode()
+def processes(place: Path) -> list[int]:
+    """Processes whose environment names this pipe directory, or one below it: ours alone, since the name is unique."""
+    name = b"CUDA_MPS_PIPE_DIRECTORY="
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
+            words = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
+        pipes = [Path(os.fsdecode(word[len(name) :])) for word in words if word.startswith(name)]
+        if any(pipe == place or place in pipe.parents for pipe in pipes):
+            found.append(int(entry.name))
     return found
 
 
+def end(place: Path) -> None:
+    """SIGKILL whatever belongs to this pipe directory."""
+    for pid in processes(place):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _living(pipe: Path, name: str) -> int | None:
-    for pid in _mine(pipe):
+    for pid in processes(pipe):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if any(Path(os.fsdecode(word)).name == name for word in words):
             return pid

@@ -31,7 +31,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.gpusim.mps_harness import LIMIT, wait_for
+from tests.gpusim.mps_harness import LIMIT, end, wait_for
 
 Observation = dict[str, object]
 Transcript = dict[str, dict[str, Observation]]
@@ -206,7 +206,7 @@ class Recorder:
                 try:
                     scenario(place)
                 finally:
-                    place.kill()
+                    end(place.folder)
                 transcript[name] = place.seen
         return transcript
 

@@ -268,7 +268,7 @@ def long_line(place: Place) -> None:
         seen["alive"] = place.alive()
         seen["answers"] = verdict["stdout"] == "0\n"
         if not seen["alive"]:
-            seen |= {"stdout": "the answer or nothing: the daemon's death is a race", "stderr": ""}
+            seen |= {"rc": "0 or 1", "stdout": "the answer or nothing: the daemon's death is a race", "stderr": ""}
         place.kill()
 
 
@@ -299,6 +299,16 @@ def user_daemon(place: Place) -> None:
     place.ask("quit", user=OTHER_UID, step="quit")["rc"] = "not reliable"
 
 
+def partitions(place: Place) -> None:
+    """-S, where no GPU can be partitioned; branches before 595 know neither the option nor the commands."""
+    if place.recorder.dialect != "595":
+        return
+    place.start("start -S", "-S")
+    place.news()
+    for line in ("lspart", "sm_partition", "sm_partition add GPU-0 1", "sm_partition rm GPU-0/a", "sm_partition foo"):
+        place.ask(line)
+
+
 SCENARIOS: dict[str, Callable[[Place], None]] = {
     "options": options,
     "start": start,
@@ -312,6 +322,7 @@ SCENARIOS: dict[str, Callable[[Place], None]] = {
     "foreground": foreground,
     "busy": busy,
     "long line": long_line,
+    "partitions": partitions,
 }
 ROOT_SCENARIOS = {"other user": other_user, "user's daemon": user_daemon}
 if os.geteuid() == 0:

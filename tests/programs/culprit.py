@@ -65,6 +65,10 @@ class Culprit:
         self.gpu.synchronize()
 
 
+def _go_on() -> None:
+    """A program without a session never stands by."""
+
+
 KINDS = ("illegal-address", "illegal-write", "misaligned", "illegal-instruction", "trap", "assert", "hang", "none")
 
 
@@ -78,10 +82,17 @@ def main() -> None:
     options = parser.parse_args()
 
     with contextlib.ExitStack() as stack:
-        gpu = stack.enter_context(resilience.session(arrays="device")).gpu if options.session else Gpu()
+        gpu: Gpu | None
+        if options.session:
+            session = stack.enter_context(resilience.session(arrays="device"))
+            session.array("state", N)
+            gpu, wait = session.gpu, session.wait
+        else:
+            gpu, wait = Gpu(), _go_on
         if gpu is None:
             sys.exit("culprit: no GPU")
         culprit = Culprit(gpu)
+        wait()
         print("culprit: ready", flush=True)
         end = time.monotonic() + options.after
         while time.monotonic() < end or (options.when and not options.when.exists()):

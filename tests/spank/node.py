@@ -1,7 +1,7 @@
-"""A node for one supervisor, without Slurm: a run directory with a lease, and a node agent that follows a test's script.
+"""A node for one supervisor, without Slurm: a run directory with a lease, and an agent that follows a test's script.
 
-The agent is a real SOCK_SEQPACKET server that speaks through resilience.parse.words; what it answers is for the test to say.
-Every wait has a bound and fails naming what did not come.
+The agent is a real SOCK_SEQPACKET server that speaks through resilience.parse.words; what it answers is for the test to
+say. Every wait has a bound and fails naming what did not come.
 """
 
 import os

@@ -1,9 +1,9 @@
 """One private Slurm cluster with one node, `n0`, for the tests of the SPANK plugin.
 
-Relies on root and Debian's slurmctld, slurmd and munged. Everything lies below one temporary directory and runs in a pid
-namespace of its own: when its first process goes, the kernel ends the rest, so nothing is left whatever a test does.
-Commands (srun, sbatch, …) run outside of it, with SLURM_CONF in their environment. A daemon that does not come up raises
-with the tail of its log.
+Relies on root and Debian's slurmctld, slurmd and munged. Everything lies below one temporary directory and runs
+in a pid namespace of its own: when its first process goes, the kernel ends the rest, so nothing is left whatever a
+test does. Commands (srun, sbatch, …) run outside of it, with SLURM_CONF in their environment. A daemon that does not
+come up raises with the tail of its log.
 """
 
 import os

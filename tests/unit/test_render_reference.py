@@ -1,6 +1,9 @@
 """The reference pages made from the code are the committed ones."""
 
+import re
 import runpy
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,5 +14,27 @@ PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_the_page_is_not_stale(page: str) -> None:
-    committed = (DOCS / "reference" / page).read_text(encoding="utf-8")
+    committed = (DOCS / page).read_text(encoding="utf-8")
     assert committed == PAGES[page](), "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "man").glob("*.[158]")), ids=lambda page: page.name)
+def test_man_pages_are_roff(page: Path) -> None:
+    if not (man := shutil.which("groff")):
+        pytest.skip("no groff")
+    done = subprocess.run([man, "-man", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def links(page: Path) -> list[str]:
+    """Relative links of a Markdown page, without their anchors."""
+    found = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    return [link.split("#")[0] for link in found if "://" not in link and not link.startswith("#")]
+
+
+MINE = [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]
+
+
+@pytest.mark.parametrize("page", MINE, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert [link for link in links(page) if not (page.parent / link).exists()] == []

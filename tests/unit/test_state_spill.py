@@ -40,7 +40,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in place.directory.iterdir()] == ["12.3.1.state"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(st.data())
 def test_a_damaged_file_is_never_gone_on_from(tmp_path: Path, data: st.DataObject) -> None:
     place = where(tmp_path)
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_never_gone_on_from(tmp_path: Path, data: st.DataObjec
         spillfile.read(place)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(st.binary(max_size=300))
 def test_any_file_is_state_or_an_error(tmp_path: Path, content: bytes) -> None:
     place = where(tmp_path)
@@ -152,6 +152,7 @@ def test_layouts_survive_the_way_to_the_keeper() -> None:
 JSON = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers() | st.text(max_size=5), max_size=7)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["arrays", "regions"]), JSON | st.lists(JSON, max_size=4)))
 def test_any_layout_is_arrays_or_an_error(text: dict[str, object]) -> None:
     try:

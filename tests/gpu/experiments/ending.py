@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import MIB, heard, region
+from tests.gpu.findings import Findings
 from tests.gpu.stage import Puppet, Server, Stage
 
 
@@ -23,10 +24,10 @@ def verdict(bystander: Puppet, mine: dict[str, Any]) -> list[dict[str, Any]]:
     return [heard(bystander, "fill", address=mine["address"], size=2 * MIB, seed=n) for n in range(3)]
 
 
-def run(stage: Stage) -> dict[str, Any]:
+def run(stage: Stage, found: Findings) -> None:
     if not stage.mps:
-        return {"skipped": "no nvidia-cuda-mps-control on this machine"}
-    found: dict[str, Any] = {}
+        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+        return
     server = stage.server("s")
     for way in ("terminate_client", "SIGKILL", "SIGKILL server"):
         busy, bystander, mine = pair(stage, server)
@@ -46,4 +47,3 @@ def run(stage: Stage) -> dict[str, Any]:
         bystander.kill()
         row["server_after"] = server.wait("ACTIVE", 15)
         found[way] = row
-    return found

@@ -4,9 +4,9 @@ import os
 import platform
 import shutil
 import subprocess
-from typing import Any
 
 from tests.gpu.faults import heard
+from tests.gpu.findings import Findings
 from tests.gpu.stage import Stage
 
 
@@ -17,8 +17,8 @@ def said(*argv: str) -> str:
     return f"rc {done.returncode}: {(done.stdout + done.stderr).strip()}"[:3000]
 
 
-def run(stage: Stage) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def run(stage: Stage, found: Findings) -> None:
+    found["machine"] = {
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         "smi": said(
@@ -39,4 +39,3 @@ def run(stage: Stage) -> dict[str, Any]:
         found["server"] = server.start
         found["client"] = heard(stage.puppet("client", server), "start")
         found["ps"] = server.command("ps")
-    return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.faults import KINDS, MIB, commit, heard, region
+from tests.gpu.findings import Findings
 from tests.gpu.stage import Server, Stage
 
 
@@ -47,10 +48,10 @@ def kernel_lines(seen: int) -> tuple[list[str], int]:
     return lines[seen:], len(lines)
 
 
-def run(stage: Stage) -> dict[str, Any]:
+def run(stage: Stage, found: Findings) -> None:
     if not stage.mps:
-        return {"skipped": "no nvidia-cuda-mps-control on this machine"}
-    found: dict[str, Any] = {}
+        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+        return
     server, seen = stage.server("s"), kernel_lines(0)[1]
     for kind in KINDS:
         culprit, innocent = stage.puppet("culprit", server), stage.puppet("innocent", server)
@@ -80,4 +81,3 @@ def run(stage: Stage) -> dict[str, Any]:
         row["state_changes"] = poll.changes
         row["kernel"], seen = kernel_lines(seen)
         found[kind] = row
-    return found

@@ -1,20 +1,20 @@
 """How fast can a standby on a spare server take over state that it has mapped beforehand, and what does it cost while idle (E11)?"""
 
 import time
-from typing import Any
 
 from tests.gpu.faults import MIB, commit, heard, region
+from tests.gpu.findings import Findings
 from tests.gpu.stage import Stage
 
-SIZES = (64 * MIB, 1024 * MIB)
+SIZES_MIB = (64, 1024)
 
 
-def run(stage: Stage) -> dict[str, Any]:
+def run(stage: Stage, found: Findings) -> None:
     if not stage.mps:
-        return {"skipped": "no nvidia-cuda-mps-control on this machine"}
-    found: dict[str, Any] = {}
+        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+        return
     one, two = stage.server("one"), stage.server("two")
-    for size in SIZES:
+    for size in map(stage.bytes, SIZES_MIB):
         active, standby, culprit = (
             stage.puppet("active", one),
             stage.puppet("standby", two),
@@ -47,4 +47,3 @@ def run(stage: Stage) -> dict[str, Any]:
         for each in (active, standby, culprit):
             each.kill()
         one.wait("ACTIVE", 15)
-    return found

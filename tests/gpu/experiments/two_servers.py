@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import KINDS, MIB, commit, heard, region
+from tests.gpu.findings import Findings
 from tests.gpu.stage import Puppet, Stage
 
 SIZE = 64 * MIB
@@ -24,10 +25,10 @@ def work(puppet: Puppet, address: int, seconds: float) -> dict[str, Any]:
     return {"rounds": rounds, "slowest_us": slowest, "digest": digest.get("sha256"), "last_seed": rounds - 1}
 
 
-def run(stage: Stage) -> dict[str, Any]:
+def run(stage: Stage, found: Findings) -> None:
     if not stage.mps:
-        return {"skipped": "no nvidia-cuda-mps-control on this machine"}
-    found: dict[str, Any] = {}
+        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+        return
     one, two = stage.server("one"), stage.server("two")
     found["servers"] = [one.start, two.start]
     watcher = stage.puppet("outside")
@@ -37,9 +38,9 @@ def run(stage: Stage) -> dict[str, Any]:
         bystander, culprit = stage.puppet("bystander", two), stage.puppet("culprit", one)
         starts = [heard(bystander, "start"), heard(culprit, "start")]
         mine = region(bystander, SIZE)
-        before = work(bystander, mine["address"], 0.3)
+        before = work(bystander, mine["address"], 0.2)
         fault = commit(kind, culprit)
-        after = work(bystander, mine["address"], WATCH_SECONDS if kind in ("illegal-write", "trap") else 0.5)
+        after = work(bystander, mine["address"], 0.2 if stage.small else WATCH_SECONDS)
         outside = work(watcher, watched["address"], 0.2)
         states = [one.state(), two.state()]
         culprit.kill()
@@ -49,4 +50,3 @@ def run(stage: Stage) -> dict[str, Any]:
                        "fault": fault, "bystander_on_other_server": after, "process_outside_mps": outside, "states": states,
                        "faulted_server_after_exit": recovered, "seconds_until_active": time.monotonic() - gone}  # fmt: skip
         bystander.kill()
-    return found

@@ -1,0 +1,122 @@
+"""Linux inotify by ctypes, and files that are followed as they grow: what kmsg.py and server_logs.py stand on.
+
+Following is by name: a file that appears later, is truncated or replaced is read from its beginning. Files belong to
+users: they are opened without following a link and without blocking, and anything but a regular file is ignored.
+"""
+
+import ctypes
+import os
+import stat
+import struct
+
+from resilience.model.errors import ResilienceError
+
+_MASK = 0x2 | 0x80 | 0x100 | 0x400 | 0x800
+"""IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF (inotify(7))."""
+IGNORED = 0x8000
+"""IN_IGNORED: the watched directory is gone."""
+_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_EVENT = struct.Struct("iIII")
+_CHUNK = 1 << 16
+_LINE = 1 << 16
+"""Longest line that is put together; a longer one is cut here."""
+
+
+class Inotify:
+    """A watch descriptor per directory."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd = int(self._libc.inotify_init1(_FLAGS))
+        if self.fd < 0:
+            raise ResilienceError("inotify", "cannot be started", os.strerror(ctypes.get_errno()))
+
+    def add(self, directory: str) -> int | None:
+        """The watch's number; None when the directory is not there."""
+        number = int(self._libc.inotify_add_watch(self.fd, os.fsencode(directory), _MASK))
+        return number if number >= 0 else None
+
+    def remove(self, number: int) -> None:
+        self._libc.inotify_rm_watch(self.fd, number)
+
+    def read(self) -> set[tuple[int, bool]]:
+        """Watches on which something happened, and whether they are gone."""
+        seen: set[tuple[int, bool]] = set()
+        while True:
+            try:
+                data = os.read(self.fd, _CHUNK)
+            except BlockingIOError:
+                return seen
+            offset = 0
+            while offset < len(data):
+                number, mask, _, length = _EVENT.unpack_from(data, offset)
+                offset += _EVENT.size + length
+                seen.add((number, bool(mask & IGNORED)))
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Tail:
+    """One growing file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+        self._inode = 0
+        self._offset = 0
+        self._rest = b""
+
+    def skip(self, keep: int) -> list[str]:
+        """Go to the end; returns the complete lines among the last `keep` bytes."""
+        if not self._open():
+            return []
+        self._offset = max(0, os.fstat(self._fd).st_size - keep)
+        cut = self._offset > 0
+        lines = self._grown()
+        return lines[1:] if cut else lines
+
+    def read(self) -> list[str]:
+        """Lines that came since the last time."""
+        lines: list[str] = []
+        if self._fd >= 0:
+            lines = self._grown()
+            if self._replaced():
+                self.close()
+        if self._fd < 0 and self._open():
+            lines += self._grown()
+        return lines
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._offset, self._rest = -1, 0, b""
+
+    def _open(self) -> bool:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | _FLAGS)
+        except OSError:
+            return False
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            return False
+        self._fd, self._inode, self._offset, self._rest = fd, status.st_ino, 0, b""
+        return True
+
+    def _replaced(self) -> bool:
+        try:
+            return os.lstat(self.path).st_ino != self._inode
+        except OSError:
+            return True
+
+    def _grown(self) -> list[str]:
+        if os.fstat(self._fd).st_size < self._offset:
+            self._offset, self._rest = 0, b""
+        lines: list[str] = []
+        while chunk := os.pread(self._fd, _CHUNK, self._offset):
+            self._offset += len(chunk)
+            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            self._rest = self._rest[:_LINE]
+            lines += [line.decode("utf-8", "replace") for line in whole]
+        return lines

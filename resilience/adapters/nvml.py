@@ -1,0 +1,145 @@
+"""GPUs and their events through NVML (pynvml, imported on first use so that a node without it costs nothing).
+
+NvmlGpus answers questions; NvmlEvents waits for Xid events on a thread, since NVML's wait blocks, and hands them over
+through a descriptor. NVML names no process with an Xid. A missing library or driver is a GpuError with NVML's own
+number.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from resilience.model.errors import GpuError
+from resilience.model.ids import GpuUuid
+from resilience.ports import Gpu
+
+_WAIT_MS = 5000
+"""How long one wait for events lasts; also how long the thread takes to end."""
+_PAUSE = 1.0
+"""Seconds before waiting again after NVML reported an error (GPU lost)."""
+
+
+def _nvml() -> Any:
+    """pynvml with NVML initialised. Raises GpuError."""
+    try:
+        import pynvml  # 4 MiB: only where GPUs are asked for
+    except ImportError as error:
+        raise GpuError("nvmlInit", 12, "pynvml is not installed", hint="install nvidia-ml-py") from error
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise GpuError("nvmlInit", int(error.value), str(error), hint="is the NVIDIA driver loaded?") from error
+    return pynvml
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class NvmlGpus:
+    """Gpus port."""
+
+    def all(self) -> tuple[Gpu, ...]:
+        nvml = _nvml()
+        try:
+            driver = _text(nvml.nvmlSystemGetDriverVersion())
+            handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+            return tuple(
+                Gpu(
+                    minor=int(nvml.nvmlDeviceGetMinorNumber(handle)),
+                    uuid=GpuUuid(_text(nvml.nvmlDeviceGetUUID(handle))),
+                    name=_text(nvml.nvmlDeviceGetName(handle)),
+                    driver=driver,
+                    bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+                )
+                for handle in handles
+            )
+        except nvml.NVMLError as error:
+            raise GpuError("NVML", int(error.value), str(error)) from error
+
+    def mps_processes(self, uuid: GpuUuid) -> Iterable[int]:
+        return self._processes(uuid, "nvmlDeviceGetMPSComputeRunningProcesses")
+
+    def plain_processes(self, uuid: GpuUuid) -> Iterable[int]:
+        return self._processes(uuid, "nvmlDeviceGetComputeRunningProcesses")
+
+    def _processes(self, uuid: GpuUuid, call: str) -> tuple[int, ...]:
+        nvml = _nvml()
+        try:
+            handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+            return tuple(int(process.pid) for process in getattr(nvml, call)(handle))
+        except nvml.NVMLError as error:
+            raise GpuError(call, int(error.value), str(error)) from error
+
+
+class NvmlEvents:
+    """GpuEvents port. The constructor raises GpuError when NVML cannot be used; use NoGpuEvents then."""
+
+    def __init__(self) -> None:
+        self._nvml = _nvml()
+        self._events: queue.SimpleQueue[tuple[GpuUuid, int]] = queue.SimpleQueue()
+        nvml = self._nvml
+        try:
+            self._set = nvml.nvmlEventSetCreate()
+            for index in range(nvml.nvmlDeviceGetCount()):
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, self._set)
+        except nvml.NVMLError as error:
+            raise GpuError("nvmlDeviceRegisterEvents", int(error.value), str(error)) from error
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mpsr-nvml", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        nvml = self._nvml
+        while not self._stop.is_set():
+            try:
+                data = nvml.nvmlEventSetWait_v2(self._set, _WAIT_MS)
+                uuid = GpuUuid(_text(nvml.nvmlDeviceGetUUID(data.device)))
+            except nvml.NVMLError as error:
+                if error.value != nvml.NVML_ERROR_TIMEOUT:
+                    self._stop.wait(_PAUSE)
+                continue
+            if data.eventType == nvml.nvmlEventTypeXidCriticalError and not self._stop.is_set():
+                self._events.put((uuid, int(data.eventData)))
+                os.eventfd_write(self._fd, 1)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> tuple[tuple[GpuUuid, int], ...]:
+        return _drain(self._fd, self._events)
+
+    def close(self) -> None:
+        """Ask the thread to end; it does so within its wait."""
+        self._stop.set()
+
+
+class NoGpuEvents:
+    """GpuEvents port of a node where NVML cannot be used: nothing ever comes."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> tuple[tuple[GpuUuid, int], ...]:
+        return ()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _drain(fd: int, events: "queue.SimpleQueue[tuple[GpuUuid, int]]") -> tuple[tuple[GpuUuid, int], ...]:
+    try:
+        os.eventfd_read(fd)
+    except BlockingIOError:
+        return ()
+    found: list[tuple[GpuUuid, int]] = []
+    while not events.empty():
+        found.append(events.get())
+    return tuple(found)

@@ -1,0 +1,52 @@
+"""Processes as /proc shows them. One that is gone, or may not be looked at, is None or empty, never an error."""
+
+from pathlib import Path
+
+from resilience.model.ids import JobId
+
+_DEPTH = 64
+"""Generations looked at: a loop in a racing /proc must end."""
+_ENVIRONMENT = 1 << 20
+"""Bytes of an environment that are read."""
+
+
+class ProcfsTree:
+    """Procfs port. `root` is /proc but for tests."""
+
+    def __init__(self, root: str = "/proc") -> None:
+        self._root = Path(root)
+
+    def _stat(self, pid: int) -> list[str] | None:
+        """The fields after the command's name, which may itself hold blanks and parentheses (proc(5))."""
+        try:
+            text = (self._root / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
+        except OSError:
+            return None
+        fields = text.rpartition(")")[2].split()
+        return fields if len(fields) > 19 else None
+
+    def starttime(self, pid: int) -> int | None:
+        fields = self._stat(pid)
+        return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+    def ancestors(self, pid: int) -> tuple[int, ...]:
+        found: list[int] = []
+        while len(found) < _DEPTH:
+            fields = self._stat(pid)
+            parent = int(fields[1]) if fields else 0
+            if parent <= 0 or parent in found:
+                break
+            found.append(parent)
+            pid = parent
+        return tuple(found)
+
+    def job(self, pid: int) -> JobId | None:
+        try:
+            with (self._root / str(pid) / "environ").open("rb") as file:
+                text = file.read(_ENVIRONMENT)
+        except OSError:
+            return None
+        for entry in text.split(b"\0"):
+            if entry.startswith(b"SLURM_JOB_ID=") and entry[13:].isdigit():
+                return JobId(int(entry[13:]))
+        return None

@@ -1,0 +1,267 @@
+"""Carries out the machine's effects over the ports. What takes its time goes to a worker lane; results are events.
+
+A port that fails is a result too: an MPS daemon that cannot be asked is an unanswered question, a server that cannot be
+opened a failed opening, a Slurm that does not answer a refusal with the reason. Nothing here raises for such a thing.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import assert_never
+
+from resilience.model import effect as fx
+from resilience.model import event as ev
+from resilience.model.errors import ResilienceError
+from resilience.model.ids import JobId, NodeName, ServerId, TaskRef
+from resilience.model.world import Sight
+from resilience.parse.words import pack
+from resilience.ports import (
+    AgentJournal,
+    Clock,
+    Done,
+    JobInfo,
+    Leases,
+    Mps,
+    Peer,
+    Refused,
+    Result,
+    ServerLine,
+    ServerLogs,
+    ServerOwner,
+    ServerState,
+    Slurm,
+    Supervisors,
+    Worker,
+)
+
+_LINE = 800
+"""Characters of a recovery log line: percent-encoded it must fit a packet."""
+_HELD = 200
+"""Lines of one job that wait for Slurm to say where its log lies."""
+
+
+@dataclass(slots=True)
+class _JobLog:
+    """Where a job's recovery log lies, and what waits to be written there."""
+
+    path: str = ""
+    held: deque[str] = field(default_factory=lambda: deque(maxlen=_HELD))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tag:
+    """What a worker's call was for."""
+
+    what: str
+    server: ServerId | None = None
+    job: JobId | None = None
+
+
+class Actor:
+    """Effects to the world. `send` reaches a task's supervisor, `peers` are those that are connected."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeName,
+        clock: Clock,
+        journal: AgentJournal,
+        leases: Leases,
+        mps: Mps,
+        slurm: Slurm,
+        supervisors: Supervisors,
+        server_logs: ServerLogs,
+        worker: Worker,
+        past: Callable[[tuple[ServerLine, ...]], None],
+    ) -> None:
+        self._node = node
+        self._clock = clock
+        self._journal = journal
+        self._leases = leases
+        self._mps = mps
+        self._slurm = slurm
+        self._supervisors = supervisors
+        self._logs = server_logs
+        self._worker = worker
+        self._past = past
+        self.peers: dict[TaskRef, Peer] = {}
+        self.timers: dict[tuple[object, ...], float] = {}
+        self._job_logs: dict[JobId, _JobLog] = {}
+        self._asked: dict[ServerId, float] = {}
+        """Servers whose state is being asked for, and when that was last wished."""
+
+    def carry_out(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.Place():
+                self._place(effect)
+            case fx.Refuse():
+                self.tell(effect.ref, "refuse", reason=effect.reason)
+            case fx.Verdict():
+                self._verdict(effect)
+            case fx.StartStandby():
+                self.tell(effect.ref, "standby", color=effect.server.color, pipe=self._mps.pipe(effect.server))
+            case fx.JobLine():
+                self._job_line(effect.job, effect.text)
+            case fx.Journal():
+                self._journal.append(effect.event, **effect.fields)
+            case fx.SetActive():
+                self._leases.set_active(effect.server)
+            case fx.Poll():
+                self._poll(effect)
+            case fx.Open():
+                self._open(effect)
+            case fx.Close():
+                self._logs.unwatch(effect.server)
+                self._submit("mps", _Tag(what="close", server=effect.server), lambda: self._mps.close(effect.server))
+            case fx.TerminateClient():
+                call = self._mps.terminate_client
+                self._submit("mps", _Tag(what="terminate"), lambda: call(effect.server, effect.pid))
+            case fx.Watch():
+                self._past(self._logs.watch(effect.server, self._mps.logs(effect.server)))
+            case fx.Unwatch():
+                self._logs.unwatch(effect.server)
+            case fx.LookUpJob():
+                self._job_logs[effect.job] = _JobLog()
+                self._submit("slurm", _Tag(what="job", job=effect.job), lambda: self._slurm.job(effect.job))
+            case fx.AskRequeue():
+                self._requeue(effect)
+            case fx.AskDrain():
+                self._submit("slurm", _Tag(what="drain"), lambda: self._slurm.drain(self._node, effect.reason))
+            case fx.AskComment():
+                tag = _Tag(what="comment", job=effect.job)
+                self._submit("slurm", tag, lambda: self._slurm.comment(effect.job, effect.text))
+            case fx.SetTimer():
+                self.timers[effect.key] = effect.at
+            case _:
+                assert_never(effect)
+
+    # ------------------------------------------------------------ to supervisors
+    def tell(self, ref: TaskRef, verb: str, /, **words: object) -> None:
+        """Send to a task's supervisor, if it is there."""
+        peer = self.peers.get(ref)
+        if peer is not None:
+            self._supervisors.send(peer, pack(verb, **words))
+
+    def _place(self, place: fx.Place) -> None:
+        standby = place.standby
+        self.tell(
+            place.ref,
+            "place",
+            color=place.server.color,
+            pipe=self._mps.pipe(place.server),
+            standby=standby.color if standby else "",
+            standby_pipe=self._mps.pipe(standby) if standby else "",
+            isolation=place.isolation,
+        )
+
+    def _verdict(self, verdict: fx.Verdict) -> None:
+        server = verdict.server
+        self.tell(
+            verdict.ref,
+            "verdict",
+            incident=verdict.incident,
+            action=verdict.action.value,
+            part=verdict.part.value,
+            color=server.color if server else "",
+            pipe=self._mps.pipe(server) if server else "",
+            reason=verdict.reason[:_LINE],
+        )
+
+    def _job_line(self, job: JobId, text: str) -> None:
+        stamp = datetime.fromtimestamp(self._clock.wall()).isoformat(timespec="milliseconds")
+        line = f"{stamp} mpsr[{self._node}] {text}"[:_LINE]
+        log = self._job_logs.setdefault(job, _JobLog())
+        if not log.path:
+            log.held.append(line)
+            return
+        ref = min((ref for ref in self.peers if ref.job == job), default=None)
+        if ref is not None:
+            self.tell(ref, "log", path=log.path, line=line)
+
+    def forget_job(self, job: JobId) -> None:
+        """The job's last task here has gone."""
+        self._job_logs.pop(job, None)
+
+    # ------------------------------------------------------------ to the workers
+    def _submit(self, lane: str, tag: _Tag, call: Callable[[], object]) -> None:
+        self._worker.submit(lane, tag, call)
+
+    def _poll(self, poll: fx.Poll) -> None:
+        busy = poll.server in self._asked
+        self._asked[poll.server] = self._clock.monotonic()
+        if not busy:
+            self._ask(poll.server)
+
+    def _ask(self, server: ServerId) -> None:
+        def call() -> tuple[float, ServerState]:
+            asked = self._clock.monotonic()
+            return asked, self._mps.state(server)
+
+        self._submit("mps", _Tag(what="state", server=server), call)
+
+    def _open(self, effect: fx.Open) -> None:
+        owner = ServerOwner(uid=effect.uid, gid=effect.gid, shared=effect.shared)
+
+        def call() -> str:
+            left = self._mps.close(effect.server) if effect.anew else ()
+            self._mps.open(effect.server, effect.uuid, owner)
+            return f"left behind: {', '.join(left)}" if left else ""
+
+        self._submit("mps", _Tag(what="open", server=effect.server), call)
+
+    def _requeue(self, ask: fx.AskRequeue) -> None:
+        exclude = self._node if ask.exclude else None
+        tag = _Tag(what="requeue", job=ask.job)
+        self._submit("slurm", tag, lambda: self._slurm.requeue(ask.job, comment=ask.comment, exclude=exclude))
+
+    def result(self, result: Result) -> ev.Event | None:
+        """A worker's result as an event; None when nothing follows from it."""
+        tag, value = result.tag, result.value
+        if not isinstance(tag, _Tag):
+            return None
+        failed = isinstance(value, Exception)
+        if failed and not isinstance(value, ResilienceError):
+            value = ResilienceError("agent", f"{tag.what} failed", f"{type(value).__name__}: {value}")
+        match tag.what:
+            case "state" if tag.server is not None:
+                return self._state(tag.server, value)
+            case "open" if tag.server is not None:
+                return ev.ServerOpened(server=tag.server, ok=not failed, detail=str(value))
+            case "job" if tag.job is not None:
+                return self._job(tag.job, value)
+            case "requeue" | "drain" | "comment":
+                ok = isinstance(value, Done)
+                detail = (
+                    value.detail
+                    if isinstance(value, Done)
+                    else value.reason
+                    if isinstance(value, Refused)
+                    else str(value)
+                )
+                return ev.SlurmAnswered(ask=ev.Ask(tag.what), job=tag.job, ok=ok, detail=detail)
+            case _:
+                return None
+
+    def _state(self, server: ServerId, value: object) -> ev.Event:
+        wished = self._asked.pop(server, 0.0)
+        asked, sight = self._clock.monotonic(), None
+        if isinstance(value, tuple):
+            asked, sight = value[0], Sight(value[1].value)
+            if asked < wished:
+                self._asked[server] = wished
+                self._ask(server)
+        return ev.ServerSeen(server=server, sight=sight, asked=asked)
+
+    def _job(self, job: JobId, value: object) -> ev.Event | None:
+        if not isinstance(value, JobInfo):
+            return None
+        log = self._job_logs.get(job)
+        directory = os.path.dirname(value.stdout) if value.stdout else value.workdir
+        if log is not None and directory.startswith("/"):
+            log.path = os.path.join(directory, f"mpsr-{job}.log")
+            ref = min((ref for ref in self.peers if ref.job == job), default=None)
+            while log.held and ref is not None:
+                self.tell(ref, "log", path=log.path, line=log.held.popleft())
+        return ev.JobKnown(job=job, batch=value.batch, requeueable=value.requeue)

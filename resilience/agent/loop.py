@@ -1,0 +1,399 @@
+"""The one loop: wait for news, turn it into an event, let the machine decide, carry out what it says.
+
+Nothing on this thread takes long: MPS daemons and Slurm are asked on worker lanes, supervisors are never waited for.
+When nothing happens the loop sleeps until the next timer, and without timers until news. Logs are read before results
+of workers, so that a server's last lines come before the news of its replacement. An unexpected exception costs the
+one event that raised it: it is told on stderr, and the loop goes on.
+"""
+
+import re
+import selectors
+import sys
+import traceback
+from dataclasses import replace
+
+from resilience.agent import messages
+from resilience.agent.act import Actor
+from resilience.agent.clients import Clients
+from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
+from resilience.machine import step
+from resilience.model import event as ev
+from resilience.model.effect import Unwatch
+from resilience.model.errors import GpuError, ResilienceError, WireError
+from resilience.model.ids import Color, GpuMinor, GpuUuid, NodeName, ServerId, TaskRef
+from resilience.model.lease import LeaseState
+from resilience.model.mpslog import LogKind, LogLine
+from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.settings import Settings
+from resilience.model.world import Moment, State
+from resilience.parse import mpslog, xid
+from resilience.parse.words import pack, unpack
+from resilience.ports import (
+    AgentJournal,
+    Clock,
+    Feed,
+    GpuEvents,
+    Gpus,
+    KernelLog,
+    Leases,
+    Mps,
+    Packet,
+    Peer,
+    Procfs,
+    ServerLine,
+    ServerLogs,
+    Slurm,
+    Supervisors,
+    Worker,
+)
+
+_SIGHTS = {
+    LogKind.CULPRIT: What.CULPRIT,
+    LogKind.HANDLING: What.HANDLING,
+    LogKind.CREATING: What.RECREATING,
+    LogKind.SERVER_EXITED: What.SERVER_GONE,
+    LogKind.SERVER_FATAL: What.SERVER_GONE,
+    LogKind.DAEMON_EXITED: What.DAEMON_GONE,
+}
+_TEXT = 300
+
+
+class Agent:
+    """The agent of one node.
+
+    The ports are built by the caller (`resilience.cli`) and closed by it; the agent only uses them:
+
+    settings      the node's Settings (recovery, mps, paths.run and paths.log)
+    node          Slurm's name of this node
+    clock         Clock             adapters.clock.SystemClock()
+    journal       AgentJournal      adapters.journal.JournalFile(contract.path("journal", log=…, node=…), clock)
+    leases        Leases            reads leases and the `active` files, sets the latter
+    mps           Mps               called from the worker's lane `mps` only, but for pipe() and logs(), which are pure
+    slurm         Slurm             called from the worker's lane `slurm` only
+    gpus          Gpus              adapters.nvml.NvmlGpus(); asked once, at the start
+    procfs        Procfs            adapters.procfs.ProcfsTree()
+    supervisors   Supervisors       adapters.agent_socket.AgentSocket(contract.path("agent_socket", run=…, node=…))
+    kernel_log    KernelLog         adapters.kmsg.KernelLogReader(settings.paths.kmsg)
+    gpu_events    GpuEvents         adapters.nvml.NvmlEvents(), or NoGpuEvents() when that raises GpuError
+    server_logs   ServerLogs        adapters.server_logs.ServerLogFollower()
+    worker        Worker            adapters.worker.WorkerThreads()
+
+    `run(stop)` returns when the descriptor `stop` becomes readable (a pipe that a signal handler writes to).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        node: NodeName,
+        *,
+        clock: Clock,
+        journal: AgentJournal,
+        leases: Leases,
+        mps: Mps,
+        slurm: Slurm,
+        gpus: Gpus,
+        procfs: Procfs,
+        supervisors: Supervisors,
+        kernel_log: KernelLog,
+        gpu_events: GpuEvents,
+        server_logs: ServerLogs,
+        worker: Worker,
+    ) -> None:
+        self._node = node
+        self._clock = clock
+        self._journal = journal
+        self._leases = leases
+        self._gpus = gpus
+        self._supervisors = supervisors
+        self._kernel_log = kernel_log
+        self._gpu_events = gpu_events
+        self._server_logs = server_logs
+        self._worker = worker
+        self._procfs = procfs
+        self._clients = Clients(procfs)
+        self._tasks: dict[Peer, TaskRef] = {}
+        self._by_bus: dict[xid.Bus, GpuMinor] = {}
+        self._by_uuid: dict[GpuUuid, GpuMinor] = {}
+        self._mode = settings.recovery.mode
+        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps)
+        self._actor = Actor(
+            node=node,
+            clock=clock,
+            journal=journal,
+            leases=leases,
+            mps=mps,
+            slurm=slurm,
+            supervisors=supervisors,
+            server_logs=server_logs,
+            worker=worker,
+            past=self._past,
+        )
+
+    # ------------------------------------------------------------ the loop
+    def run(self, stop: int) -> None:
+        """Work until `stop` is readable."""
+        self._begin()
+        feeds: tuple[Feed, ...] = (
+            self._server_logs,
+            self._kernel_log,
+            self._gpu_events,
+            self._supervisors,
+            self._worker,
+        )
+        with selectors.DefaultSelector() as selector:
+            for order, feed in enumerate(feeds):
+                selector.register(feed.fileno(), selectors.EVENT_READ, order)
+            selector.register(stop, selectors.EVENT_READ, len(feeds))
+            while True:
+                ready = sorted(key.data for key, _ in selector.select(self._sleep()))
+                for order in ready:
+                    if order == len(feeds):
+                        self._journal.append("agent.stopped", node=self._node)
+                        return
+                    self._guard(self._read, feeds[order])
+                self._guard(self._fire)
+
+    def _begin(self) -> None:
+        for entry in self._journal.unfinished():
+            known = {key: entry.get(key) for key in ("incident", "ask", "job") if key in entry}
+            outcome = "slurm.outcome" if entry.get("event") == "slurm.intent" else "incident.closed"
+            self._journal.append(outcome, **known, ok=False, outcome="interrupted", detail="the agent had ended")
+        self._journal.append("agent.started", node=self._node, mode=self._mode, boot=self._clock.boot_id())
+        try:
+            for gpu in self._gpus.all():
+                self._by_uuid[gpu.uuid] = GpuMinor(gpu.minor)
+                if (bus := xid.parse_bus(gpu.bus_id)) is not None:
+                    self._by_bus[bus] = GpuMinor(gpu.minor)
+        except GpuError as error:
+            print(error.lines(), file=sys.stderr, flush=True)
+
+    def _sleep(self) -> float | None:
+        timers = self._actor.timers
+        if not timers:
+            return None
+        return max(0.0, min(timers.values()) - self._clock.monotonic())
+
+    def _fire(self) -> None:
+        now = self._clock.monotonic()
+        due = sorted((at, number, key) for number, (key, at) in enumerate(self._actor.timers.items()) if at <= now)
+        for at, _, key in due:
+            if self._actor.timers.get(key) == at:
+                del self._actor.timers[key]
+                self.take(ev.TimerFired(key=key))
+
+    def _read(self, feed: Feed) -> None:
+        if feed is self._server_logs:
+            for line in self._server_logs.read():
+                self._guard(self._server_line, line)
+        elif feed is self._kernel_log:
+            for text in self._kernel_log.read():
+                self._guard(self._kernel_line, text)
+        elif feed is self._gpu_events:
+            for uuid, number in self._gpu_events.read():
+                self._guard(self._gpu_event, uuid, number)
+        elif feed is self._supervisors:
+            for packet in self._supervisors.read():
+                self._guard(self._packet, packet)
+        else:
+            for result in self._worker.read():
+                if (event := self._actor.result(result)) is not None:
+                    self._guard(self.take, event)
+
+    def _guard(self, call: object, *values: object) -> None:
+        """The loop's outer edge: nothing that goes wrong with one piece of news ends the agent."""
+        try:
+            call(*values)  # type: ignore[operator]
+        except ResilienceError as error:
+            print(error.lines(), file=sys.stderr, flush=True)
+        except Exception:
+            print("mpsr: agent: unexpected error, going on:", file=sys.stderr)
+            traceback.print_exc(file=sys.stderr)
+
+    def take(self, event: ev.Event) -> None:
+        """Let the machine decide, and carry out what it says. One effect that fails does not stop the others."""
+        moment = Moment(wall=self._clock.wall(), mono=self._clock.monotonic())
+        self.state, effects = step(self.state, event, moment)
+        for effect in effects:
+            self._guard(self._actor.carry_out, effect)
+            if isinstance(effect, Unwatch):
+                self._actor.timers = {
+                    key: at for key, at in self._actor.timers.items() if len(key) < 2 or key[1] != effect.server
+                }
+
+    # ------------------------------------------------------------ supervisors
+    def _packet(self, packet: Packet) -> None:
+        peer = packet.peer
+        if packet.data is None:
+            self._left(peer)
+            return
+        try:
+            verb, words = unpack(packet.data)
+            ref = self._tasks.get(peer)
+            if ref is None:
+                self._hello(peer, messages.hello(verb, words))
+            else:
+                self._message(peer, ref, messages.message(ref, verb, words))
+        except WireError as error:
+            self._turn_away(peer, error)
+
+    def _turn_away(self, peer: Peer, error: WireError) -> None:
+        self._journal.append("task.gone", pid=peer.pid, uid=peer.uid, refused=True, reason=str(error))
+        self._supervisors.send(peer, pack("refuse", reason=f"{error} {error.hint}".strip()[:_TEXT]))
+        self._supervisors.drop(peer)
+        self._left(peer)
+
+    def _hello(self, peer: Peer, words: HelloWords) -> None:
+        lease = self._leases.read(words.ref.job)
+        if lease is None:
+            raise WireError("agent socket", "no lease on this node", f"job {words.ref.job}")
+        if peer.uid not in (0, lease.uid):
+            raise WireError("agent socket", f"job {words.ref.job} is not yours", f"uid {peer.uid}")
+        if lease.state is not LeaseState.OPEN:
+            raise WireError("agent socket", "the lease is refused", lease.reason)
+        if words.gpu not in dict(lease.gpus):
+            raise WireError("agent socket", f"GPU is not in the lease of job {words.ref.job}", words.gpu)
+        here = ServerId(domain=lease.domain, gpu=words.gpu, color=lease.colors[0] if lease.colors else Color("a"))
+        active = words.color if words.resumed and words.color else self._leases.active(here)
+        for minor, uuid in lease.gpus:
+            self._by_uuid.setdefault(uuid, minor)
+        before = self._actor.peers.get(words.ref)
+        if before is not None:
+            self._tasks.pop(before, None)
+            self._supervisors.drop(before)
+        self._tasks[peer] = words.ref
+        self._actor.peers[words.ref] = peer
+        self._clients.learn(peer.pid, words.ref)
+        if words.active and self._clients.belongs(words.active, peer.pid):
+            self._clients.learn(words.active, words.ref)
+        chosen = replace(words.options, domain=lease.options.domain)
+        self.take(
+            ev.Hello(
+                ref=words.ref,
+                lease=replace(lease, options=chosen),
+                server=replace(here, color=active or here.color),
+                mpi=words.mpi,
+                resumed=words.resumed,
+                retries=words.retries,
+                active=words.active,
+                session=words.session,
+            )
+        )
+
+    def _message(self, peer: Peer, ref: TaskRef, message: messages.Message) -> None:
+        match message:
+            case FaultWords():
+                now = self._observation(Source.CLIENT, What.CUDA, message.text, pid=message.pid, cuda=message.cuda)
+                self.take(ev.Seen(observation=now, client=Client(pid=message.pid, task=ref, job=ref.job)))
+            case KeeperWords():
+                self._journal.append(
+                    "observation", source="client", what="keeper", task=str(ref.task), text=message.state
+                )
+            case ev.Started():
+                if not self._clients.belongs(message.pid, peer.pid):
+                    raise WireError("agent socket", "started names a process that is not the task's", message.pid)
+                self._clients.learn(message.pid, ref)
+                self.take(message)
+            case _:
+                self.take(message)
+
+    def _left(self, peer: Peer) -> None:
+        ref = self._tasks.pop(peer, None)
+        if ref is None:
+            return
+        if self._actor.peers.get(ref) is peer:
+            del self._actor.peers[ref]
+            self.take(ev.Gone(ref=ref))
+            self._clients.forget(ref)
+            if not any(other.job == ref.job for other in self._actor.peers):
+                self._actor.forget_job(ref.job)
+
+    # ------------------------------------------------------------ logs
+    def _observation(self, source: Source, what: What, text: str, **fields: object) -> Observation:
+        return Observation(
+            source=source,
+            what=what,
+            text=text[:_TEXT],
+            wall=self._clock.wall(),
+            mono=self._clock.monotonic(),
+            boot_id=self._clock.boot_id(),
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def _past(self, lines: tuple[ServerLine, ...]) -> None:
+        """Lines from before a log was followed: only who is connected, and who the daemons are."""
+        for line in lines:
+            if (parsed := mpslog.parse_line(line.text)) is not None:
+                self._guard(self._connections, line, parsed)
+
+    def _connections(self, line: ServerLine, parsed: LogLine) -> None:
+        self._clients.daemon(parsed.writer)
+        match parsed.kind:
+            case LogKind.STARTING_SERVER | LogKind.SERVER_READY:
+                self._clients.daemon(parsed.pid)
+            case LogKind.NEW_CLIENT | LogKind.CONNECTED:
+                self._forget_dead_strangers(line.server)
+                fresh = parsed.kind is LogKind.NEW_CLIENT
+                client = self._clients.connected(parsed.pid) if fresh else self._clients.resolve(parsed.pid)
+                if client is None or client.task is None:
+                    self.take(ev.ClientJoined(server=line.server, client=client or Client(pid=parsed.pid)))
+            case LogKind.EXIT:
+                if parsed.pid:
+                    self.take(ev.ClientLeft(server=line.server, pid=parsed.pid))
+            case _:
+                pass
+
+    def _forget_dead_strangers(self, server: ServerId) -> None:
+        """Clients that ended without a line of the log. Not done at a fault: the dead one may have caused it."""
+        pair = self.state.pairs.get((server.domain, server.gpu))
+        for pid, color in dict(pair.strangers).items() if pair else ():
+            if self._procfs.starttime(pid) is None:
+                self.take(ev.ClientLeft(server=replace(server, color=color), pid=pid))
+
+    def _server_line(self, line: ServerLine) -> None:
+        parsed = mpslog.parse_line(line.text)
+        if parsed is None:
+            return
+        self._connections(line, parsed)
+        what = _SIGHTS.get(parsed.kind)
+        if what is None:
+            return
+        source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
+        server = line.server
+        client = self._inside(server, self._clients.resolve(parsed.pid)) if what is What.CULPRIT else None
+        now = self._observation(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
+        self.take(ev.Seen(observation=now, client=client))
+
+    def _inside(self, server: ServerId, client: Client | None) -> Client | None:
+        """The client, when it can have used this server: the log lies in its owner's hands and may name anyone."""
+        if client is None:
+            return None
+        task = self.state.tasks.get(client.task) if client.task else None
+        if task is not None:
+            same = (task.server.domain, task.server.gpu) == (server.domain, server.gpu)
+            return client if same else None
+        lease = self._leases.read(client.job) if client.job is not None else None
+        return client if lease is not None and lease.domain == server.domain else None
+
+    def _kernel_line(self, text: str) -> None:
+        parsed = xid.parse_line(text)
+        if parsed is None:
+            return
+        if isinstance(parsed, xid.GpuLine):
+            if (minor := self._by_uuid.get(GpuUuid(parsed.uuid))) is not None:
+                self._by_bus[parsed.bus] = minor
+            return
+        client = None if re.match(r"nvidia-cuda-mps", parsed.name) else self._clients.resolve(parsed.pid)
+        now = self._observation(
+            Source.KMSG,
+            What.XID,
+            text,
+            gpu=self._by_bus.get(parsed.bus),
+            pid=parsed.pid,
+            xid=parsed.xid,
+            recovery=parsed.recovery,
+        )
+        self.take(ev.Seen(observation=now, client=client))
+
+    def _gpu_event(self, uuid: GpuUuid, number: int) -> None:
+        now = self._observation(Source.NVML, What.XID, f"NVML: Xid {number}", gpu=self._by_uuid.get(uuid), xid=number)
+        self.take(ev.Seen(observation=now))

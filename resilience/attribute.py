@@ -1,0 +1,85 @@
+"""Who did it: evidence → culprit with a confidence, or the set that it must be in. Pure.
+
+  certain  the server's log names a process that is a task's, the server has one client only, or the guard's record
+  strong   the kernel log's Xid names a process of ours (under MPS it may be the server's, which is nobody's), the
+           only process that was hit while the server went on, or the only earlier suspect where no one is new
+  weak     the only earlier suspect, but newcomers may have done it: not enough to fail anyone, enough to try it alone
+  none     then one of the clients did it: an earlier suspect or a newcomer, if an unattributed fault came before
+
+A hardware fault and a daemon's end are nobody's: everyone is a bystander.
+"""
+
+from collections.abc import Iterable
+
+from resilience.model.fault import DeviceState, Fault, FaultClass, Reach
+from resilience.model.ids import TaskRef
+from resilience.model.incident import Attribution, Confidence, Evidence
+from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.world import Suspicion
+
+_ORDER = {Confidence.NONE: 0, Confidence.WEAK: 1, Confidence.STRONG: 2, Confidence.CERTAIN: 3}
+_USER_MADE = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
+
+
+def weigh(seen: Observation, fault: Fault, client: Client | None) -> Evidence | None:
+    """What one sighting says about who did it; None when it says nothing."""
+    if client is None or (client.task is None and client.job is None):
+        return None
+    if seen.what is What.CULPRIT:
+        return Evidence(client=client, confidence=Confidence.CERTAIN, why=f"server log names {client}")
+    if seen.what is What.ISOLATED:
+        return Evidence(client=client, confidence=Confidence.CERTAIN, why=f"the guard names {client}")
+    if seen.what is What.XID and seen.source is Source.KMSG and fault.kind in _USER_MADE:
+        return Evidence(client=client, confidence=Confidence.STRONG, why=f"Xid {seen.xid} names {client}")
+    return None
+
+
+def blameless(fault: Fault) -> bool:
+    """Nobody's program can have caused this."""
+    return fault.kind in (FaultClass.SERVER, FaultClass.CONTROL_DAEMON) or (
+        fault.kind is FaultClass.DEVICE and fault.device is not DeviceState.FINE
+    )
+
+
+def attribute(
+    evidence: Iterable[Evidence],
+    fault: Fault,
+    *,
+    clients: frozenset[TaskRef],
+    strangers: int,
+    hits: frozenset[TaskRef],
+    hit: bool,
+    earlier: Suspicion | None,
+) -> Attribution:
+    """The verdict on who did it, from all that is known now.
+
+    clients: tasks whose active process used the server; strangers: how many other clients it had; hits: tasks that
+    failed themselves; hit: the whole server is known to be hit; earlier: the last unattributed fault of this domain
+    and GPU that still counts.
+    """
+    if blameless(fault):
+        return Attribution(confidence=Confidence.NONE, blameless=True, why=(f"{fault.words}: nobody's doing",))
+    best = max(evidence, key=lambda item: _ORDER[item.confidence], default=None)
+    if best is not None and best.confidence.names:
+        return Attribution(confidence=best.confidence, culprit=best.client, why=(best.why,))
+    if len(clients) == 1 and not strangers:
+        (only,) = clients
+        return _named(only, Confidence.CERTAIN, "the server's only client")
+    if not hit and len(hits) == 1 and (fault.reach is Reach.PROCESS or fault.kind in _USER_MADE):
+        (only,) = hits
+        return _named(only, Confidence.STRONG, "only this process was hit")
+    narrowed = clients & earlier.suspects if earlier else frozenset[TaskRef]()
+    if earlier is None or not narrowed:
+        return Attribution(confidence=Confidence.NONE, suspects=clients, why=("nobody was named",))
+    pool = narrowed | (clients - earlier.clients)
+    if len(narrowed) > 1:
+        return Attribution(confidence=Confidence.NONE, suspects=pool, why=("nobody was named, again",))
+    (only,) = narrowed
+    if pool == narrowed and not strangers:
+        return _named(only, Confidence.STRONG, "the only one suspected before that was here this time")
+    why = "suspected before, but others have joined since"
+    return Attribution(confidence=Confidence.WEAK, suspects=pool, alone=only, why=(why,))
+
+
+def _named(ref: TaskRef, confidence: Confidence, why: str) -> Attribution:
+    return Attribution(confidence=confidence, culprit=Client(pid=0, task=ref, job=ref.job), why=(why,))

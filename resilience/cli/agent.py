@@ -1,0 +1,170 @@
+"""`mpsr agent`: the node agent's adapters put together, its signals, and that there is one agent per node.
+
+SIGTERM and SIGINT end it; MPS servers and tasks stay, and supervisors connect again to the next agent. SIGHUP reads
+mpsr.yaml: when it is good the agent begins anew with it, in the same process; when it is not, the error is said and the
+old settings stay. A node where NVML or the kernel log cannot be used still has an agent, with fewer sources; what is
+missing is said once.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from resilience.adapters import slurm_commands
+from resilience.adapters.agent_socket import AgentSocket
+from resilience.adapters.clock import SystemClock
+from resilience.adapters.domain_locks import DomainLocks
+from resilience.adapters.guarded_files import make_dirs
+from resilience.adapters.journal import JournalFile
+from resilience.adapters.kmsg import KernelLogReader
+from resilience.adapters.leases import LeaseFiles
+from resilience.adapters.mps_control import ControlDaemons
+from resilience.adapters.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
+from resilience.adapters.procfs import ProcfsTree
+from resilience.adapters.server_logs import ServerLogFollower
+from resilience.adapters.worker import WorkerThreads
+from resilience.agent import Agent
+from resilience.cli import settings
+from resilience.cli.place import node_name
+from resilience.contract import exit_code, path
+from resilience.model.errors import ConfigError, GpuError, ResilienceError
+from resilience.model.ids import NodeName
+from resilience.model.settings import Settings
+from resilience.ports import GpuEvents, KernelLog
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--node", help="Slurm's name of this node (default: $SLURMD_NODENAME, else the host's name)")
+    parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = settings.find(arguments.config)
+    node = node_name(arguments.node)
+    signals = Signals(arguments.config)
+    with one_per_node(found.settings, node):
+        serve(found.settings, node, signals)
+    if signals.again:
+        os.execv(sys.executable, [sys.executable, "-m", "resilience.cli.main", *sys.argv[1:]])
+    return exit_code("ok")
+
+
+class Signals:
+    """What the agent is told from outside; `stop` is readable when it is to leave its loop."""
+
+    def __init__(self, config: str | None) -> None:
+        self.again = False
+        self._config = config
+        self.stop, self._say = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._leave())
+        signal.signal(signal.SIGHUP, lambda *_: self._reload())
+
+    def _leave(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._say, b".")
+
+    def _reload(self) -> None:
+        try:
+            settings.find(self._config)
+        except ConfigError as error:
+            print(f"{error.lines()}\n  the settings of before stay in force", file=sys.stderr, flush=True)
+            return
+        self.again = True
+        self._leave()
+
+
+@contextlib.contextmanager
+def one_per_node(chosen: Settings, node: NodeName) -> Iterator[None]:
+    """Holds the node's lock. Raises ResilienceError when another agent has it, or its directories cannot be had."""
+    run_dir = path("node", run=chosen.paths.run, node=node)
+    lock = f"{run_dir}/agent.lock"
+    try:
+        make_dirs(run_dir)
+        make_dirs(os.path.dirname(path("journal", log=chosen.paths.log, node=node)))
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        hint = "the agent runs as root; see paths.run and paths.log in mpsr.yaml"
+        raise ResilienceError(error.filename or lock, "cannot be used", error.strerror or error, hint=hint) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResilienceError("agent", "already runs on this node", node, hint="see: mpsr status") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
+    """Build everything, run until told to stop, close what was built."""
+    with contextlib.ExitStack() as stack:
+
+        def closing(built: Any) -> Any:
+            stack.callback(built.close)
+            return built
+
+        clock = SystemClock()
+        journal = closing(JournalFile(path("journal", log=chosen.paths.log, node=node), clock))
+        picked = slurm_commands.pick(chosen)
+        say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
+        agent = Agent(
+            chosen,
+            node,
+            clock=clock,
+            journal=journal,
+            leases=LeaseFiles(chosen.paths.run, node, journal),
+            mps=ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ),
+            slurm=picked.slurm,
+            gpus=NvmlGpus(),
+            procfs=ProcfsTree(),
+            supervisors=closing(AgentSocket(path("agent_socket", run=chosen.paths.run, node=node))),
+            kernel_log=closing(kernel_log(chosen.paths.kmsg)),
+            gpu_events=closing(gpu_events()),
+            server_logs=closing(ServerLogFollower()),
+            worker=WorkerThreads(),
+        )
+        agent.run(signals.stop)
+
+
+def say(text: str) -> None:
+    print(f"mpsr: agent: {text}", file=sys.stderr, flush=True)
+
+
+def kernel_log(file: str) -> KernelLog:
+    """The kernel log, or a silence where it cannot be read."""
+    try:
+        return KernelLogReader(file)
+    except ResilienceError as error:
+        print(error.lines(), file=sys.stderr, flush=True)
+        return Silence()
+
+
+def gpu_events() -> GpuEvents:
+    """NVML's events, or none where NVML cannot be used."""
+    try:
+        return NvmlEvents()
+    except GpuError as error:
+        print(error.lines(), file=sys.stderr, flush=True)
+        return NoGpuEvents()
+
+
+class Silence:
+    """KernelLog port of a node whose kernel log cannot be read: nothing ever comes."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,179 @@
+"""`mpsr status`: this node's agent, servers and leases, as they are now.
+
+Anybody sees whether the agent answers, and the leases of the own jobs; root sees all leases and asks the control daemons
+for the state of each server. Only looks: starts nothing and ends nothing. Exit status `failed` when leases are held but
+no agent answers, or a server that a lease names is not ACTIVE.
+"""
+
+import argparse
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from resilience.adapters.domain_locks import DomainLocks
+from resilience.adapters.leases import LeaseFiles
+from resilience.adapters.mps_control import ControlDaemons
+from resilience.cli import settings
+from resilience.cli.place import node_name
+from resilience.contract import exit_code, path
+from resilience.model.errors import ResilienceError
+from resilience.model.ids import NodeName, ServerId
+from resilience.model.lease import Lease, LeaseState
+from resilience.model.settings import Settings
+from resilience.ports import ServerState
+
+_CONNECT_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRow:
+    domain: str
+    gpu: int
+    color: str
+    state: str
+    clients: int
+    active: bool
+    """New tasks join this one."""
+    needed: bool
+    """An open lease names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    node: str
+    agent: bool
+    leases: tuple[Lease, ...]
+    broken: tuple[str, ...]
+    servers: tuple[ServerRow, ...] | None
+    """None when the caller may not ask."""
+
+    def good(self) -> bool:
+        down = [row for row in self.servers or () if row.needed and row.state != ServerState.ACTIVE]
+        return not self.broken and not down and (self.agent or not self.leases)
+
+
+class _NoJournal:
+    """A look leaves no trace."""
+
+    def append(self, event: str, /, **fields: object) -> None:
+        pass
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
+    parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    chosen = settings.find(arguments.config).settings
+    status = look(chosen, node_name(arguments.node, chosen.paths.run))
+    if arguments.json:
+        print(json.dumps(_plain(status), ensure_ascii=False))
+    else:
+        print("\n".join(lines(status)))
+    return exit_code("ok" if status.good() else "failed")
+
+
+def look(chosen: Settings, node: NodeName) -> Status:
+    files = LeaseFiles(chosen.paths.run, node, _NoJournal())
+    leases, broken = files.survey()
+    root = os.geteuid() == 0
+    mine = leases if root else tuple(lease for lease in leases if lease.uid == os.geteuid())
+    return Status(
+        node=node,
+        agent=answers(path("agent_socket", run=chosen.paths.run, node=node)),
+        leases=mine,
+        broken=broken,
+        servers=_servers(chosen, node, files, leases) if root else None,
+    )
+
+
+def answers(sock: str) -> bool:
+    """Whether somebody takes connections at a supervisors' socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.settimeout(_CONNECT_TIMEOUT)
+        try:
+            probe.connect(sock)
+        except OSError:
+            return False
+    return True
+
+
+def _servers(chosen: Settings, node: NodeName, files: LeaseFiles, leases: tuple[Lease, ...]) -> tuple[ServerRow, ...]:
+    mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
+    needed = {
+        ServerId(domain=lease.domain, gpu=minor, color=color)
+        for lease in leases
+        if lease.state is LeaseState.OPEN
+        for minor, _ in lease.gpus
+        for color in lease.colors
+    }
+    there = {server for key in files.domains() for server in files.servers(key)}
+    rows = []
+    for server in sorted(needed | there):
+        try:
+            state, clients = str(mps.state(server)), len(mps.clients(server))
+        except ResilienceError as error:
+            state, clients = f"? ({error})", 0
+        rows.append(
+            ServerRow(
+                domain=server.domain,
+                gpu=server.gpu,
+                color=server.color,
+                state=state,
+                clients=clients,
+                active=files.active(server) == server.color,
+                needed=server in needed,
+            )
+        )
+    return tuple(rows)
+
+
+def lines(status: Status) -> list[str]:
+    """As shown to a person."""
+    said = [f"node {status.node}: the agent {'answers' if status.agent else 'does not answer'}"]
+    if not status.agent and status.leases:
+        said.append("  without it tasks run, but a fault ends them: systemctl start mpsr-agent")
+    for row in status.servers or ():
+        notes = [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
+        notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
+        said.append(f"server {row.domain}/g{row.gpu}/{row.color}: {row.state}, {', '.join(notes)}")
+    for lease in status.leases:
+        gpus = ",".join(str(minor) for minor, _ in lease.gpus) or "none"
+        about = f"lease of job {lease.job} ({lease.user}): {lease.state.value}"
+        if lease.state is LeaseState.OPEN:
+            about += f", domain {lease.domain}, GPU {gpus}, isolation {lease.isolation.value}"
+            about += f", standby {'yes' if len(lease.colors) > 1 else 'no'}"
+        else:
+            about += f": {lease.reason}"
+        said.append(about)
+    said += [f"lease that cannot be read: {broken}" for broken in status.broken]
+    if not status.leases and not status.broken:
+        said.append("no leases" if status.servers is not None else "no leases of yours")
+    return said
+
+
+def _plain(status: Status) -> dict[str, Any]:
+    return {
+        "node": status.node,
+        "agent": status.agent,
+        "good": status.good(),
+        "servers": None if status.servers is None else [asdict(row) for row in status.servers],
+        "leases": [
+            {
+                "job": lease.job,
+                "user": lease.user,
+                "state": lease.state.value,
+                "reason": lease.reason,
+                "domain": lease.domain,
+                "gpus": [minor for minor, _ in lease.gpus],
+                "isolation": lease.isolation.value,
+                "colors": list(lease.colors),
+            }
+            for lease in status.leases
+        ],
+        "broken": list(status.broken),
+    }

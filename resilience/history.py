@@ -1,0 +1,63 @@
+"""What earlier faults teach: the breaker's count per hour, and who was under suspicion before. Pure.
+
+Dry runs are never recorded here, so that observing cannot open a breaker.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from resilience.model.ids import DomainKey, GpuMinor, TaskRef
+from resilience.model.world import History, Suspicion
+
+HOUR = 3600.0
+"""Seconds that a requeue, a drain or a suspicion counts."""
+
+
+def recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:
+    """Those of the last hour."""
+    return tuple(at for at in times if now - at < HOUR)
+
+
+def may_requeue(history: History, limit: int, now: float) -> bool:
+    return len(recent(history.requeues, now)) < limit
+
+
+def may_drain(history: History, limit: int, now: float) -> bool:
+    return len(recent(history.drains, now)) < limit
+
+
+def with_requeue(history: History, now: float) -> History:
+    return replace(history, requeues=(*recent(history.requeues, now), now))
+
+
+def with_drain(history: History, now: float) -> History:
+    return replace(history, drains=(*recent(history.drains, now), now))
+
+
+def suspicion(history: History, domain: DomainKey, gpu: GpuMinor, now: float) -> Suspicion | None:
+    """The last unattributed fault of this domain and GPU, when it still counts."""
+    last = history.suspicions.get((domain, gpu))
+    return last if last is not None and now - last.at < HOUR else None
+
+
+def with_suspicion(
+    history: History,
+    domain: DomainKey,
+    gpu: GpuMinor,
+    now: float,
+    *,
+    clients: frozenset[TaskRef],
+    suspects: frozenset[TaskRef],
+) -> History:
+    """Remember who it must be among; those still suspected elsewhere stay suspected only if they were here."""
+    kept: Mapping[tuple[DomainKey, GpuMinor], Suspicion] = {
+        key: item for key, item in history.suspicions.items() if now - item.at < HOUR
+    }
+    entry = Suspicion(at=now, clients=clients, suspects=suspects)
+    return replace(history, suspicions={**kept, (domain, gpu): entry})
+
+
+def cleared(history: History, domain: DomainKey, gpu: GpuMinor) -> History:
+    """A culprit was named: nobody is under suspicion any more."""
+    rest = {key: item for key, item in history.suspicions.items() if key != (domain, gpu)}
+    return replace(history, suspicions=rest)

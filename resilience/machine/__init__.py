@@ -1,0 +1,93 @@
+"""The heart: `step(state, event, now) -> (state, effects)`. Pure and total: every event has an answer in every state.
+
+What it guarantees, whatever the order of events (tests/unit/test_machine_rules.py tries to break it):
+  - only a task whose server was hit, or whose own process failed, gets a verdict; a requeue takes in its whole job;
+  - a bystander is never failed or requeued while a faster allowed rung is open;
+  - a culprit never goes on on a server that others use, and nobody is placed on the server of a culprit;
+  - a task gets one final verdict per incident, and within one incident its rungs only go down.
+What the world must do comes out as effects, results come back as events; time comes in as `now`, timers are effects.
+An event about something unknown (a task that has gone, an incident long closed, a stale timer) does nothing.
+
+The parts: turn.py (the working copy), sightings.py (sighting → incident), decide.py (incident → who did it, who is
+told), recover.py (one task up the ladder), servers.py (health, swap, rebuild), tasks.py (supervisors' reports),
+jobs.py (Slurm).
+"""
+
+from typing import assert_never
+
+from resilience.machine import decide, jobs, recover, servers, sightings, tasks
+from resilience.machine.turn import Turn
+from resilience.model import event as ev
+from resilience.model.effect import Effect
+from resilience.model.world import Moment, State
+
+
+def step(state: State, event: ev.Event, now: Moment) -> tuple[State, tuple[Effect, ...]]:
+    """The state after `event`, and what is to be done about it, in order."""
+    turn = Turn(state, now)
+    _handle(turn, event)
+    servers.sweep(turn)
+    decide.settle_all(turn)
+    servers.forget_jobs(turn)
+    return turn.result()
+
+
+def _handle(turn: Turn, event: ev.Event) -> None:
+    match event:
+        case ev.Hello():
+            tasks.hello(turn, event)
+        case ev.Started():
+            tasks.started(turn, event)
+        case ev.SessionOpened():
+            tasks.session_opened(turn, event)
+        case ev.Ready():
+            tasks.ready(turn, event)
+        case ev.Exited():
+            tasks.exited(turn, event)
+        case ev.Gone():
+            tasks.gone(turn, event)
+        case ev.Stepped():
+            recover.stepped(turn, event)
+        case ev.RungFailed():
+            recover.rung_failed(turn, event)
+        case ev.Spilled():
+            jobs.spilled(turn, event.ref)
+        case ev.Seen():
+            sightings.seen(turn, event)
+        case ev.ClientJoined():
+            servers.client_joined(turn, event)
+        case ev.ClientLeft():
+            servers.client_left(turn, event)
+        case ev.ServerSeen():
+            servers.server_seen(turn, event)
+        case ev.ServerOpened():
+            servers.server_opened(turn, event)
+        case ev.JobKnown():
+            jobs.known(turn, event)
+        case ev.SlurmAnswered():
+            jobs.answered(turn, event)
+        case ev.TimerFired():
+            _fire(turn, event.key)
+        case _:
+            assert_never(event)
+
+
+def _fire(turn: Turn, key: tuple[object, ...]) -> None:
+    """A timer's first word says whose it is; the rest are that part's own."""
+    match key:
+        case ("decide", str(incident)):
+            decide.due(turn, incident)
+        case ("case", str(incident), ref):
+            recover.timed_out(turn, incident, ref)
+        case ("settle", ref, int(pid)):
+            tasks.settle(turn, ref, pid)
+        case ("standby", ref):
+            tasks.restart_standby(turn, ref)
+        case ("poll", server):
+            servers.poll(turn, server)
+        case ("rebuild", server):
+            servers.rebuild_overdue(turn, server)
+        case ("spill", job):
+            jobs.spill_overdue(turn, job)
+        case _:
+            pass

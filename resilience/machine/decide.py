@@ -1,0 +1,239 @@
+"""From an incident to its verdicts: when enough is known, who did it, who is told what, and when it is over.
+
+The bystanders are told the moment the culprit is certain, or nobody can be blamed; otherwise when `attribution_ms`
+has passed. The culprit's own verdict waits for the fault's class as well (at most as long): what looks like a
+program's fault may turn out to be a memory error, and then the named process is a victim.
+"""
+
+from resilience.attribute import attribute, blameless
+from resilience.classify import merge
+from resilience.history import cleared, suspicion, with_suspicion
+from resilience.machine import jobs, recover, servers, sightings
+from resilience.machine.turn import Turn
+from resilience.machine.words import account, blame, opening, ref_words, server_words
+from resilience.model import effect as fx
+from resilience.model.fault import Fault, FaultClass
+from resilience.model.ids import GpuMinor, IncidentId, JobId, TaskRef
+from resilience.model.incident import Action, Attribution, Confidence, Incident, Outcome, Part
+from resilience.model.observation import Observation
+from resilience.model.world import Health
+from resilience.policy import split
+
+_KNOWN = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
+
+
+def due(turn: Turn, incident: str) -> None:
+    """The wait for the culprit's name is over."""
+    look(turn, IncidentId(incident))
+
+
+def look(turn: Turn, name: IncidentId) -> None:
+    """Decide if enough is known, and tell those who are hit and have not been told."""
+    incident = turn.incidents.get(name)
+    if incident is None:
+        return
+    if not incident.decided:
+        _decide(turn, incident)
+    incident = turn.incidents[name]
+    if not incident.decided:
+        return
+    for ref in sorted(incident.clients):
+        task = turn.tasks.get(ref)
+        if task is None or task.over or task.server != incident.server or ref in turn.incidents[name].cases:
+            continue
+        if not (incident.hit or ref in incident.hits):
+            continue
+        part = _part(incident, ref)
+        waits = incident.fault.kind not in _KNOWN and turn.now.mono < incident.deadline
+        if part is Part.CULPRIT and waits and not blameless(incident.fault):
+            continue
+        recover.begin(turn, name, ref, part)
+
+
+def _part(incident: Incident, ref: TaskRef) -> Part:
+    if blameless(incident.fault):
+        return Part.BYSTANDER
+    if ref in incident.parts:
+        return incident.parts[ref]
+    attribution = incident.attribution
+    return Part.BYSTANDER if attribution and (attribution.culprit or attribution.blameless) else Part.UNKNOWN
+
+
+def _decide(turn: Turn, incident: Incident) -> None:
+    server = incident.server
+    pair = turn.pair_of(server)
+    strangers = sum(color == server.color for color in pair.strangers.values()) if pair else 0
+    result = attribute(
+        incident.evidence,
+        incident.fault,
+        clients=incident.clients,
+        strangers=strangers,
+        hits=incident.hits,
+        hit=incident.hit,
+        earlier=suspicion(turn.history, server.domain, server.gpu, turn.now.mono),
+    )
+    sure = result.blameless or result.confidence is Confidence.CERTAIN
+    if not sure and turn.now.mono < incident.deadline:
+        return
+    _settle_on(turn, incident, result)
+
+
+def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
+    """Write down who did it, split the suspects, and say so."""
+    server = incident.server
+    guilty = result.culprit.task if result.culprit else None
+    parts: dict[TaskRef, Part] = {}
+    for ref in incident.clients:
+        if ref == guilty:
+            parts[ref] = Part.CULPRIT
+        else:
+            parts[ref] = Part.SUSPECT if ref in result.suspects else Part.BYSTANDER
+    incident = turn.incident(incident, attribution=result, parts=parts)
+    turn.journal(
+        "incident.attributed",
+        incident=incident.id,
+        fault=incident.fault.kind.value,
+        culprit=str(result.culprit) if result.culprit else None,
+        confidence=result.confidence.value,
+        suspects=sorted(map(ref_words, result.suspects)),
+        why=list(result.why),
+        ms=_ms(turn, incident),
+    )
+    for job in {ref.job for ref in incident.clients}:
+        mine = [(ref, part) for ref, part in parts.items() if ref.job == job]
+        turn.job_line(job, opening(incident, mine))
+    if result.culprit is not None:
+        turn.history = cleared(turn.history, server.domain, server.gpu)
+    elif result.suspects and incident.hit and not turn.observe:
+        turn.history = with_suspicion(
+            turn.history,
+            server.domain,
+            server.gpu,
+            turn.now.mono,
+            clients=incident.clients,
+            suspects=result.suspects,
+        )
+        if len(result.suspects) > 1:
+            _split(turn, incident, result)
+
+
+def _split(turn: Turn, incident: Incident, result: Attribution) -> None:
+    """Two halves, two servers. The first half goes where bystanders would, if no one else runs there."""
+    free, where = servers.free_of_others(turn, incident.server, result.suspects)
+    here = [turn.tasks[ref] for ref in result.suspects if ref in turn.tasks]
+    ready = frozenset(task.ref for task in here if free and task.ready)
+    first, second = split((task.ref for task in here), ready, result.alone)
+    alone = [second] if free else [first, second]
+    targets = dict.fromkeys(first, where) if free and where else {}
+    for group in alone:
+        if group:
+            quarantine = servers.open_quarantine(turn, incident.server)
+            targets.update(dict.fromkeys(group, quarantine))
+    turn.incident(incident, apart=targets)
+
+
+def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
+    """The GPU is out of use: whoever runs on it is requeued elsewhere or fails, and the node is drained."""
+    uuid, fresh = "", False
+    for pair in sightings.of_gpu(turn, gpu):
+        uuid = pair.uuid
+        for color in list(pair.servers):
+            server = pair.server(color)
+            if not turn.tasks_on(server) and sightings.joinable(turn, server) is None:
+                servers.condemned(turn, server)
+                continue
+            incident = sightings.joinable(turn, server)
+            if incident is None:
+                incident = sightings.open_incident(turn, server, fault)
+            fresh = fresh or not incident.fault.device.out_of_use or not incident.sources
+            everyone = frozenset(task.ref for task in turn.tasks_on(server))
+            incident = turn.incident(
+                incident,
+                fault=merge(incident.fault, fault),
+                sources=(*incident.sources, seen.source)[:16],
+                hit=True,
+                clients=incident.clients | everyone,
+            )
+            servers.condemned(turn, server)
+            if not incident.decided:
+                why = (f"{fault.numbers()}: nobody's doing",)
+                _settle_on(turn, incident, Attribution(confidence=Confidence.NONE, blameless=True, why=why))
+    for incident in list(turn.incidents.values()):
+        if incident.server.gpu == gpu and incident.fault.device.out_of_use and incident.decided:
+            for ref in sorted(incident.clients):
+                recover.give_up(turn, incident.id, ref)
+    if fresh:
+        jobs.drain(turn, f"mpsr: {uuid}: {fault.numbers()}: needs a reset")
+
+
+def settle_all(turn: Turn) -> None:
+    """Close what is over: accounts for jobs whose tasks all have their outcome, then the incident itself."""
+    for incident in list(turn.incidents.values()):
+        if incident.decided:
+            _account(turn, turn.incidents[incident.id])
+            _close(turn, turn.incidents[incident.id])
+        elif turn.pair_of(incident.server) is None:
+            del turn.incidents[incident.id]
+            turn.journal("incident.closed", incident=incident.id, outcome="every task had ended")
+
+
+def _account(turn: Turn, incident: Incident) -> None:
+    by_job: dict[JobId, list[TaskRef]] = {}
+    for ref in incident.cases:
+        by_job.setdefault(ref.job, []).append(ref)
+    for job, refs in by_job.items():
+        cases = [incident.cases[ref] for ref in refs]
+        if job in incident.accounted or not all(case.outcome.settled for case in cases):
+            continue
+        expected = [
+            ref for ref in incident.clients if ref.job == job and ref in turn.tasks and ref not in incident.cases
+        ]
+        if incident.hit and any(not turn.tasks[ref].over for ref in expected):
+            continue
+        incident = turn.incident(incident, accounted=incident.accounted | {job})
+        known = turn.jobs.get(job)
+        text = account(incident, cases, known.faults if known else 1)
+        turn.job_line(job, text.removeprefix("mpsr: "))
+        if all(case.action is not Action.REQUEUE or case.outcome is Outcome.FAILED for case in cases):
+            jobs.comment(turn, job, text)
+
+
+def _close(turn: Turn, incident: Incident) -> None:
+    if any(not case.outcome.settled for case in incident.cases.values()):
+        return
+    if incident.hit:
+        if turn.health(incident.server) in (Health.FAULTED, Health.REPLACING, Health.OPENING):
+            return
+        if any(
+            ref not in incident.cases
+            and ref in turn.tasks
+            and not turn.tasks[ref].over
+            and turn.tasks[ref].server == incident.server
+            for ref in incident.clients
+        ):
+            return
+    elif turn.now.mono - incident.opened < turn.recovery.incident_window_ms / 1000 and turn.pair_of(incident.server):
+        return
+    del turn.incidents[incident.id]
+    for ref in incident.cases:
+        task = turn.tasks.get(ref)
+        if task is not None and task.incident == incident.id:
+            turn.task(ref, incident=None)
+    turn.journal(
+        "incident.closed",
+        incident=incident.id,
+        server=server_words(incident.server),
+        fault=incident.fault.numbers(),
+        culprit=blame(incident),
+        outcomes={ref_words(ref): case.outcome.value for ref, case in incident.cases.items()},
+        ms=_ms(turn, incident),
+    )
+
+
+def _ms(turn: Turn, incident: Incident) -> float:
+    return round((turn.now.mono - incident.opened) * 1000, 3)
+
+
+def effect_terminate(turn: Turn, incident: Incident, pid: int) -> None:
+    """A culprit that hangs is ended by its server: its process gets an error and ends by itself."""
+    turn.act(fx.TerminateClient(server=incident.server, pid=pid))

@@ -1,0 +1,145 @@
+"""What Slurm is asked: one requeue per job, a drain for a broken device, the one-line account; limited by the breaker.
+
+A requeue takes in all tasks of the job on this node: each is told to spill what it keeps, and Slurm is asked when all
+have answered or the bound has passed. If Slurm does not take the job back its tasks fail with Slurm's reason.
+"""
+
+from dataclasses import replace
+
+from resilience.history import may_drain, may_requeue, with_drain, with_requeue
+from resilience.machine import recover
+from resilience.machine.turn import Turn
+from resilience.machine.words import blame
+from resilience.model import effect as fx
+from resilience.model.event import Ask, JobKnown, SlurmAnswered
+from resilience.model.ids import IncidentId, JobId, TaskRef
+from resilience.model.incident import Action, Incident, Outcome, Part
+from resilience.model.world import Job, Requeue
+
+_SPILL_SHARE = 0.5
+"""Share of `requeue_timeout` that spilling may take: the rest is for Slurm itself."""
+
+
+def refusal(turn: Turn, job: JobId) -> str:
+    """Why this job cannot be requeued; empty when it can, as far as we know."""
+    known = turn.jobs.get(job)
+    if known is None:
+        return "unknown job"
+    if known.requeue in (Requeue.SPILLING, Requeue.ASKED, Requeue.TAKEN):
+        return ""
+    if known.requeue is Requeue.REFUSED:
+        return known.refusal
+    if known.batch is False:
+        return "not a batch job"
+    if known.requeueable is False:
+        return "submitted with --no-requeue"
+    limit = turn.recovery.max_requeues_per_hour
+    if not may_requeue(turn.history, limit, turn.now.mono):
+        return f"breaker: {limit} requeues on this node in the last hour"
+    return ""
+
+
+def count_fault(turn: Turn, incident: Incident, ref: TaskRef) -> None:
+    """One more fault in the life of the task's job, once per incident."""
+    job = turn.jobs.get(ref.job)
+    if job is not None and not any(other.job == ref.job for other in incident.cases):
+        turn.jobs[ref.job] = replace(job, faults=job.faults + 1)
+
+
+def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude: bool = False) -> None:
+    """Have the whole job requeued: its tasks spill first. `refusal` has said yes."""
+    job = turn.jobs[ref.job]
+    if job.requeue in (Requeue.SPILLING, Requeue.ASKED, Requeue.TAKEN):
+        recover.ask_to_spill(turn, name, ref, Part.UNKNOWN, reason)
+        if job.requeue is Requeue.SPILLING:
+            turn.jobs[ref.job] = replace(job, spilling=job.spilling | {ref}, exclude=job.exclude or exclude)
+        elif job.requeue is Requeue.TAKEN:
+            turn.case(name, ref, outcome=Outcome.REQUEUED)
+        return
+    incident = turn.incidents[name]
+    comment = (
+        f"mpsr: requeued after a fault {blame(incident)} ({incident.fault.numbers()}) on {incident.uuid}: {reason}"
+    )
+    mates = [task.ref for task in turn.tasks_of(ref.job) if not task.over]
+    turn.jobs[ref.job] = replace(
+        job,
+        requeue=Requeue.SPILLING,
+        incident=name,
+        spilling=frozenset(mates),
+        comment=comment,
+        exclude=exclude,
+    )
+    for mate in sorted(mates):
+        part = incident.parts.get(mate, Part.UNKNOWN)
+        recover.ask_to_spill(turn, name, mate, part, reason if mate == ref else "another task of this job cannot go on")
+    turn.timer("spill", ref.job, after=turn.recovery.requeue_timeout * _SPILL_SHARE)
+
+
+def spilled(turn: Turn, ref: TaskRef) -> None:
+    """A task's kept state is on disk, or the task has gone: one less to wait for."""
+    job = turn.jobs.get(ref.job)
+    if job is None or job.requeue is not Requeue.SPILLING or ref not in job.spilling:
+        return
+    job = replace(job, spilling=job.spilling - {ref})
+    turn.jobs[ref.job] = job
+    if not job.spilling:
+        _ask(turn, job)
+
+
+def spill_overdue(turn: Turn, job: object) -> None:
+    """Spilling took too long: the job goes with what is on disk."""
+    known = turn.jobs.get(JobId(job)) if isinstance(job, int) else None
+    if known is not None and known.requeue is Requeue.SPILLING:
+        _ask(turn, known)
+
+
+def _ask(turn: Turn, job: Job) -> None:
+    turn.jobs[job.job] = replace(job, requeue=Requeue.ASKED, spilling=frozenset())
+    turn.history = with_requeue(turn.history, turn.now.mono)
+    turn.journal("slurm.intent", ask="requeue", job=job.job, incident=job.incident, comment=job.comment)
+    turn.act(fx.AskRequeue(job=job.job, comment=job.comment, exclude=job.exclude))
+
+
+def answered(turn: Turn, event: SlurmAnswered) -> None:
+    """Slurm's answer; a job that Slurm does not take back has its tasks fail."""
+    turn.journal("slurm.outcome", ask=event.ask.value, job=event.job, ok=event.ok, detail=event.detail)
+    if event.ask is not Ask.REQUEUE or event.job is None:
+        return
+    job = turn.jobs.get(event.job)
+    if job is None or job.requeue is not Requeue.ASKED:
+        return
+    outcome = Requeue.TAKEN if event.ok else Requeue.REFUSED
+    turn.jobs[event.job] = replace(job, requeue=outcome, refusal="" if event.ok else f"Slurm: {event.detail}")
+    turn.job_line(event.job, "requeued" if event.ok else f"requeue refused: {event.detail}")
+    for task in turn.tasks_of(event.job):
+        found = turn.open_case(task.ref)
+        if found is None or found[1].action is not Action.REQUEUE:
+            continue
+        if event.ok:
+            turn.case(found[0].id, task.ref, outcome=Outcome.REQUEUED)
+        else:
+            recover.requeue_refused(turn, found[0].id, task.ref, f"Slurm did not requeue the job: {event.detail}")
+
+
+def drain(turn: Turn, reason: str) -> None:
+    """Take the node out of service, unless the breaker is open."""
+    limit = turn.recovery.max_drains_per_hour
+    if not may_drain(turn.history, limit, turn.now.mono):
+        turn.journal("breaker.open", what="drain", limit=limit, reason=reason)
+        return
+    if turn.act(fx.AskDrain(reason=reason)):
+        turn.history = with_drain(turn.history, turn.now.mono)
+        turn.journal("slurm.intent", ask="drain", node=turn.node, reason=reason)
+
+
+def comment(turn: Turn, job: JobId, text: str) -> None:
+    """Put the account where sacct and scontrol show it."""
+    if job in turn.jobs and turn.act(fx.AskComment(job=job, text=text)):
+        turn.journal("slurm.intent", ask="comment", job=job, text=text)
+
+
+def known(turn: Turn, event: JobKnown) -> None:
+    """What Slurm says of a job."""
+    job = turn.jobs.get(event.job)
+    if job is not None:
+        turn.jobs[event.job] = replace(job, batch=event.batch, requeueable=event.requeueable)

@@ -1,0 +1,339 @@
+"""The servers of a fault domain on one GPU: who is healthy, which one is active, rebuilding, quarantine.
+
+The two colours of a pair take turns: when the active one is hit the other becomes active at once, and the hit one is
+rebuilt in the background. It recovers by itself when all its clients have left; when it does not in
+`rebuild_timeout`, or when a task that waits for it is what keeps it busy, it is ended and started anew. Quarantine
+servers are opened for one incident, never rebuilt, and closed when nobody uses them.
+"""
+
+from resilience.machine import recover, tasks
+from resilience.machine.turn import Turn
+from resilience.machine.words import server_words
+from resilience.model import effect as fx
+from resilience.model.event import ClientJoined, ClientLeft, ServerOpened, ServerSeen
+from resilience.model.ids import Color, ServerId, TaskRef
+from resilience.model.incident import Outcome
+from resilience.model.options import Rung
+from resilience.model.world import Health, Pair, Server, Sight, Task
+
+_FIRST_POLL = 0.02
+_FAST_POLL = 0.025
+"""Seconds between questions while a task waits for the answer; one costs the daemon about 3 ms."""
+_SLOW_POLL = 0.25
+_PROOF = 1.0
+"""Seconds after which ACTIVE is believed without a trace of the rebuild: it took 1.1 s in NVIDIA's example."""
+_AGAIN = 60.0
+"""Seconds until a server that could not be started is tried again."""
+_COMING = (Health.UP, Health.FAULTED, Health.REPLACING, Health.OPENING)
+
+
+def quarantine(pair: Pair, color: Color) -> bool:
+    """A colour that is not one of those that take turns."""
+    return color not in pair.colors
+
+
+# ---------------------------------------------------------------- health
+def faulted(turn: Turn, server: ServerId) -> None:
+    """Every client of the server is hit."""
+    pair = turn.pair_of(server)
+    if pair is None or pair.health(server.color) not in (Health.UP, Health.OPENING):
+        return
+    turn.server(server, health=Health.FAULTED, since=turn.now.mono, fault_seen=False, recreated=False)
+    for task in list(turn.tasks.values()):
+        if task.standby_server == server:
+            turn.task(task.ref, ready=False, standby=0, standby_server=None)
+    if quarantine(pair, server.color):
+        return
+    swap(turn, server)
+    turn.timer("poll", server, after=_FIRST_POLL)
+    if not turn.observe:
+        turn.timer("rebuild", server, after=turn.mps.rebuild_timeout)
+
+
+def condemned(turn: Turn, server: ServerId) -> None:
+    """The GPU is out of use: nothing is rebuilt on it."""
+    if turn.observe:
+        return
+    turn.server(server, health=Health.DOWN, since=turn.now.mono)
+    for task in list(turn.tasks.values()):
+        if task.standby_server == server:
+            turn.task(task.ref, ready=False, standby=0, standby_server=None)
+
+
+def swap(turn: Turn, server: ServerId) -> None:
+    """Have new tasks join a healthy server."""
+    pair = turn.pairs[server.domain, server.gpu]
+    if pair.health(pair.active) is Health.UP:
+        return
+    for color in pair.colors:
+        if pair.health(color) is Health.UP:
+            if turn.act(fx.SetActive(server=pair.server(color))):
+                turn.pair(pair, active=color)
+            return
+
+
+def ask(turn: Turn, server: ServerId) -> None:
+    """Ask for the server's state."""
+    turn.do(fx.Poll(server=server, asked=turn.now.mono))
+
+
+def poll(turn: Turn, server: object) -> None:
+    """Ask again while the server recovers."""
+    if not isinstance(server, ServerId) or turn.health(server) is not Health.FAULTED:
+        return
+    ask(turn, server)
+    turn.timer("poll", server, after=_FAST_POLL if _awaited(turn, server) else _SLOW_POLL)
+
+
+def server_seen(turn: Turn, event: ServerSeen) -> None:
+    """The control daemon's answer. An answer to a question from before the fault proves nothing."""
+    pair = turn.pair_of(event.server)
+    known = pair.servers.get(event.server.color) if pair else None
+    if known is None or event.sight is None:
+        return
+    known = turn.server(event.server, answered=max(known.answered, event.asked)) or known
+    if known.health is Health.UP and event.sight is Sight.FAULT:
+        tasks.server_in_fault(turn, event.server)
+        known = turn.server(event.server) or known
+    if known.health is not Health.FAULTED or event.asked < known.since:
+        return
+    match event.sight:
+        case Sight.FAULT:
+            turn.server(event.server, fault_seen=True)
+        case Sight.ACTIVE:
+            if known.fault_seen or known.recreated or event.asked - known.since >= _PROOF:
+                up(turn, event.server, "server.rebuilt")
+        case Sight.ABSENT:
+            replace_now(turn, event.server)
+        case Sight.INITIALIZING:
+            turn.server(event.server, fault_seen=True)
+
+
+def recreated(turn: Turn, server: ServerId) -> None:
+    """The log says that contexts are made anew: the server is about to answer."""
+    if turn.health(server) is Health.FAULTED:
+        turn.server(server, recreated=True)
+        ask(turn, server)
+
+
+def daemon_gone(turn: Turn, server: ServerId) -> None:
+    """The control daemon ended: its clients live on, new ones cannot join. New tasks go to the other colour."""
+    pair = turn.pair_of(server)
+    if pair is None or pair.health(server.color) is not Health.UP or turn.tasks_on(server):
+        return
+    faulted(turn, server)
+    replace_now(turn, server)
+
+
+def up(turn: Turn, server: ServerId, event: str) -> None:
+    """The server takes clients again: those who wait go on, and standbys come back."""
+    pair = turn.pair_of(server)
+    known = pair.servers.get(server.color) if pair else None
+    if pair is None or known is None:
+        return
+    took = round((turn.now.mono - known.since) * 1000, 1)
+    turn.server(server, health=Health.UP)
+    turn.journal(event, server=server_words(server), ms=took)
+    if not quarantine(pair, server.color):
+        swap(turn, server)
+    go_on(turn, server)
+    if not quarantine(pair, server.color):
+        offer_standbys(turn, server)
+
+
+def go_on(turn: Turn, server: ServerId) -> None:
+    """Whatever waits for a server of this pair looks again."""
+    for incident in list(turn.incidents.values()):
+        if (incident.server.domain, incident.server.gpu) != (server.domain, server.gpu):
+            continue
+        for ref in sorted(incident.cases):
+            if turn.incidents[incident.id].cases[ref].outcome is Outcome.WAITING and ref in turn.tasks:
+                recover.resume(turn, incident.id, ref)
+    for task in list(turn.tasks.values()):
+        if not task.placed and (task.server.domain, task.server.gpu) == (server.domain, server.gpu):
+            tasks.place(turn, task.ref)
+
+
+# ---------------------------------------------------------------- rebuild
+def _awaited(turn: Turn, server: ServerId) -> bool:
+    pair = turn.pair_of(server)
+    return pair is not None and not any(pair.health(color) is Health.UP for color in pair.colors)
+
+
+def hurry(turn: Turn, server: ServerId) -> None:
+    """A task waits for a server. If its own dead process keeps that from recovering, start it anew."""
+    pair = turn.pair_of(server)
+    if pair is None or not _awaited(turn, server):
+        return
+    waiting = [case for incident in turn.incidents.values() for case in incident.cases.values()]
+    if not any(case.outcome is Outcome.WAITING and case.target is None for case in waiting):
+        return
+    for color in pair.colors:
+        candidate = pair.server(color)
+        if pair.health(color) is Health.FAULTED:
+            turn.timer("poll", candidate, after=_FIRST_POLL)
+            if any(task.reported for task in turn.tasks_on(candidate)):
+                replace_now(turn, candidate)
+
+
+def rebuild_overdue(turn: Turn, server: object) -> None:
+    """The server did not recover in time, or could not be started a while ago."""
+    if not isinstance(server, ServerId):
+        return
+    pair = turn.pair_of(server)
+    known = pair.servers.get(server.color) if pair else None
+    if known is None:
+        return
+    late = turn.now.mono - known.since >= turn.mps.rebuild_timeout
+    if (known.health is Health.FAULTED and late) or known.health is Health.DOWN:
+        replace_now(turn, server)
+
+
+def replace_now(turn: Turn, server: ServerId) -> None:
+    """End the server and start it anew; ServerOpened follows."""
+    pair = turn.pair_of(server)
+    if pair is None or turn.observe or quarantine(pair, server.color):
+        return
+    turn.server(server, health=Health.REPLACING)
+    _open(turn, pair, server, anew=True)
+
+
+def open_quarantine(turn: Turn, near: ServerId) -> ServerId:
+    """A fresh server of its own beside `near`; ServerOpened follows."""
+    pair = turn.pairs[near.domain, near.gpu]
+    color = Color(f"q{pair.quarantines + 1}")
+    pair = turn.pair(pair, quarantines=pair.quarantines + 1)
+    server = pair.server(color)
+    turn.server(server, health=Health.OPENING, since=turn.now.mono)
+    _open(turn, pair, server, anew=False)
+    return server
+
+
+def _open(turn: Turn, pair: Pair, server: ServerId, *, anew: bool) -> None:
+    turn.act(fx.Open(server=server, uuid=pair.uuid, uid=pair.uid, gid=pair.gid, shared=pair.shared, anew=anew))
+
+
+def server_opened(turn: Turn, event: ServerOpened) -> None:
+    """A server was started, or could not be."""
+    pair = turn.pair_of(event.server)
+    if pair is None or pair.health(event.server.color) not in (Health.REPLACING, Health.OPENING):
+        if event.ok and event.server.color.startswith("q") and (pair is None or event.server.color not in pair.servers):
+            turn.act(fx.Close(server=event.server))
+        return
+    if event.ok:
+        turn.do(fx.Watch(server=event.server))
+        up(turn, event.server, "server.replaced")
+        return
+    turn.journal("server.replaced", server=server_words(event.server), ok=False, reason=event.detail)
+    turn.server(event.server, health=Health.DOWN)
+    if not quarantine(pair, event.server.color):
+        turn.timer("rebuild", event.server, after=_AGAIN)
+    go_on(turn, event.server)
+
+
+# ---------------------------------------------------------------- where tasks go
+def target(turn: Turn, hit: ServerId, task: Task, own: ServerId | None) -> tuple[ServerId | None, bool]:
+    """The server that can take a task now (None: none yet), and whether one ever may.
+
+    `own`: the server that was opened for it; nobody else's server will do. Otherwise a colour of the pair: the one
+    that is not hit first. A task that was in quarantine and is not suspected any more comes back to the pair.
+    """
+    pair = turn.pairs[hit.domain, hit.gpu]
+    if own is not None:
+        health = turn.health(own)
+        return (own if health is Health.UP else None), health in _COMING
+    order = sorted(pair.colors, key=lambda color: (color == hit.color, color != pair.active))
+    for color in order:
+        if pair.health(color) is Health.UP:
+            return pair.server(color), True
+    return None, any(pair.health(color) in _COMING for color in pair.colors)
+
+
+def free_of_others(turn: Turn, hit: ServerId, suspects: frozenset[TaskRef]) -> tuple[bool, ServerId | None]:
+    """Whether some of the suspects may go on on the pair without meeting anyone else, and on which server (None: the
+    first that comes up)."""
+    pair = turn.pairs[hit.domain, hit.gpu]
+    crowded = False
+    for color in pair.colors:
+        if color == hit.color:
+            continue
+        others = {task.ref for task in turn.tasks_on(pair.server(color))} - suspects
+        if others or color in pair.strangers.values():
+            crowded = True
+        elif pair.health(color) is Health.UP:
+            return True, pair.server(color)
+    return not crowded, None
+
+
+def offer_standbys(turn: Turn, server: ServerId) -> None:
+    """Have standbys started on a server that came back, for tasks that run on the other colour."""
+    for task in list(turn.tasks.values()):
+        offer_standby(turn, task, server)
+
+
+def offer_standby(turn: Turn, task: Task, server: ServerId) -> None:
+    """One task's standby, if it may have one there and has none."""
+    pair = turn.pair_of(server)
+    if pair is None or (task.server.domain, task.server.gpu) != (server.domain, server.gpu):
+        return
+    mine = task.server.color
+    if mine == server.color or quarantine(pair, mine) or quarantine(pair, server.color):
+        return
+    if wants_standby(task) and task.placed and not task.over and task.standby_server is None and not task.standby:
+        turn.act(fx.StartStandby(ref=task.ref, server=server))
+
+
+def wants_standby(task: Task) -> bool:
+    return task.options.standby and Rung.STANDBY in task.options.recover and not task.mpi
+
+
+# ---------------------------------------------------------------- clients without a supervisor
+def client_joined(turn: Turn, event: ClientJoined) -> None:
+    pair = turn.pair_of(event.server)
+    if pair is not None:
+        turn.pair(pair, strangers={**pair.strangers, event.client.pid: event.server.color})
+
+
+def client_left(turn: Turn, event: ClientLeft) -> None:
+    pair = turn.pair_of(event.server)
+    if pair is not None and pair.strangers.get(event.pid) == event.server.color:
+        turn.pair(pair, strangers={pid: color for pid, color in pair.strangers.items() if pid != event.pid})
+
+
+# ---------------------------------------------------------------- leaving
+def sweep(turn: Turn) -> None:
+    """Close quarantine servers that nobody uses, forget domains and jobs that have no task left here."""
+    used = {task.server for task in turn.tasks.values() if not task.over}
+    for incident in turn.incidents.values():
+        used |= {case.target for case in incident.cases.values() if case.target and not case.outcome.settled}
+        if not incident.cases:
+            used |= set(incident.apart.values())
+    for pair in list(turn.pairs.values()):
+        present = any((task.server.domain, task.server.gpu) == (pair.domain, pair.gpu) for task in turn.tasks.values())
+        gone = [
+            color
+            for color in pair.servers
+            if not present or (quarantine(pair, color) and pair.server(color) not in used)
+        ]
+        for color in gone:
+            if quarantine(pair, color) and pair.health(color) is not Health.OPENING:
+                turn.act(fx.Close(server=pair.server(color)))
+            turn.do(fx.Unwatch(server=pair.server(color)))
+        if not present:
+            del turn.pairs[pair.domain, pair.gpu]
+        elif gone:
+            turn.pair(pair, servers={color: known for color, known in pair.servers.items() if color not in gone})
+
+
+def forget_jobs(turn: Turn) -> None:
+    """Drop jobs that have no task left here."""
+    present_jobs = {ref.job for ref in turn.tasks}
+    for job in list(turn.jobs):
+        if job not in present_jobs:
+            del turn.jobs[job]
+
+
+def new_server(turn: Turn, pair: Pair, color: Color) -> Pair:
+    """Begin to follow a server that a task named."""
+    turn.do(fx.Watch(server=pair.server(color)))
+    return turn.pair(pair, servers={**pair.servers, color: Server()})

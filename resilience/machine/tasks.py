@@ -1,0 +1,266 @@
+"""What supervisors report: hello, processes that start and end, standbys that are ready.
+
+A failing exit is not a fault by itself: it is one when its server is in an incident, or is seen in its fault state
+within `settle_ms`; otherwise the task failed for reasons of its own and its status is passed on.
+"""
+
+from resilience.machine import decide, jobs, recover, servers, sightings
+from resilience.machine.turn import Turn
+from resilience.machine.words import ref_words, server_words
+from resilience.model import effect as fx
+from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
+from resilience.model.fault import Fault
+from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
+from resilience.model.incident import Action, Incident, Outcome, Part
+from resilience.model.observation import Source
+from resilience.model.options import Domain
+from resilience.model.world import Health, Job, Pair, Task
+
+_PATIENCE = 20
+"""Times `settle_ms` that a failed task waits for the control daemon's answer when the daemon is slow."""
+_STANDBY_AGAIN = 1.0
+"""Seconds before a standby that ended by itself is started again; doubled each time."""
+_STANDBY_TIMES = 5
+"""Then the program's standby is held to be broken, and the task does without."""
+
+
+def hello(turn: Turn, event: Hello) -> None:
+    """A supervisor reported in: take the task in, and say where it starts."""
+    pair = _pair(turn, event)
+    color = event.server.color
+    if not event.resumed:
+        color = pair.active
+    elif color not in pair.servers:
+        pair = servers.new_server(turn, pair, color)
+        number = int(color[1:]) if color[:1] == "q" and color[1:].isdigit() else 0
+        pair = turn.pair(pair, quarantines=max(pair.quarantines, number))
+    recover.dismiss(turn, event.ref, "its supervisor came back")
+    turn.tasks[event.ref] = Task(
+        ref=event.ref,
+        options=event.lease.options,
+        mpi=event.mpi,
+        server=pair.server(color),
+        placed=event.resumed,
+        active=event.active,
+        session=event.session,
+        retries=event.retries,
+    )
+    if event.ref.job not in turn.jobs:
+        turn.jobs[event.ref.job] = Job(job=event.ref.job)
+        turn.do(fx.LookUpJob(job=event.ref.job))
+    turn.journal(
+        "task.hello",
+        task=ref_words(event.ref),
+        server=server_words(pair.server(color)),
+        resumed=event.resumed,
+        mpi=event.mpi,
+    )
+    place(turn, event.ref)
+
+
+def _pair(turn: Turn, event: Hello) -> Pair:
+    """The pair that the task belongs to, made known if it is new."""
+    lease, server = event.lease, event.server
+    colors = lease.colors or (Color("a"),)
+    pair = turn.pairs.get((server.domain, server.gpu))
+    if pair is None:
+        shared = lease.options.domain is Domain.SHARED
+        uuid = dict(lease.gpus)[server.gpu]
+        active = server.color if server.color in colors else colors[0]
+        pair = turn.pair(
+            Pair(
+                domain=server.domain,
+                gpu=server.gpu,
+                uuid=uuid,
+                uid=0 if shared else lease.uid,
+                gid=0 if shared else lease.gid,
+                shared=shared,
+                isolation=lease.isolation,
+                colors=(),
+                active=active,
+                servers={},
+            )
+        )
+    for color in colors:
+        if color not in pair.colors:
+            pair = turn.pair(pair, colors=tuple(sorted({*pair.colors, color})))
+            pair = servers.new_server(turn, pair, color)
+            servers.ask(turn, pair.server(color))
+    return pair
+
+
+def place(turn: Turn, ref: TaskRef) -> None:
+    """Answer a hello: a healthy server, or wait for one, or refuse when there will be none."""
+    task = turn.tasks[ref]
+    pair = turn.pairs[task.server.domain, task.server.gpu]
+    server = task.server
+    if not task.placed and turn.observe:
+        server = pair.server(pair.active)
+    elif not task.placed:
+        order = sorted(pair.colors, key=lambda color: color != pair.active)
+        color = next((color for color in order if pair.health(color) is Health.UP), None)
+        if color is None and any(pair.health(color) is not Health.DOWN for color in pair.colors):
+            return
+        if color is None:
+            turn.do(fx.Refuse(ref=ref, reason=f"no MPS server on {pair.uuid} can be started"))
+            turn.task(ref, over=True)
+            return
+        server = pair.server(color)
+    standby = None
+    if servers.wants_standby(task) and server.color in pair.colors:
+        others = (color for color in pair.colors if color != server.color and pair.health(color) is Health.UP)
+        standby = next((pair.server(color) for color in others), None)
+    turn.task(ref, server=server, placed=True)
+    turn.do(fx.Place(ref=ref, server=server, standby=standby, isolation=pair.isolation.value))
+
+
+def started(turn: Turn, event: Started) -> None:
+    """A process of the task runs."""
+    task = turn.tasks.get(event.ref)
+    if task is None:
+        return
+    server = ServerId(domain=task.server.domain, gpu=task.server.gpu, color=event.color)
+    if event.role is Role.STANDBY:
+        up = turn.health(server) is Health.UP
+        turn.task(event.ref, standby=event.pid, standby_server=server if up else None, ready=False)
+        return
+    left = tuple(pid for pid in task.left if pid != event.pid)
+    turn.task(event.ref, active=event.pid, left=left)
+    recover.started_again(turn, event.ref, event.color)
+
+
+def session_opened(turn: Turn, event: SessionOpened) -> None:
+    """The program keeps state: it can be promoted and restored."""
+    if event.ref in turn.tasks and event.role is Role.ACTIVE:
+        turn.task(event.ref, session=True)
+
+
+def ready(turn: Turn, event: Ready) -> None:
+    """A standby waits. One on a server that has been hit since is not ready."""
+    task = turn.tasks.get(event.ref)
+    if task is None or task.standby_server is None or event.pid != task.standby:
+        return
+    turn.task(event.ref, ready=turn.health(task.standby_server) is Health.UP)
+
+
+def exited(turn: Turn, event: Exited) -> None:
+    """A process of the task ended."""
+    task = turn.tasks.get(event.ref)
+    if task is None:
+        return
+    turn.journal("task.exit", task=ref_words(event.ref), role=event.role.value, pid=event.pid, status=event.status)
+    found = turn.open_case(event.ref)
+    if event.pid in task.left:
+        recover.noticed(turn, event.ref)
+        return
+    if event.role is Role.STANDBY or event.pid == task.standby != 0:
+        _standby_ended(turn, task, event)
+        return
+    if task.over:
+        return
+    if event.status == 0:
+        recover.dismiss(turn, event.ref, "ended well")
+        turn.task(event.ref, active=0, over=True)
+        return
+    turn.leave(event.ref, event.pid, task.reported)
+    turn.task(event.ref, active=0, asking=event.pid, asked_at=turn.now.mono, reported=0)
+    incident = sightings.joinable(turn, task.server)
+    if incident is not None and incident.hit:
+        _failed_in(turn, task, incident, event)
+    elif found is not None and found[1].outcome is Outcome.TOLD:
+        recover.next_rung(turn, event.ref, f"its new process ended with wait status {event.status}")
+    elif incident is not None:
+        _failed_in(turn, task, incident, event)
+    else:
+        servers.ask(turn, task.server)
+        turn.timer("settle", event.ref, event.pid, after=turn.recovery.settle_ms / 1000)
+
+
+def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> None:
+    """The failure belongs to an incident of its server."""
+    case = incident.cases.get(task.ref)
+    if case is not None and not case.outcome.settled:
+        return
+    if case is not None:
+        rest = {ref: other for ref, other in incident.cases.items() if ref != task.ref}
+        if case.outcome is not Outcome.RECOVERED:
+            _pass_on(turn, task.ref)
+            return
+        incident = turn.incident(incident, cases=rest)
+    sightings.note_failure(turn, task, incident)
+
+
+def settle(turn: Turn, ref: object, pid: int) -> None:
+    """Nothing is known of a fault: pass the task's status on. A slow control daemon is waited for, within bounds."""
+    task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
+    if task is None or task.asking != pid or task.over:
+        return
+    if turn.open_case(task.ref) is not None:
+        return
+    for incident in turn.incidents.values():
+        met = incident.hit or task.ref in incident.hits
+        if incident.server == task.server and met and task.ref not in incident.cases:
+            return  # its verdict comes with the incident's
+    pair = turn.pair_of(task.server)
+    known = pair.servers.get(task.server.color) if pair else None
+    waited = turn.now.mono - task.asked_at
+    if known is not None and known.answered < task.asked_at and waited < turn.recovery.settle_ms * _PATIENCE / 1000:
+        turn.timer("settle", task.ref, pid, after=turn.recovery.settle_ms / 1000)
+        return
+    _pass_on(turn, task.ref)
+
+
+def _pass_on(turn: Turn, ref: TaskRef) -> None:
+    turn.journal(
+        "verdict", task=ref_words(ref), action=Action.NONE.value, part=Part.UNKNOWN.value, reason="no fault known"
+    )
+    verdict = fx.Verdict(
+        ref=ref, incident=IncidentId(""), action=Action.NONE, part=Part.UNKNOWN, server=None, reason="no fault known"
+    )
+    turn.do(verdict)
+    turn.task(ref, asking=0, over=True)
+
+
+def server_in_fault(turn: Turn, server: ServerId) -> None:
+    """The control daemon says FAULT of a server that we held to be healthy."""
+    incident = sightings.joinable(turn, server) or sightings.open_incident(turn, server, Fault(words="GPU fault"))
+    failed = {task.ref for task in turn.tasks_on(server) if task.asking}
+    incident = turn.incident(
+        incident,
+        hits=incident.hits | failed,
+        clients=incident.clients | failed,
+        sources=(*incident.sources, Source.CONTROL),
+    )
+    sightings.hit(turn, incident)
+    decide.look(turn, incident.id)
+
+
+def gone(turn: Turn, event: Gone) -> None:
+    """The supervisor left: the task has ended."""
+    task = turn.tasks.get(event.ref)
+    if task is None:
+        return
+    recover.dismiss(turn, event.ref, "the task has ended")
+    jobs.spilled(turn, event.ref)
+    del turn.tasks[event.ref]
+    turn.journal("task.gone", task=ref_words(event.ref))
+
+
+def _standby_ended(turn: Turn, task: Task, event: Exited) -> None:
+    server = task.standby_server
+    turn.task(task.ref, standby=0, standby_server=None, ready=False)
+    if event.status and server is not None and task.standby_restarts < _STANDBY_TIMES:
+        turn.timer("standby", task.ref, after=_STANDBY_AGAIN * 2**task.standby_restarts)
+
+
+def restart_standby(turn: Turn, ref: object) -> None:
+    """A standby ended by itself: try another on a healthy server."""
+    task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
+    if task is None or task.standby:
+        return
+    pair = turn.pairs[task.server.domain, task.server.gpu]
+    for color in pair.colors:
+        if color != task.server.color and pair.health(color) is Health.UP:
+            turn.task(task.ref, standby_restarts=task.standby_restarts + 1)
+            servers.offer_standby(turn, turn.tasks[task.ref], pair.server(color))
+            return

@@ -1,0 +1,163 @@
+"""What the machine wants done: a closed union that the agent carries out. Results come back as events."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
+from resilience.model.incident import Action, Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Answer to a hello."""
+
+    ref: TaskRef
+    server: ServerId
+    standby: ServerId | None
+    isolation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Answer to a hello: this task cannot have MPS here."""
+
+    ref: TaskRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    ref: TaskRef
+    incident: IncidentId
+    """Empty when no fault is known (`none`)."""
+    action: Action
+    part: Part
+    server: ServerId | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartStandby:
+    ref: TaskRef
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLine:
+    """One line for the job's recovery log."""
+
+    job: JobId
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    event: str
+    """A name of the contract's `[event]` table."""
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetActive:
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """Ask the control daemon for the server's state; ServerSeen follows."""
+
+    server: ServerId
+    asked: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """Start a server (quarantine), or end and start one anew (`anew`); ServerOpened follows."""
+
+    server: ServerId
+    uuid: GpuUuid
+    uid: int
+    gid: int
+    shared: bool
+    anew: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """End a quarantine server that nobody uses."""
+
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminateClient:
+    """End a hung culprit's contexts; its process gets error 810 and ends by itself."""
+
+    server: ServerId
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Follow the logs of a server."""
+
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwatch:
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookUpJob:
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskRequeue:
+    job: JobId
+    comment: str
+    exclude: bool
+    """Not on this node again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskDrain:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskComment:
+    job: JobId
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTimer:
+    """TimerFired with this key at monotonic time `at`; a timer set anew moves."""
+
+    key: tuple[object, ...]
+    at: float
+
+
+Effect = (
+    Place
+    | Refuse
+    | Verdict
+    | StartStandby
+    | JobLine
+    | Journal
+    | SetActive
+    | Poll
+    | Open
+    | Close
+    | TerminateClient
+    | Watch
+    | Unwatch
+    | LookUpJob
+    | AskRequeue
+    | AskDrain
+    | AskComment
+    | SetTimer
+)

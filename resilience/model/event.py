@@ -1,0 +1,179 @@
+"""What can happen: the events that the machine takes, a closed union. It has an answer to each in any state."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
+from resilience.model.lease import Lease
+from resilience.model.observation import Client, Observation
+from resilience.model.world import Sight
+
+
+class Role(StrEnum):
+    ACTIVE = "active"
+    STANDBY = "standby"
+
+
+class Ask(StrEnum):
+    """What Slurm was asked."""
+
+    REQUEUE = "requeue"
+    DRAIN = "drain"
+    COMMENT = "comment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A supervisor reported in; the agent has checked it against the lease."""
+
+    ref: TaskRef
+    lease: Lease
+    server: ServerId
+    """Its domain and GPU, and the colour: what it runs on (resumed), else the `active` file's."""
+    mpi: bool
+    resumed: bool
+    retries: int
+    active: int
+    session: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    ref: TaskRef
+    role: Role
+    pid: int
+    color: Color
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    ref: TaskRef
+    role: Role
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    ref: TaskRef
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    ref: TaskRef
+    role: Role
+    pid: int
+    status: int
+    """Raw wait status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    ref: TaskRef
+    incident: IncidentId
+    seq: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungFailed:
+    ref: TaskRef
+    incident: IncidentId
+    rung: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spilled:
+    ref: TaskRef
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The supervisor's connection ended."""
+
+    ref: TaskRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A sighting, with the process it names resolved as far as possible (also a program's `fault` message)."""
+
+    observation: Observation
+    client: Client | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientJoined:
+    """A client that is no task's process connected to a server."""
+
+    server: ServerId
+    client: Client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLeft:
+    server: ServerId
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSeen:
+    """The control daemon's answer to a question put at monotonic time `asked`; None when it gave none."""
+
+    server: ServerId
+    sight: Sight | None
+    asked: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOpened:
+    """Open or Replace is done."""
+
+    server: ServerId
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKnown:
+    """What Slurm says of a job."""
+
+    job: JobId
+    batch: bool
+    requeueable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmAnswered:
+    ask: Ask
+    job: JobId | None
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired:
+    key: tuple[object, ...]
+
+
+Event = (
+    Hello
+    | Started
+    | SessionOpened
+    | Ready
+    | Exited
+    | Stepped
+    | RungFailed
+    | Spilled
+    | Gone
+    | Seen
+    | ClientJoined
+    | ClientLeft
+    | ServerSeen
+    | ServerOpened
+    | JobKnown
+    | SlurmAnswered
+    | TimerFired
+)

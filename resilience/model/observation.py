@@ -1,0 +1,71 @@
+"""A sighting: what one source said about a GPU, a server or a process, and when."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from resilience.model.ids import GpuMinor, JobId, ServerId, TaskRef
+
+
+class Source(StrEnum):
+    KMSG = "kmsg"
+    NVML = "nvml"
+    SERVER_LOG = "server_log"
+    CONTROL_LOG = "control_log"
+    CLIENT = "client"
+    """A program's `fault` message."""
+    EXIT = "exit"
+    CONTROL = "control"
+    """get_server_status of the control daemon."""
+    GUARD = "guard"
+    """The kernel module that isolates MMU faults."""
+
+
+class What(StrEnum):
+    CULPRIT = "culprit"
+    """The server names the process that made the GPU fault."""
+    HANDLING = "handling"
+    """The server goes through its fault sequence: every client is hit."""
+    RECREATING = "recreating"
+    """The server makes its contexts anew."""
+    SERVER_GONE = "server_gone"
+    DAEMON_GONE = "daemon_gone"
+    FAULT_STATE = "fault_state"
+    XID = "xid"
+    CUDA = "cuda"
+    EXIT = "exit"
+    ISOLATED = "isolated"
+    """The guard kept a fault to its culprit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    source: Source
+    what: What
+    text: str
+    """As the source had it, cut to a line."""
+    wall: float
+    mono: float
+    boot_id: str
+    gpu: GpuMinor | None = None
+    server: ServerId | None = None
+    pid: int | None = None
+    xid: int = 0
+    cuda: int = 0
+    recovery: int | None = None
+    """The recovery action that the driver asks for (Xid 154)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who a process is, as far as we know. Without a task it runs outside our supervisors, e.g. in a batch script."""
+
+    pid: int
+    task: TaskRef | None = None
+    job: JobId | None = None
+
+    def __str__(self) -> str:
+        if self.task is not None:
+            return f"job {self.task.job} task {self.task.task}"
+        if self.job is not None:
+            return f"job {self.job} process {self.pid}"
+        return f"process {self.pid}"

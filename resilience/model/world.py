@@ -1,0 +1,172 @@
+"""What the machine knows of its node: tasks, pairs of servers, jobs, incidents, history. One frozen tree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from resilience.model.fault import Fault
+from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, IncidentId, JobId, NodeName, ServerId, TaskRef
+from resilience.model.incident import Incident
+from resilience.model.lease import Isolation
+from resilience.model.observation import Observation
+from resilience.model.options import JobOptions
+from resilience.model.settings import Mps, Recovery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Now, on both clocks."""
+
+    wall: float
+    mono: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    ref: TaskRef
+    options: JobOptions
+    mpi: bool
+    server: ServerId
+    """Where its active process runs, or was last told to run."""
+    placed: bool = True
+    """False: the answer to its hello waits for a healthy server."""
+    active: int = 0
+    """Process id of the active process, 0 when unknown or gone."""
+    standby: int = 0
+    standby_server: ServerId | None = None
+    session: bool = False
+    ready: bool = False
+    """The standby waits for promotion."""
+    retries: int = 0
+    left: tuple[int, ...] = ()
+    """Processes of the task that it has left behind: what they still say is about the past."""
+    asking: int = 0
+    """Process whose failure waits for a verdict."""
+    asked_at: float = 0.0
+    reported: int = 0
+    """Process that reported a fault and waits."""
+    incident: IncidentId | None = None
+    """The incident that this task's unsettled case belongs to."""
+    standby_restarts: int = 0
+    over: bool = False
+    """It was told to fail, to pass its status on, or it ended well: nothing more is done for it."""
+
+
+class Health(StrEnum):
+    UP = "up"
+    OPENING = "opening"
+    """A quarantine server that is being started."""
+    FAULTED = "faulted"
+    """Recovering by itself; polled."""
+    REPLACING = "replacing"
+    DOWN = "down"
+    """Could not be started."""
+
+
+class Sight(StrEnum):
+    """What get_server_status said (the values of ports.ServerState)."""
+
+    INITIALIZING = "INITIALIZING"
+    ACTIVE = "ACTIVE"
+    FAULT = "FAULT"
+    ABSENT = "ABSENT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    health: Health = Health.UP
+    since: float = 0.0
+    """When it was hit."""
+    fault_seen: bool = False
+    recreated: bool = False
+    answered: float = 0.0
+    """When the last answered question about its state was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The servers of one fault domain on one GPU: the two that take turns, and quarantine servers."""
+
+    domain: DomainKey
+    gpu: GpuMinor
+    uuid: GpuUuid
+    uid: int
+    gid: int
+    shared: bool
+    isolation: Isolation
+    colors: tuple[Color, ...]
+    """The colours that take turns; a quarantine colour is never one of them."""
+    active: Color
+    servers: Mapping[Color, Server]
+    strangers: Mapping[int, Color] = field(default_factory=dict)
+    """Clients without a supervisor: process id → the server they use."""
+    quarantines: int = 0
+    """How many quarantine servers it has had: the next one's number."""
+
+    def server(self, color: Color) -> ServerId:
+        return ServerId(domain=self.domain, gpu=self.gpu, color=color)
+
+    def health(self, color: Color) -> Health:
+        known = self.servers.get(color)
+        return known.health if known else Health.DOWN
+
+
+class Requeue(StrEnum):
+    SPILLING = "spilling"
+    ASKED = "asked"
+    TAKEN = "taken"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    job: JobId
+    batch: bool | None = None
+    """None: Slurm has not been asked yet, or did not answer."""
+    requeueable: bool | None = None
+    faults: int = 0
+    requeue: Requeue | None = None
+    incident: IncidentId | None = None
+    spilling: frozenset[TaskRef] = frozenset()
+    comment: str = ""
+    exclude: bool = False
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A sighting of a GPU that names no server: it joins an incident of that GPU, or nothing."""
+
+    observation: Observation
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspicion:
+    """An unattributed fault: one of `suspects` did it."""
+
+    at: float
+    clients: frozenset[TaskRef]
+    suspects: frozenset[TaskRef]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    requeues: tuple[float, ...] = ()
+    drains: tuple[float, ...] = ()
+    suspicions: Mapping[tuple[DomainKey, GpuMinor], Suspicion] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    node: NodeName
+    recovery: Recovery
+    mps: Mps
+    tasks: Mapping[TaskRef, Task] = field(default_factory=dict)
+    pairs: Mapping[tuple[DomainKey, GpuMinor], Pair] = field(default_factory=dict)
+    jobs: Mapping[JobId, Job] = field(default_factory=dict)
+    incidents: Mapping[IncidentId, Incident] = field(default_factory=dict)
+    strays: tuple[Stray, ...] = ()
+    history: History = field(default_factory=History)
+    count: int = 0
+    """Incidents so far: part of the next one's name."""

@@ -1,0 +1,121 @@
+"""`make bench`: a table of what mpsr costs and how fast it is, and the same with more detail in build/bench.json.
+
+Everything comes from one run on one machine, which the first lines name. Figures of the simulated GPU say so: they tell of
+our own code (detection, decisions, sockets, hand-over), not of a driver.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+from tests.bench import recovery
+from tests.bench.figures import figures, shown
+from tests.bench.idle import idle, pids
+from tests.bench.latency import hooks, plugin
+from tests.bench.overhead import overhead
+from tests.cluster.sandbox import ROOT, Sandbox, SandboxError
+from tests.demo.stage import NODE, Stage
+
+AIMS = {"standby p50 ms": 10, "overhead percent": 0.5, "prolog p50 ms": 150, "agent MiB": 40, "agent cpu percent": 0.1}
+OPTIONS = (
+    "mps=on;domain=user;threads=;memory=;state=;standby=on;recover=standby,restore,relaunch,requeue;retries=3;"
+    "on-culprit=fail;require=mps"
+)
+SITE = "  recovery:\n    max_requeues_per_hour: 10000\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="what mpsr costs and how fast it is")
+    parser.add_argument("--runs", type=int, default=20, help="faults on each rung; a quarter of it for requeue")
+    options = parser.parse_args()
+    try:
+        with Sandbox(nodes=1, plugin=True, site=SITE) as ours, Sandbox(nodes=1, plugin=False) as plain:
+            values = measure(ours, plain, options.runs)
+    except SandboxError as error:
+        print(error, file=sys.stderr)
+        return 1
+    target = ROOT / "build" / "bench.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    print(table(values))
+    print(f"\n{target.relative_to(ROOT)} has the rest")
+    return 0
+
+
+def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
+    stage = Stage(ours)
+    values: dict[str, Any] = {"ran_on": machine(ours)}
+    agent = pids(ours, "resilience.cli.main", "agent", NODE)[0]
+    stage.say("prolog and epilog")
+    times = hooks(ours, OPTIONS, runs, first=900_000)
+    values |= {"prolog_ms": figures(times["prolog"]), "epilog_ms": figures(times["epilog"])}
+    stage.say("srun with and without mpsr")
+    values["plugin_ms"] = plugin(plain, ours, max(runs, 6))
+    stage.say("the idle agent")
+    values["agent"] = idle(ours, agent, 10)
+    stage.say("the idle keeper and supervisor of a program that computes")
+    values |= residents(stage)
+    stage.say("overhead without faults")
+    values |= overhead(stage, max(6, runs // 3), steps=2000)
+    found = {rung: recovery.Times() for rung in recovery.RUNGS}
+    for rung in recovery.RUNGS:
+        count = max(3, runs // 4) if rung == "requeue" else runs
+        stage.say(f"{count} faults, recovered by {rung}")
+        for name, measured in recovery.measure(stage, rung, count).items():
+            found[name].add(measured)
+    values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
+    return values
+
+
+def residents(stage: Stage) -> dict[str, Any]:
+    """Keeper and supervisor beside a solver that works and commits all the time."""
+    job = stage.solver("--gres=shard:1", steps=recovery.ENDLESS)
+    stage.under_way([job])
+    keeper = pids(stage.sandbox, "resilience.state.keeper")[0]
+    supervisor = pids(stage.sandbox, "mpsr-launch")[0]
+    values = {"keeper": idle(stage.sandbox, keeper, 5), "supervisor": idle(stage.sandbox, supervisor, 5)}
+    stage.clear()
+    return values
+
+
+def machine(sandbox: Sandbox) -> dict[str, Any]:
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    return {
+        "gpu": sandbox.gpu,
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "slurm": ".".join(f"{part:02}" for part in sandbox.plan.slurm),
+        "python": platform.python_version(),
+    }
+
+
+def table(values: dict[str, Any]) -> str:
+    where = values["ran_on"]
+    lines = [
+        f"GPU {where['gpu']}; {where['cores']} cores of {where['cpu']}; Slurm {where['slurm']}, Linux {where['kernel']}",
+        "",
+    ]
+    for rung, entry in values["recovery_ms"].items():
+        lines.append(shown(f"{rung}: fault to first step", entry, "ms"))
+        lines.append(shown("  to detection", entry["detection"], "ms"))
+        lines.append(shown("  to decision", entry["decision"], "ms"))
+    lines.append(shown(f"commit of {values['commit_us']['bytes'] // 1024} KiB", values["commit_us"], "us"))
+    lines.append(shown("overhead without faults", values["overhead_percent"], "%"))
+    lines.append(shown("prolog (two servers from nothing)", values["prolog_ms"], "ms"))
+    lines.append(shown("epilog", values["epilog_ms"], "ms"))
+    lines.append(shown("srun, not asked: added", values["plugin_ms"], "ms"))
+    for name in ("agent", "keeper", "supervisor"):
+        entry = values[name]
+        lines.append(f"{name:34} {entry['rss_mib']:.1f} MiB ({entry['private_mib']:.1f} of its own), "
+                     f"{entry['cpu_percent']:.2f} % of a core over {entry['seconds']:.0f} s")  # fmt: skip
+    lines += ["", "aims: " + ", ".join(f"{name} under {value}" for name, value in AIMS.items())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The programs that other tests run: each fault is the one it is named after, and the plain program is deterministic."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gpusim.host import SimHost
+
+pytestmark = pytest.mark.sim
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "tests/programs"
+
+
+@pytest.fixture
+def sim_host() -> Iterator[SimHost]:
+    with SimHost(memory=64) as made:
+        yield made
+
+
+def run(sim: SimHost, program: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROGRAMS / program), *map(str, arguments)]
+    environ = sim.env(PYTHONPATH=str(ROOT), **more)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False, cwd=os.sep)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "xid"),
+    [
+        ("illegal-address", "700: CUDA_ERROR_ILLEGAL_ADDRESS", ": 31,"),
+        ("illegal-write", "700: CUDA_ERROR_ILLEGAL_ADDRESS", ": 31,"),
+        ("misaligned", "716: CUDA_ERROR_MISALIGNED_ADDRESS", ": 13,"),
+        ("illegal-instruction", "715: CUDA_ERROR_ILLEGAL_INSTRUCTION", ": 13,"),
+        ("trap", "719: CUDA_ERROR_LAUNCH_FAILED", ": 13,"),
+    ],
+)
+@pytest.mark.parametrize("session", [(), ("--session",)], ids=["plain", "session"])
+def test_each_fault_is_the_one_it_is_named_after(
+    sim_host: SimHost, kind: str, code: str, xid: str, session: tuple[str, ...]
+) -> None:
+    done = run(sim_host, "culprit.py", kind, *session)
+    assert (done.returncode, done.stdout) == (1, f"culprit: ready\nculprit: {kind}\n"), done.stderr
+    assert f"CUDA error {code}" in done.stderr
+    assert xid in (sim_host.path / "kmsg").read_text()
+
+
+def test_a_culprit_may_fault_only_once(sim_host: SimHost, tmp_path: Path) -> None:
+    marker = tmp_path / "once"
+    assert run(sim_host, "culprit.py", "trap", "--once", marker).returncode == 1
+    again = run(sim_host, "culprit.py", "trap", "--once", marker)
+    assert (again.returncode, again.stdout) == (0, "culprit: ready\nculprit: not again\n")
+
+
+def test_a_culprit_waits_for_its_file(sim_host: SimHost, tmp_path: Path) -> None:
+    trigger = tmp_path / "now"
+    command = [sys.executable, str(PROGRAMS / "culprit.py"), "none", "--when", str(trigger)]
+    with subprocess.Popen(
+        command, env=sim_host.env(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "culprit: ready\n"
+        assert process.poll() is None
+        trigger.touch()
+        assert process.communicate(timeout=20)[0] == "culprit: none\nculprit: done\n"
+
+
+def test_the_plain_program_is_deterministic(sim_host: SimHost, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        done = run(sim_host, "plain.py", 50, "--out", out, "--exit", 7)
+        assert (done.returncode, done.stdout, done.stderr) == (7, "plain: 50 steps, sum 102400.0\n", "")
+        assert out.read_text() == done.stdout
+
+
+def test_the_plain_program_imports_nothing_of_ours(sim_host: SimHost) -> None:
+    command = [sys.executable, "-S", "-E", "-c", "import runpy, sys; sys.argv = ['p', '1']\n"]
+    command[-1] += (
+        f"try:\n    runpy.run_path({str(PROGRAMS / 'plain.py')!r}, run_name='__main__')\n"
+        "finally:\n    print([name for name in sys.modules if name.startswith('resilience')])"
+    )
+    done = subprocess.run(command, env=sim_host.env(), capture_output=True, text=True, timeout=20, check=False, cwd="/")
+    assert done.stdout.endswith("[]\n"), done
+
+
+def test_the_plain_program_names_what_failed(sim_host: SimHost) -> None:
+    (sim_host.path / "inject").write_text("fail cuMemAlloc_v2 1 2\n")
+    done = run(sim_host, "plain.py", 5)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "plain: cuMemAlloc_v2 failed with CUDA error 2\n")

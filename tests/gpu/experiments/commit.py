@@ -1,0 +1,40 @@
+"""What does a commit cost, and what the session as a whole, against the same program without us?
+
+Ratios within one run: with commits and without, alternating, on one MPS server.
+"""
+
+import json
+from typing import Any
+
+from tests.gpu.findings import Findings
+from tests.gpu.ladder import Process, Task
+from tests.gpu.stage import Server, Stage
+
+SIZES_MIB = (64, 1024, 10 * 1024)
+STEPS = 400
+EVERY = 100
+SECONDS = 30.0
+
+
+def once(stage: Stage, server: Server, mib: int, every: int) -> dict[str, Any]:
+    task = Task(stage, mib, STEPS, every)
+    try:
+        out, _ = Process(task, "active", server).process.communicate(timeout=SECONDS)
+        told: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return told
+    except (ValueError, IndexError, OSError) as error:
+        return {"failed": repr(error)}
+    finally:
+        task.close()
+
+
+def run(stage: Stage, found: Findings) -> None:
+    if not stage.mps:
+        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+        return
+    server = stage.server("s")
+    for size in SIZES_MIB[:1] if stage.small else SIZES_MIB:
+        mib = stage.bytes(size) >> 20
+        found[f"{mib} MiB"] = [
+            {"with": once(stage, server, mib, EVERY), "without": once(stage, server, mib, 0)} for _ in range(3)
+        ]

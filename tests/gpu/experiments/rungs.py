@@ -1,0 +1,94 @@
+"""How long from a fault to the next step on each rung, for a cupy program with 1, 10 and 40 GB of state (E10, E11)?
+
+The product's own session, keeper and kept state; this experiment plays the supervisor, so no time of Slurm's is in it. `standby`: promote a
+process that waits on the other server. `restore`: a new process on the other server takes the kept state. `relaunch`: a new process starts
+from nothing.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.gpu.faults import commit, heard
+from tests.gpu.findings import Findings
+from tests.gpu.ladder import Process, Task
+from tests.gpu.stage import Server, Stage
+
+SIZES_MIB = (1024, 10 * 1024, 40 * 1024)
+ENDLESS = 1 << 30
+EVERY = 20
+SECONDS = 60.0
+
+
+def standby(task: Task, active: Process, spare: Server) -> Callable[[], Process]:
+    waiting = Process(task, "standby", spare)
+    waiting.wait("ready", SECONDS)
+
+    def promote() -> Process:
+        waiting.say("promote", incident="hw")
+        active.say("retire")
+        return waiting
+
+    return promote
+
+
+def restore(task: Task, active: Process, spare: Server) -> Callable[[], Process]:
+    def again() -> Process:
+        active.say("retire")
+        active.process.wait()
+        return Process(task, "active", spare)
+
+    return again
+
+
+def relaunch(task: Task, active: Process, spare: Server) -> Callable[[], Process]:
+    def afresh() -> Process:
+        active.say("retire")
+        active.process.wait()
+        task.argv[-1] = "1"  # a commit after each step, so that the first one shows
+        return Process(task, "active", spare, MPSR_KEEPER="")
+
+    return afresh
+
+
+def climb(
+    stage: Stage, one: Server, two: Server, mib: int, rung: Callable[..., Callable[[], Process]]
+) -> dict[str, Any]:
+    task = Task(stage, mib, ENDLESS, EVERY)
+    culprit = stage.puppet("culprit", one)
+    try:
+        heard(culprit, "start")
+        begin = time.monotonic()
+        active = Process(task, "active", one)
+        active.wait("session", SECONDS)
+        session_s = time.monotonic() - begin
+        active.read_line("committed")
+        recover = rung(task, active, two)
+        fault = commit("trap", culprit)
+        told = active.wait("fault", SECONDS)
+        noticed = time.monotonic()
+        replacement = recover()
+        row: dict[str, Any] = {"session_s": session_s, "heard": told, "notice_ms": (noticed - fault["ended"]) * 1000}
+        if rung is relaunch:
+            replacement.read_line("committed")
+        else:
+            row["stepped"] = replacement.wait("stepped", SECONDS)
+        row["recovery_ms"] = (time.monotonic() - fault["ended"]) * 1000
+        return row
+    except (RuntimeError, OSError, KeyError) as error:
+        return {"failed": str(error)}
+    finally:
+        culprit.kill()
+        task.close()
+        one.wait("ACTIVE", 15)
+
+
+def run(stage: Stage, found: Findings) -> None:
+    if not stage.mps:
+        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+        return
+    one, two = stage.server("one"), stage.server("two")
+    for size in SIZES_MIB[:1] if stage.small else SIZES_MIB:
+        mib = stage.bytes(size) >> 20
+        for rung in (standby, restore, relaunch):
+            found[f"{rung.__name__} {mib} MiB"] = climb(stage, one, two, mib, rung)

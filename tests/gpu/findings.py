@@ -1,0 +1,17 @@
+"""What an experiment found, safe on disk after each entry: a hang or a crash loses only what was not found yet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Findings(dict[str, Any]):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps(self, default=str))
+        draft.rename(self.path)

@@ -1,0 +1,177 @@
+/* Asks the C parsers about input that a test makes up: one question a line on standard input, one
+ * answer a line.
+ *
+ * Questions are a verb and hex-encoded text; answers begin with `ok` or `no`. Built with ASan and
+ * UBSan by conftest.py, so that a memory error ends the process and with it the test. Compared with
+ * the twins in Python by test_twins.py.
+ */
+#include "../../resilience/launch/task.h"
+#include "../../resilience/launch/verdicts.h"
+#include "../../resilience/launch/words.h"
+#include "../../spank_plugin/asked.h"
+#include "../../spank_plugin/shared/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 65536 };
+
+/* The bytes behind hex digits, with a terminator behind them, in memory of exactly that size: an
+ * overrun shows. */
+static char *unhex(const char *hex, size_t *length) {
+    *length = strlen(hex) / 2;
+    char *bytes = malloc(*length + 1);
+    for (size_t index = 0; index < *length; index++) {
+        unsigned value = 0;
+        sscanf(hex + 2 * index, "%2x", &value);
+        bytes[index] = (char)value;
+    }
+    bytes[*length] = '\0';
+    return bytes;
+}
+
+static void put(const char *text) {
+    putchar(' ');
+    for (const char *at = text; *at; at++)
+        printf("%02x", (unsigned char)*at);
+}
+
+static void words(const char *bytes, size_t length) {
+    static struct words parsed;
+    char why[WORDS_WHY];
+    if (!words_unpack(bytes, length, &parsed, why)) {
+        printf("no %s", why);
+        return;
+    }
+    printf("ok %s", parsed.verb);
+    for (int index = 0; index < parsed.count; index++) {
+        printf(" %s", parsed.pair[index].key);
+        put(words_get(&parsed, parsed.pair[index].key));
+    }
+}
+
+static void pack(const char *value) {
+    struct packet packet;
+    packet_begin(&packet, "log");
+    packet_text(&packet, "line", value);
+    printf("%s", packet.whole ? "ok" : "no");
+    if (packet.whole)
+        put(packet.text);
+}
+
+static void options(const char *text) {
+    struct mpsr_options parsed;
+    char why[MPSR_WHY_BYTES], wire[MPSR_WIRE_MAX_BYTES + 1];
+    bool good = mpsr_options_parse(text, &parsed, why);
+    if (good)
+        mpsr_options_serialize(&parsed, wire);
+    printf("%s %s", good ? "ok" : "no", good ? wire : why);
+}
+
+static void lease(char *text) {
+    static struct mpsr_lease parsed;
+    char why[MPSR_WHY_BYTES];
+    if (!mpsr_lease_parse(text, &parsed, why)) {
+        printf("no %s", why);
+        return;
+    }
+    printf("ok %ld %u %d %d", parsed.job, parsed.uid, parsed.open, parsed.gpus);
+    const char *const texts[] = {parsed.reason,    parsed.node,   parsed.domain,
+                                 parsed.isolation, parsed.colors, parsed.run,
+                                 parsed.agent,     parsed.python, parsed.spill};
+    for (size_t index = 0; index < sizeof(texts) / sizeof(texts[0]); index++)
+        put(texts[index]);
+    for (int index = 0; index < parsed.gpus; index++) {
+        printf(" %ld", parsed.gpu[index].minor);
+        put(parsed.gpu[index].uuid);
+    }
+}
+
+/* Which GPU: minor numbers, then local rank, then CUDA_VISIBLE_DEVICES, joined by ';'. */
+static void gpu(char *text) {
+    static struct mpsr_lease made;
+    char *minors = strsep(&text, ";"), *local = strsep(&text, ";"), *rest = NULL;
+    made.gpus = 0;
+    for (char *minor = strtok_r(minors, ",", &rest); minor; minor = strtok_r(NULL, ",", &rest)) {
+        made.gpu[made.gpus].minor = atol(minor);
+        mpsr_format(made.gpu[made.gpus].uuid, MPSR_VALUE_BYTES, "GPU-%s", minor);
+        made.gpus++;
+    }
+    printf("ok %ld", made.gpu[task_gpu(&made, text, atol(local))].minor);
+}
+
+/* Arguments of plugstack.conf, then options as given (key=text), the two lists parted by '|', items
+ * by ' '. */
+static void site(char *text) {
+    static struct mpsr_site read;
+    struct mpsr_asked asked = {0};
+    struct mpsr_options force;
+    char *list = strsep(&text, "|"), *arguments[64], *rest = NULL;
+    char line[2 * MPSR_WHY_BYTES], wire[MPSR_WIRE_MAX_BYTES + 1];
+    int count = 0;
+    for (char *item = strtok_r(list, " ", &rest); item && count < 64;
+         item = strtok_r(NULL, " ", &rest))
+        arguments[count++] = item;
+    mpsr_site_read(&read, count, arguments);
+    if (read.broken) {
+        printf("no %s", read.why);
+        return;
+    }
+    for (char *item = strtok_r(text ? text : "", " ", &rest); item;
+         item = strtok_r(NULL, " ", &rest)) {
+        char *value = strchr(item, '=');
+        if (value)
+            *value++ = '\0';
+        int index = mpsr_option_of_key(item);
+        if (index < 0 || !mpsr_ask(&asked, &read, index, value, line)) {
+            printf("no %s", index < 0 ? "unknown key" : line);
+            return;
+        }
+    }
+    mpsr_in_force(&asked, &read, &force);
+    mpsr_options_serialize(&force, wire);
+    printf("ok %s", wire);
+}
+
+static void table(void) {
+    printf("ok");
+    for (int state = 0; state < STATES; state++)
+        for (int event = 0; event < EVENTS; event++) {
+            const struct cell *cell = &verdict_table[state][event];
+            printf(" %s:%d:%d:%s:%s", state_name((enum state)state), event, cell->action,
+                   state_name(cell->next), state_name(cell->otherwise));
+        }
+}
+
+int main(void) {
+    static char line[2 * MOST + 64];
+    while (fgets(line, sizeof(line), stdin)) {
+        line[strcspn(line, "\n")] = '\0';
+        char *hex = strchr(line, ' ');
+        size_t length = 0;
+        if (hex)
+            *hex++ = '\0';
+        char *text = unhex(hex ? hex : "", &length);
+        if (!strcmp(line, "words"))
+            words(text, length);
+        else if (!strcmp(line, "pack"))
+            pack(text);
+        else if (!strcmp(line, "options"))
+            options(text);
+        else if (!strcmp(line, "lease"))
+            lease(text);
+        else if (!strcmp(line, "gpu"))
+            gpu(text);
+        else if (!strcmp(line, "site"))
+            site(text);
+        else if (!strcmp(line, "table"))
+            table();
+        else
+            printf("no such question");
+        putchar('\n');
+        fflush(stdout);
+        free(text);
+    }
+    return 0;
+}

@@ -1,0 +1,257 @@
+"""The C parsers (ASan, UBSan) against the Python ones: same table of samples, same answers to made-up input."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resilience.contract import contract
+from resilience.model.errors import ConfigError, WireError
+from resilience.parse import lease as lease_text
+from resilience.parse import options, words
+from tests.spank.conftest import Oracle
+from tests.spank.node import lease
+
+TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/words.json").read_text(encoding="utf-8"))
+KEYS = [spec["key"] for spec in contract()["option"].values()]
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def unhex(text: str) -> str:
+    return bytes.fromhex(text).decode("utf-8")
+
+
+def c_words(oracle: Oracle, packet: bytes) -> tuple[str, dict[str, str]] | None:
+    answer = oracle.ask("words", packet)
+    if answer[0] != "ok":
+        return None
+    return answer[1], dict(zip(answer[2::2], map(unhex, answer[3::2]), strict=True))
+
+
+def python_words(packet: bytes) -> tuple[str, dict[str, str]] | None:
+    try:
+        return words.unpack(packet)
+    except WireError:
+        return None
+
+
+@pytest.mark.parametrize("sample", TABLE["good"], ids=lambda sample: sample["packet"][:30])
+def test_good_samples(oracle: Oracle, sample: dict[str, object]) -> None:
+    assert c_words(oracle, str(sample["packet"]).encode()) == (sample["verb"], sample["values"])
+
+
+@pytest.mark.parametrize("packet", [*TABLE["bad"], *TABLE["nul"]], ids=repr)
+def test_bad_samples(oracle: Oracle, packet: str) -> None:
+    assert c_words(oracle, packet.encode()) is None
+
+
+def test_length_limit(oracle: Oracle) -> None:
+    longest = b"log line=" + b"x" * (words.MAX_BYTES - 9)
+    assert c_words(oracle, longest) == python_words(longest)
+    assert c_words(oracle, longest + b"x") is None
+    assert oracle.ask("pack", b"x" * (words.MAX_BYTES - 9))[0] == "ok"
+    assert oracle.ask("pack", b"x" * (words.MAX_BYTES - 8))[0] == "no"
+
+
+pieces = st.sampled_from([*"a b log = %20 %C3%BC %ff %0 % 1 _ / ; x=1 k= é \t".split(" "), " "])
+
+
+@quick
+@given(st.one_of(st.binary(max_size=60), st.lists(pieces, max_size=12).map(lambda some: "".join(some).encode())))
+def test_any_packet(oracle: Oracle, packet: bytes) -> None:
+    expected = python_words(packet)
+    if expected is not None and any("\0" in value for value in expected[1].values()):
+        expected = None  # a NUL ends a C string: refused there
+    assert c_words(oracle, packet) == expected
+
+
+@quick
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200))
+def test_packets_of_both(oracle: Oracle, value: str) -> None:
+    answer = oracle.ask("pack", value.encode())
+    assert answer[0] == "ok"
+    assert unhex(answer[1]).encode() == words.pack("log", line=value)
+
+
+def c_options(oracle: Oracle, text: str) -> str | None:
+    answer = oracle.ask("options", text.encode())
+    return answer[1] if answer[0] == "ok" else None
+
+
+def python_options(text: str) -> str | None:
+    try:
+        return options.serialize(options.parse(text))
+    except ConfigError:
+        return None
+
+
+values = st.one_of(
+    st.sampled_from(
+        "on off job user shared world standby,restore restore,standby relaunch,relaunch requeue fail quarantine mps 4g "
+        "512m 1t 1024t 0 1 100 101 007 0007 00007 99999 1099511627775 1099511627776 99999999999999999999 4gb -1 "
+        "1.5 ,".split()
+    ),
+    st.text("0123456789gmt.,-", max_size=20),
+    st.just(""),
+)
+pairs = st.tuples(st.sampled_from([*KEYS, "nokey"]), values).map("=".join)
+
+
+@quick
+@given(st.one_of(st.lists(pairs, max_size=6).map(";".join), st.text(contract()["wire"]["charset"], max_size=40)))
+def test_any_option_string(oracle: Oracle, text: str) -> None:
+    assert c_options(oracle, text) == python_options(text)
+
+
+@quick
+@given(st.binary(max_size=600))
+def test_any_bytes_as_options(oracle: Oracle, raw: bytes) -> None:
+    text = raw.split(b"\0")[0].decode("latin-1")
+    answer = oracle.ask("options", text.encode("latin-1"))
+    assert (answer[1] if answer[0] == "ok" else None) == python_options(text)
+
+
+def c_lease(oracle: Oracle, text: str) -> tuple[object, ...] | None:
+    answer = oracle.ask("lease", text.encode())
+    if answer[0] != "ok":
+        return None
+    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[14::2], answer[15::2], strict=True))
+    return (int(answer[1]), int(answer[2]), answer[3] == "1", *map(unhex, answer[5:14]), gpus)
+
+
+def python_lease(text: str) -> tuple[object, ...]:
+    it = lease_text.parse(text)
+    texts = (it.reason, it.node, it.domain, it.isolation, ",".join(it.colors), it.run, it.agent, it.python, it.spill)
+    return (it.job, it.uid, it.state == "open", *(str(text) for text in texts), it.gpus)
+
+
+GOOD = lease_text.render(lease(Path("/run/mpsr"), spill="/home/jürgen/a b", reason="100 % full"))
+
+
+def test_a_lease(oracle: Oracle) -> None:
+    assert c_lease(oracle, GOOD) == python_lease(GOOD)
+    assert c_lease(oracle, "# comment\n" + GOOD + "later=1\n") == python_lease(GOOD)
+
+
+@pytest.mark.parametrize("line", GOOD.splitlines())
+def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> None:
+    assert c_lease(oracle, GOOD.replace(line + "\n", "")) is None
+    assert c_lease(oracle, GOOD + line + "\n") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["version=2", "job=0", "job=x", "job=-1", "uid=99999999999", "state=ajar", "gpus=", "gpus=0", "gpus=x:GPU-1",
+     "gpus=0:", "domain=", "isolation=full", "options=mps=maybe", "opened=", "opened=soon", "node=%",
+     "run=" + "x" * 1100],
+)  # fmt: skip
+def test_a_lease_with_a_bad_value(oracle: Oracle, change: str) -> None:
+    key = change.partition("=")[0]
+    changed = "".join(f"{change}\n" if row.startswith(key + "=") else f"{row}\n" for row in GOOD.splitlines())
+    assert changed != GOOD
+    assert c_lease(oracle, changed) is None
+
+
+@quick
+@given(st.integers(0, len(GOOD) - 1), st.text("a0=%\n#;,:", max_size=4), st.integers(0, 6))
+def test_whatever_c_takes_python_takes_alike(oracle: Oracle, at: int, put: str, cut: int) -> None:
+    text = GOOD[:at] + put + GOOD[at + cut :]
+    got = c_lease(oracle, text)
+    if got is not None:
+        assert got == python_lease(text)
+
+
+@pytest.mark.parametrize(
+    ("minors", "local", "visible", "expected"),
+    [
+        ("0,1", 0, "", 0),
+        ("0,1", 3, "", 1),
+        ("2,3", 0, "GPU-3", 3),
+        ("2,3", 1, "GPU-7", 3),
+        ("2,3", 0, "0,1", 2),
+        ("2,3", 0, "1", 3),  # a position, as with ConstrainDevices
+        ("2,3", 0, "3", 3),  # a minor number, as without
+        ("1,2", 0, "1", 1),  # could be either: by local rank
+        ("1,2", 1, "1", 2),
+        ("5", 4, "9", 5),
+        ("0,1,2,3", 0, "2", 2),
+    ],
+)
+def test_which_gpu(oracle: Oracle, minors: str, local: int, visible: str, expected: int) -> None:
+    assert oracle.ask("gpu", f"{minors};{local};{visible}".encode()) == ["ok", str(expected)]
+
+
+def in_force(oracle: Oracle, arguments: str, *asked: str) -> dict[str, str] | str:
+    answer = oracle.ask("site", f"{arguments}|{' '.join(asked)}".encode())
+    if answer[0] != "ok":
+        return " ".join(answer[1:])
+    return dict(pair.split("=", 1) for pair in answer[1].split(";"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "expected"),
+    [
+        ("", "", {"mps": "off", "domain": "user"}),
+        ("", "mps", {"mps": "on"}),
+        ("", "mps=(null)", {"mps": "on"}),
+        ("", "threads=25", {"mps": "on", "threads": "25"}),
+        ("", "threads=25 mps=off", {"mps": "off"}),
+        ("", "mps=off threads=25", {"mps": "off"}),
+        ("", "threads=env:25", {"mps": "off", "threads": "25"}),
+        ("", "threads=env:25 threads=50", {"mps": "on", "threads": "50"}),
+        ("", "threads=50 threads=env:25", {"threads": "50"}),
+        ("", "mps=env:off threads=50", {"mps": "on"}),
+        ("default.mps=on", "", {"mps": "on"}),
+        ("default.mps=on", "mps=off", {"mps": "off"}),
+        ("default.threads=10", "", {"mps": "off", "threads": "10"}),
+        ("default.threads=10", "mps threads=env:20", {"threads": "20"}),
+        ("default.threads=10", "threads=", {"threads": ""}),
+        ("default.memory=4G", "mps", {"memory": "4096"}),
+        ("", "memory=1500K", {"memory": "2"}),
+        ("", "memory=1024K", {"memory": "1"}),
+        ("", "recover=requeue,standby", {"recover": "standby,requeue"}),
+        ("lock=domain", "domain=user", {"domain": "user"}),
+        ("default.domain=job lock=domain,threads", "mps", {"domain": "job"}),
+    ],
+)
+def test_layers(oracle: Oracle, arguments: str, asked: str, expected: dict[str, str]) -> None:
+    got = in_force(oracle, arguments, asked)
+    assert isinstance(got, dict)
+    assert expected.items() <= got.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "line"),
+    [
+        ("lock=domain", "domain=job", "mpsr: --mps-domain: fixed by the administrator at user: job"),
+        ("lock=threads", "threads=env:9", "mpsr: MPSR_THREADS: fixed by the administrator at no limit: 9"),
+        ("forbid=domain=shared", "domain=shared",
+         "mpsr: --mps-domain: shared is forbidden by the administrator: shared"),
+        ("forbid=on-culprit=requeue forbid=domain=shared", "on-culprit=requeue",
+         "mpsr: --mps-on-culprit: requeue is forbidden by the administrator: requeue"),
+        ("default.recover=restore forbid=recover=requeue", "recover=restore,requeue",
+         "mpsr: --mps-recover: requeue is forbidden by the administrator: restore,requeue"),
+        ("lock=mps", "threads=9", "mpsr: --mps-threads: fixed by the administrator at off: 9"),
+        ("", "retries=101", "mpsr: --mps-retries: not a number from 0 to 100: 101"),
+        # the administrator's own mistakes
+        ("lock=dmain", "", "unknown key: lock=dmain"),
+        ("defaults.domain=job", "", "unknown argument: defaults.domain=job"),
+        ("default.dmain=job", "", "unknown key: default.dmain=job"),
+        ("default.domain=world", "", "not one of job,user,shared: default.domain=world"),
+        ("forbid=domain", "", "unknown key: forbid=domain"),
+        ("run=mpsr", "", "not an absolute path: run=mpsr"),
+        ("forbid=domain=user", "", "forbidden, but the default (set default.domain): domain=user"),
+    ],
+)  # fmt: skip
+def test_refusals(oracle: Oracle, arguments: str, asked: str, line: str) -> None:
+    assert in_force(oracle, arguments, asked) == line
+
+
+def test_the_table_of_verdicts_is_total(oracle: Oracle) -> None:
+    answer = oracle.ask("table")
+    cells = [cell.split(":") for cell in answer[1:]]
+    assert len(cells) == 9 * 15
+    # a cell that was forgotten is zero: it would lead back to `placing`
+    assert not [cell for cell in cells if cell[0] != "placing" and "placing" in cell[3:]]

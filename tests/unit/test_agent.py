@@ -1,0 +1,233 @@
+"""The agent end to end over its real socket and real logs: news in at one end, verdicts out at the other."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from resilience.model.ids import JobId
+from resilience.model.settings import Recovery
+from resilience.ports import ServerState
+from tests.unit.agent_kit import BOUND, Site, Supervisor, until
+from tests.unit.machine_kit import lease, server
+
+
+def test_a_line_of_the_server_log_becomes_verdicts(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        guilty, other = site.task(lease(1)).run(), site.task(lease(2)).run()
+        until(lambda: len(site.journal("task.hello")) == 2, "hellos")
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client {{PID: {guilty.pid}, Context: 1}} encountered a fatal GPU error.")
+        verdict = other.hear("verdict")
+        assert (verdict["action"], verdict["part"], verdict["color"]) == ("promote", "bystander", "b")
+        assert verdict["pipe"] == "/p/u1001/g0/b"
+        site.kernel(
+            f"NVRM: Xid (PCI:0000:06:00): 31, pid={guilty.pid}, name=python3, Ch 00000008, intr 00000000. MMU Fault: "
+            "ENGINE GRAPHICS GPCCLIENT_T1_3 faulted @ 0x7f29_5b8c9000. Fault is of type FAULT_PDE ACCESS_TYPE_VIRT_READ"
+        )
+        last = guilty.hear("verdict")
+        assert (last["action"], last["part"]) == ("fail", "culprit")
+        assert "illegal address, Xid 31" in last["reason"]
+        other.say("stepped", incident=verdict["incident"], seq=7, ms="1.25")
+        until(lambda: [call for call in site.slurm.calls if call[:2] == ("comment", 2)], "the account")
+        (comment,) = [call[2] for call in site.slurm.calls if call[:2] == ("comment", 2)]
+        assert str(comment).startswith("mpsr: 1 fault by job 1 task 0 (illegal address, Xid 31) on GPU-1d5f7a52")
+        assert "recovered on standby in" in str(comment)
+        assert site.leases.actives == [server("b")]
+        assert until(lambda: site.journal("recovered"), "the outcome")[0]["supervisor_ms"] == 1.25
+
+
+def test_the_jobs_log_tells_the_story_beside_its_output(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        guilty, other = site.task(lease(1)).run(), site.task(lease(2)).run()
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        words = other.hear("log")
+        assert words["path"] == f"{tmp_path}/mpsr-2.log"
+        assert "GPU fault on GPU-1d5f7a52" in words["line"]
+        assert "by job 1 task 0 certain" in words["line"]
+
+
+def test_a_fault_report_of_the_only_client(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        only = site.task(lease(1)).run()
+        only.say(
+            "fault", role="active", pid=only.pid, cuda=716, call="cuCtxSynchronize", seq=4, text="misaligned address"
+        )
+        verdict = only.hear("verdict")
+        assert (verdict["action"], verdict["part"]) == ("fail", "culprit")
+
+
+def test_a_failed_task_without_a_fault(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        one = site.task(lease(1)).run()
+        site.task(lease(2)).run()
+        one.say("exit", role="active", pid=one.pid, status=256)
+        verdict = one.hear("verdict")
+        assert (verdict["action"], verdict["incident"]) == ("none", "")
+
+
+def test_a_fault_seen_only_by_the_control_daemon(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        one = site.task(lease(1)).run()
+        site.mps.states[server("a")] = ServerState.FAULT
+        one.say("exit", role="active", pid=one.pid, status=9)
+        verdict = one.hear("verdict")
+        assert (verdict["action"], verdict["part"]) == ("fail", "culprit")
+
+
+def test_a_child_of_a_task_is_the_task_even_after_it_has_gone(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        guilty, other = site.task(lease(1)).run(), site.task(lease(2)).run()
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.procfs.parents[5555] = guilty.pid
+        site.log("a", "NEW CLIENT 5555 from user 1001: Server already exists", control=True)
+        site.log("a", "NEW CLIENT 5556 from user 1001: Server already exists", control=True)
+        until(lambda: 5556 in site.agent.state.pairs[server("a").domain, server("a").gpu].strangers, "the connections")
+        del site.procfs.parents[5555]
+        site.log("a", "Client {PID: 5555, Context: 1} encountered a fatal GPU error.")
+        assert other.hear("verdict")["part"] == "bystander"
+        assert guilty.hear("verdict")["part"] == "culprit"
+
+
+def test_a_batch_scripts_own_process_is_named_by_its_job(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        other = site.task(lease(2)).run()
+        site.leases.leases[JobId(9)] = lease(9)
+        site.procfs.jobs[7777] = JobId(9)
+        until(lambda: site.journal("task.hello"), "hello")
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", "Client {PID: 7777, Context: 1} encountered a fatal GPU error.")
+        assert other.hear("verdict")["action"] == "promote"
+        (row,) = site.journal("incident.attributed")
+        assert row["culprit"] == "job 9 process 7777"
+
+
+def test_a_log_that_names_somebody_elses_process_is_not_believed(tmp_path: Path) -> None:
+    """The log lies in the hands of the domain's owner."""
+    with Site(tmp_path) as site:
+        site.task(lease(1)).run()
+        two = site.task(lease(2)).run()
+        two.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.procfs.jobs[7777] = JobId(99)
+        site.log("a", "Client {PID: 7777, Context: 1} encountered a fatal GPU error.")
+        (row,) = until(lambda: site.journal("incident.attributed"), "the decision")
+        assert "culprit" not in row
+
+
+def test_requeue_goes_through_slurm(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        guilty = site.task(lease(1)).run()
+        tired = site.task(lease(2), retries_used=3).run()
+        tired.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        verdict = tired.hear("verdict")
+        assert verdict["action"] == "requeue"
+        tired.say("spilled", incident=verdict["incident"], seq=3)
+        until(lambda: [row for row in site.journal("slurm.outcome") if row["ask"] == "requeue"], "Slurm's answer")
+        (call,) = [call for call in site.slurm.calls if call[0] == "requeue"]
+        assert call[1] == 2
+        assert call[3] is None
+        assert "by job 1 task 0" in str(call[2])
+
+
+def test_a_broken_gpu_drains_the_node(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        one = site.task(lease(1)).run()
+        site.kernel("NVRM: Xid (PCI:0000:06:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.")
+        assert one.hear("verdict")["action"] == "requeue"
+        until(lambda: [call for call in site.slurm.calls if call[0] == "drain"], "the drain")
+        one.say("spilled", incident="x", seq=-1)
+        until(lambda: [call for call in site.slurm.calls if call[0] == "requeue" and call[3] == "n0"], "the requeue")
+
+
+def test_a_server_that_stays_in_fault_is_replaced(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        guilty = site.task(lease(1, colors=("a",))).run(standby="")
+        other = site.task(lease(2, colors=("a",))).run(standby="")
+        site.mps.states[server("a")] = ServerState.FAULT
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        other.say("fault", role="active", pid=other.pid, cuda=700, call="cuCtxSynchronize", seq=1, text="")
+        verdict = other.hear("verdict")
+        assert (verdict["action"], verdict["color"]) == ("restore", "a")
+        assert [call[0] for call in site.mps.calls] == ["close", "open"]
+
+
+def test_resumed_supervisors_are_taken_in(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        one = site.task(lease(1), resumed=1, active_pid=1000, color="b", session=1, retries_used=2)
+        assert one.hear("place")["color"] == "b"
+        (task,) = site.agent.state.tasks.values()
+        assert (task.active, task.retries, task.session) == (1000, 2, True)
+
+
+def test_unfinished_intents_of_the_last_agent_are_told(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"event": "slurm.intent", "ask": "requeue", "job": 4},
+        {"event": "slurm.intent", "ask": "comment", "job": 5},
+        {"event": "slurm.outcome", "ask": "comment", "job": 5},
+        {"event": "incident.opened", "incident": "x-1"},
+    ]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Site(tmp_path) as site:
+        until(lambda: site.journal("agent.started"), "the start")
+        interrupted = [row for row in site.journal("slurm.outcome") if row.get("outcome") == "interrupted"]
+        assert [(row["ask"], row["job"]) for row in interrupted] == [("requeue", 4)]
+        assert [row["incident"] for row in site.journal("incident.closed")] == ["x-1"]
+    assert site.journal("agent.stopped")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"hello",
+        b"\xff\xfe",
+        b"hello v=9 job=1",
+        b"exit pid=1",
+        b"x" * 5000,
+        b"hello v=1 job=1 step=0 task=0 gpu=7 options=mps=on",
+    ],
+)
+def test_malformed_first_words_are_refused_with_a_reason(tmp_path: Path, packet: bytes) -> None:
+    with Site(tmp_path) as site:
+        site.leases.leases[JobId(1)] = lease(1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as raw:
+            raw.settimeout(BOUND)
+            raw.connect(site.socket)
+            raw.send(packet)
+            assert raw.recv(8192).startswith(b"refuse reason=")
+            assert raw.recv(8192) == b""
+        assert len(until(lambda: site.journal("task.gone"), "the line")) == 1
+
+
+def test_another_jobs_task_without_a_lease_is_refused(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        lone = Supervisor(site.socket, 77)
+        assert "no lease" in lone.hear("refuse")["reason"]
+        lone.close()
+
+
+def test_a_task_cannot_claim_a_process_that_is_not_its_own(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        one = site.task(lease(1))
+        one.hear("place")
+        site.procfs.parents[4000] = 1
+        one.say("started", role="active", pid=4000, starttime=1, color="a")
+        assert "not the task's" in one.hear("refuse")["reason"]
+
+
+def test_a_broken_daemon_does_not_stop_the_agent(tmp_path: Path) -> None:
+    with Site(tmp_path, Recovery(settle_ms=5)) as site:
+        site.mps.broken = True
+        one = site.task(lease(1)).run()
+        one.say("exit", role="active", pid=one.pid, status=256)
+        assert one.hear("verdict")["action"] == "none"

@@ -1,0 +1,176 @@
+"""mpsr check: what mpsr render makes is good, and each way of spoiling it is named with the way out."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilience import render
+from resilience.cli import check_plugstack, check_slurm
+from resilience.cli.finding import Finding, Level
+from resilience.cli.main import main
+from resilience.config import parse
+
+TEMPLATES = Path(__file__).parents[2] / "templates" / "site"
+
+
+class Site:
+    """A rendered site in a directory, with everything that its files name."""
+
+    def __init__(self, root: Path, options: str = "") -> None:
+        self.conf = root / "etc"
+        opt = root / "opt"
+        opt.mkdir()
+        for name in ("mpsr-launch", "python3", "prolog", "epilog", "mpsr", "scontrol", "mps-control"):
+            (opt / name).write_text("#!/bin/sh\n")
+            (opt / name).chmod(0o755)
+        for name in ("run", "log"):
+            (root / name).mkdir()
+        (opt / "mpsr.so").write_text("")
+        (root / "kmsg").write_text("")
+        self.text = f"""
+nodes: n0
+units: none
+slurm: {{conf_dir: {self.conf}}}
+install: {{plugin: {opt}/mpsr.so, launcher: {opt}/mpsr-launch, prolog: {opt}/prolog, epilog: {opt}/epilog,
+          mpsr: {opt}/mpsr, python: {opt}/python3}}
+settings:
+  paths: {{run: /r{len(str(root))}, log: {root}/log, kmsg: {root}/kmsg, scontrol: {opt}/scontrol, mps_control: {opt}/mps-control}}
+  options: {{{options}}}
+"""
+        site = render.parse_site(self.text, "site.yaml")
+        render.write(render.files(site, TEMPLATES), self.conf)
+        (self.conf / "site.yaml").write_text(self.text)
+        (self.conf / "slurm.conf").write_text(f"ClusterName=t\ninclude {self.conf}/slurm-mpsr.conf\n")
+
+    def change(self, file: str, old: str, new: str) -> None:
+        path = self.conf / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def slurm(self) -> list[Finding]:
+        return check_slurm.check(str(self.conf / "slurm.conf"))[0]
+
+    def plugstack(self) -> list[Finding]:
+        settings = parse((self.conf / "mpsr.yaml").read_text(), "mpsr.yaml")
+        return check_plugstack.check(str(self.conf / "plugstack.conf"), settings)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path, "defaults: {domain: job}, locked: [domain], forbidden: [retries=0]")
+
+
+def errors(findings: list[Finding]) -> str:
+    return "\n".join(finding.lines() for finding in findings if finding.level is Level.ERROR)
+
+
+def test_a_rendered_site_is_good(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", f"{site.conf}/mpsr.yaml", "--site", f"{site.conf}/site.yaml"]
+    assert main(["check", *arguments, "--slurm-conf", f"{site.conf}/slurm.conf"]) == 0
+    out = capsys.readouterr().out
+    assert "error" not in out
+    assert re.search(r"^0 wrong, \d to look at$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("PrologFlags=Alloc", "", ["PrologFlags: has no Alloc: not set", "PrologFlags=Alloc"]),
+        ("PrologFlags=Alloc", "PrologFlag=Alloc", ["PrologFlags: has no Alloc", "PrologFlag looks like PrologFlags"]),
+        ("PrologFlags=Alloc", "PrologFlags=Aloc", ["unknown flag: Aloc", "did you mean Alloc?"]),
+        ("PrologFlags=Alloc", "PrologFlags=Serial", ["has no Alloc: Serial"]),
+        ("GresTypes=gpu,mps,shard", "GresTypes=mps", ["GresTypes: has no gpu: mps"]),
+        ("SelectType=select/cons_tres", "SelectType=select/linear", ["cannot share a GPU: select/linear"]),
+        ("Prolog={conf}/prolog.d/*", "", ["Prolog: is not set"]),
+        ("Epilog={conf}/epilog.d/*", "Epilog=/bin/true", ["Epilog: does not lead to ours: /bin/true", "50-mpsr"]),
+    ],
+)
+def test_a_spoilt_slurm_conf_is_named(site: Site, old: str, new: str, parts: list[str]) -> None:
+    site.change("slurm-mpsr.conf", old.format(conf=site.conf), new)
+    said = errors(site.slurm())
+    for part in parts:
+        assert part in said
+
+
+@pytest.mark.parametrize("flags", ["Alloc", "alloc,Serial", "Contain", "X11"])
+def test_flags_that_set_alloc_will_do(site: Site, flags: str) -> None:
+    site.change("slurm-mpsr.conf", "PrologFlags=Alloc", f"PrologFlags={flags}")
+    assert errors(site.slurm()) == ""
+
+
+def test_a_hook_that_cannot_run_is_named(site: Site) -> None:
+    (site.conf / "prolog.d/50-mpsr").chmod(0o644)
+    assert "Prolog: cannot be executed" in errors(site.slurm())
+
+
+def test_a_missing_include_and_a_circle_are_named(site: Site) -> None:
+    site.change("slurm.conf", "slurm-mpsr.conf", "missing.conf")
+    assert "missing.conf: cannot be read: No such file" in errors(site.slurm())
+    site.change("slurm.conf", "missing.conf", "slurm.conf")
+    assert "includes too deeply" in errors(site.slurm())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("optional", "optionl", ["unknown word: optionl", "did you mean optional?"]),
+        ("mpsr.so", "mpsr.so.old", ["does not load mpsr.so"]),
+        ("opt/mpsr.so", "opt/gone/mpsr.so", ["is not there", "build it for this Slurm release"]),
+        ("launcher=", "launchr=", ["unknown argument: launchr", "did you mean launcher?"]),
+        ("default.domain=job", "default.domian=job", ["unknown option key: domian", "did you mean domain?"]),
+        ("default.domain=job", "default.domain=jobs", ["bad value for domain: jobs"]),
+        ("default.domain=job", "default.domain=user", ["default.*: differs from mpsr.yaml", "mpsr render"]),
+        (" lock=domain", "", ["lock: differs from mpsr.yaml: nothing here, ['domain'] there"]),
+        ("forbid=retries=0", "forbid=retries=1", ["forbid: differs from mpsr.yaml"]),
+        ("run=/r", "run=/other", ["run: differs from mpsr.yaml"]),
+        ("lock=domain", "lockdomain", ["is not key=value: lockdomain"]),
+    ],
+)
+def test_a_spoilt_plugstack_is_named(site: Site, old: str, new: str, parts: list[str]) -> None:
+    site.change("plugstack.conf.d/mpsr.conf", old, new)
+    said = errors(site.plugstack())
+    for part in parts:
+        assert part in said
+
+
+def test_required_is_warned_of_and_a_second_line_refused(site: Site) -> None:
+    site.change("plugstack.conf.d/mpsr.conf", "\noptional", "\nrequired")
+    assert any(finding.level is Level.WARNING and "drains" in finding.text for finding in site.plugstack())
+    line = (site.conf / "plugstack.conf.d/mpsr.conf").read_text()
+    (site.conf / "plugstack.conf.d/other.conf").write_text(line)
+    assert "loads mpsr.so 2 times" in errors(site.plugstack())
+
+
+def test_a_bad_mpsr_yaml_is_the_error_and_the_rest_goes_on(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.conf / "mpsr.yaml").write_text("recovery: {mod: act}\n")
+    arguments = ["check", "--config", f"{site.conf}/mpsr.yaml", "--slurm-conf", f"{site.conf}/slurm.conf"]
+    assert main(arguments) == 2
+    out = capsys.readouterr().out
+    assert "unknown key: recovery.mod" in out
+    assert "did you mean recovery.mode?" in out
+    assert "PrologFlags: Alloc" in out
+
+
+def test_what_the_node_lacks_is_named(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    opt = site.conf.parent / "opt"
+    (opt / "mpsr-launch").unlink()
+    (opt / "mps-control").chmod(0o644)
+    assert main(["check", "--config", f"{site.conf}/mpsr.yaml", "-q", "--slurm-conf", f"{site.conf}/slurm.conf"]) == 2
+    out = capsys.readouterr().out
+    assert re.search(r"^error   paths\.launcher: is not there: ", out, re.MULTILINE)
+    assert re.search(r"^warning paths\.mps_control: cannot be executed: ", out, re.MULTILINE)
+    assert "ok  " not in out
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read_as_lines(text: str) -> None:
+    assert all(line == line.strip() and line for line in check_slurm.logical_lines(text))
+
+
+def test_comments_and_continued_lines_are_read_as_slurm_does() -> None:
+    text = "A=1 # b\n#C=2\n\nLong=x,\\\n  y\nlast \\"
+    assert list(check_slurm.logical_lines(text)) == ["A=1", "Long=x,  y", "last"]
