@@ -1,7 +1,8 @@
 """Tiers of the tests: which this machine can run, and one line for each at the end that says what was left out and why.
 
-unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, gpu a real NVIDIA GPU. A
-tier whose needs are not met is skipped with the reason, so that a run always says what it did not look at.
+unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, guard an emulator and
+kernels (make guard fetches them), gpu a real NVIDIA GPU. A tier whose needs are not met is skipped with the reason, so
+that a run always says what it did not look at.
 """
 
 from collections import Counter
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.sandbox import Sandbox, real_gpu, what_is_missing
+from tests.guard.kernels import what_is_missing as what_the_guard_misses
 
 ROOT = Path(__file__).resolve().parents[1]
-TIERS = ("cluster", "gpu", "sim")
+TIERS = ("cluster", "guard", "gpu", "sim")
 """Marks, the most demanding first: a test with several belongs to the first of them."""
 
 
@@ -21,6 +23,8 @@ def missing(tier: str) -> str:
     """What keeps this machine from running a tier, empty when nothing does."""
     if tier == "cluster":
         return what_is_missing()
+    if tier == "guard":
+        return what_the_guard_misses()
     if tier == "gpu":
         return "" if real_gpu()[0] else "no NVIDIA driver with MPS on this machine"
     library = ROOT / "build" / "gpusim" / "libcuda.so.1"
@@ -53,7 +57,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for outcome in ("passed", "failed", "error"):
         ran.update(tiers.get(report.nodeid, "unit") for report in terminalreporter.getreports(outcome))
     terminalreporter.section("tiers")
-    for tier in ("unit", "sim", "cluster", "gpu"):
+    for tier in ("unit", "sim", "cluster", "guard", "gpu"):
         total = sum(1 for value in tiers.values() if value == tier)
         reason = config.stash.get(_REASONS, {}).get(tier, "")
         if reason:
