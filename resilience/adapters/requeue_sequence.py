@@ -4,10 +4,11 @@ Left alone, Slurm lets a requeued job wait for `cred_expire` seconds (120 by def
 requeue; exclude the node and leave a comment (refused while the job is RUNNING, accepted from COMPLETING on); wait for
 PENDING, since a start time given while COMPLETING is overwritten; wait for the next whole second, since slurmd takes a
 credential made in the second in which it revoked the last one for the same job run and skips the prolog (seen on 22.05:
-the job then had no MPS); ask for the start now. Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are kept; an
-exclusion that leaves the job no node is taken back; a job that is
-pending already was requeued by somebody else and is only helped to start; what Slurm will not do is Refused in its
-own words.
+the job then had no MPS); ask for the start now.
+
+Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are
+kept; an exclusion that leaves the job no node is taken back; a job that is pending already was requeued by somebody else
+and is only helped to start; what Slurm will not do is Refused in its own words.
 """
 
 import time
