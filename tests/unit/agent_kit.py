@@ -1,7 +1,7 @@
 """An agent in a thread over real sockets and files; only the MPS daemons, Slurm, leases and GPUs are stand-ins.
 
-The stand-ins keep to the ports' contracts and record what they were asked. A Supervisor here speaks the real protocol over
-the real socket.
+The stand-ins keep to the ports' contracts and record what they were asked. A Supervisor here speaks the real protocol
+over the real socket.
 """
 
 import os
