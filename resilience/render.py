@@ -47,7 +47,7 @@ class SiteGpus:
     files: str = setting("", "device files of one node; {node} is its name; empty: /dev/nvidia[0-N]")
     autodetect: str = setting("off", "AutoDetect of gres.conf", choices=("off", "nvml"))
     mps: int = setting(100, "gres/mps units of each GPU; 0: no gres/mps")
-    shards: int = setting(4, "gres/shard units of each GPU; 0: no gres/shard")
+    shards: int = setting(0, "gres/shard units of each GPU; 0: no gres/shard; beside gres/mps it needs a type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +132,9 @@ def _checked(site: Site, source: str) -> Site:
             raise ConfigError(f"{source}: gpus.{name}", f"is not within {low} and {high}", getattr(gpus, name))
     if gpus.type and not _NAME.match(gpus.type):
         raise ConfigError(f"{source}: gpus.type", "is not a name", config.shown(gpus.type))
+    if gpus.mps and gpus.shards and not gpus.type:
+        hint = "give gpus.type, or set one of the two to 0: Slurm 22.05 then names no GPU to jobs of the other kind"
+        raise ConfigError(f"{source}: gpus", "gres/mps and gres/shard on GPUs without a type", gpus.files, hint=hint)
     files = gpus.files or ("/dev/nvidia0" if gpus.per_node == 1 else f"/dev/nvidia[0-{gpus.per_node - 1}]")
     if not _DEVICES.match(files.replace("{node}", "n")):
         raise ConfigError(f"{source}: gpus.files", "is not a device path", config.shown(files))

@@ -2,8 +2,9 @@
 
 Left alone, Slurm lets a requeued job wait for `cred_expire` seconds (120 by default). The order here avoids that:
 requeue; exclude the node and leave a comment (refused while the job is RUNNING, accepted from COMPLETING on); wait for
-PENDING, since a start time given while COMPLETING is overwritten; ask for the start now. Relies on `Primitives`, each
-one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are kept; an
+PENDING, since a start time given while COMPLETING is overwritten; wait for the next whole second, since slurmd takes a
+credential made in the second in which it revoked the last one for the same job run and skips the prolog (seen on 22.05:
+the job then had no MPS); ask for the start now. Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are kept; an
 exclusion that leaves the job no node is taken back; a job that is
 pending already was requeued by somebody else and is only helped to start; what Slurm will not do is Refused in its
 own words.
@@ -92,6 +93,7 @@ def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | 
         wait = min(wait * 1.5, _SLOWEST_POLL)
     if now.held and now.reason != NOWHERE:
         return Refused(reason=f"the job is held: {now.reason or 'no reason given'}")
+    time.sleep(1.0 - time.time() % 1.0)  # the next second: see the header
     started = slurm.ask_update(job, start_now=True)
     if isinstance(started, Refused):
         notes.append(f"starts after Slurm's own delay: {started.reason}")

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from tests.cluster.plan import BIN, REPO, USERS, Plan
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT: Path = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 NAMESPACES = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--uts", "--ipc")
 FINAL = frozenset("COMPLETED FAILED CANCELLED TIMEOUT NODE_FAIL OUT_OF_MEMORY BOOT_FAIL DEADLINE".split())

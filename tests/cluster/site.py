@@ -50,6 +50,7 @@ slurm:
 gpus:
   per_node: {gpus}
   files: "{files}"
+  type: {slurmconf.GPU_TYPE}
   shards: {slurmconf.SHARDS}
 install:
   plugin: {REPO}/build/mpsr.so

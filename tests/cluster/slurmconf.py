@@ -7,6 +7,9 @@ compared.
 
 from tests.cluster.plan import Plan
 
+GPU_TYPE = "sandbox"
+"""Slurm 22.05 ties gres/mps to the GPUs of a node that has gres/shard too only when they have a type: without one it
+counts mps by the node, and a job's prolog is not told which GPU it has."""
 SHARDS = 8
 """gres/shard units of a GPU."""
 PLAIN = (
@@ -24,7 +27,7 @@ def slurm_conf(plan: Plan) -> str:
     gpus = plan.gpus
     node = (
         f"NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=8000 "
-        f"Gres=gpu:{gpus},mps:{100 * gpus},shard:{SHARDS * gpus}"
+        f"Gres=gpu:{GPU_TYPE}:{gpus},mps:{100 * gpus},shard:{SHARDS * gpus}"
     )
     nodes = [f"NodeName={name} Port={port} {node}" for name, port in zip(plan.nodes, plan.ports[1:], strict=True)]
     return "\n".join(
@@ -69,7 +72,7 @@ def gres_conf(plan: Plan) -> str:
         where = "/dev/nvidia" if plan.real_gpu else f"/run/simgpu/dev/{name}/nvidia"
         files = f"{where}[0-{plan.gpus - 1}]" if plan.gpus > 1 else f"{where}0"
         lines += [
-            f"NodeName={name} Name=gpu File={files}",
+            f"NodeName={name} Name=gpu Type={GPU_TYPE} File={files}",
             f"NodeName={name} Name=mps Count={100 * plan.gpus}",
             f"NodeName={name} Name=shard Count={SHARDS * plan.gpus}",
         ]

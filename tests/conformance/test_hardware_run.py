@@ -27,7 +27,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with SimHost(memory=1024) as host:
         argv = [sys.executable, "-m", "tests.gpu.run", "--small", "--out", str(out), "--only", ",".join(NAMES)]
         subprocess.run(argv, env={**os.environ, **host.env()}, cwd=ROOT, check=True, timeout=220)
-    return json.loads((out / "results.json").read_text())["experiments"]
+    told: dict[str, Any] = json.loads((out / "results.json").read_text())["experiments"]
+    return told
 
 
 def test_every_experiment_ends_well(found: dict[str, Any]) -> None:

@@ -27,10 +27,10 @@ def retries(stage: Stage, result: Result) -> None:
 
 
 def keeper_and_server(stage: Stage, result: Result) -> None:
-    """Keeper, supervisor's only memory of the state, and the servers are killed at once: nothing on the GPU is left."""
+    """Keeper and servers are killed at once, and the job allows no rung but the standby, whose server is dead too."""
     since = time.monotonic()
     reference = stage.reference()
-    job = stage.solver("--gres=shard:2")
+    job = stage.solver("--gres=shard:2", "--mps-recover=standby,requeue")
     stage.under_way([job], 1000)  # long enough for several spills
     wanted = ("resilience.state.keeper", "nvidia-cuda-mps-server")
     victims = [pid for pid, command in stage.sandbox.processes().items() if any(word in command for word in wanted)]

@@ -127,6 +127,7 @@ def test_a_missing_script_does_not_fail_the_prolog(tmp_path: Path) -> None:
         ("nodes: n0\ngpu: {per_node: 1}", ["unknown key: gpu", "did you mean gpus"]),
         ("nodes: n0\ngpus: {per_node: 0}", ["gpus.per_node: is not within 1 and 256: 0"]),
         ("nodes: n0\ngpus: {per_node: 4, files: '/dev/nvidia[0-2]'}", ["gpus.files: names 3 devices, not 4"]),
+        ("nodes: n0\ngpus: {mps: 100, shards: 4}", ["gres/mps and gres/shard on GPUs without a type", "gpus.type"]),
         ("nodes: n0\ngpus: {type: 'a b'}", ["gpus.type: is not a name"]),
         ("nodes: n0\ngpus: {autodetect: nvlm}", ["gpus.autodetect", "did you mean nvml?"]),
         ("nodes: n0\nslurm: {version: 22.05}", ["slurm.version: is not a text: 22.05", "put it in quotes"]),
