@@ -470,6 +470,40 @@ def test_a_resumed_task_keeps_its_server() -> None:
     assert node.state.pairs[DOMAIN, GPU].quarantines == 3
 
 
+def test_another_task_of_the_same_name_has_nothing_to_do_with_the_fault() -> None:
+    node = Node()
+    gone = node.task(1)
+    other = node.task(2)
+    node.cuda(gone, 810)
+    node.do(ev.Gone(ref=gone))
+    node.task(1)
+    told = node.told([*node.cuda(other, 700), *node.wait(0.2)])
+    assert 1 not in told
+
+
+def test_a_supervisor_that_came_back_is_told_again() -> None:
+    node = Node()
+    guilty = node.task(1, colors=("a",))
+    other = node.task(2, colors=("a",))
+    node.culprit(guilty)
+    node.cuda(other, 700)
+    node.do(ev.Gone(ref=other))
+    resumed = ev.Hello(
+        ref=other,
+        lease=lease(2, colors=("a",)),
+        server=server("a"),
+        mpi=False,
+        resumed=True,
+        retries=0,
+        active=pid(other),
+        session=True,
+    )
+    node.do(resumed)
+    node.cuda(other, 700)
+    node.do(ev.ServerOpened(server=server("a"), ok=True, detail=""))
+    assert node.told() == {2: ("restore", "bystander", "a")}
+
+
 def test_a_task_that_comes_while_no_server_is_up_is_placed_later() -> None:
     node = Node()
     guilty = node.task(1, colors=("a",))
