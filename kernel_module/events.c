@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /dev/mps_guard: what happened, to root; words of the node agent, from root. uapi/mps_guard.h is the specification.
+ * /dev/mps_guard: what happened, to root; words of the node agent, from root. uapi/mps_guard.h is
+ * the specification.
  *
- * One ring for all readers, each with a place of its own. Records are made in atomic context, so readers are woken through irq_work.
+ * One ring for all readers, each with a place of its own. Records are made in atomic context, so
+ * readers are woken through irq_work.
  */
 #include <linux/irq_work.h>
 #include <linux/kernel.h>
@@ -115,13 +117,16 @@ static ssize_t guard_read(struct file *file, char __user *buffer, size_t size, l
 
 	if (size < sizeof(event))
 		return -EINVAL;
-	while (!has_event(reader)) {
-		if (file->f_flags & O_NONBLOCK)
-			return -EAGAIN;
-		if (wait_event_interruptible(readers, has_event(reader)))
-			return -ERESTARTSYS;
-	}
-	while (size - (size_t)done >= sizeof(event) && next_event(reader, &event)) {
+	while (size - (size_t)done >= sizeof(event)) {
+		if (!next_event(reader, &event)) {
+			if (done)
+				break;
+			if (file->f_flags & O_NONBLOCK)
+				return -EAGAIN;
+			if (wait_event_interruptible(readers, has_event(reader)))
+				return -ERESTARTSYS;
+			continue; /* another thread of the same file may have been quicker */
+		}
 		if (copy_to_user(buffer + done, &event, sizeof(event)))
 			return done ? done : -EFAULT;
 		done += sizeof(event);
@@ -140,18 +145,18 @@ static int obey(char *line)
 	u8 uuid[16];
 	u64 number;
 
-	if (!strncmp(line, "ack ", 4) && !kstrtou64(line + 4, 10, &number)) {
-		mg_space_ack(number);
-		return 0;
-	}
-	if (!strncmp(line, "gpu ", 4) && strlen(line + 4) == 32 && !hex2bin(uuid, line + 4, sizeof(uuid)))
+	if (!strncmp(line, "ack ", 4) && !kstrtou64(line + 4, 10, &number))
+		return mg_space_ack(number);
+	if (!strncmp(line, "gpu ", 4) && strlen(line + 4) == 32 &&
+	    !hex2bin(uuid, line + 4, sizeof(uuid)))
 		return mg_sink_learn_gpu(uuid);
 	if (!strncmp(line, "pid ", 4) && !kstrtou64(line + 4, 10, &number) && number <= INT_MAX)
 		return mg_list_pid((int)number);
 	return -EINVAL;
 }
 
-static ssize_t guard_write(struct file *file, const char __user *buffer, size_t size, loff_t *offset)
+static ssize_t guard_write(struct file *file, const char __user *buffer, size_t size,
+			   loff_t *offset)
 {
 	char line[MG_LINE];
 	int error;

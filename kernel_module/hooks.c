@@ -2,12 +2,17 @@
 /*
  * Two hooks in the driver's path of a fatal replayable fault.
  *
- *   uvm_tools_record_gpu_fatal_fault(gpu, va_space, entry, reason)   says which client faulted, where and why: here it is decided
- *   uvm_hal_*_cancel_faults_va(push, pdb, entry, mode)               emits the cancel: returns at once when the decision was HOLD
+ *   uvm_tools_record_gpu_fatal_fault(gpu, va_space, entry, reason)
+ *       says which client faulted, where and why: noted
+ *   uvm_hal_*_cancel_faults_va(push, pdb, entry, mode)
+ *       emits the cancel: decided here; returns at once when the decision is HOLD
  *
- * Both run in one thread, the first right before the second, so the decision waits in a slot under (thread, entry). ftrace lets the
- * second return by pointing the saved instruction pointer at a function that does nothing. The faulting address is the entry's first
- * field in every driver version looked at. No lock of the driver is taken, nothing sleeps.
+ * Both run in one thread, the first right before the second, so the note waits in a slot under
+ * (thread, entry). The driver also records faults that it does not cancel this way (copy engines):
+ * their note is overwritten and nothing is decided. ftrace lets the second function return by
+ * pointing the saved instruction pointer at a function that does nothing. The faulting address is
+ * the entry's first field in every driver version looked at. No lock of the driver is taken,
+ * nothing sleeps; arguments that make no sense (another driver's shape) mean PASS.
  */
 #include <linux/ftrace.h>
 #include <linux/sched.h>
@@ -15,7 +20,12 @@
 
 #include "mps_guard.h"
 
+#ifndef CONFIG_X86_64
+#error "mps_guard: the hooks read x86-64 registers"
+#endif
+
 #define MG_SLOTS 32
+#define MG_REASON_MAX 64u /* the driver has less than ten */
 
 static const char record_name[] = "uvm_tools_record_gpu_fatal_fault";
 /* One per generation of GPU; a driver has some of them. */
@@ -25,64 +35,72 @@ static const char *const cancel_names[] = {
 	"uvm_hal_hopper_cancel_faults_va",
 };
 
-struct slot {
-	struct task_struct *task;
+struct note {
+	struct task_struct *task; /* only compared */
 	unsigned long entry;
+	void *va_space;
+	u64 va;
+	u32 gpu;
+	u32 reason;
 };
 
-static DEFINE_RAW_SPINLOCK(slots_lock);
-static struct slot slots[MG_SLOTS];
+static DEFINE_RAW_SPINLOCK(notes_lock);
+static struct note notes[MG_SLOTS];
+static unsigned int oldest;
 
-static notrace bool slot_put(unsigned long entry)
+/*
+ * The thread's own slot, else a free one, else the oldest: between note and cancel lie
+ * microseconds.
+ */
+static notrace void note_put(const struct note *note)
 {
+	struct note *slot = NULL;
 	unsigned long flags;
-	bool put = false;
 	int i;
 
-	raw_spin_lock_irqsave(&slots_lock, flags);
-	for (i = 0; i < MG_SLOTS && !put; i++) {
-		if (slots[i].task && slots[i].task != current)
-			continue;
-		slots[i].task = current;
-		slots[i].entry = entry;
-		put = true;
-	}
-	raw_spin_unlock_irqrestore(&slots_lock, flags);
-	return put;
+	raw_spin_lock_irqsave(&notes_lock, flags);
+	for (i = 0; i < MG_SLOTS; i++)
+		if (notes[i].task == note->task || (!slot && !notes[i].task))
+			slot = &notes[i];
+	if (!slot)
+		slot = &notes[oldest++ % MG_SLOTS];
+	*slot = *note;
+	raw_spin_unlock_irqrestore(&notes_lock, flags);
 }
 
-static notrace bool slot_take(unsigned long entry)
+static notrace bool note_take(unsigned long entry, struct note *note)
 {
+	bool found = false;
 	unsigned long flags;
-	bool held = false;
 	int i;
 
-	raw_spin_lock_irqsave(&slots_lock, flags);
+	raw_spin_lock_irqsave(&notes_lock, flags);
 	for (i = 0; i < MG_SLOTS; i++) {
-		if (slots[i].task != current)
+		if (notes[i].task != current)
 			continue;
-		held = held || slots[i].entry == entry;
-		slots[i].task = NULL;
+		*note = notes[i];
+		found = note->entry == entry;
+		notes[i].task = NULL;
 	}
-	raw_spin_unlock_irqrestore(&slots_lock, flags);
-	return held;
+	raw_spin_unlock_irqrestore(&notes_lock, flags);
+	return found;
 }
 
-static void notrace on_record(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *fregs)
+static void notrace on_record(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+			      struct ftrace_regs *fregs)
 {
 	struct pt_regs *regs = ftrace_get_regs(fregs);
-	void *va_space;
-	unsigned long entry;
+	struct note note = { .task = current };
 
 	if (!regs)
 		return;
-	va_space = (void *)regs->si;
-	entry = regs->dx;
-	slot_take(0); /* whatever an earlier fault of this thread left is void */
-	if (!va_space || !entry)
-		return;
-	if (mg_space_fault(va_space, (u32)regs->di, (u32)regs->cx, *(u64 *)entry) == MG_HOLD)
-		slot_put(entry);
+	note.gpu = (u32)regs->di;
+	note.va_space = (void *)regs->si;
+	note.entry = regs->dx;
+	note.reason = (u32)regs->cx;
+	if (!note.va_space || note.reason > MG_REASON_MAX || mg_peek(&note.va, note.entry))
+		note.entry = 0; /* fits no cancel, and voids what this thread noted before */
+	note_put(&note);
 }
 
 static noinline notrace void do_nothing(void)
@@ -90,16 +108,23 @@ static noinline notrace void do_nothing(void)
 	barrier();
 }
 
-static void notrace on_cancel(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *fregs)
+static void notrace on_cancel(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+			      struct ftrace_regs *fregs)
 {
 	struct pt_regs *regs = ftrace_get_regs(fregs);
+	struct note note;
 
-	if (regs && slot_take(regs->cx))
+	if (!regs || !regs->cx || !note_take(regs->cx, &note))
+		return;
+	if (mg_space_fault(note.va_space, note.gpu, note.reason, note.va) == MG_HOLD)
 		regs->ip = (unsigned long)do_nothing;
 }
 
 static struct ftrace_ops record_ops = { .func = on_record, .flags = FTRACE_OPS_FL_SAVE_REGS };
-static struct ftrace_ops cancel_ops = { .func = on_cancel, .flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY };
+static struct ftrace_ops cancel_ops = {
+	.func = on_cancel,
+	.flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY,
+};
 
 static int anchor(struct ftrace_ops *ops, const char *name, bool reset)
 {
@@ -137,7 +162,8 @@ int mg_hooks_arm(void)
 	}
 	error = register_ftrace_function(&cancel_ops);
 	if (error) {
-		pr_err("mps_guard: kernel: cancel cannot be hooked, a live patch may hold it: %d\n", error);
+		pr_err("mps_guard: kernel: cancel cannot be hooked, a live patch may hold it: %d\n",
+		       error);
 		goto free_filters;
 	}
 	error = register_ftrace_function(&record_ops);

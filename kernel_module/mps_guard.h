@@ -2,8 +2,10 @@
 /*
  * What the files of mps_guard.ko know of each other.
  *
- *   hooks.c   two ftrace hooks in the driver's path of a fatal MMU fault; they decide (mg_policy.h) and never sleep
- *   space.c   the table of faulting address spaces and the worker that takes one from held to sunk to ended
+ *   hooks.c   two ftrace hooks in the driver's path of a fatal MMU fault; they decide (mg_policy.h)
+ *             and never sleep
+ *   space.c   the table of faulting address spaces and the worker that takes one from held to sunk
+ *   ending.c  the end of a client whose fault was sunk: kill, linger, let go
  *   owner.c   which processes hold an address space; which of them is the client
  *   sink.c    the driver's own entry points that put sparse mappings under an address
  *   events.c  /dev/mps_guard: records out, words of the agent in
@@ -14,6 +16,7 @@
 
 #include <linux/fs.h>
 #include <linux/pid.h>
+#include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/uidgid.h>
 #include <linux/workqueue.h>
@@ -30,20 +33,16 @@ enum mg_scope { MG_SCOPE_MPS, MG_SCOPE_LISTED, MG_SCOPE_ALL };
 struct mg_limits mg_limits_now(void);
 enum mg_scope mg_scope_now(void);
 unsigned int mg_kill_ms(void);
+unsigned int mg_ack_ms(void);
 unsigned int mg_linger_ms(void);
 unsigned int mg_rate_per_minute(void);
-void *mg_symbol(const char *name); /* address of a function of the driver, NULL when it has none of that name */
+void *
+mg_symbol(const char *name); /* a function of the driver, NULL when it has none of that name */
+int mg_peek(u64 *value, unsigned long address); /* any context; an error where nothing is mapped */
 
 /* hooks.c */
 int mg_hooks_arm(void);
 void mg_hooks_disarm(void);
-
-/* space.c */
-int mg_spaces_init(void);
-void mg_spaces_exit(void);
-enum mg_verdict mg_space_fault(void *va_space, u32 gpu, u32 reason, u64 va); /* atomic context */
-void mg_space_gone(void *va_space); /* atomic context */
-void mg_space_ack(u64 incident);
 
 /* owner.c */
 struct mg_owner {
@@ -57,6 +56,7 @@ struct mg_owner {
 
 struct mg_owners {
 	struct file *file; /* reference held: keeps the address space alive */
+	unsigned int holders; /* how many processes there were, listed below or not */
 	unsigned int count;
 	struct mg_owner owner[MG_MAX_OWNERS];
 };
@@ -65,18 +65,55 @@ void mg_owners_find(void *va_space, struct mg_owners *owners);
 void mg_owners_put(struct mg_owners *owners);
 bool mg_owners_in_scope(const struct mg_owners *owners);
 const struct mg_owner *mg_owners_client(const struct mg_owners *owners);
+bool mg_owners_alive(void *va_space); /* somebody but a server holds it now */
+unsigned int mg_owners_kill(void *va_space); /* everybody but servers; how many */
 int mg_list_pid(int tgid);
+
+/* space.c */
+struct mg_entry {
+	void *va_space; /* NULL: the entry is free */
+	struct mg_space policy;
+	u64 incident;
+	u64 va;
+	u32 gpu;
+	u32 reason;
+	bool working; /* the sink worker is queued or runs: the entry is its own */
+	bool gone; /* the driver has freed the address space; the entry waits for its worker */
+	bool acked;
+	bool killed;
+	u64 sunk_ns; /* when its first fault was sunk; 0: never, nobody is to be ended */
+	u64 alone_ns; /* when its last holder had gone; 0: it has holders */
+	u32 alone_holds; /* faults held until then */
+	struct mg_owners owners;
+	struct work_struct sink;
+	struct delayed_work end;
+};
+
+extern struct workqueue_struct *mg_queue;
+int mg_spaces_init(void);
+void mg_spaces_stop(void);
+enum mg_verdict mg_space_fault(void *va_space, u32 gpu, u32 reason, u64 va); /* atomic context */
+void mg_space_gone(void *va_space); /* atomic context */
+int mg_space_ack(u64 incident);
+void mg_space_report(const struct mg_entry *entry, enum mps_guard_kind kind, enum mg_why why);
+extern raw_spinlock_t
+	mg_spaces_lock; /* over every entry but `owners.file`, which its worker owns */
+
+/* ending.c */
+void mg_end_work(struct work_struct *work);
+void mg_end_begin(struct mg_entry *entry); /* a fault of this client has been sunk */
+void mg_end_at_unload(struct mg_entry *entry); /* its works have stopped */
 
 /* sink.c */
 int mg_sink_init(void);
 void mg_sink_exit(void);
-bool mg_sink(struct file *file, u64 va, u32 windows_before);
+bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window);
 int mg_sink_learn_gpu(const u8 uuid[16]);
 bool mg_sink_null_page(void);
 
 /* events.c */
 int mg_events_init(void);
 void mg_events_exit(void);
-void mg_event(struct mps_guard_event *event); /* any context; fills in version, size, sequence and time */
+void mg_event(struct mps_guard_event *event); /* any context; fills in what all records have */
 
 #endif

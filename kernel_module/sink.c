@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A sparse mapping under the faulting address: reads give 0, writes are dropped, neither faults; no page stands behind it, so nothing
- * can leak. Made by the driver's own entry points of two public ioctls, called on the client's own file, so the driver's locks, lists
- * and teardown are its own business. The argument layouts below are the ioctls' published sizes and offsets in our own words.
+ * A sparse mapping under the faulting address: reads give 0, writes are dropped, neither faults; no
+ * page stands behind it, so nothing can leak. Made by the driver's own entry points of two public
+ * ioctls, called on the client's own file, so the driver's locks, lists and teardown are its own
+ * business. The argument layouts below are the ioctls' published sizes and offsets in our own
+ * words, with room behind them in case a driver's are longer.
  *
- * Null page: the driver refuses a range at 0, so a range at [64K, 128K) is made and, for this thread only, a probe on the function
- * that fills in page table ranges moves its start to 0.
+ * Null page: the driver refuses a range at 0, so a range at [64K, 128K) is made and, for this
+ * thread only, a probe on the function that fills in page table ranges moves its start to 0.
  */
 #include <linux/kprobes.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 
@@ -21,6 +24,7 @@ struct create_external_range {
 	u64 base;
 	u64 length;
 	u32 status;
+	u8 room[64];
 };
 
 struct map_external_sparse {
@@ -28,6 +32,7 @@ struct map_external_sparse {
 	u64 length;
 	u8 gpu[16];
 	u32 status;
+	u8 room[64];
 };
 
 static u32 (*create_range)(struct create_external_range *params, struct file *file);
@@ -37,6 +42,7 @@ static u8 gpus[MG_MAX_GPUS][16];
 static unsigned int gpu_count;
 static DEFINE_SPINLOCK(gpus_lock);
 
+static DEFINE_MUTEX(null_mutex); /* one thread at a time: the probe knows one */
 static struct task_struct *null_thread;
 static bool null_armed;
 
@@ -66,7 +72,8 @@ int mg_sink_learn_gpu(const u8 uuid[16])
 		if (!memcmp(gpus[i], uuid, 16))
 			error = 0;
 	if (error && gpu_count < MG_MAX_GPUS) {
-		memcpy(gpus[gpu_count++], uuid, 16);
+		memcpy(gpus[gpu_count], uuid, 16);
+		smp_store_release(&gpu_count, gpu_count + 1); /* its bytes are there first */
 		error = 0;
 	}
 	spin_unlock(&gpus_lock);
@@ -78,10 +85,13 @@ bool mg_sink_null_page(void)
 	return null_armed;
 }
 
-/* On every GPU that this address space has; the driver refuses those it has not. One that took it is enough. */
+/*
+ * On every GPU that this address space has; the driver refuses those it has not. One that took it
+ * is enough: if it was not the one that faulted, the fault repeats and the policy lets it pass.
+ */
 static bool map_on_gpus(struct file *file, u64 base, u64 length)
 {
-	unsigned int i, count = READ_ONCE(gpu_count), mapped = 0;
+	unsigned int i, count = smp_load_acquire(&gpu_count), mapped = 0;
 
 	for (i = 0; i < count; i++) {
 		struct map_external_sparse params = { .base = base, .length = length };
@@ -99,43 +109,47 @@ static u32 create(struct file *file, struct mg_window window)
 	return create_range(&params, file);
 }
 
-static bool sink_null_page(struct file *file)
+static bool sink_null_page(struct file *file, struct mg_window *window)
 {
-	struct mg_window window = { MG_SMALLEST, MG_SMALLEST };
+	struct mg_window stand_in = { MG_SMALLEST, MG_SMALLEST };
 	bool sunk;
 
-	if (create(file, window) != NV_STATUS_OK)
+	*window = (struct mg_window){ 0, MG_SMALLEST };
+	if (create(file, stand_in) != NV_STATUS_OK)
 		return false;
+	mutex_lock(&null_mutex);
 	WRITE_ONCE(null_thread, current);
-	sunk = map_on_gpus(file, window.base, window.length);
+	sunk = map_on_gpus(file, stand_in.base, stand_in.length);
 	WRITE_ONCE(null_thread, NULL);
+	mutex_unlock(&null_mutex);
 	return sunk;
 }
 
-/* The largest window around the address that collides with nothing, else the hole in the range that is already there. */
-bool mg_sink(struct file *file, u64 va, u32 windows_before)
+/*
+ * The largest window around the address that collides with nothing, else the hole in what is there.
+ */
+bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window)
 {
 	struct mg_limits limits = mg_limits_now();
-	struct mg_window window;
 	u64 bytes;
 
 	if (va < MG_SMALLEST)
-		return sink_null_page(file);
+		return sink_null_page(file, window);
 	for (bytes = mg_first_window(&limits, windows_before); bytes >= MG_SMALLEST; bytes /= 2) {
 		u32 status;
 
-		window = mg_window_around(va, bytes);
-		if (!window.length)
+		*window = mg_window_around(va, bytes);
+		if (!window->length)
 			break;
-		status = create(file, window);
+		status = create(file, *window);
 		if (status == NV_STATUS_OK)
-			return map_on_gpus(file, window.base, window.length);
+			return map_on_gpus(file, window->base, window->length);
 		if (status != NV_STATUS_ADDRESS_IN_USE)
 			return false;
 	}
 	for (bytes = MG_SMALLEST; bytes <= (2ull << 20); bytes *= 32) {
-		window = mg_window_around(va, bytes);
-		if (window.length && map_on_gpus(file, window.base, window.length))
+		*window = mg_window_around(va, bytes);
+		if (window->length && map_on_gpus(file, window->base, window->length))
 			return true;
 	}
 	return false;
@@ -150,14 +164,16 @@ int mg_sink_init(void)
 	destroy_probe.addr = mg_symbol("uvm_va_space_destroy");
 	null_probe.addr = mg_symbol("uvm_page_table_range_vec_init");
 	if (!create_range || !map_sparse || !destroy_probe.addr) {
-		pr_err("mps_guard: driver: anchor missing: %s\n", !create_range ? "uvm_api_create_external_range" :
-								  !map_sparse	? "uvm_api_map_external_sparse" :
-										  "uvm_va_space_destroy");
+		pr_err("mps_guard: driver: anchor missing: %s\n",
+		       !create_range ? "uvm_api_create_external_range"
+		       : !map_sparse ? "uvm_api_map_external_sparse"
+				     : "uvm_va_space_destroy");
 		return -ENOENT;
 	}
 	error = register_kprobe(&destroy_probe);
 	if (error) {
-		pr_err("mps_guard: driver: function cannot be probed: uvm_va_space_destroy: %d\n", error);
+		pr_err("mps_guard: driver: function cannot be probed: uvm_va_space_destroy: %d\n",
+		       error);
 		return error;
 	}
 	null_armed = null_probe.addr && !register_kprobe(&null_probe);

@@ -1,46 +1,101 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
-/* The policy in user space: a table of cases, then random sequences against its one promise. Built with ASan and UBSan. */
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The policy in user space: a table of cases, then random sequences against its one promise, with
+ * an account of their own of what was held and since when. Built with ASan and UBSan.
+ */
 #include "../mg_policy.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct mg_limits usual = {
-	.enabled = true, .deadline_ns = 200, .max_holds = 8, .max_windows = 2, .window_bytes = 2ull << 20
-};
+#define HERE (1ull << 40)
+#define THERE (1ull << 41)
 
-static void cases(void)
+static const struct mg_limits usual = { .enabled = true,
+					.deadline_ns = 200,
+					.max_holds = 8,
+					.max_windows = 2,
+					.window_bytes = 2ull << 20 };
+static const struct mg_window nowhere;
+
+static struct mg_window under(u64 va)
+{
+	return mg_window_around(va, 2ull << 20);
+}
+
+static struct mg_answer decide(const struct mg_limits *limits, struct mg_space *space, u64 va,
+			       u64 now)
+{
+	return mg_decide(limits, space, MG_REASON_INVALID_ADDRESS, va, now);
+}
+
+static void one_life(void)
 {
 	struct mg_space space = { 0 };
-	struct mg_limits limits = usual;
-	struct mg_answer answer = mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 1ull << 40, 1000);
+	struct mg_answer answer = decide(&usual, &space, HERE, 1000);
 
 	assert(answer.verdict == MG_HOLD && answer.start && space.state == MG_SINKING);
-	answer = mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 1ull << 40, 1100);
+	answer = decide(&usual, &space, HERE, 1100);
 	assert(answer.verdict == MG_HOLD && !answer.start);
-	mg_settle(&space, true);
+	mg_settle(&space, true, under(HERE), 1150);
 	assert(space.state == MG_IDLE && space.windows == 1);
-	answer = mg_decide(&limits, &space, MG_REASON_INVALID_PERMISSIONS, 1ull << 41, 5000);
+	answer = mg_decide(&usual, &space, MG_REASON_INVALID_PERMISSIONS, THERE, 5000);
 	assert(answer.verdict == MG_HOLD && answer.start);
-	answer = mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 1ull << 41, 5201);
+	answer = decide(&usual, &space, THERE, 5201);
 	assert(answer.verdict == MG_PASS && answer.why == MG_WHY_DEADLINE);
-	mg_settle(&space, true);
+	mg_settle(&space, true, under(THERE), 5300);
 	assert(space.state == MG_GIVEN_UP && space.windows == 1);
-	answer = mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 1ull << 41, 9999);
+	answer = decide(&usual, &space, THERE, 9999);
 	assert(answer.verdict == MG_PASS && answer.why == MG_WHY_GIVEN_UP);
+}
 
+static void what_passes(void)
+{
+	struct mg_limits limits = usual;
+	struct mg_space space = { 0 };
+
+	assert(mg_decide(&limits, &space, MG_REASON_OUT_OF_MEMORY, HERE, 1).why == MG_WHY_REASON);
 	space = (struct mg_space){ 0 };
-	assert(mg_decide(&limits, &space, MG_REASON_OUT_OF_MEMORY, 1ull << 40, 1).why == MG_WHY_REASON);
-	space = (struct mg_space){ 0 };
-	assert(mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 8, 1).why == MG_WHY_NULL_PAGE);
+	assert(decide(&limits, &space, 8, 1).why == MG_WHY_NULL_PAGE);
 	limits.null_page = true;
 	space = (struct mg_space){ 0 };
-	assert(mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 8, 1).verdict == MG_HOLD);
+	assert(decide(&limits, &space, 8, 1).verdict == MG_HOLD);
+	limits.max_windows = 0;
+	space = (struct mg_space){ 0 };
+	assert(decide(&limits, &space, HERE, 1).why == MG_WHY_WINDOWS);
+	limits.max_holds = 0;
+	space = (struct mg_space){ 0 };
+	assert(decide(&limits, &space, HERE, 1).why == MG_WHY_HOLDS);
 	limits.observe = true;
 	space = (struct mg_space){ 0 };
-	assert(mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 1ull << 40, 1).why == MG_WHY_OBSERVE);
+	assert(decide(&limits, &space, HERE, 1).start && space.state == MG_GIVEN_UP);
+	assert(!decide(&limits, &space, HERE, 1).start);
 	limits.enabled = false;
-	assert(mg_decide(&limits, &space, MG_REASON_INVALID_ADDRESS, 1ull << 40, 1).why == MG_WHY_OFF);
+	space = (struct mg_space){ 0 };
+	assert(decide(&limits, &space, HERE, 1).why == MG_WHY_OFF && space.state == MG_IDLE);
+}
+
+/*
+ * Entries in flight are held a while; a mapping that does not help is noticed by their number or
+ * age.
+ */
+static void repeats(void)
+{
+	struct mg_limits limits = usual;
+	struct mg_space space = { 0 };
+	u32 held = 0;
+
+	limits.max_holds = 100000;
+	decide(&limits, &space, HERE, 1);
+	mg_settle(&space, true, under(HERE), 2);
+	while (decide(&limits, &space, HERE + 8, 3).verdict == MG_HOLD)
+		held++;
+	assert(held == MG_REPEATS && space.state == MG_GIVEN_UP && space.windows == 1);
+	space = (struct mg_space){ 0 };
+	decide(&limits, &space, HERE, 1);
+	mg_settle(&space, true, under(HERE), 2);
+	assert(decide(&limits, &space, HERE, 202).verdict == MG_HOLD);
+	assert(decide(&limits, &space, HERE, 203).why == MG_WHY_REPEATS);
 }
 
 static void windows(void)
@@ -54,15 +109,27 @@ static void windows(void)
 	assert(mg_first_window(&usual, 0) == 2ull << 20);
 	assert(mg_first_window(&usual, 1) == 8ull << 20);
 	assert(mg_first_window(&usual, 63) == MG_LARGEST);
+	assert(!mg_inside(nowhere, 0) && mg_inside(under(HERE), HERE + 5));
+	for (int i = 0; i < 100000; i++) {
+		u64 va = ((u64)rand() << 33 ^ (u64)rand()) >> (rand() % 60);
+		u64 bytes = MG_SMALLEST << (rand() % 15);
+
+		window = mg_window_around(va, bytes);
+		assert(window.length <= bytes && window.base % MG_SMALLEST == 0 && window.base);
+		assert(mg_inside(window, va) || va < MG_SMALLEST);
+	}
 }
 
-/* After deadline or budget only PASS, whatever the order of faults, verdicts of the worker and time. */
+/*
+ * After deadline or budget only PASS, whatever the order of faults, verdicts of the worker and
+ * time.
+ */
 static void promise(unsigned int seed)
 {
 	struct mg_limits limits = usual;
 	struct mg_space space = { 0 };
-	u64 now = 1, oldest = 0;
-	u32 held = 0;
+	u64 now = 1, since = 0;
+	u32 held = 0, started = 0;
 	bool waiting = false, over = false;
 
 	srand(seed);
@@ -70,27 +137,38 @@ static void promise(unsigned int seed)
 	limits.max_windows = (u32)(rand() % 4);
 	limits.null_page = rand() % 2;
 	for (int turn = 0; turn < 200; turn++) {
-		now += (u64)(rand() % 60);
-		if (rand() % 5 == 0) {
-			mg_settle(&space, rand() % 3 != 0);
-			waiting = space.state == MG_SINKING;
-			continue;
-		}
-		struct mg_answer answer = mg_decide(&limits, &space, (u32)(rand() % 6), (u64)rand() << 12, now);
+		u64 va = (u64)(rand() % 8) << (rand() % 2 ? 14 : 30);
+		struct mg_answer answer;
 
-		if (answer.verdict == MG_PASS) {
+		now += (u64)(rand() % 60);
+		limits.enabled = rand() % 20;
+		if (rand() % 5 == 0) {
+			bool was_waiting = space.state == MG_SINKING;
+
+			mg_settle(&space, rand() % 3 != 0, under(va), now);
+			if (was_waiting)
+				since = now;
+			waiting = false;
 			over = over || space.state == MG_GIVEN_UP;
 			continue;
 		}
-		assert(!over);
-		assert(answer.start != waiting);
-		if (answer.start)
-			oldest = now;
-		waiting = true;
+		answer = mg_decide(&limits, &space, (u32)(rand() % 6), va, now);
+		if (answer.verdict == MG_PASS) {
+			assert(answer.why != MG_WHY_HELD);
+			over = over || space.state == MG_GIVEN_UP;
+			continue;
+		}
+		assert(!over && limits.enabled);
+		assert(!(answer.start && waiting));
+		if (answer.start) {
+			since = now;
+			started++;
+			waiting = true;
+		}
 		held++;
-		assert(now - oldest <= limits.deadline_ns);
+		assert(now - since <= limits.deadline_ns);
 		assert(held <= limits.max_holds);
-		assert(space.windows < limits.max_windows || space.state == MG_SINKING);
+		assert(started <= limits.max_windows);
 	}
 	assert(space.windows <= limits.max_windows);
 }
@@ -99,7 +177,9 @@ int main(void)
 {
 	unsigned int seeds = 20000;
 
-	cases();
+	one_life();
+	what_passes();
+	repeats();
 	windows();
 	for (unsigned int seed = 0; seed < seeds; seed++)
 		promise(seed);

@@ -2,11 +2,13 @@
 /*
  * /dev/mps_guard, for its readers.
  *
- * read(2) gives whole records of MPS_GUARD_EVENT_SIZE bytes, oldest first, and blocks (or EAGAIN) while there is none; poll(2) works. Every
- * open file has a place of its own in the ring of MPS_GUARD_RING records; `dropped` counts what it missed. write(2) takes one line:
- *   "ack N"      the agent ends the client of incident N itself; the module will not
+ * read(2) gives whole records of MPS_GUARD_EVENT_SIZE bytes, oldest first, and blocks (or EAGAIN)
+ * while there is none; poll(2) works. Every open file has a place of its own in the ring of
+ * MPS_GUARD_RING records; `dropped` counts what it missed. write(2) takes one line:
+ *   "ack N"      the agent ends the client of incident N itself; the module will not, unless the
+ *                client still lives ack_ms later (ENOENT: no such incident)
  *   "gpu HEX"    32 hex digits: a GPU whose address spaces are to be sunk
- *   "pid N"      for scope=listed: guard this process
+ *   "pid N"      for scope=1: guard this process
  */
 #ifndef UAPI_MPS_GUARD_H
 #define UAPI_MPS_GUARD_H
@@ -25,6 +27,12 @@ enum mps_guard_kind {
 	MPS_GUARD_RELEASED = 5, /* the client's address space was let go */
 };
 
+/*
+ * why: 0 held, 1 off, 2 observe mode, 3 a reason that no mapping cures, 4 deadline, 5 too many
+ * replays, 6 too many windows, 7 given up before, 8 table full, 9 null page, 10 the mapping did not
+ * help, 11 rate limit, 12 no process holds the address space, 13 not in scope, 14 the driver made
+ * no mapping.
+ */
 struct mps_guard_event {
 	__u32 version;
 	__u32 size;
@@ -38,8 +46,8 @@ struct mps_guard_event {
 	__u32 kind;
 	__u32 why;
 	__u32 gpu; /* the driver's own number of the GPU */
-	__u32 reason;
-	__s32 pid;
+	__u32 reason; /* 1 invalid address, 2 invalid permissions; others: the driver's own */
+	__s32 pid; /* 0: not known */
 	__u32 uid;
 	__u32 windows;
 	__u32 holds;

@@ -5,12 +5,12 @@ requeue; exclude the node and leave a comment (refused while the job is RUNNING,
 PENDING, since a start time given while COMPLETING is overwritten; let slurmd forget the first run; ask for the start now.
 The forgetting (22.05): slurmd drops what it knows of a job when a newer credential comes, but looks for what to drop at
 most every 2 s, and any other job's coming or going counts as a look. Too early, and it takes the new run for the old
-one and skips the prolog. On a quiet node the wait is enough (tried: 9 of 9 prologs ran after 1.5 s, 5 of 9 without); on
-a node where other steps come and go all the time no wait is (1 of 9 after 3 s). Relies on `Primitives`, each one call
-to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are kept; an
-exclusion that leaves the job no node is taken back; a job that is
-pending already was requeued by somebody else and is only helped to start; what Slurm will not do is Refused in its
-own words.
+one and skips the prolog: the job has no MPS. On a quiet node the wait is enough (tried: 9 of 9 prologs ran after 1.5 s,
+5 of 9 without); on a node where other steps come and go all the time no wait is (1 of 9 after 3 s).
+
+Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are
+kept; an exclusion that leaves the job no node is taken back; a job that is pending already was requeued by somebody else
+and is only helped to start; what Slurm will not do is Refused in its own words.
 """
 
 import time

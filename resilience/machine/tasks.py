@@ -240,7 +240,8 @@ def gone(turn: Turn, event: Gone) -> None:
     task = turn.tasks.get(event.ref)
     if task is None:
         return
-    recover.dismiss(turn, event.ref, "the task has ended")
+    if not jobs.taken_back(turn, event.ref):
+        recover.dismiss(turn, event.ref, "the task has ended")
     jobs.spilled(turn, event.ref)
     del turn.tasks[event.ref]
     turn.journal("task.gone", task=ref_words(event.ref))

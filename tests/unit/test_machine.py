@@ -204,6 +204,31 @@ def test_mpi_tasks_are_requeued_with_their_whole_job() -> None:
     assert len(node.of(fx.AskRequeue, effects)) == 1
 
 
+def test_a_job_that_slurm_ends_before_it_answers_counts_as_requeued() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2, retries=3)
+    node.culprit(guilty)
+    node.do(ev.Spilled(ref=other, seq=-1))
+    node.do(ev.Gone(ref=other))
+    lines = [one.text for one in node.of(fx.JobLine) if one.job == 2]
+    assert lines
+    assert lines[-1].endswith(": requeued")
+    assert not [one for one in node.of(fx.AskComment, node.log) if one.job == 2], "the requeue's own comment stays"
+
+
+def test_a_second_fault_takes_a_task_over_and_accounts_for_both() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2)
+    node.culprit(guilty)
+    node.see(What.SERVER_GONE, source=Source.CONTROL_LOG, color="b")
+    assert not [one for one in node.of(fx.AskComment, node.log) if one.job == 2]
+    node.rebuilt("a")
+    assert node.told()[2][0] == "restore"
+    node.do(ev.Stepped(ref=other, incident=_incident(node), seq=1, ms=1.0))
+    (comment,) = [one.text for one in node.of(fx.AskComment, node.log) if one.job == 2]
+    assert comment.startswith("mpsr: 2 faults, last")
+
+
 def test_a_refused_requeue_ends_in_the_reason() -> None:
     node = Node()
     guilty, other = node.task(1), node.task(2, retries=3)

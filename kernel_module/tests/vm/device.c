@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* /dev/mps_guard and the tracepoint: what is told, to whom, and what is understood. */
+#include "stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TRACING "/sys/kernel/tracing/"
+
+/* Every field as C reads it, and the bytes: the reader in Python is held against both. */
+static void show(const struct mps_guard_event *event)
+{
+	const unsigned char *byte = (const unsigned char *)event;
+
+	printf("fields version=%u size=%u sequence=%llu time_ns=%llu incident=%llu address=%llu "
+	       "start_ns=%llu cgroup=%llu dropped=%llu kind=%u why=%u gpu=%u reason=%u pid=%d "
+	       "uid=%u windows=%u holds=%u holders=%u comm=%s\n",
+	       event->version, event->size, event->sequence, event->time_ns, event->incident,
+	       event->address, event->start_ns, event->cgroup, event->dropped, event->kind,
+	       event->why, event->gpu, event->reason, event->pid, event->uid, event->windows,
+	       event->holds, event->holders, event->comm);
+	printf("record ");
+	for (size_t i = 0; i < sizeof(*event); i++)
+		printf("%02x", byte[i]);
+	printf("\n");
+}
+
+static void records_are_what_they_say(void)
+{
+	int events = listen_events(), watch = listen_events();
+	struct mps_guard_event event[8];
+	struct cast cast;
+	ssize_t got;
+
+	SET("kill_ms", 40);
+	cast = start_cast(true);
+	fault(&cast, FAR + 0xabcde8, PERMISSIONS);
+	CHECK(wait_event(watch, MPS_GUARD_RELEASED, 2000).kind);
+	close(watch);
+	got = read(events, event, sizeof(event)); /* several at once, whole */
+	CHECK(got == 4 * (ssize_t)sizeof(*event));
+	for (ssize_t i = 0; i < got / (ssize_t)sizeof(*event); i++) {
+		show(&event[i]);
+		CHECK(!i || event[i].sequence == event[i - 1].sequence + 1);
+		CHECK(!i || event[i].time_ns >= event[i - 1].time_ns);
+	}
+	CHECK(event[0].kind == MPS_GUARD_HELD && event[1].kind == MPS_GUARD_SUNK);
+	CHECK(event[2].kind == MPS_GUARD_KILLED && event[3].kind == MPS_GUARD_RELEASED);
+	CHECK(event[1].pid == cast.client && event[1].start_ns && event[1].cgroup);
+	end_cast(&cast);
+	SET("kill_ms", 0);
+	close(events);
+}
+
+static void ring_overflow_is_counted(void)
+{
+	int events = listen_events();
+	struct mps_guard_event event;
+	int cases = 5, each = 0;
+
+	SET("max_windows", 1000000);
+	SET("max_holds", 100000000);
+	SET("window_kb", 64);
+	/* Two records a window: held, sunk. */
+	for (int i = 0; i < cases; i++) {
+		struct cast cast = start_cast(true);
+
+		for (each = 0; each < 30; each++)
+			fault(&cast, FAR + ((uint64_t)each << 40), ADDRESS);
+		end_cast(&cast);
+		CHECK(all_spaces_gone());
+	}
+	/* And one at the end of each client: released. */
+	each = 2 * each + 1;
+	CHECK(read(events, &event, sizeof(event)) == sizeof(event));
+	CHECK(event.dropped == (unsigned int)(each * cases - MPS_GUARD_RING));
+	SET("max_windows", 64);
+	SET("max_holds", 4096);
+	SET("window_kb", 2048);
+	close(events);
+}
+
+static void bad_words_are_refused(void)
+{
+	const char *bad[] = {
+		"",	  "ack",    "ack x",
+		"ack -1", "gpu 12", "gpu 5a5a5a5a000102030405060708090a0z",
+		"pid 0",  "pid 1",  "pid 99999999999",
+		"quit",
+	};
+	char long_line[100], buffer[64];
+	void *volatile nowhere = (void *)8;
+	int fd = open("/dev/mps_guard", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		CHECK(write(fd, bad[i], strlen(bad[i])) < 0 && errno == EINVAL);
+	memset(long_line, 'a', sizeof(long_line));
+	CHECK(write(fd, long_line, sizeof(long_line)) < 0 && errno == EINVAL);
+	CHECK(write(fd, nowhere, 8) < 0 && errno == EFAULT);
+	CHECK(read(fd, buffer, sizeof(buffer)) < 0 && errno == EINVAL);
+	close(fd);
+}
+
+static void only_root_may_open(void)
+{
+	pid_t child = fork();
+	int status = 0;
+
+	if (child == 0) {
+		if (setgid(1000) || setuid(1000))
+			_exit(1);
+		_exit(open("/dev/mps_guard", O_RDONLY) < 0 && errno == EACCES ? 0 : 2);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void *read_one(void *data)
+{
+	struct mps_guard_event event;
+	int fd = *(int *)data;
+
+	return (void *)(intptr_t)read(fd, &event, sizeof(event));
+}
+
+/* A reader that blocks is woken by the next record; an empty answer (end of file) never comes. */
+static void reader_is_woken(void)
+{
+	int fd = listen_events();
+	void *got[2] = { NULL };
+	pthread_t thread[2];
+	struct cast cast;
+
+	fcntl(fd, F_SETFL, 0);
+	for (int i = 0; i < 2; i++)
+		if (pthread_create(&thread[i], NULL, read_one, &fd))
+			not_true(__LINE__, "thread");
+	cast = start_cast(true);
+	fault(&cast, FAR, ADDRESS);
+	for (int i = 0; i < 2; i++) {
+		pthread_join(thread[i], &got[i]);
+		CHECK((intptr_t)got[i] == sizeof(struct mps_guard_event));
+	}
+	end_cast(&cast);
+	close(fd);
+	CHECK(all_spaces_gone());
+}
+
+static bool put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	close(fd);
+	return ok;
+}
+
+static void tracepoint_fires(void)
+{
+	char text[8192] = "";
+	struct cast cast;
+	int fd;
+
+	CHECK(put(TRACING "events/mps_guard/mps_guard/enable", "1"));
+	cast = start_cast(true);
+	fault(&cast, FAR + 0x40, ADDRESS);
+	end_cast(&cast);
+	CHECK(all_spaces_gone());
+	CHECK(put(TRACING "events/mps_guard/mps_guard/enable", "0"));
+	fd = open(TRACING "trace", O_RDONLY | O_CLOEXEC);
+	CHECK(read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	CHECK(strstr(text, "kind=1 why=0 gpu=1 pid=0 address=0x7f0000000040 reason=1"));
+	CHECK(strstr(text, "kind=3 why=0"));
+	CHECK(put(TRACING "trace", "0"));
+}
+
+const struct test device_tests[] = {
+	TEST(records_are_what_they_say),
+	TEST(ring_overflow_is_counted),
+	TEST(bad_words_are_refused),
+	TEST(only_root_may_open),
+	TEST(reader_is_woken),
+	TEST(tracepoint_fires),
+	{ 0 },
+};
