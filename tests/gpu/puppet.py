@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from ctypes import c_double, c_longlong, c_uint, c_ulonglong
+from ctypes import byref, c_double, c_longlong, c_size_t, c_uint, c_ulonglong
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Puppet:
             answer, out_fds = getattr(self, f"do_{verb}")(fds=fds, **order)
             answer |= {"began": begin, "ended": time.monotonic()}
             socket.send_fds(self.socket, [json.dumps(answer).encode()], out_fds)
+            for fd in out_fds:
+                os.close(fd)  # the receiver's copy alone is to keep what it stands for
 
     @staticmethod
     def told(answer: Answer) -> dict[str, Any]:
@@ -84,6 +86,11 @@ class Puppet:
 
     def do_release(self, fds: list[int], handle: int) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.release(handle)), []
+
+    def do_free(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Bytes of the GPU's memory that are free."""
+        total = c_size_t()
+        return self.told(self.driver.out("cuMemGetInfo_v2", c_size_t, byref(total))), []
 
     def do_fill(self, fds: list[int], address: int, size: int, seed: int) -> tuple[dict[str, Any], list[int]]:
         """Write a pattern that depends on the index and the seed."""
@@ -133,7 +140,7 @@ class Puppet:
             "cuCtxSynchronize": driver.call("cuCtxSynchronize"),
             "cuStreamQuery": driver.call("cuStreamQuery", driver.stream),
             "cuMemcpyDtoH": driver.read(address, 64)[0],
-            "cuMemGetInfo": driver.out("cuMemGetInfo_v2", c_ulonglong, _scratch()),
+            "cuMemGetInfo": driver.out("cuMemGetInfo_v2", c_size_t, byref(c_size_t())),
             "cuMemCreate": driver.create(size),
             "launch": driver.launch("fill_pattern", 1, 1, c_ulonglong(address), c_longlong(1), c_ulonglong(1)),
             "cuMemUnmap": driver.unmap(address, size),
@@ -159,12 +166,6 @@ class Puppet:
             times.setdefault("unmap", []).append(self.driver.unmap(address, size).us)
             times.setdefault("release", []).append(self.driver.release(handle).us)
         return {"code": 0, "times": times}, []
-
-
-def _scratch() -> Any:
-    import ctypes
-
-    return ctypes.byref(ctypes.c_size_t())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -79,7 +80,7 @@ class Server:
             folder.mkdir(mode=0o700)
         self.env = {"CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), "CUDA_MPS_LOG_DIRECTORY": str(self.log)}
         begin = time.monotonic()
-        started = subprocess.run([stage.mps, "-d"], env={**os.environ, **self.env}, timeout=READY_SECONDS, check=False,
+        started = subprocess.run([stage.mps, "-d"], env={**stage.environ, **self.env}, timeout=READY_SECONDS, check=False,
                                  capture_output=True, text=True)  # fmt: skip
         self.start = {"rc": started.returncode, "out": (started.stdout + started.stderr)[-500:]}
         self.command(f"start_server -uid {os.getuid()}")
@@ -88,7 +89,7 @@ class Server:
 
     def command(self, line: str) -> str:
         """What one command prints. No other UI uses these directories, so the answer is whole."""
-        asked = subprocess.run([self.stage.mps], input=line + "\n", env={**os.environ, **self.env}, timeout=READY_SECONDS,
+        asked = subprocess.run([self.stage.mps], input=line + "\n", env={**self.stage.environ, **self.env}, timeout=READY_SECONDS,
                                check=False, capture_output=True, text=True)  # fmt: skip
         return asked.stdout.strip()
 
@@ -126,9 +127,10 @@ class Server:
 
 
 class Stage:
-    def __init__(self, *, small: bool) -> None:
+    def __init__(self, *, small: bool, environ: Mapping[str, str] = os.environ) -> None:
         self.small = small
-        self.mps = shutil.which("nvidia-cuda-mps-control") or ""
+        self.environ = dict(environ)
+        self.mps = shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
         self.folder = Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
         self.servers: list[Server] = []
         self.puppets: list[Puppet] = []
@@ -153,7 +155,7 @@ class Stage:
     def puppet(self, name: str, server: Server | None = None) -> Puppet:
         """A process that is a client of `server`, or of none (its pipe directory does not exist)."""
         outside = {"CUDA_MPS_PIPE_DIRECTORY": str(self.folder / "nowhere")}
-        self.puppets.append(Puppet(name, {**os.environ, **(server.env if server else outside)}))
+        self.puppets.append(Puppet(name, {**self.environ, **(server.env if server else outside)}))
         return self.puppets[-1]
 
     def bytes(self, mib: int) -> int:
