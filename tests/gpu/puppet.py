@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.gpu import uvm
 from tests.gpu.raw import MPS_ENABLED, Answer, Driver
 
 PTX = Path(__file__).parent.parent / "programs" / "faults.ptx"
@@ -128,6 +129,34 @@ class Puppet:
         launched = self.driver.launch(kernel, blocks, threads, *(kinds[kind](value) for kind, value in values))
         done = self.driver.sync() if sync and launched.code == 0 else Answer(0, 0.0)
         return {"code": launched.code or done.code, "launch": launched.code, "us": launched.us + done.us}, []
+
+    def do_burst(self, fds: list[int], address: int, size: int, seconds: float) -> tuple[dict[str, Any], list[int]]:
+        """Fill again and again for that long; how often."""
+        rounds, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            answer, _ = self.do_fill([], address, size, rounds)
+            if answer["code"]:
+                return {**answer, "rounds": rounds}, []
+            rounds += 1
+        return {"code": 0, "rounds": rounds}, []
+
+    def do_queue(self, fds: list[int], address: int, size: int, count: int) -> tuple[dict[str, Any], list[int]]:
+        """Launch fills with the seeds 1 to `count` behind one another and do not wait for them."""
+        words = size // 8
+        blocks = (words + BLOCK - 1) // BLOCK
+        codes = [
+            self.driver.launch("fill_pattern", blocks, BLOCK, c_ulonglong(address), c_longlong(words), c_ulonglong(seed)).code
+            for seed in range(1, count + 1)
+        ]  # fmt: skip
+        return {"code": max(codes), "launched": codes.count(0)}, []
+
+    def do_load(self, fds: list[int], ptx: str) -> tuple[dict[str, Any], list[int]]:
+        """Another module, in place of the first."""
+        return self.told(self.driver.load(ptx.encode() + b"\0")), []
+
+    def do_sparse(self, fds: list[int], base: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        """A sparse mapping at an address that nobody has, on this process's own descriptor of the UVM driver."""
+        return uvm.sparse(base, size, self.driver.uuid()), []
 
     def do_sync(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.sync()), []

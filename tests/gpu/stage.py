@@ -20,8 +20,30 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent.parent
+QUIT_SECONDS = 3.0
 READY_SECONDS = 30.0
 """Longest wait for a server: NVIDIA's own example shows seconds on machines without the persistence daemon."""
+
+
+def leftovers(folder: Path) -> dict[int, str]:
+    """Processes whose environment names this folder or what is in it, by id; our own children and their daemons alone have its name."""
+    mark, found = f"CUDA_MPS_PIPE_DIRECTORY={folder}".encode(), dict[int, str]()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                words = (entry / "environ").read_bytes().split(b"\0")
+                if any(word == mark or word.startswith(mark + b"/") for word in words):
+                    found[int(entry.name)] = (entry / "comm").read_text().strip()
+    return found
+
+
+def end_leftovers(folder: Path) -> list[str]:
+    """SIGKILL them; what they were. A daemon of an experiment that was killed lives in a session of its own and is found only here."""
+    found = leftovers(folder)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return sorted(found.values())
 
 
 class Gone(Exception):
@@ -114,24 +136,32 @@ class Server:
             f"--- {path.name}\n{path.read_text(errors='replace')}" for path in sorted(self.log.glob("*.log"))
         )
 
+    def log_lines(self, name: str) -> list[str]:
+        path = self.log / name
+        return path.read_text(errors="replace").splitlines() if path.exists() else []
+
     def close(self) -> None:
-        pids = [self.pid()]
-        file = self.pipe / "nvidia-cuda-mps-control.pid"
-        if file.exists() and file.read_text().strip().isdigit():
-            pids.append(int(file.read_text()))
+        """Ask it to end, wait, end it."""
         self.command("quit -t 1")
-        for pid in filter(None, pids):
-            with contextlib.suppress(OSError):
-                if str(self.pipe).encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + QUIT_SECONDS
+        while leftovers(self.pipe) and time.monotonic() < end:
+            time.sleep(0.02)
+        end_leftovers(self.pipe)
+
+    def daemon(self) -> int:
+        """The control daemon's process id, 0 where it wrote none (535)."""
+        file = self.pipe / "nvidia-cuda-mps-control.pid"
+        text = file.read_text().strip() if file.exists() else ""
+        return int(text) if text.isdigit() else 0
 
 
 class Stage:
-    def __init__(self, *, small: bool, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, *, small: bool, environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> None:
+        """`folder`: an empty one that exists already; its name must be nobody else's."""
         self.small = small
         self.environ = dict(environ)
         self.mps = shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
-        self.folder = Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
         self.servers: list[Server] = []
         self.puppets: list[Puppet] = []
 
@@ -145,7 +175,9 @@ class Stage:
             if puppet.process.poll() is None:
                 puppet.kill()
         for server in self.servers:
-            server.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.close()
+        end_leftovers(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def server(self, name: str) -> Server:
