@@ -16,6 +16,10 @@
 #include <string.h>
 #include <unistd.h>
 
+enum {
+    GIVE_BACK_TIMES = 3, /* restarts; a prolog that never leaves a lease is broken, not skipped */
+};
+static const char *const GIVE_BACK_SECONDS = "120"; /* for Slurm, to end the job */
 static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa; /* slurm.h */
 
 /* What plain commands of a batch script need, and what a step without MPS must not inherit from it.
@@ -64,7 +68,25 @@ static void leave_unsupervised(spank_t spank) {
         spank_unsetenv(spank, *name);
 }
 
-static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_lease *lease) {
+/* slurmd may start a requeued job without its prolog when it comes back within two seconds (22.05:
+ * it still knows the job's revoked credential, and looks for expired ones only every other second).
+ * That is not the job's failure: Slurm gets it back and starts it after its own delay, and then the
+ * prolog runs. Returns when this is something else. */
+static void give_back(spank_t spank, const char *job, const char *node) {
+    char restarts[24];
+    long count = 0;
+    if (spank_getenv(spank, "SLURM_RESTART_COUNT", restarts, sizeof(restarts)) != ESPANK_SUCCESS ||
+        !mpsr_number(restarts, 1, GIVE_BACK_TIMES, &count))
+        return;
+    slurm_error(MPSR_TAG ": job %s: started again without its prolog on %s: requeued once more",
+                job, node);
+    /* in its own program: slurmstepd signals no process that is still in task_init */
+    execl("/bin/sh", "sh", "-c", "scontrol requeue \"$0\" && exec sleep \"$1\"; exit 1", job,
+          GIVE_BACK_SECONDS, (char *)NULL);
+}
+
+static void load_lease(spank_t spank, bool batch, char path[MPSR_LEASE_PATH],
+                       struct mpsr_lease *lease) {
     uint32_t job = 0;
     char node[MPSR_LEASE_WORD] = "", id[24], why[MPSR_WHY_BYTES] = "", line[2 * MPSR_LEASE_PATH];
     if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
@@ -82,6 +104,8 @@ static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_le
         mpsr_copy(why, sizeof(why), *lease->reason ? lease->reason : "no reason given");
     if (answer == MPSR_LEASE_OK && lease->open)
         return;
+    if (answer == MPSR_LEASE_ABSENT && batch)
+        give_back(spank, id, node);
     snprintf(line, sizeof(line), MPSR_TAG ": job %u: cannot have MPS on %s: %s", job, node, why);
     refuse(line, answer == MPSR_LEASE_ABSENT
                      ? "ask for it when the job is submitted (sbatch --mps), or use srun --mps=off"
@@ -131,7 +155,8 @@ int mpsr_remote_task(spank_t spank) {
         leave_unsupervised(spank);
         return ESPANK_SUCCESS;
     }
-    load_lease(spank, path, &lease);
+    spank_get_item(spank, S_JOB_STEPID, &step);
+    load_lease(spank, step == STEP_BATCH, path, &lease);
     /* the prolog opened the job's domain and servers: a step cannot have others */
     mpsr_copy(options.value[MPSR_OPTION_DOMAIN], MPSR_VALUE_BYTES,
               lease.options.value[MPSR_OPTION_DOMAIN]);
@@ -140,7 +165,6 @@ int mpsr_remote_task(spank_t spank) {
     mpsr_options_serialize(&options, wire);
     spank_setenv(spank, MPSR_ENV_OPTIONS, wire, 1);
     spank_setenv(spank, MPSR_ENV_LEASE, path, 1);
-    spank_get_item(spank, S_JOB_STEPID, &step);
     if (step == STEP_BATCH || step == STEP_INTERACTIVE)
         environment_of_script(spank, &lease, &options);
     else
