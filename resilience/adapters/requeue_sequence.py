@@ -2,12 +2,15 @@
 
 Left alone, Slurm lets a requeued job wait for `cred_expire` seconds (120 by default). The order here avoids that:
 requeue; exclude the node and leave a comment (refused while the job is RUNNING, accepted from COMPLETING on); wait for
-PENDING, since a start time given while COMPLETING is overwritten; wait for the next whole second, since slurmd takes a
-credential made in the second in which it revoked the last one for the same job run and skips the prolog (seen on 22.05:
-the job then had no MPS); ask for the start now. Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are kept; an
-exclusion that leaves the job no node is taken back; a job that is
-pending already was requeued by somebody else and is only helped to start; what Slurm will not do is Refused in its
-own words.
+PENDING, since a start time given while COMPLETING is overwritten; wait for the second whole second after that, since
+slurmd skips the prolog (seen on 22.05: the job then had no MPS) of a job whose credential was made in the second in
+which it revoked the last one, or when it has looked through its revoked ones in this second or in that before, as it
+does when the job ends; ask for the start now. Other jobs that start on the node have slurmd look, too: what is left
+of the danger is the plugin's to mend (spank_plugin/late.c).
+
+Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are
+kept; an exclusion that leaves the job no node is taken back; a job that is pending already was requeued by somebody else
+and is only helped to start; what Slurm will not do is Refused in its own words.
 """
 
 import time
@@ -93,7 +96,7 @@ def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | 
         wait = min(wait * 1.5, _SLOWEST_POLL)
     if now.held and now.reason != NOWHERE:
         return Refused(reason=f"the job is held: {now.reason or 'no reason given'}")
-    time.sleep(1.0 - time.time() % 1.0)  # the next second: see the header
+    time.sleep(2.0 - time.time() % 1.0)  # the next second but one: see the header
     started = slurm.ask_update(job, start_now=True)
     if isinstance(started, Refused):
         notes.append(f"starts after Slurm's own delay: {started.reason}")

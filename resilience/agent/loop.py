@@ -12,15 +12,17 @@ import sys
 import traceback
 from dataclasses import replace
 
+from resilience import catalog
 from resilience.agent import messages
 from resilience.agent.act import Actor
 from resilience.agent.clients import Clients
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
 from resilience.machine import step
 from resilience.model import event as ev
-from resilience.model.effect import Unwatch
+from resilience.model.effect import Effect, Journal, Unwatch, Verdict
 from resilience.model.errors import GpuError, ResilienceError, WireError
 from resilience.model.ids import Color, GpuMinor, GpuUuid, NodeName, ServerId, TaskRef
+from resilience.model.incident import Action
 from resilience.model.lease import LeaseState
 from resilience.model.mpslog import LogKind, LogLine
 from resilience.model.observation import Client, Observation, Source, What
@@ -56,6 +58,18 @@ _SIGHTS = {
     LogKind.DAEMON_EXITED: What.DAEMON_GONE,
 }
 _TEXT = 300
+
+
+def _urgency(effect: Effect) -> int:
+    """The journal first, for what is in it comes before the act; then those who wait to go on; then the rest in order.
+
+    A task that fails is told last: its supervisor ends, and the lines of its job's log go through it.
+    """
+    if isinstance(effect, Journal):
+        return 0
+    if isinstance(effect, Verdict):
+        return 3 if effect.action in (Action.FAIL, Action.NONE) else 1
+    return 2
 
 
 class Agent:
@@ -154,6 +168,7 @@ class Agent:
                 self._guard(self._fire)
 
     def _begin(self) -> None:
+        self._warm_up()
         for entry in self._journal.unfinished():
             known = {key: entry.get(key) for key in ("incident", "ask", "job") if key in entry}
             outcome = "slurm.outcome" if entry.get("event") == "slurm.intent" else "incident.closed"
@@ -166,6 +181,15 @@ class Agent:
                     self._by_bus[bus] = GpuMinor(gpu.minor)
         except GpuError as error:
             print(error.lines(), file=sys.stderr, flush=True)
+
+    def _warm_up(self) -> None:
+        """Load the tables and compile the patterns now: the first fault must not wait for them."""
+        for row in catalog.messages():
+            mpslog.parse_line(f"[2000-01-01 00:00:00.000 Server 1] {row.sample}")
+        catalog.xids()
+        catalog.cuda_errors()
+        catalog.recovery_actions()
+        self._clock.boot_id()
 
     def _sleep(self) -> float | None:
         timers = self._actor.timers
@@ -213,7 +237,7 @@ class Agent:
         """Let the machine decide, and carry out what it says. One effect that fails does not stop the others."""
         moment = Moment(wall=self._clock.wall(), mono=self._clock.monotonic())
         self.state, effects = step(self.state, event, moment)
-        for effect in effects:
+        for effect in sorted(effects, key=_urgency):
             self._guard(self._actor.carry_out, effect)
             if isinstance(effect, Unwatch):
                 self._actor.timers = {

@@ -95,9 +95,7 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             return ev.Ready(ref=ref, pid=_number(words, "pid"))
         case "fault":
             text = f"{words.get('call', '')}: CUDA {words.get('cuda', '')} {words.get('text', '')}".strip()
-            return FaultWords(
-                role=_role(words), pid=_number(words, "pid"), cuda=_number(words, "cuda"), text=text[:500]
-            )
+            return FaultWords(role=_role(words), pid=_number(words, "pid"), cuda=_code(words), text=text[:500])
         case "exit":
             return ev.Exited(ref=ref, role=_role(words), pid=_number(words, "pid"), status=_number(words, "status"))
         case "stepped":
@@ -132,6 +130,12 @@ def _number(words: dict[str, str], key: str, default: int | None = None) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
         raise WireError("agent socket", f"{key} is not a number", text[:40] or "empty")
     return int(text)
+
+
+def _code(words: dict[str, str]) -> int:
+    """A CUDA error's number. It is the program's word: what is no number is an error that nobody knows."""
+    text = words.get("cuda", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 6 else 0
 
 
 def _decimal(words: dict[str, str], key: str) -> float:

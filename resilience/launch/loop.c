@@ -69,6 +69,11 @@ static void on_place(struct supervisor *self, const struct words *words) {
         mpsr_copy(self->spare_color, sizeof(self->spare_color), spare))
         mpsr_copy(self->spare_pipe, sizeof(self->spare_pipe), spare_pipe);
     happen(self, ON_PLACED);
+    if (self->standby.pid) { /* the agent is a new one and does not know of it */
+        report_process(self, "started", &self->standby);
+        if (self->standby.ready)
+            report_process(self, "ready", &self->standby);
+    }
     start_standby(self);
 }
 
@@ -108,14 +113,13 @@ static void on_verdict(struct supervisor *self, const struct words *words) {
 
 static void on_standby(struct supervisor *self, const struct words *words) {
     const char *color = words_get(words, "color"), *pipe = words_get(words, "pipe");
-    if (self->standby.pid)
-        return;
     if (!absolute(pipe) || !*color ||
         !mpsr_copy(self->spare_color, sizeof(self->spare_color), color) ||
         !mpsr_copy(self->spare_pipe, sizeof(self->spare_pipe), pipe)) {
         say("agent: standby without a usable pipe directory: %s", pipe);
         return;
     }
+    retire(self, &self->standby); /* one whose server was hit: its context is dead */
     start_standby(self);
 }
 

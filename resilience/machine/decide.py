@@ -191,6 +191,8 @@ def _account(turn: Turn, incident: Incident) -> None:
         if incident.hit and any(not turn.tasks[ref].over for ref in expected):
             continue
         incident = turn.incident(incident, accounted=incident.accounted | {job})
+        if all(case.outcome is Outcome.GONE and ref in turn.tasks for ref, case in zip(refs, cases, strict=True)):
+            continue  # another incident has taken its tasks over, and accounts for them
         known = turn.jobs.get(job)
         text = account(incident, cases, known.faults if known else 1)
         turn.job_line(job, text.removeprefix("mpsr: "))

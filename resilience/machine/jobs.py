@@ -86,6 +86,17 @@ def spilled(turn: Turn, ref: TaskRef) -> None:
         _ask(turn, job)
 
 
+def taken_back(turn: Turn, ref: TaskRef) -> bool:
+    """A task that leaves after Slurm was asked: Slurm ends it to requeue its job, before it has answered."""
+    job, found = turn.jobs.get(ref.job), turn.open_case(ref)
+    if job is None or found is None or found[1].action is not Action.REQUEUE:
+        return False
+    if job.requeue not in (Requeue.ASKED, Requeue.TAKEN):
+        return False
+    turn.case(found[0].id, ref, outcome=Outcome.REQUEUED)
+    return True
+
+
 def spill_overdue(turn: Turn, job: object) -> None:
     """Spilling took too long: the job goes with what is on disk."""
     known = turn.jobs.get(JobId(job)) if isinstance(job, int) else None

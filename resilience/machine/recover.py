@@ -357,6 +357,20 @@ def next_rung(turn: Turn, ref: TaskRef, reason: str) -> None:
     climb(turn, incident.id, ref)
 
 
+def begin_anew(turn: Turn, ref: TaskRef, *, resumed: bool) -> None:
+    """A supervisor says hello under a name that is known. One that came back may be told again what it had not done;
+    another task of that name (a requeued job) has nothing to do with what happened to the first."""
+    for incident in list(turn.incidents.values()):
+        case = incident.cases.get(ref)
+        again = (Outcome.WAITING, Outcome.TOLD, Outcome.GONE)
+        if resumed and case is not None and case.outcome in again:
+            rest = {other: kept for other, kept in incident.cases.items() if other != ref}
+            turn.incident(incident, cases=rest)
+        elif not resumed and ref in incident.clients and (case is None or not case.outcome.settled):
+            over = Case(part=Part.UNKNOWN, outcome=Outcome.GONE, reasons=("another task has its name",))
+            turn.incident(incident, cases={**incident.cases, ref: over})
+
+
 def dismiss(turn: Turn, ref: TaskRef, reason: str) -> None:
     """The task has ended: nothing is left to do in its case."""
     if found := turn.open_case(ref):

@@ -34,7 +34,7 @@ def hello(turn: Turn, event: Hello) -> None:
         pair = servers.new_server(turn, pair, color)
         number = int(color[1:]) if color[:1] == "q" and color[1:].isdigit() else 0
         pair = turn.pair(pair, quarantines=max(pair.quarantines, number))
-    recover.dismiss(turn, event.ref, "its supervisor came back")
+    recover.begin_anew(turn, event.ref, resumed=event.resumed)
     turn.tasks[event.ref] = Task(
         ref=event.ref,
         options=event.lease.options,
@@ -240,7 +240,8 @@ def gone(turn: Turn, event: Gone) -> None:
     task = turn.tasks.get(event.ref)
     if task is None:
         return
-    recover.dismiss(turn, event.ref, "the task has ended")
+    if not jobs.taken_back(turn, event.ref):
+        recover.dismiss(turn, event.ref, "the task has ended")
     jobs.spilled(turn, event.ref)
     del turn.tasks[event.ref]
     turn.journal("task.gone", task=ref_words(event.ref))

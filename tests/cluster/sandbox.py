@@ -284,9 +284,12 @@ class Sandbox:
 
     # ------------------------------------------------------------------ mpsr
     def journal(self, node: str = "n0") -> list[dict[str, Any]]:
-        """The journal's events so far; a line that is still being written is left out."""
-        lines = self.read(f"/var/log/mpsr/{node}/journal.jsonl").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line]
+        """The journal's events so far; a line that is still being written, or was cut by a full disk, is left out."""
+        events = []
+        for line in self.read(f"/var/log/mpsr/{node}/journal.jsonl").split("\n")[:-1]:
+            with contextlib.suppress(ValueError):
+                events.append(json.loads(line))
+        return events
 
     def processes(self) -> dict[int, str]:
         """The command lines of all processes inside, by their number there."""

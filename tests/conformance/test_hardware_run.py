@@ -86,7 +86,9 @@ def test_h9_h10_ending_one_client_hurts_no_other_and_a_dead_server_is_806(found:
     for way in ("terminate_client", "SIGKILL"):
         assert [answer["code"] for answer in rows[way]["bystander"]] == [0, 0, 0], way
     assert rows["terminate_client"]["busy_heard"]["code"] == 810
-    assert {answer["code"] for answer in rows["SIGKILL server"]["bystander"]} == {806}
+    heard = [answer["code"] for answer in rows["SIGKILL server"]["bystander"]]
+    assert set(heard) <= {0, 806}  # the first call may come before the news
+    assert heard[-1] == 806
 
 
 def test_every_rung_carries_the_program_over_the_fault(found: dict[str, Any]) -> None:

@@ -170,6 +170,14 @@ class Stage:
             left += self.sandbox.residue()
         return left
 
+    def kill(self, *words: str) -> int:
+        """SIGKILL at once for every process whose command line has one of the words; how many there were."""
+        processes = self.sandbox.processes().items()
+        victims = [str(pid) for pid, command in processes if any(word in command for word in words)]
+        if victims:
+            self.sandbox.run(["kill", "-9", *victims])
+        return len(victims)
+
     def clear(self) -> None:
         """After a scenario that went wrong: end its jobs, so that the next one has the GPU."""
         self.sandbox.run(["scancel", "-u", "alice"])

@@ -360,6 +360,17 @@ def test_promotion_without_a_standby_is_reported_and_restore_follows(node: Node)
     assert supervised.end()[:2] == (0, "active on a\nactive on b\n")
 
 
+def test_a_new_standby_takes_the_place_of_one_whose_server_was_hit(node: Node) -> None:
+    supervised, agent = node.both(*PROGRAM, "wait", **WITH_STANDBY)
+    agent.expect("session", role="active")
+    old = agent.expect("ready", role="standby")["pid"]
+    agent.send("standby", **B)
+    assert agent.expect("ready", role="standby")["pid"] != old
+    agent.verdict("fail", reason="over")
+    assert supervised.end()[0] == 1
+    assert not Path(f"/proc/{old}").exists()
+
+
 def test_a_standby_that_dies_is_reported(node: Node) -> None:
     supervised, agent = node.both(*PROGRAM, "wait", **WITH_STANDBY)
     agent.expect("session", role="active")
@@ -420,6 +431,20 @@ def test_an_agent_that_comes_back(node: Node) -> None:
     again.expect("ready", role="standby")
     again.verdict("fail", reason="enough")
     assert supervised.end()[0] == 1
+
+
+def test_a_new_agent_hears_of_the_standby_that_waits(node: Node) -> None:
+    supervised, agent = node.both(*PROGRAM, "fault,wait", **WITH_STANDBY)
+    ready(agent)
+    pid = agent.heard[-1][1]["pid"]
+    agent.close()
+    again = node.agent.accept()
+    again.place(**WITH_STANDBY)
+    again.expect("started", role="standby", pid=pid, color="b")
+    again.expect("ready", role="standby", pid=pid)
+    again.verdict("promote", incident="i6", **B)
+    again.expect("stepped", incident="i6")
+    assert supervised.end()[0] == 0
 
 
 def test_a_fault_is_told_again_to_a_new_agent(node: Node) -> None:

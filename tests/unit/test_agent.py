@@ -45,6 +45,7 @@ def test_the_jobs_log_tells_the_story_beside_its_output(tmp_path: Path) -> None:
         other.say("keeper", state="restored")
         until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
         site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        other.hear("verdict")
         words = other.hear("log")
         assert words["path"] == f"{tmp_path}/mpsr-2.log"
         assert "GPU fault on GPU-1d5f7a52" in words["line"]

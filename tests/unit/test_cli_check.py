@@ -83,7 +83,7 @@ def test_a_rendered_site_is_good(site: Site, capsys: pytest.CaptureFixture[str])
         ("PrologFlags=Alloc", "PrologFlag=Alloc", ["PrologFlags: has no Alloc", "PrologFlag looks like PrologFlags"]),
         ("PrologFlags=Alloc", "PrologFlags=Aloc", ["unknown flag: Aloc", "did you mean Alloc?"]),
         ("PrologFlags=Alloc", "PrologFlags=Serial", ["has no Alloc: Serial"]),
-        ("GresTypes=gpu,mps,shard", "GresTypes=mps", ["GresTypes: has no gpu: mps"]),
+        ("GresTypes=gpu,mps", "GresTypes=mps", ["GresTypes: has no gpu: mps"]),
         ("SelectType=select/cons_tres", "SelectType=select/linear", ["cannot share a GPU: select/linear"]),
         ("Prolog={conf}/prolog.d/*", "", ["Prolog: is not set"]),
         ("Epilog={conf}/epilog.d/*", "Epilog=/bin/true", ["Epilog: does not lead to ours: /bin/true", "50-mpsr"]),
@@ -126,7 +126,7 @@ def test_a_missing_include_and_a_circle_are_named(site: Site) -> None:
         ("default.domain=job", "default.domain=user", ["default.*: differs from mpsr.yaml", "mpsr render"]),
         (" lock=domain", "", ["lock: differs from mpsr.yaml: nothing here, ['domain'] there"]),
         ("forbid=retries=0", "forbid=retries=1", ["forbid: differs from mpsr.yaml"]),
-        ("run=/r", "run=/other", ["run: differs from mpsr.yaml"]),
+        (" run=/r", " run=/other", ["run: differs from mpsr.yaml"]),
         ("lock=domain", "lockdomain", ["is not key=value: lockdomain"]),
     ],
 )

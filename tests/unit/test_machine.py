@@ -204,6 +204,31 @@ def test_mpi_tasks_are_requeued_with_their_whole_job() -> None:
     assert len(node.of(fx.AskRequeue, effects)) == 1
 
 
+def test_a_job_that_slurm_ends_before_it_answers_counts_as_requeued() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2, retries=3)
+    node.culprit(guilty)
+    node.do(ev.Spilled(ref=other, seq=-1))
+    node.do(ev.Gone(ref=other))
+    lines = [one.text for one in node.of(fx.JobLine) if one.job == 2]
+    assert lines
+    assert lines[-1].endswith(": requeued")
+    assert not [one for one in node.of(fx.AskComment, node.log) if one.job == 2], "the requeue's own comment stays"
+
+
+def test_a_second_fault_takes_a_task_over_and_accounts_for_both() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2)
+    node.culprit(guilty)
+    node.see(What.SERVER_GONE, source=Source.CONTROL_LOG, color="b")
+    assert not [one for one in node.of(fx.AskComment, node.log) if one.job == 2]
+    node.rebuilt("a")
+    assert node.told()[2][0] == "restore"
+    node.do(ev.Stepped(ref=other, incident=_incident(node), seq=1, ms=1.0))
+    (comment,) = [one.text for one in node.of(fx.AskComment, node.log) if one.job == 2]
+    assert comment.startswith("mpsr: 2 faults, last")
+
+
 def test_a_refused_requeue_ends_in_the_reason() -> None:
     node = Node()
     guilty, other = node.task(1), node.task(2, retries=3)
@@ -468,6 +493,40 @@ def test_a_resumed_task_keeps_its_server() -> None:
     task = node.state.tasks[ref(1)]
     assert (task.server, task.active, task.retries, task.session) == (server("q3"), 5, 1, True)
     assert node.state.pairs[DOMAIN, GPU].quarantines == 3
+
+
+def test_another_task_of_the_same_name_has_nothing_to_do_with_the_fault() -> None:
+    node = Node()
+    gone = node.task(1)
+    other = node.task(2)
+    node.cuda(gone, 810)
+    node.do(ev.Gone(ref=gone))
+    node.task(1)
+    told = node.told([*node.cuda(other, 700), *node.wait(0.2)])
+    assert 1 not in told
+
+
+def test_a_supervisor_that_came_back_is_told_again() -> None:
+    node = Node()
+    guilty = node.task(1, colors=("a",))
+    other = node.task(2, colors=("a",))
+    node.culprit(guilty)
+    node.cuda(other, 700)
+    node.do(ev.Gone(ref=other))
+    resumed = ev.Hello(
+        ref=other,
+        lease=lease(2, colors=("a",)),
+        server=server("a"),
+        mpi=False,
+        resumed=True,
+        retries=0,
+        active=pid(other),
+        session=True,
+    )
+    node.do(resumed)
+    node.cuda(other, 700)
+    node.do(ev.ServerOpened(server=server("a"), ok=True, detail=""))
+    assert node.told() == {2: ("restore", "bystander", "a")}
 
 
 def test_a_task_that_comes_while_no_server_is_up_is_placed_later() -> None:

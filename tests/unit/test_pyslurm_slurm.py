@@ -26,7 +26,9 @@ N0 = NodeName("n0")
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
     now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    clock = SimpleNamespace(
+        monotonic=lambda: now[0], time=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
     monkeypatch.setattr(requeue_sequence, "time", clock)
     return Controller()
 

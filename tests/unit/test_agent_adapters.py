@@ -1,0 +1,353 @@
+"""The agent's senses on real files, sockets, processes and threads."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resilience.adapters.agent_socket import AgentSocket
+from resilience.adapters.clock import SystemClock
+from resilience.adapters.journal import JournalFile
+from resilience.adapters.kmsg import KernelLogReader
+from resilience.adapters.nvml import NoGpuEvents
+from resilience.adapters.procfs import ProcfsTree
+from resilience.adapters.server_logs import ServerLogFollower
+from resilience.adapters.worker import WorkerThreads
+from resilience.model.errors import ResilienceError
+from resilience.ports import Feed, Packet, ServerLine
+from tests.unit.agent_kit import BOUND, until
+from tests.unit.machine_kit import server
+
+
+def _readable(feed: Feed) -> None:
+    assert select.select([feed], [], [], BOUND)[0], "nothing to read"
+
+
+# ---------------------------------------------------------------- journal
+def _rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def test_journal_lines(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = JournalFile(str(path), SystemClock())
+    journal.append("agent.started", node="n0", nothing=None)
+    journal.append("not.registered")
+    first, second = _rows(path)
+    assert first["event"] == "agent.started"
+    assert first["node"] == "n0"
+    assert "nothing" not in first
+    assert second["unregistered"] is True
+    assert path.stat().st_mode & 0o777 == 0o640
+    journal.close()
+
+
+def test_journal_of_a_missing_directory_tells_what_was_lost(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "j.jsonl"
+    journal = JournalFile(str(path), SystemClock())
+    for _ in range(3):
+        journal.append("observation")
+    path.parent.mkdir()
+    journal.append("agent.started")
+    (row,) = _rows(path)
+    assert row["lost"] == 3
+    journal.close()
+
+
+_FULL = """
+import resource, signal, sys
+from resilience.adapters.clock import SystemClock
+from resilience.adapters.journal import JournalFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = JournalFile(sys.argv[1], SystemClock())
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
+for number in range(8):
+    journal.append("observation", number=number, text="x" * 40)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.append("agent.started")
+"""
+
+
+def test_a_full_disk_never_raises_and_the_torn_line_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    subprocess.run([sys.executable, "-c", _FULL, str(path)], check=True, timeout=30)
+    lines = path.read_text().splitlines()
+    whole = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    assert whole[-1]["event"] == "agent.started"
+    assert whole[-1]["lost"] == 8 - sum(row["event"] == "observation" for row in whole)
+    assert 0 < whole[-1]["lost"] < 8
+
+
+def test_a_rotated_journal_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = JournalFile(str(path), SystemClock())
+    journal.append("agent.started")
+    path.rename(tmp_path / "j.1")
+    journal.append("agent.stopped")
+    assert [row["event"] for row in _rows(path)] == ["agent.stopped"]
+    journal.close()
+
+
+def test_unfinished_skips_what_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_text('[1]\n{"event":"slurm.intent","ask":"drain"}\n{"ev\n\xff\n')
+    journal = JournalFile(str(path), SystemClock())
+    assert [row["ask"] for row in journal.unfinished()] == ["drain"]
+    assert JournalFile(str(tmp_path / "none"), SystemClock()).unfinished() == ()
+
+
+# ---------------------------------------------------------------- kernel log
+def test_a_kernel_log_file_is_followed_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "kmsg"
+    path.write_text("old\n")
+    log = KernelLogReader(str(path))
+    assert log.read() == ()
+    with path.open("a") as file:
+        file.write("one\ntw")
+        file.flush()
+        _readable(log)
+        assert log.read() == ("one",)
+        file.write("o\n")
+    _readable(log)
+    assert log.read() == ("two",)
+    log.close()
+
+
+def test_a_kernel_log_that_comes_later_or_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "kmsg"
+    log = KernelLogReader(str(path))
+    path.write_text("first\n")
+    _readable(log)
+    assert log.read() == ("first",)
+    path.unlink()
+    path.write_text("second\n")
+    assert until(log.read, "the new file's line") == ("second",)
+    log.close()
+
+
+def test_a_kernel_log_without_a_directory_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ResilienceError, match="no such directory"):
+        KernelLogReader(str(tmp_path / "none" / "kmsg"))
+
+
+def test_the_real_kernel_log_device() -> None:
+    """As root /dev/kmsg can be read; nothing old comes, and reading does not block."""
+    try:
+        os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        with pytest.raises(ResilienceError, match="cannot be read"):
+            KernelLogReader("/dev/kmsg")
+        return
+    log = KernelLogReader("/dev/kmsg")
+    assert isinstance(log.read(), tuple)
+    log.close()
+
+
+# ---------------------------------------------------------------- server logs
+def _lines(lines: tuple[ServerLine, ...]) -> list[tuple[str, bool, str]]:
+    return [(line.server.color, line.control, line.text) for line in lines]
+
+
+def test_logs_are_followed_by_server_and_file(tmp_path: Path) -> None:
+    logs = ServerLogFollower()
+    for color in "ab":
+        (tmp_path / color).mkdir()
+    (tmp_path / "a" / "server.log").write_text("before\n")
+    assert _lines(logs.watch(server("a"), str(tmp_path / "a"))) == [("a", False, "before")]
+    assert logs.watch(server("b"), str(tmp_path / "b")) == ()
+    with (tmp_path / "a" / "server.log").open("a") as file:
+        file.write("new\n")
+    (tmp_path / "b" / "control.log").write_text("hello\n")
+    seen: list[tuple[str, bool, str]] = []
+
+    def both() -> bool:
+        seen.extend(_lines(logs.read()))
+        return len(seen) == 2
+
+    until(both, "both lines")
+    assert sorted(seen) == [("a", False, "new"), ("b", True, "hello")]
+    logs.unwatch(server("a"))
+    (tmp_path / "a" / "server.log").write_text("nobody listens\n")
+    (tmp_path / "b" / "server.log").write_text("still\n")
+    assert _lines(until(logs.read, "b's line")) == [("b", False, "still")]
+    logs.close()
+
+
+def test_a_directory_that_does_not_exist_yet(tmp_path: Path) -> None:
+    logs = ServerLogFollower()
+    directory = tmp_path / "x" / "y" / "q1"
+    assert logs.watch(server("q1"), str(directory)) == ()
+    (tmp_path / "x").mkdir()
+    logs.read()
+    directory.mkdir(parents=True)
+    (directory / "server.log").write_text("first\n")
+    assert _lines(until(logs.read, "the first line")) == [("q1", False, "first")]
+    with (directory / "server.log").open("a") as file:
+        file.write("second\n")
+    assert _lines(until(logs.read, "the second line")) == [("q1", False, "second")]
+    logs.close()
+
+
+def test_truncation_starts_over(tmp_path: Path) -> None:
+    logs = ServerLogFollower()
+    path = tmp_path / "server.log"
+    path.write_text("one\ntwo\n")
+    logs.watch(server("a"), str(tmp_path))
+    os.truncate(path, 0)
+    with path.open("a") as file:
+        file.write("new\n")
+    assert _lines(until(logs.read, "the line")) == [("a", False, "new")]
+    logs.close()
+
+
+@pytest.mark.parametrize("trick", ["link", "fifo"])
+def test_a_users_link_or_pipe_in_place_of_a_log_is_not_read(tmp_path: Path, trick: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hidden\n")
+    place = tmp_path / "logs"
+    place.mkdir()
+    if trick == "link":
+        (place / "server.log").symlink_to(secret)
+    else:
+        os.mkfifo(place / "server.log")
+    logs = ServerLogFollower()
+    assert logs.watch(server("a"), str(place)) == ()
+    (place / "control.log").write_text("fine\n")
+    assert _lines(until(logs.read, "the honest log")) == [("a", True, "fine")]
+    logs.close()
+
+
+# ---------------------------------------------------------------- processes
+def test_procfs_of_a_real_child() -> None:
+    program = "import os,sys,signal; print(os.getpid(), flush=True); signal.pause()"
+    names = os.environ | {"SLURM_JOB_ID": "42"}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=names) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        tree = ProcfsTree()
+        assert tree.ancestors(child.pid)[0] == os.getpid()
+        assert tree.job(child.pid) == 42
+        started = tree.starttime(child.pid)
+        assert started is not None
+        assert started > 0
+        child.send_signal(signal.SIGKILL)
+        assert until(lambda: tree.starttime(child.pid) is None, "a zombie counts as gone")
+    assert tree.ancestors(child.pid) == ()
+    assert tree.job(child.pid) is None
+
+
+def test_procfs_of_a_name_that_looks_like_fields(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    fields = " ".join(["S", "3", *["0"] * 17, "777", "0"])
+    (tmp_path / "7" / "stat").write_text(f"7 (evil) S 9 (x) {fields}\n")
+    tree = ProcfsTree(str(tmp_path))
+    assert tree.starttime(7) == 777
+    assert tree.ancestors(7) == (3,)
+
+
+# ---------------------------------------------------------------- worker
+def test_lanes_do_not_wait_for_each_other() -> None:
+    worker = WorkerThreads()
+    gate_read, gate_write = os.pipe()
+    worker.submit("slurm", "slow", lambda: os.read(gate_read, 1))
+    worker.submit("mps", "fails", lambda: 1 // 0)
+    _readable(worker)
+    (result,) = worker.read()
+    assert (result.tag, type(result.value)) == ("fails", ZeroDivisionError)
+    os.write(gate_write, b"x")
+    _readable(worker)
+    assert worker.read()[0].value == b"x"
+    assert worker.read() == ()
+
+
+# ---------------------------------------------------------------- agent socket
+def _connect(path: str) -> socket.socket:
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    peer.settimeout(BOUND)
+    peer.connect(path)
+    return peer
+
+
+def _packets(server_end: AgentSocket, number: int) -> list[Packet]:
+    found: list[Packet] = []
+
+    def enough() -> bool:
+        found.extend(server_end.read())
+        return len(found) >= number
+
+    until(enough, f"{number} packets")
+    return found
+
+
+def test_packets_carry_the_kernels_word_on_who_sent_them(tmp_path: Path) -> None:
+    end = AgentSocket(str(tmp_path / "s"))
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o666
+    with _connect(str(tmp_path / "s")) as peer:
+        peer.send(b"hello")
+        (packet,) = _packets(end, 1)
+        assert (packet.data, packet.peer.pid, packet.peer.uid) == (b"hello", os.getpid(), os.getuid())
+        end.send(packet.peer, b"answer")
+        assert peer.recv(100) == b"answer"
+    (gone,) = _packets(end, 1)
+    assert gone.data is None
+    assert gone.peer == packet.peer
+    end.send(packet.peer, b"too late")
+    end.close()
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_peer_that_never_reads_is_dropped_and_costs_nobody_else(tmp_path: Path) -> None:
+    end = AgentSocket(str(tmp_path / "s"))
+    with _connect(str(tmp_path / "s")) as deaf, _connect(str(tmp_path / "s")) as good:
+        deaf.send(b"1")
+        first = _packets(end, 1)[0].peer
+        good.send(b"2")
+        second = _packets(end, 1)[0].peer
+        for _ in range(5000):
+            end.send(first, b"x" * 4000)
+        (gone,) = _packets(end, 1)
+        assert gone == Packet(peer=first, data=None)
+        end.send(second, b"fine")
+        assert good.recv(100) == b"fine"
+    end.close()
+
+
+def test_a_stale_socket_is_replaced_and_a_long_path_refused(tmp_path: Path) -> None:
+    AgentSocket(str(tmp_path / "s"))
+    second = AgentSocket(str(tmp_path / "s"))
+    _connect(str(tmp_path / "s")).close()
+    second.close()
+    with pytest.raises(ResilienceError, match="cannot be opened"):
+        AgentSocket(str(tmp_path / ("x" * 120)))
+
+
+def test_no_gpu_events_is_silent() -> None:
+    feed = NoGpuEvents()
+    assert not select.select([feed], [], [], 0)[0]
+    assert feed.read() == ()
+    feed.close()
+
+
+# ---------------------------------------------------------------- memory
+_MEMORY = """
+import sys
+import pynvml
+from resilience.agent import Agent
+from resilience.adapters import agent_socket, clock, journal, kmsg, nvml, procfs, server_logs, worker
+from resilience.parse import mpslog
+mpslog.parse_line("[2026-03-02 08:12:00.001 Other  4428] nothing")
+pages = open("/proc/self/status").read()
+print(next(line.split()[1] for line in pages.splitlines() if line.startswith("VmRSS")))
+"""
+
+
+def test_the_agents_modules_fit_in_their_memory() -> None:
+    """The aim is 40 MiB with pynvml; what Slurm's and the MPS daemons' adapters add is small."""
+    out = subprocess.run([sys.executable, "-c", _MEMORY], check=True, capture_output=True, text=True, timeout=30)
+    assert int(out.stdout) < 40 * 1024, f"{int(out.stdout) / 1024:.1f} MiB"

@@ -1,0 +1,105 @@
+"""The ladder, the culprit's fate, the halves; the breaker and what is remembered."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilience import history
+from resilience.model.ids import TaskRef
+from resilience.model.incident import Action
+from resilience.model.options import JobOptions, OnCulprit, Rung
+from resilience.model.world import History, Task
+from resilience.policy import Means, climb, culprit, split
+from tests.unit.machine_kit import DOMAIN, GPU, ref, server
+
+
+def _task(*, mpi: bool = False, session: bool = True, retries: int = 0, **options: object) -> Task:
+    chosen = JobOptions(**options)  # type: ignore[arg-type]
+    return Task(ref=ref(1), options=chosen, mpi=mpi, server=server("a"), session=session, retries=retries)
+
+
+@pytest.mark.parametrize(("standby", "where", "requeue"), list(product(["", "no"], repeat=3)))
+def test_the_fastest_open_rung_is_taken(standby: str, where: str, requeue: str) -> None:
+    rung, reasons = climb(_task(), Means(standby=standby, server=where, requeue=requeue), (), False)
+    expected = Rung.STANDBY if not standby else Rung.RESTORE if not where else Rung.REQUEUE if not requeue else None
+    assert rung is expected
+    assert len(reasons) == (len(Rung) if rung is None else list(Rung).index(rung))
+
+
+def test_a_plain_program_is_relaunched() -> None:
+    assert climb(_task(session=False), Means(standby="none ready"), (), False)[0] is Rung.RELAUNCH
+
+
+def test_retries_close_what_is_in_place_but_not_within_an_incident() -> None:
+    used = _task(retries=3)
+    assert climb(used, Means(), (), False)[0] is Rung.REQUEUE
+    assert climb(used, Means(), (Rung.STANDBY,), True)[0] is Rung.RESTORE
+
+
+def test_mpi_has_requeue_only() -> None:
+    assert climb(_task(mpi=True), Means(), (), False)[0] is Rung.REQUEUE
+    assert climb(_task(mpi=True), Means(requeue="not a batch job"), (), False)[0] is None
+
+
+def test_what_is_not_allowed_is_not_taken() -> None:
+    only = _task(recover=(Rung.RESTORE,))
+    assert climb(only, Means(), (), False)[0] is Rung.RESTORE
+    rung, reasons = climb(only, Means(), (Rung.RESTORE,), True)
+    assert rung is None
+    assert "requeue: not in --mps-recover" in reasons
+
+
+@pytest.mark.parametrize(
+    ("wish", "mpi", "retries", "requeue", "action"),
+    [
+        (OnCulprit.FAIL, False, 0, "", Action.FAIL),
+        (OnCulprit.QUARANTINE, False, 0, "", Action.QUARANTINE),
+        (OnCulprit.QUARANTINE, True, 0, "", Action.FAIL),
+        (OnCulprit.QUARANTINE, False, 3, "", Action.FAIL),
+        (OnCulprit.REQUEUE, False, 3, "", Action.REQUEUE),
+        (OnCulprit.REQUEUE, False, 0, "not a batch job", Action.FAIL),
+    ],
+)
+def test_the_culprits_fate(wish: OnCulprit, mpi: bool, retries: int, requeue: str, action: Action) -> None:
+    assert culprit(_task(mpi=mpi, retries=retries, on_culprit=wish), requeue)[0] is action
+
+
+_REFS = st.sets(st.integers(1, 30).map(ref), min_size=1)
+
+
+@given(_REFS, st.data())
+def test_a_split_halves_and_loses_nobody(suspects: set[TaskRef], data: st.DataObject) -> None:
+    ready = frozenset(data.draw(st.sets(st.sampled_from(sorted(suspects)))))
+    first, second = split(suspects, ready, None)
+    assert first | second == suspects
+    assert not first & second
+    assert 0 <= len(first) - len(second) <= 1
+    assert not (second & ready and first - ready), "those who can be promoted come first"
+
+
+@given(_REFS, st.data())
+def test_one_that_evidence_points_at_goes_alone(suspects: set[TaskRef], data: st.DataObject) -> None:
+    alone = data.draw(st.sampled_from(sorted(suspects)))
+    assert split(suspects, frozenset(), alone) == (frozenset(suspects - {alone}), frozenset({alone}))
+
+
+def test_the_breaker_counts_an_hour() -> None:
+    past = History()
+    for at in (0.0, 10.0):
+        past = history.with_requeue(past, at)
+    assert not history.may_requeue(past, 2, 20.0)
+    assert history.may_requeue(past, 2, 3601.0)
+    assert history.may_drain(past, 1, 20.0)
+    assert not history.may_drain(history.with_drain(past, 20.0), 1, 30.0)
+    assert not history.may_requeue(past, 0, 99999.0)
+
+
+def test_suspicion_fades_and_is_cleared() -> None:
+    past = history.with_suspicion(
+        History(), DOMAIN, GPU, 0.0, clients=frozenset({ref(1), ref(2)}), suspects=frozenset({ref(1)})
+    )
+    assert history.suspicion(past, DOMAIN, GPU, 3599.0) is not None
+    assert history.suspicion(past, DOMAIN, GPU, 3600.0) is None
+    assert history.suspicion(history.cleared(past, DOMAIN, GPU), DOMAIN, GPU, 1.0) is None
