@@ -2,8 +2,8 @@
 /*
  * The end of a client whose fault was sunk: it computes with zeros now, so it must not live on.
  *
- * The node agent ends it in the safe order (MPS first, then SIGKILL). Without an acknowledgement
- * within kill_ms, or when it still lives ack_ms after one, the module kills every process that
+ * The node agent ends it in the safe order (MPS first, then SIGKILL). Without its word within
+ * kill_ms, or when the client still lives ack_ms later, the module kills every process that
  * holds the address space but the MPS server's. Then the address space stays (linger): work that
  * still runs on the GPU must have something to fault into, and each fault that is still held begins
  * the linger anew. Holding the client's file is what keeps it.

@@ -79,7 +79,7 @@ struct mg_limits mg_limits_now(void)
 
 enum mg_scope mg_scope_now(void)
 {
-	return (enum mg_scope)min(READ_ONCE(scope), (unsigned int)MG_SCOPE_ALL);
+	return (enum mg_scope)min_t(unsigned int, READ_ONCE(scope), MG_SCOPE_ALL);
 }
 
 unsigned int mg_kill_ms(void)
@@ -150,8 +150,9 @@ int mg_peek(u64 *value, unsigned long address)
 
 static int hold_driver(void)
 {
-	struct module *(*find)(const char *name) = (void *)lookup_name("find_module");
+	struct module *(*find)(const char *name);
 
+	find = (void *)lookup_name("find_module");
 	if (!find)
 		return -ENOENT;
 	rcu_read_lock_sched();

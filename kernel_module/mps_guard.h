@@ -29,7 +29,7 @@
 
 enum mg_scope { MG_SCOPE_MPS, MG_SCOPE_LISTED, MG_SCOPE_ALL };
 
-/* main.c */
+/* parameters and names of functions */
 struct mg_limits mg_limits_now(void);
 enum mg_scope mg_scope_now(void);
 unsigned int mg_kill_ms(void);

@@ -96,8 +96,9 @@ bool mg_sink_null_page(void)
  */
 static bool map_on_gpus(struct file *file, u64 base, u64 length)
 {
-	unsigned int i, count = smp_load_acquire(&gpu_count), mapped = 0;
+	unsigned int i, count, mapped = 0;
 
+	count = smp_load_acquire(&gpu_count); /* pairs with the release in mg_sink_learn_gpu */
 	for (i = 0; i < count; i++) {
 		struct map_external_sparse params = { .base = base, .length = length };
 

@@ -3,13 +3,14 @@
 #
 # usage: setup.sh [--all]
 # The kernels are not installed: their packages (image, headers, kbuild) are fetched with apt and unpacked below
-# build/guard/kernels/<release>. 6.1 with its image is always fetched; of 6.12, where apt offers it, the headers, and with
-# --all the image too (100 MB), so that the virtual machine is also run with that. Idempotent: 0.1 s when nothing is missing.
+# build/guard/kernels/<release>. 6.1 with its image is always fetched; of 6.12, where apt offers it, the headers. --all
+# (250 MB more) adds the image of 6.12, so that the virtual machine is also run with that, and the kernel's checkpatch.pl,
+# which comes only with the whole source. Idempotent: 0.1 s when nothing is missing.
 # Changes the host only by installing Debian packages, for which it needs root; the kernels need apt and the network alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-tools=(qemu-system-x86 busybox-static sparse dkms kmod gcc make libc6-dev libelf1 xz-utils)
+tools=(qemu-system-x86 busybox-static sparse dkms kmod gcc make libc6-dev libelf1 openssl perl xz-utils)
 kernels=$PWD/build/guard/kernels
 updated=
 
@@ -96,6 +97,22 @@ series() {
     [ "$2" = no ] || [ -e "$kernels/$release/image" ] || image "$release"
 }
 
+# The kernel's own judge of style; $1: a series whose source Debian has.
+checkpatch() {
+    local into=$PWD/build/guard/checkpatch scratch
+    if [ -e "$into/checkpatch.pl" ]; then return; fi
+    say "fetching checkpatch.pl of $1"
+    scratch=$(mktemp -d "$kernels/fetch.XXXXXX")
+    (cd "$scratch" && apt-get download -q -o Acquire::Retries=3 -o APT::Sandbox::User=root "linux-source-$1" >/dev/null) ||
+        die "apt-get download failed: linux-source-$1" "is the network there?"
+    dpkg-deb --fsys-tarfile "$scratch"/*.deb | tar -xO "./usr/src/linux-source-$1.tar.xz" |
+        tar -xJ -C "$scratch" --strip-components=2 "linux-source-$1/scripts/checkpatch.pl" \
+        "linux-source-$1/scripts/spelling.txt" "linux-source-$1/scripts/const_structs.checkpatch"
+    mkdir -p "$into"
+    mv "$scratch/spelling.txt" "$scratch/const_structs.checkpatch" "$scratch/checkpatch.pl" "$into"
+    rm -rf "$scratch"
+}
+
 case "${1-}" in
 "") all=no ;;
 --all) all=yes ;;
@@ -107,3 +124,4 @@ install_tools
 mkdir -p "$kernels"
 series 6.1 yes
 series 6.12 "$all"
+[ "$all" = no ] || checkpatch 6.1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.guard.conftest import Bench, all_kernels
-from tests.guard.kernels import MODULE, WANTED, Kernel, kernels
+from tests.guard.kernels import BUILD, MODULE, WANTED, Kernel, kernels
 from tests.guard.modules import STRICT, VARIANTS, BuildFailed, copy_sources, run
 
 SOURCES = sorted(path for path in MODULE.rglob("*.[ch]") if not path.name.endswith(".mod.c"))
@@ -45,9 +45,34 @@ def test_wanted_series(series: str) -> None:
         pytest.skip(f"no headers of {series} are to be had here")
 
 
+CHECKPATCH = BUILD / "checkpatch" / "checkpatch.pl"
+
+
+@pytest.mark.guard
+@pytest.mark.skipif(
+    not CHECKPATCH.exists(), reason="no checkpatch.pl, which needs the kernel's source (make guard GUARD=--all)"
+)
+def test_checkpatch_has_nothing_to_say() -> None:
+    """About the module; the programs of its tests live in user space."""
+    sources = [path for path in SOURCES if "tests" not in path.relative_to(MODULE).parts]
+    told = run(
+        "perl",
+        CHECKPATCH,
+        "--no-tree",
+        "--terse",
+        "--no-summary",
+        "--ignore",
+        "EMBEDDED_FILENAME",
+        "--max-line-length=100",
+        "-f",
+        *sources,
+    )
+    assert told == ""
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(MODULE)))
 def test_kernel_style(source: Path) -> None:
-    """What checkpatch.pl, which Debian does not ship, would see first."""
+    """What checkpatch.pl would see first, where that is not at hand."""
     text = source.read_text()
     lines = text.splitlines()
     opening = (

@@ -6,8 +6,9 @@
  * An address space is a list of ranges. A fault runs on a kernel thread as the driver's bottom half
  * does: unserved, record, cancel; when the cancel was not emitted the access repeats. A cancel that
  * is emitted is counted: on a GPU it would end every client. -DSHIM_NO_CANCEL and -DSHIM_NO_SPARSE
- * leave an anchor out, to see the guard refuse. `slow_ms` delays the making of ranges; `reuse`
- * gives a new address space the memory of the last one that was freed.
+ * leave an anchor out, to see the guard refuse. `slow_ms` delays the making of ranges,
+ * `slow_map_ms` that of mappings; `reuse` gives a new address space the memory of the last one that
+ * was freed.
  */
 #include <linux/completion.h>
 #include <linux/delay.h>
@@ -40,6 +41,8 @@
 static unsigned int slow_ms;
 module_param(slow_ms, uint, 0600);
 
+static unsigned int slow_map_ms;
+module_param(slow_map_ms, uint, 0600);
 static bool reuse;
 module_param(reuse, bool, 0600);
 
@@ -163,6 +166,7 @@ noinline u32 uvm_api_map_external_sparse(struct sparse_params *params, struct fi
 
 	if (gpu < 0 || !space->has_gpu[gpu])
 		return INVALID_DEVICE;
+	msleep(slow_map_ms);
 	mutex_lock(&space->lock);
 	list_for_each_entry(range, &space->ranges, link) {
 		if (!range->external || params->base < range->base ||

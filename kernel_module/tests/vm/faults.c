@@ -275,7 +275,8 @@ static void null_page(void)
 	end_cast(&cast[0]);
 	close(events);
 	CHECK(rmmod("mps_guard") == 0);
-	load_guard("null_page=1 enabled=1");
+	load_guard("null_page=1 enabled=1 deadline_ms=2000");
+	SHIM("slow_map_ms", 5);
 	for (int i = 0; i < CLIENTS; i++) {
 		cast[i] = start_cast(true);
 		give(&cast[i], order);
@@ -285,6 +286,7 @@ static void null_page(void)
 		CHECK(stats_of(&cast[i]).lowest_sparse == 0);
 		end_cast(&cast[i]);
 	}
+	SHIM("slow_map_ms", 0);
 	CHECK(all_spaces_gone());
 	CHECK(rmmod("mps_guard") == 0);
 	load_guard("enabled=1");
