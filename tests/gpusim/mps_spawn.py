@@ -80,6 +80,7 @@ def start(control: Control, uid: int) -> Child:
         percentage=defaults.percentage,
         priority=defaults.priority,
         limits=limits_text(defaults.limits),
+        partitions=control.partitions.names(),
         log=int(control.server_log is not None),
     )
     mps_wire.send(ours, config)
