@@ -7,7 +7,6 @@ simulated GPU each verdict must be the profile's value: so the simulator does wh
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from tests.conformance.backend import REAL, SIM, Choice, environment
 from tests.gpu.experiments import LIMITS
 from tests.gpu.run import BUDGET_SECONDS
-from tests.gpu.verdicts import SERVER_LOSING, VERDICTS, outcome, outcomes
+from tests.gpu.verdicts import SERVER_LOSING, VERDICTS, outcome
 from tests.gpusim import profile
 
 pytestmark = [pytest.mark.hypotheses, pytest.mark.slow, pytest.mark.timeout(BUDGET_SECONDS + 60)]
@@ -34,9 +33,6 @@ def _found(backend: Choice, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         argv = [sys.executable, "-m", "tests.gpu.run", "--out", str(out), *([] if real else ["--small"])]
         subprocess.run(argv, env=dict(environ), cwd=ROOT, check=True, timeout=BUDGET_SECONDS + 30)
     told: dict[str, Any] = json.loads((out / "results.json").read_text())["experiments"]
-    if real:
-        verdicts = [asdict(one) for one in outcomes(told)]
-        (RECORDS / "hypotheses.json").write_text(json.dumps(verdicts, indent=1) + "\n")
     return told
 
 
