@@ -38,7 +38,7 @@ format: setup ## let ruff and clang-format rewrite what they would complain abou
 	@git ls-files -z '*.c' '*.h' '*.cc' '*.cpp' '*.cu' | xargs -0r clang-format -i
 
 test: build ## every tier that this machine can run; says which it leaves out and why
-	@$(PYTHON) -m pytest -q
+	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(PYTEST)
 
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)

@@ -49,9 +49,9 @@ _REASONS = pytest.StashKey[dict[str, str]]()
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tiers = config.stash.get(_TIERS, {})
-    ran: Counter[str] = Counter()
-    for outcome in ("passed", "failed", "error"):
-        ran.update(tiers.get(report.nodeid, "unit") for report in terminalreporter.getreports(outcome))
+    outcomes = ("passed", "failed", "error")
+    reports = {report.nodeid for outcome in outcomes for report in terminalreporter.getreports(outcome)}
+    ran = Counter(tiers.get(nodeid, "unit") for nodeid in reports)
     terminalreporter.section("tiers")
     for tier in ("unit", "sim", "cluster", "gpu"):
         total = sum(1 for value in tiers.values() if value == tier)
