@@ -2,29 +2,56 @@
 
 unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, gpu a real NVIDIA GPU. A
 tier whose needs are not met is skipped with the reason, so that a run always says what it did not look at.
+
+Three groups ask about GPUs. `contract`: the same assertions on both backends. `hypotheses`: on a real GPU they record what they
+find, on the simulator they assert its profile. `sim`: the simulator alone. `--gpu=sim|real|auto` chooses the backend of the first two;
+`auto`, the default, says what it took and why.
 """
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.sandbox import Sandbox, real_gpu, what_is_missing
+from tests.cluster.sandbox import Sandbox, what_is_missing
+from tests.conformance.backend import AUTO, REAL, SIM, Choice, choose
+from tests.conformance.backend import missing as missing_backend
 
-ROOT = Path(__file__).resolve().parents[1]
 TIERS = ("cluster", "gpu", "sim")
 """Marks, the most demanding first: a test with several belongs to the first of them."""
+GROUPS = {
+    "contract": "the same assertions on a real and on the simulated GPU (--gpu)",
+    "hypotheses": "on a real GPU: record what is so; on the simulated one: assert its profile (--gpu)",
+}
+BACKEND = pytest.StashKey[Choice]()
+_TIERS = pytest.StashKey[dict[str, str]]()
+_REASONS = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gpu", choices=(SIM, REAL, AUTO), default=AUTO, help="GPU of the contract and hypotheses groups")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, text in GROUPS.items():
+        config.addinivalue_line("markers", f"{name}: {text}")
+    choice = config.stash[BACKEND] = choose(config.getoption("--gpu"))
+    if choice.kind == REAL and (reason := missing_backend(REAL)):
+        raise pytest.UsageError(f"mpsr: tests: --gpu=real finds no GPU: {reason}\n  hint: --gpu=sim needs none")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return backend_line(config)
+
+
+def backend_line(config: pytest.Config) -> str:
+    choice = config.stash[BACKEND]
+    return f"gpu: {config.getoption('--gpu')} took {choice.kind}: {choice.why}"
 
 
 def missing(tier: str) -> str:
     """What keeps this machine from running a tier, empty when nothing does."""
-    if tier == "cluster":
-        return what_is_missing()
-    if tier == "gpu":
-        return "" if real_gpu()[0] else "no NVIDIA driver with MPS on this machine"
-    library = ROOT / "build" / "gpusim" / "libcuda.so.1"
-    return "" if library.exists() else f"the simulated GPU is not built (make build): {library.relative_to(ROOT)}"
+    return what_is_missing() if tier == "cluster" else missing_backend(REAL if tier == "gpu" else SIM)
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -32,9 +59,15 @@ def tier_of(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    choice = config.stash[BACKEND]
+    for item in items:
+        if any(item.get_closest_marker(group) for group in GROUPS):
+            item.add_marker("gpu" if choice.kind == REAL else "sim")
     reasons = {
         tier: missing(tier) for tier in {name for item in items for name in TIERS if item.get_closest_marker(name)}
     }
+    if config.getoption("--gpu") == REAL and "sim" in reasons:
+        reasons["sim"] = "--gpu=real leaves out what only the simulated GPU can show"
     for item in items:
         for tier, reason in reasons.items():
             if reason and item.get_closest_marker(tier):
@@ -43,16 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_REASONS] = reasons
 
 
-_TIERS = pytest.StashKey[dict[str, str]]()
-_REASONS = pytest.StashKey[dict[str, str]]()
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tiers = config.stash.get(_TIERS, {})
     outcomes = ("passed", "failed", "error")
     reports = {report.nodeid for outcome in outcomes for report in terminalreporter.getreports(outcome)}
     ran = Counter(tiers.get(nodeid, "unit") for nodeid in reports)
     terminalreporter.section("tiers")
+    terminalreporter.write_line(backend_line(config))
     for tier in ("unit", "sim", "cluster", "gpu"):
         total = sum(1 for value in tiers.values() if value == tier)
         reason = config.stash.get(_REASONS, {}).get(tier, "")

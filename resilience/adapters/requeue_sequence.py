@@ -2,11 +2,11 @@
 
 Left alone, Slurm lets a requeued job wait for `cred_expire` seconds (120 by default). The order here avoids that:
 requeue; exclude the node and leave a comment (refused while the job is RUNNING, accepted from COMPLETING on); wait for
-PENDING, since a start time given while COMPLETING is overwritten; let slurmd forget the first run; ask for the start now.
-The forgetting (22.05): slurmd drops what it knows of a job when a newer credential comes, but looks for what to drop at
-most every 2 s, and any other job's coming or going counts as a look. Too early, and it takes the new run for the old
-one and skips the prolog: the job has no MPS. On a quiet node the wait is enough (tried: 9 of 9 prologs ran after 1.5 s,
-5 of 9 without); on a node where other steps come and go all the time no wait is (1 of 9 after 3 s).
+PENDING, since a start time given while COMPLETING is overwritten; wait for the second whole second after that, since
+slurmd skips the prolog (seen on 22.05: the job then had no MPS) of a job whose credential was made in the second in
+which it revoked the last one, or when it has looked through its revoked ones in this second or in that before, as it
+does when the job ends; ask for the start now. Other jobs that start on the node have slurmd look, too: what is left
+of the danger is the plugin's to mend (spank_plugin/late.c).
 
 Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are
 kept; an exclusion that leaves the job no node is taken back; a job that is pending already was requeued by somebody else
@@ -26,8 +26,6 @@ NOWHERE = "BadConstraints"
 _UNDECIDED = ("", "BeginTime", "Priority")
 _WATCH = 3.0
 """Seconds to watch for NOWHERE. The scheduler looks at the job within a second or two."""
-_FORGET = 2.1
-"""Seconds between two looks of slurmd 22.05 at its list of jobs, and a little: see the header."""
 _FIRST_POLL = 0.05
 _SLOWEST_POLL = 0.5
 """Seconds between two looks at the state. The steps of the way take 0.1 s to KillWait."""
@@ -98,7 +96,7 @@ def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | 
         wait = min(wait * 1.5, _SLOWEST_POLL)
     if now.held and now.reason != NOWHERE:
         return Refused(reason=f"the job is held: {now.reason or 'no reason given'}")
-    time.sleep(_FORGET)
+    time.sleep(2.0 - time.time() % 1.0)  # the next second but one: see the header
     started = slurm.ask_update(job, start_now=True)
     if isinstance(started, Refused):
         notes.append(f"starts after Slurm's own delay: {started.reason}")

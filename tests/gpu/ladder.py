@@ -19,6 +19,7 @@ class Process:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipe = server.env if server else {}
         words = {
+            "PYTHONPATH": str(ROOT),
             "MPSR_FD": str(theirs.fileno()),
             "MPSR_ROLE": role,
             "MPSR_KEEPER": str(task.keeper_path),
@@ -26,7 +27,7 @@ class Process:
         }
         with theirs:
             self.process = subprocess.Popen(
-                task.argv, env={**os.environ, **pipe, **words, **environment}, cwd=ROOT, pass_fds=[theirs.fileno()],
+                task.argv, env={**task.stage.environ, **pipe, **words, **environment}, cwd=ROOT, pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
         task.processes.append(self)
@@ -59,13 +60,14 @@ class Process:
 class Task:
     """A keeper and the processes that take turns with its state."""
 
-    def __init__(self, stage: Stage, mib: int, steps: int, every: int) -> None:
-        self.argv = [sys.executable, "-m", "tests.gpu.rungs_program", str(mib), str(steps), str(every)]
+    def __init__(self, stage: Stage, *program: object) -> None:
+        """`program`: the words after `python3`."""
+        self.stage, self.argv = stage, [sys.executable, *map(str, program)]
         self.token, self.processes = os.urandom(16).hex(), list[Process]()
-        self.keeper_path = stage.folder / f"keeper{mib}.{time.monotonic_ns()}"
+        self.keeper_path = stage.folder / f"keeper.{time.monotonic_ns()}"
         self.keeper = subprocess.Popen(
             [sys.executable, "-m", "resilience.state.keeper", "--socket", str(self.keeper_path)], cwd=ROOT,
-            env={**os.environ, "MPSR_TOKEN": self.token},
+            env={**stage.environ, "MPSR_TOKEN": self.token},
         )  # fmt: skip
         wait_for(self.keeper_path)
 

@@ -1,4 +1,4 @@
-"""One experiment in this process: `python3 -m tests.gpu.one NAME FINDINGS LOG [--small]`."""
+"""One experiment in this process: `python3 -m tests.gpu.one NAME FINDINGS LOG FOLDER [--small]`; FOLDER is its stage's own."""
 
 import importlib
 import sys
@@ -8,9 +8,9 @@ from tests.gpu.findings import Findings
 from tests.gpu.stage import Stage
 
 
-def main(name: str, findings: Path, log: Path, small: bool) -> None:
+def main(name: str, findings: Path, log: Path, folder: Path, small: bool) -> None:
     experiment = importlib.import_module(f"tests.gpu.experiments.{name}")
-    with Stage(small=small) as stage:
+    with Stage(small=small, folder=folder) as stage:
         try:
             experiment.run(stage, Findings(findings))
         finally:
@@ -18,4 +18,4 @@ def main(name: str, findings: Path, log: Path, small: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), "--small" in sys.argv)
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), "--small" in sys.argv)

@@ -12,11 +12,12 @@ import os
 import socket
 import sys
 import time
-from ctypes import c_double, c_longlong, c_uint, c_ulonglong
+from ctypes import byref, c_double, c_longlong, c_size_t, c_uint, c_ulonglong
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.gpu import uvm
 from tests.gpu.raw import MPS_ENABLED, Answer, Driver
 
 PTX = Path(__file__).parent.parent / "programs" / "faults.ptx"
@@ -42,6 +43,8 @@ class Puppet:
             answer, out_fds = getattr(self, f"do_{verb}")(fds=fds, **order)
             answer |= {"began": begin, "ended": time.monotonic()}
             socket.send_fds(self.socket, [json.dumps(answer).encode()], out_fds)
+            for fd in out_fds:
+                os.close(fd)  # the receiver's copy alone is to keep what it stands for
 
     @staticmethod
     def told(answer: Answer) -> dict[str, Any]:
@@ -85,6 +88,11 @@ class Puppet:
     def do_release(self, fds: list[int], handle: int) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.release(handle)), []
 
+    def do_free(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Bytes of the GPU's memory that are free."""
+        total = c_size_t()
+        return self.told(self.driver.out("cuMemGetInfo_v2", c_size_t, byref(total))), []
+
     def do_fill(self, fds: list[int], address: int, size: int, seed: int) -> tuple[dict[str, Any], list[int]]:
         """Write a pattern that depends on the index and the seed."""
         words = size // 8
@@ -122,6 +130,34 @@ class Puppet:
         done = self.driver.sync() if sync and launched.code == 0 else Answer(0, 0.0)
         return {"code": launched.code or done.code, "launch": launched.code, "us": launched.us + done.us}, []
 
+    def do_burst(self, fds: list[int], address: int, size: int, seconds: float) -> tuple[dict[str, Any], list[int]]:
+        """Fill again and again for that long; how often."""
+        rounds, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            answer, _ = self.do_fill([], address, size, rounds)
+            if answer["code"]:
+                return {**answer, "rounds": rounds}, []
+            rounds += 1
+        return {"code": 0, "rounds": rounds}, []
+
+    def do_queue(self, fds: list[int], address: int, size: int, count: int) -> tuple[dict[str, Any], list[int]]:
+        """Launch fills with the seeds 1 to `count` behind one another and do not wait for them."""
+        words = size // 8
+        blocks = (words + BLOCK - 1) // BLOCK
+        codes = [
+            self.driver.launch("fill_pattern", blocks, BLOCK, c_ulonglong(address), c_longlong(words), c_ulonglong(seed)).code
+            for seed in range(1, count + 1)
+        ]  # fmt: skip
+        return {"code": max(codes), "launched": codes.count(0)}, []
+
+    def do_load(self, fds: list[int], ptx: str) -> tuple[dict[str, Any], list[int]]:
+        """Another module, in place of the first."""
+        return self.told(self.driver.load(ptx.encode() + b"\0")), []
+
+    def do_sparse(self, fds: list[int], base: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        """A sparse mapping at an address that nobody has, on this process's own descriptor of the UVM driver."""
+        return uvm.sparse(base, size, self.driver.uuid()), []
+
     def do_sync(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.sync()), []
 
@@ -133,7 +169,7 @@ class Puppet:
             "cuCtxSynchronize": driver.call("cuCtxSynchronize"),
             "cuStreamQuery": driver.call("cuStreamQuery", driver.stream),
             "cuMemcpyDtoH": driver.read(address, 64)[0],
-            "cuMemGetInfo": driver.out("cuMemGetInfo_v2", c_ulonglong, _scratch()),
+            "cuMemGetInfo": driver.out("cuMemGetInfo_v2", c_size_t, byref(c_size_t())),
             "cuMemCreate": driver.create(size),
             "launch": driver.launch("fill_pattern", 1, 1, c_ulonglong(address), c_longlong(1), c_ulonglong(1)),
             "cuMemUnmap": driver.unmap(address, size),
@@ -159,12 +195,6 @@ class Puppet:
             times.setdefault("unmap", []).append(self.driver.unmap(address, size).us)
             times.setdefault("release", []).append(self.driver.release(handle).us)
         return {"code": 0, "times": times}, []
-
-
-def _scratch() -> Any:
-    import ctypes
-
-    return ctypes.byref(ctypes.c_size_t())
 
 
 if __name__ == "__main__":

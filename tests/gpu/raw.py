@@ -67,6 +67,12 @@ class Driver:
     def attribute(self, number: int) -> Answer:
         return self.out("cuDeviceGetAttribute", c.c_int, number, 0)
 
+    def uuid(self) -> bytes:
+        """The GPU's 16 bytes, all zero where the driver does not say."""
+        place = (c.c_ubyte * 16)()
+        self.call("cuDeviceGetUuid_v2", place, 0)
+        return bytes(place)
+
     def start(self) -> dict[str, Answer]:
         """cuInit, the primary context and a stream."""
         answers = {"cuInit": self.call("cuInit", 0)}

@@ -8,47 +8,69 @@ crashes is a finding; the run goes on with the next. Never changes a setting of 
 """
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.gpu.experiments import LIMITS
+from tests.gpu.stage import end_leftovers, leftovers
 
 ROOT = Path(__file__).parent.parent.parent
 BUDGET_SECONDS = 530.0
+STUCK_SECONDS = 3.0
 
 
-def conduct(name: str, seconds: float, folder: Path, small: bool) -> tuple[dict[str, Any], str]:
+def conduct(name: str, seconds: float, out: Path, small: bool) -> tuple[dict[str, Any], str]:
     """Findings and log text of one experiment, ended with everything it started when its time is over."""
-    findings, log, stderr = (folder / f"{name}.{part}" for part in ("found", "mps", "stderr"))
+    findings, log, stderr = (out / f"{name}.{part}" for part in ("found", "mps", "stderr"))
+    folder = Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
     begin = time.monotonic()
     with stderr.open("wb") as errors:
-        argv = [sys.executable, "-m", "tests.gpu.one", name, str(findings), str(log), *(["--small"] if small else [])]
+        argv = [sys.executable, "-m", "tests.gpu.one", name, str(findings), str(log), str(folder)]
         process = subprocess.Popen(
-            argv, cwd=ROOT, stdout=errors, stderr=errors, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+            argv + ["--small"] * small, cwd=ROOT, stdout=errors, stderr=errors, stdin=subprocess.DEVNULL, start_new_session=True
+        )  # fmt: skip
         try:
             process.wait(seconds)
             how = f"ended with status {process.returncode}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             how = f"stopped after {seconds:.0f} s"
-    result: dict[str, Any] = {"seconds": round(time.monotonic() - begin, 3), "how": how}
+            os.killpg(process.pid, signal.SIGKILL)
+    result: dict[str, Any] = {"how": how, "seconds": round(time.monotonic() - begin, 3)}
+    texts = [log.read_text(errors="replace")] if log.exists() else []
+    texts += [path.read_text(errors="replace") for path in sorted(folder.glob("*.log/*.log"))]
+    result["ended_after_it"] = clear(process, folder)
     if findings.exists():
         result["found"] = json.loads(findings.read_text())
-    text = "".join(
-        f"##### {path.name}\n{path.read_text(errors='replace')}\n" for path in (log, stderr) if path.exists()
-    )
+    texts.append(stderr.read_text(errors="replace"))
     for path in (findings, log, stderr):
         path.unlink(missing_ok=True)
-    return result, text
+    return result, "".join(f"##### {name}\n{text}\n" for text in texts if text)
+
+
+def clear(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
+    """End what an experiment left, its MPS daemons above all: the next one begins on a GPU without them. What had to be ended.
+
+    A process that the driver does not let go is waited for `STUCK_SECONDS` and then left: it must not take the others' time.
+    """
+    ended = end_leftovers(folder)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STUCK_SECONDS)
+    end = time.monotonic() + STUCK_SECONDS
+    while leftovers(folder) and time.monotonic() < end:
+        time.sleep(0.02)
+    ended += [f"{name} stays" for name in leftovers(folder).values()]
+    shutil.rmtree(folder, ignore_errors=True)
+    return ended
 
 
 def main() -> int:

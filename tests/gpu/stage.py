@@ -14,13 +14,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent.parent
+QUIT_SECONDS = 3.0
 READY_SECONDS = 30.0
 """Longest wait for a server: NVIDIA's own example shows seconds on machines without the persistence daemon."""
+
+
+def leftovers(folder: Path) -> dict[int, str]:
+    """Processes whose environment names this folder or what is in it, by id; our own children and their daemons alone have its name."""
+    mark, found = f"CUDA_MPS_PIPE_DIRECTORY={folder}".encode(), dict[int, str]()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                words = (entry / "environ").read_bytes().split(b"\0")
+                if any(word == mark or word.startswith(mark + b"/") for word in words):
+                    found[int(entry.name)] = (entry / "comm").read_text().strip()
+    return found
+
+
+def end_leftovers(folder: Path) -> list[str]:
+    """SIGKILL them; what they were. A daemon of an experiment that was killed lives in a session of its own and is found only here."""
+    found = leftovers(folder)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return sorted(found.values())
 
 
 class Gone(Exception):
@@ -79,7 +102,7 @@ class Server:
             folder.mkdir(mode=0o700)
         self.env = {"CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), "CUDA_MPS_LOG_DIRECTORY": str(self.log)}
         begin = time.monotonic()
-        started = subprocess.run([stage.mps, "-d"], env={**os.environ, **self.env}, timeout=READY_SECONDS, check=False,
+        started = subprocess.run([stage.mps, "-d"], env={**stage.environ, **self.env}, timeout=READY_SECONDS, check=False,
                                  capture_output=True, text=True)  # fmt: skip
         self.start = {"rc": started.returncode, "out": (started.stdout + started.stderr)[-500:]}
         self.command(f"start_server -uid {os.getuid()}")
@@ -88,7 +111,7 @@ class Server:
 
     def command(self, line: str) -> str:
         """What one command prints. No other UI uses these directories, so the answer is whole."""
-        asked = subprocess.run([self.stage.mps], input=line + "\n", env={**os.environ, **self.env}, timeout=READY_SECONDS,
+        asked = subprocess.run([self.stage.mps], input=line + "\n", env={**self.stage.environ, **self.env}, timeout=READY_SECONDS,
                                check=False, capture_output=True, text=True)  # fmt: skip
         return asked.stdout.strip()
 
@@ -113,23 +136,32 @@ class Server:
             f"--- {path.name}\n{path.read_text(errors='replace')}" for path in sorted(self.log.glob("*.log"))
         )
 
+    def log_lines(self, name: str) -> list[str]:
+        path = self.log / name
+        return path.read_text(errors="replace").splitlines() if path.exists() else []
+
     def close(self) -> None:
-        pids = [self.pid()]
-        file = self.pipe / "nvidia-cuda-mps-control.pid"
-        if file.exists() and file.read_text().strip().isdigit():
-            pids.append(int(file.read_text()))
+        """Ask it to end, wait, end it."""
         self.command("quit -t 1")
-        for pid in filter(None, pids):
-            with contextlib.suppress(OSError):
-                if str(self.pipe).encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + QUIT_SECONDS
+        while leftovers(self.pipe) and time.monotonic() < end:
+            time.sleep(0.02)
+        end_leftovers(self.pipe)
+
+    def daemon(self) -> int:
+        """The control daemon's process id, 0 where it wrote none (535)."""
+        file = self.pipe / "nvidia-cuda-mps-control.pid"
+        text = file.read_text().strip() if file.exists() else ""
+        return int(text) if text.isdigit() else 0
 
 
 class Stage:
-    def __init__(self, *, small: bool) -> None:
+    def __init__(self, *, small: bool, environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> None:
+        """`folder`: an empty one that exists already; its name must be nobody else's."""
         self.small = small
-        self.mps = shutil.which("nvidia-cuda-mps-control") or ""
-        self.folder = Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
+        self.environ = dict(environ)
+        self.mps = shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
         self.servers: list[Server] = []
         self.puppets: list[Puppet] = []
 
@@ -143,7 +175,9 @@ class Stage:
             if puppet.process.poll() is None:
                 puppet.kill()
         for server in self.servers:
-            server.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.close()
+        end_leftovers(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def server(self, name: str) -> Server:
@@ -153,7 +187,7 @@ class Stage:
     def puppet(self, name: str, server: Server | None = None) -> Puppet:
         """A process that is a client of `server`, or of none (its pipe directory does not exist)."""
         outside = {"CUDA_MPS_PIPE_DIRECTORY": str(self.folder / "nowhere")}
-        self.puppets.append(Puppet(name, {**os.environ, **(server.env if server else outside)}))
+        self.puppets.append(Puppet(name, {**self.environ, **(server.env if server else outside)}))
         return self.puppets[-1]
 
     def bytes(self, mib: int) -> int:

@@ -17,7 +17,7 @@ SECONDS = 30.0
 
 
 def once(stage: Stage, server: Server, mib: int, every: int) -> dict[str, Any]:
-    task = Task(stage, mib, STEPS, every)
+    task = Task(stage, "-m", "tests.gpu.rungs_program", mib, STEPS, every)
     try:
         out, _ = Process(task, "active", server).process.communicate(timeout=SECONDS)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])

@@ -20,8 +20,14 @@ def run(stage: Stage, found: Findings) -> None:
             client.kill()
         worker = stage.puppet("worker", server)
         heard(worker, "start")
+        before = heard(worker, "free").get("value", 0)
+        second = stage.puppet("second", server)
+        heard(second, "start")
+        context_mib = (before - heard(worker, "free").get("value", 0)) / MIB
+        second.kill()
         found[where] = {
             "start_us": starts,
+            "context_mib": context_mib,
             "vmm_us": {f"{count} x {size // MIB} MiB": heard(worker, "costs", size=size, count=count, timeout=30)
                        for size, count in LAYOUTS},
         }  # fmt: skip

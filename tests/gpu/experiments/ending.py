@@ -24,26 +24,38 @@ def verdict(bystander: Puppet, mine: dict[str, Any]) -> list[dict[str, Any]]:
     return [heard(bystander, "fill", address=mine["address"], size=2 * MIB, seed=n) for n in range(3)]
 
 
+def end(way: str, server: Server, busy: Puppet) -> dict[str, Any]:
+    """End something; what was said, and which clients the server lists after it."""
+    pid, said = server.pid(), ""
+    if way == "terminate_client":
+        said = server.command(f"terminate_client {pid} {busy.process.pid}")
+    elif way == "SIGKILL":
+        busy.kill()
+    else:
+        os.kill(pid if way == "SIGKILL server" else server.daemon(), signal.SIGKILL)
+    listed = server.command(f"get_client_list {pid}").split() if way == "terminate_client" else []
+    return {"said": said, "still_listed": str(busy.process.pid) in listed}
+
+
 def run(stage: Stage, found: Findings) -> None:
     if not stage.mps:
         found["skipped"] = "no nvidia-cuda-mps-control on this machine"
         return
     server = stage.server("s")
-    for way in ("terminate_client", "SIGKILL", "SIGKILL server"):
+    for way in ("terminate_client", "SIGKILL", "SIGKILL server", "SIGKILL control daemon"):
+        if way.endswith("daemon") and not server.daemon():
+            found[way] = {"skipped": "this driver writes no pid file"}
+            continue
         busy, bystander, mine = pair(stage, server)
         begin = time.monotonic()
-        if way == "terminate_client":
-            said = server.command(f"terminate_client {server.pid()} {busy.process.pid}")
-        elif way == "SIGKILL":
-            busy.kill()
-            said = ""
-        else:
-            said = f"killed {server.pid()}"
-            os.kill(server.pid(), signal.SIGKILL)
-        row = {"said": said, "seconds": time.monotonic() - begin, "bystander": verdict(bystander, mine)}
+        row = end(way, server, busy)
+        row |= {"seconds": time.monotonic() - begin, "bystander": verdict(bystander, mine)}
         if way != "SIGKILL":
-            row["busy_heard"] = heard(busy, "sync", timeout=5)
+            row["busy_heard"] = heard(busy, "sync" if way != "SIGKILL control daemon" else "init", timeout=5)
             busy.kill()
         bystander.kill()
-        row["server_after"] = server.wait("ACTIVE", 15)
+        if way == "SIGKILL server":
+            server.command(f"start_server -uid {os.getuid()}")
+        if way != "SIGKILL control daemon":
+            row["server_after"] = server.wait("ACTIVE", 10)
         found[way] = row

@@ -28,6 +28,7 @@ def run(stage: Stage, found: Findings) -> None:
         "mps": stage.mps or "missing",
         "mps_version": said(stage.mps, "-v") if stage.mps else "missing",
         "kmsg_readable": os.access("/dev/kmsg", os.R_OK),
+        "dmesg_restrict": said("cat", "/proc/sys/kernel/dmesg_restrict"),
         "devices": sorted(name for name in os.listdir("/dev") if name.startswith("nvidia")),
         "proc_driver": said("cat", "/proc/driver/nvidia/version"),
         "shm": said("df", "-h", "/dev/shm"),

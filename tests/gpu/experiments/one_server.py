@@ -2,12 +2,14 @@
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from tests.gpu.faults import KINDS, MIB, commit, heard, region
 from tests.gpu.findings import Findings
 from tests.gpu.stage import Server, Stage
+
+MOST_LINES = 80
+"""Of server.log, for one fault: the driver's own words in order (E3)."""
 
 
 class Poll(threading.Thread):
@@ -39,20 +41,12 @@ def until_accepted(stage: Stage, server: Server, seconds: float = 20.0) -> list[
     return tries
 
 
-def kernel_lines(seen: int) -> tuple[list[str], int]:
-    """Xid lines of the kernel log after the first `seen` ones, where it can be read."""
-    try:
-        lines = [line for line in Path("/var/log/kern.log").read_text(errors="replace").splitlines() if "Xid" in line]
-    except OSError:
-        return [], 0
-    return lines[seen:], len(lines)
-
-
 def run(stage: Stage, found: Findings) -> None:
     if not stage.mps:
         found["skipped"] = "no nvidia-cuda-mps-control on this machine"
         return
-    server, seen = stage.server("s"), kernel_lines(0)[1]
+    server = stage.server("s")
+    logged = len(server.log_lines("server.log"))
     for kind in KINDS:
         culprit, innocent = stage.puppet("culprit", server), stage.puppet("innocent", server)
         heard(culprit, "start"), heard(innocent, "start")
@@ -70,14 +64,18 @@ def run(stage: Stage, found: Findings) -> None:
                                "innocent_calls": heard(innocent, "each_call", address=mine["address"], size=2 * MIB),
                                "culprit_pid": culprit.process.pid, "innocent_pid": innocent.process.pid}  # fmt: skip
         refused = stage.puppet("early", server)
-        row["newcomer_while_both_live"] = heard(refused, "start").get("code")
-        refused.kill()
+        answer = heard(refused, "start")
+        row["newcomer_while_both_live"] = answer.get("code")
+        row["newcomer_refused_by"] = next((name for name, call in answer.get("calls", {}).items() if call["code"]), "")
         culprit.kill()
         innocent.kill()
         row["clients_gone_at"] = time.monotonic()
         row["newcomers"] = until_accepted(stage, server)
+        row["refused_tries_cuInit_again"] = heard(refused, "init").get("code")
+        refused.kill()
         poll.stop.set()
         poll.join(5)
         row["state_changes"] = poll.changes
-        row["kernel"], seen = kernel_lines(seen)
+        lines = server.log_lines("server.log")
+        row["logged"], logged = lines[logged : logged + MOST_LINES], len(lines)
         found[kind] = row

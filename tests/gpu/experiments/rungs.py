@@ -54,7 +54,7 @@ def relaunch(task: Task, active: Process, spare: Server) -> Callable[[], Process
 def climb(
     stage: Stage, one: Server, two: Server, mib: int, rung: Callable[..., Callable[[], Process]]
 ) -> dict[str, Any]:
-    task = Task(stage, mib, ENDLESS, EVERY)
+    task = Task(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
     culprit = stage.puppet("culprit", one)
     try:
         heard(culprit, "start")
