@@ -8,9 +8,10 @@ which it revoked the last one, or when it has looked through its revoked ones in
 does when the job ends; ask for the start now. Other jobs that start on the node have slurmd look, too: what is left
 of the danger is the plugin's to see (spank_plugin/remote.c).
 
-Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are
-kept; a job that is cancelled or out of time stays so; an exclusion that leaves the job no node is taken back; a job that is pending already was requeued by somebody else
-and is only helped to start; what Slurm will not do is Refused in its own words.
+Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had
+are kept; a job that is cancelled or out of time stays so; an exclusion that leaves the job no node is taken back; a job
+that is pending already was requeued by somebody else and is only helped to start; what Slurm will not do is Refused in
+its own words.
 """
 
 import time
