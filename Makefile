@@ -12,7 +12,7 @@ CXX := g++
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin resilience/launch tests/gpusim
 
-.PHONY: help setup build contract lint format test demo bench clean
+.PHONY: help setup build contract lint format test guard demo bench clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -39,6 +39,10 @@ format: setup ## let ruff and clang-format rewrite what they would complain abou
 
 test: build ## every tier that this machine can run; says which it leaves out and why
 	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(PYTEST)
+
+guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs
+	@bash tests/guard/setup.sh $(GUARD)
+	@$(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
 
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)
