@@ -126,7 +126,8 @@ static struct ftrace_ops cancel_ops = {
 	.flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY,
 };
 
-static int anchor(struct ftrace_ops *ops, const char *name, bool reset)
+/* 0, -ENOENT when the driver has no such function, or why it cannot be traced (told). */
+static int filter(struct ftrace_ops *ops, const char *name, bool reset)
 {
 	unsigned long address = (unsigned long)mg_symbol(name);
 	int error;
@@ -139,50 +140,68 @@ static int anchor(struct ftrace_ops *ops, const char *name, bool reset)
 	return error;
 }
 
-int mg_hooks_arm(void)
+static int arm(struct ftrace_ops *ops, const char *name)
 {
-	int error = anchor(&record_ops, record_name, true);
+	int error = register_ftrace_function(ops);
+
+	if (!error)
+		return 0;
+	ftrace_free_filter(ops);
+	pr_err("mps_guard: kernel: cannot be hooked, a live patch may hold it: %s: %d\n", name,
+	       error);
+	return error;
+}
+
+int mg_hook(struct ftrace_ops *ops, const char *name)
+{
+	int error = filter(ops, name, true);
+
+	if (error == -ENOENT)
+		pr_err("mps_guard: driver: anchor missing: %s\n", name);
+	return error ? error : arm(ops, name);
+}
+
+void mg_unhook(struct ftrace_ops *ops)
+{
+	unregister_ftrace_function(ops);
+	ftrace_free_filter(ops);
+}
+
+static int hook_cancels(void)
+{
+	static const char any[] = "uvm_hal_*_cancel_faults_va";
 	unsigned int found = 0;
 	size_t i;
 
-	if (error) {
-		pr_err("mps_guard: driver: anchor missing: %s\n", record_name);
-		return error;
-	}
 	for (i = 0; i < ARRAY_SIZE(cancel_names); i++) {
-		error = anchor(&cancel_ops, cancel_names[i], !found);
-		if (error && error != -ENOENT)
-			goto free_filters;
+		int error = filter(&cancel_ops, cancel_names[i], !found);
+
+		if (error && error != -ENOENT) {
+			ftrace_free_filter(&cancel_ops);
+			return error;
+		}
 		found += !error;
 	}
-	error = -ENOENT;
-	if (!found) {
-		pr_err("mps_guard: driver: anchor missing: uvm_hal_*_cancel_faults_va\n");
-		goto free_filters;
-	}
-	error = register_ftrace_function(&cancel_ops);
-	if (error) {
-		pr_err("mps_guard: kernel: cancel cannot be hooked, a live patch may hold it: %d\n",
-		       error);
-		goto free_filters;
-	}
-	error = register_ftrace_function(&record_ops);
-	if (error) {
-		unregister_ftrace_function(&cancel_ops);
-		goto free_filters;
-	}
-	return 0;
+	if (found)
+		return arm(&cancel_ops, any);
+	pr_err("mps_guard: driver: anchor missing: %s\n", any);
+	return -ENOENT;
+}
 
-free_filters:
-	ftrace_free_filter(&record_ops);
-	ftrace_free_filter(&cancel_ops);
+int mg_hooks_arm(void)
+{
+	int error = hook_cancels();
+
+	if (error)
+		return error;
+	error = mg_hook(&record_ops, record_name);
+	if (error)
+		mg_unhook(&cancel_ops);
 	return error;
 }
 
 void mg_hooks_disarm(void)
 {
-	unregister_ftrace_function(&record_ops);
-	unregister_ftrace_function(&cancel_ops);
-	ftrace_free_filter(&record_ops);
-	ftrace_free_filter(&cancel_ops);
+	mg_unhook(&record_ops);
+	mg_unhook(&cancel_ops);
 }

@@ -27,8 +27,8 @@ static bool observe;
 module_param(observe, bool, 0644);
 MODULE_PARM_DESC(observe, "record what would be held, hold nothing (default off)");
 static bool null_page;
-module_param(null_page, bool, 0600);
-MODULE_PARM_DESC(null_page, "also sink the null page, by moving a range's start (default off)");
+module_param(null_page, bool, 0400);
+MODULE_PARM_DESC(null_page, "also sink the null page; at load only (default off)");
 static unsigned int scope;
 module_param(scope, uint, 0600);
 MODULE_PARM_DESC(scope, "0 MPS clients (default), 1 processes that the agent listed, 2 all");
@@ -66,7 +66,7 @@ struct mg_limits mg_limits_now(void)
 	struct mg_limits limits = {
 		.enabled = READ_ONCE(enabled) || READ_ONCE(observe),
 		.observe = READ_ONCE(observe),
-		.null_page = READ_ONCE(null_page) && mg_sink_null_page(),
+		.null_page = mg_sink_null_page(),
 		.deadline_ns = (u64)READ_ONCE(deadline_ms) * NSEC_PER_MSEC,
 		.max_holds = READ_ONCE(max_holds),
 		.max_windows = READ_ONCE(max_windows),
@@ -119,10 +119,13 @@ static unsigned long start_of(unsigned long address)
 	return address;
 }
 
-/* kallsyms_lookup_name is not exported; a probe on it tells where it is. */
+/* kallsyms_lookup_name is not exported; a probe on it, which is never armed, tells where it is. */
 static int find_lookup(void)
 {
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	struct kprobe probe = {
+		.symbol_name = "kallsyms_lookup_name",
+		.flags = KPROBE_FLAG_DISABLED,
+	};
 	int error = register_kprobe(&probe);
 
 	if (error)
@@ -180,7 +183,7 @@ static int __init mg_init(void)
 	error = mg_spaces_init();
 	if (error)
 		goto put_driver;
-	error = mg_sink_init();
+	error = mg_sink_init(null_page);
 	if (error)
 		goto spaces_stop;
 	error = mg_events_init();
@@ -204,8 +207,8 @@ put_driver:
 }
 
 /*
- * Hooks first: from then on every cancel passes, and what was held passes at its next replay. The
- * probes stay until the workers have ended, who rely on them.
+ * Fault hooks first: from then on every cancel passes, and what was held passes at its next replay.
+ * The hooks of sink.c stay until the workers have ended, who rely on them.
  */
 static void __exit mg_exit(void)
 {

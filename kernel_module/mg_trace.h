@@ -36,7 +36,7 @@ TRACE_EVENT(mps_guard,
 		__entry->windows = event->windows;
 		__entry->holds = event->holds;
 	),
-	TP_printk("id=%llu kind=%u why=%u gpu=%u pid=%d address=0x%llx reason=%u windows=%u holds=%u",
+	TP_printk("id=%llu kind=%u why=%u gpu=%u pid=%d va=0x%llx reason=%u windows=%u holds=%u",
 		  __entry->incident, __entry->kind, __entry->why, __entry->gpu, __entry->pid,
 		  __entry->address, __entry->reason, __entry->windows, __entry->holds)
 );

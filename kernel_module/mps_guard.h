@@ -2,7 +2,7 @@
 /*
  * What the files of mps_guard.ko know of each other.
  *
- *   hooks.c   two ftrace hooks in the driver's path of a fatal MMU fault; they decide (mg_policy.h)
+ *   hooks.c   ftrace hooks in the driver's path of a fatal MMU fault; they decide (mg_policy.h)
  *             and never sleep
  *   space.c   the table of faulting address spaces and the worker that takes one from held to sunk
  *   ending.c  the end of a client whose fault was sunk: kill, linger, let go
@@ -41,6 +41,9 @@ mg_symbol(const char *name); /* a function of the driver, NULL when it has none 
 int mg_peek(u64 *value, unsigned long address); /* any context; an error where nothing is mapped */
 
 /* hooks.c */
+struct ftrace_ops;
+int mg_hook(struct ftrace_ops *ops, const char *name); /* says what is wrong itself */
+void mg_unhook(struct ftrace_ops *ops); /* its function runs nowhere any more */
 int mg_hooks_arm(void);
 void mg_hooks_disarm(void);
 
@@ -105,7 +108,7 @@ void mg_end_begin(struct mg_entry *entry); /* a fault of this client has been su
 void mg_end_at_unload(struct mg_entry *entry); /* its works have stopped */
 
 /* sink.c */
-int mg_sink_init(void);
+int mg_sink_init(bool null_page);
 void mg_sink_exit(void);
 bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window);
 int mg_sink_learn_gpu(const u8 uuid[16]);

@@ -9,7 +9,7 @@
  * Null page: the driver refuses a range at 0, so a range at [64K, 128K) is made and, for this
  * thread only, a probe on the function that fills in page table ranges moves its start to 0.
  */
-#include <linux/kprobes.h>
+#include <linux/ftrace.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/sched.h>
@@ -42,25 +42,30 @@ static u8 gpus[MG_MAX_GPUS][16];
 static unsigned int gpu_count;
 static DEFINE_SPINLOCK(gpus_lock);
 
-static DEFINE_MUTEX(null_mutex); /* one thread at a time: the probe knows one */
+static DEFINE_MUTEX(null_mutex); /* one thread at a time: the hook knows one */
 static struct task_struct *null_thread;
 static bool null_armed;
 
-static int on_range_vec(struct kprobe *probe, struct pt_regs *regs)
+static void notrace on_range_vec(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+				 struct ftrace_regs *fregs)
 {
-	if (READ_ONCE(null_thread) == current)
+	struct pt_regs *regs = ftrace_get_regs(fregs);
+
+	if (regs && READ_ONCE(null_thread) == current)
 		regs->si = 0;
-	return 0;
 }
 
-static int on_destroy(struct kprobe *probe, struct pt_regs *regs)
+static void notrace on_destroy(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+			       struct ftrace_regs *fregs)
 {
-	mg_space_gone((void *)regs->di);
-	return 0;
+	struct pt_regs *regs = ftrace_get_regs(fregs);
+
+	if (regs)
+		mg_space_gone((void *)regs->di);
 }
 
-static struct kprobe null_probe = { .pre_handler = on_range_vec };
-static struct kprobe destroy_probe = { .pre_handler = on_destroy };
+static struct ftrace_ops null_ops = { .func = on_range_vec, .flags = FTRACE_OPS_FL_SAVE_REGS };
+static struct ftrace_ops destroy_ops = { .func = on_destroy, .flags = FTRACE_OPS_FL_SAVE_REGS };
 
 int mg_sink_learn_gpu(const u8 uuid[16])
 {
@@ -155,36 +160,28 @@ bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *wi
 	return false;
 }
 
-int mg_sink_init(void)
+int mg_sink_init(bool null_page)
 {
 	int error;
 
 	create_range = mg_symbol("uvm_api_create_external_range");
 	map_sparse = mg_symbol("uvm_api_map_external_sparse");
-	destroy_probe.addr = mg_symbol("uvm_va_space_destroy");
-	null_probe.addr = mg_symbol("uvm_page_table_range_vec_init");
-	if (!create_range || !map_sparse || !destroy_probe.addr) {
+	if (!create_range || !map_sparse) {
 		pr_err("mps_guard: driver: anchor missing: %s\n",
-		       !create_range ? "uvm_api_create_external_range"
-		       : !map_sparse ? "uvm_api_map_external_sparse"
-				     : "uvm_va_space_destroy");
+		       create_range ? "uvm_api_map_external_sparse"
+				    : "uvm_api_create_external_range");
 		return -ENOENT;
 	}
-	error = register_kprobe(&destroy_probe);
-	if (error) {
-		pr_err("mps_guard: driver: function cannot be probed: uvm_va_space_destroy: %d\n",
-		       error);
+	error = mg_hook(&destroy_ops, "uvm_va_space_destroy");
+	if (error)
 		return error;
-	}
-	null_armed = null_probe.addr && !register_kprobe(&null_probe);
-	if (!null_armed)
-		pr_info("mps_guard: driver: null page cannot be sunk: uvm_page_table_range_vec_init\n");
+	null_armed = null_page && !mg_hook(&null_ops, "uvm_page_table_range_vec_init");
 	return 0;
 }
 
 void mg_sink_exit(void)
 {
 	if (null_armed)
-		unregister_kprobe(&null_probe);
-	unregister_kprobe(&destroy_probe);
+		mg_unhook(&null_ops);
+	mg_unhook(&destroy_ops);
 }

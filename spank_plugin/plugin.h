@@ -30,4 +30,7 @@ int mpsr_local_options(spank_t spank);
 int mpsr_remote_init(spank_t spank);
 int mpsr_remote_task(spank_t spank);
 
+/* late.c: slurmstepd as root, when the prolog did not run */
+void mpsr_remote_late(spank_t spank);
+
 #endif

@@ -66,6 +66,8 @@ static bool argument(struct mpsr_site *site, const char *text, char why[MPSR_WHY
         return path_of(site->launcher, rest, why);
     if ((rest = after(text, "run=")))
         return path_of(site->run, rest, why);
+    if ((rest = after(text, "prolog=")))
+        return path_of(site->prolog, rest, why);
     if ((rest = after(text, "lock=")))
         return lock(site, rest, why);
     bool defaulted = (rest = after(text, "default.")) != NULL;

@@ -2,7 +2,7 @@
  *   default.<key>=<value>   what holds when a user says nothing
  *   lock=<key>[,<key>…]     users cannot change it
  *   forbid=<key>=<value>    refused; for a list: refused when it contains the word (repeatable)
- *   launcher=<path> run=<dir>
+ *   launcher=<path> run=<dir> prolog=<path>
  *
  * A bad argument is told once; from then on the plugin refuses every request for MPS and leaves all
  * other jobs alone.
@@ -25,6 +25,7 @@ struct mpsr_site {
     } forbid[MPSR_SITE_FORBIDDEN];
     char launcher[MPSR_LEASE_PATH];
     char run[MPSR_LEASE_PATH];
+    char prolog[MPSR_LEASE_PATH]; /* the site's hook; empty: a skipped prolog stays skipped */
     bool broken;
     char why[MPSR_WHY_BYTES]; /* the bad argument, when broken */
 };

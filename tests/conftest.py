@@ -1,7 +1,8 @@
 """Tiers of the tests: which this machine can run, and one line for each at the end that says what was left out and why.
 
-unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, gpu a real NVIDIA GPU. A
-tier whose needs are not met is skipped with the reason, so that a run always says what it did not look at.
+unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, guard an emulator and
+kernels (make guard fetches them), gpu a real NVIDIA GPU. A tier whose needs are not met is skipped with the reason, so
+that a run always says what it did not look at.
 
 Three groups ask about GPUs. `contract`: the same assertions on both backends. `hypotheses`: on a real GPU they record what they
 find, on the simulator they assert its profile. `sim`: the simulator alone. `--gpu=sim|real|auto` chooses the backend of the first two;
@@ -16,8 +17,9 @@ import pytest
 from tests.cluster.sandbox import Sandbox, what_is_missing
 from tests.conformance.backend import AUTO, REAL, SIM, Choice, choose
 from tests.conformance.backend import missing as missing_backend
+from tests.guard.kernels import what_is_missing as what_the_guard_misses
 
-TIERS = ("cluster", "gpu", "sim")
+TIERS = ("cluster", "guard", "gpu", "sim")
 """Marks, the most demanding first: a test with several belongs to the first of them."""
 GROUPS = {
     "contract": "the same assertions on a real and on the simulated GPU (--gpu)",
@@ -51,6 +53,8 @@ def backend_line(config: pytest.Config) -> str:
 
 def missing(tier: str) -> str:
     """What keeps this machine from running a tier, empty when nothing does."""
+    if tier == "guard":
+        return what_the_guard_misses()
     return what_is_missing() if tier == "cluster" else missing_backend(REAL if tier == "gpu" else SIM)
 
 
@@ -78,12 +82,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tiers = config.stash.get(_TIERS, {})
-    ran: Counter[str] = Counter()
-    for outcome in ("passed", "failed", "error"):
-        ran.update(tiers.get(report.nodeid, "unit") for report in terminalreporter.getreports(outcome))
+    outcomes = ("passed", "failed", "error")
+    reports = {report.nodeid for outcome in outcomes for report in terminalreporter.getreports(outcome)}
+    ran = Counter(tiers.get(nodeid, "unit") for nodeid in reports)
     terminalreporter.section("tiers")
     terminalreporter.write_line(backend_line(config))
-    for tier in ("unit", "sim", "cluster", "gpu"):
+    for tier in ("unit", "sim", "cluster", "guard", "gpu"):
         total = sum(1 for value in tiers.values() if value == tier)
         reason = config.stash.get(_REASONS, {}).get(tier, "")
         if reason:

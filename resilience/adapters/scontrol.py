@@ -16,6 +16,7 @@ from resilience.adapters import requeue_sequence
 from resilience.adapters.requeue_sequence import Snapshot, one_line
 from resilience.model.errors import SlurmError
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.job_environment import devices
 from resilience.ports import Done, JobInfo, Refused
 
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -28,6 +29,8 @@ _UNREACHABLE = ("contact slurm controller", "timed out", "communication", "conne
 """Parts of messages that mean nobody answered, or not in a language that we share."""
 _UNKNOWN_JOB = "invalid job id"
 _NONE = ("", "(null)", "None")
+_HELD = re.compile(r"^\s+Nodes=(\S+) .*\bGRES=(\S*)", re.MULTILINE)
+_INDEX = re.compile(r"\(IDX:([0-9,-]+)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,16 @@ class Scontrol:
             return Done(detail=f"already drained: {why[1].strip() if why else 'no reason'}")
         tagged = reason if reason.startswith("mpsr:") else f"mpsr:{reason}"
         return self._done(self._run("update", f"NodeName={node}", "State=DRAIN", f"Reason={one_line(tagged)}"))
+
+    def gpus(self, job: JobId, node: NodeName) -> tuple[str, ...]:
+        """Minor numbers of the GPUs that the job holds on a node, from `scontrol show job -d` (GRES=…(IDX:0-1,3))."""
+        shown = self._run("show", "job", "-d", str(job))
+        if shown.status != 0:
+            raise SlurmError(f"job {job}", "cannot be asked for", shown.refusal())
+        for nodes, gres in _HELD.findall(shown.out):
+            if node in self._run("show", "hostnames", nodes).out.split():
+                return tuple(dict.fromkeys(minor for text in _INDEX.findall(gres) for minor in devices(text)))
+        return ()
 
     # ------------------------------------------------------------------ what requeue_sequence is made of
 

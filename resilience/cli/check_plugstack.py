@@ -18,7 +18,7 @@ from resilience.model.settings import Settings
 from resilience.parse.options import check_value
 
 _PLUGIN = "mpsr.so"
-_WORDS = ("launcher", "run", "lock", "forbid")
+_WORDS = ("launcher", "run", "prolog", "lock", "forbid")
 _DEPTH = 10
 
 
@@ -93,7 +93,7 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
     defaults: dict[str, str] = {}
     locked: set[str] = set()
     forbidden: set[str] = set()
-    paths = {"launcher": contract()["path"]["launcher"], "run": contract()["path"]["run"]}
+    paths = {"launcher": contract()["path"]["launcher"], "run": contract()["path"]["run"], "prolog": ""}
     for argument in line.arguments:
         name, equals, value = argument.partition("=")
         subject = f"{line.file}: {argument}"
@@ -124,6 +124,10 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
             found.append(wrong(subject, f"{error.wrong}: {error.observed}", error.hint))
     if found:
         return found
+    if not os.access(paths["prolog"], os.X_OK):
+        text = f"cannot be run: {paths['prolog'] or 'not given'}"
+        hint = "without it a job whose prolog slurmd skips at a restart (seen on 22.05) is refused MPS"
+        found.append(warning(f"{line.file}: prolog", text, hint))
     given = {key: value for key, value in settings.options.defaults.items() if value}
     pairs: list[tuple[str, object, object]] = [
         ("run", paths["run"], settings.paths.run),

@@ -14,7 +14,7 @@ from resilience.adapters.domain_locks import DomainLocks
 from resilience.adapters.leases import LeaseFiles
 from resilience.adapters.mps_control import ControlDaemons
 from resilience.model.errors import MpsControlError
-from resilience.model.ids import NodeName, ServerId
+from resilience.model.ids import JobId, NodeName, ServerId
 from resilience.model.settings import Settings
 from resilience.parse.job_environment import JobEnvironment
 from resilience.ports import Clock, Gpus, Journal
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
+    name: NodeName
     settings: Settings
     locks: DomainLocks
     leases: LeaseFiles
@@ -33,6 +34,14 @@ class Node:
     journal: Journal
     deadline: float
     """On the monotonic clock."""
+
+    def held_gpus(self, job: JobId) -> tuple[str, ...]:
+        """What Slurm's controller says of a job's GPUs here; for a run that slurmd did not start. Raises SlurmError."""
+        from resilience.adapters.scontrol import Scontrol
+
+        limit = self.settings.slurm.timeout
+        slurm = Scontrol(program=self.settings.paths.scontrol, timeout=limit, requeue_timeout=limit)
+        return slurm.gpus(job, self.name)
 
     def left(self) -> float:
         """Seconds until the deadline."""
@@ -50,6 +59,7 @@ def build(
 ) -> Node:
     locks = DomainLocks(settings.paths.run, name)
     return Node(
+        name=name,
         settings=settings,
         locks=locks,
         leases=LeaseFiles(settings.paths.run, name, journal),

@@ -68,8 +68,9 @@ def failed(settings: Settings) -> int:
 def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     """Have all servers of a job, then its lease. Raises when the job cannot have what it requires."""
     started = node.clock.monotonic()
-    present = tuple((GpuMinor(gpu.minor), gpu.uuid) for gpu in node.gpus().all()) if job.gpus else ()
-    gpus = domain_plan.pick_gpus(job.gpus, present)
+    held = node.held_gpus(job.job) if job.late else job.gpus
+    present = tuple((GpuMinor(gpu.minor), gpu.uuid) for gpu in node.gpus().all()) if held else ()
+    gpus = domain_plan.pick_gpus(held, present)
     shared = lease.domain == "shared"
     owner = (
         ServerOwner(uid=0, gid=0, shared=True) if shared else ServerOwner(uid=lease.uid, gid=lease.gid, shared=False)
@@ -114,6 +115,7 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
         gpus=[minor for minor, _ in gpus],
         colors=list(colors),
         missing=[f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()],
+        late=job.late or None,
         ms=round((node.clock.monotonic() - started) * 1000, 1),
     )
 

@@ -158,8 +158,8 @@ def exited(turn: Turn, event: Exited) -> None:
         return
     if task.over:
         return
-    if event.status == 0:
-        recover.dismiss(turn, event.ref, "ended well")
+    if event.status == 0 or event.told:
+        recover.dismiss(turn, event.ref, "ended by a signal from Slurm" if event.told else "ended well")
         turn.task(event.ref, active=0, over=True)
         return
     turn.leave(event.ref, event.pid, task.reported)

@@ -33,6 +33,8 @@ class JobEnvironment:
     restart: int
     asked: str
     """SPANK_MPSR as it came: user input."""
+    late: bool
+    """Run by the plugin in slurmd's place: nothing but the job's identity and options is there."""
     gpus: tuple[str, ...]
     """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: minor numbers or UUIDs."""
 
@@ -56,19 +58,20 @@ def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
         node=NodeName(node),
         restart=_number(environ, "SLURM_JOB_RESTART_COUNT") or 0,
         asked=environ.get(contract.env("job_control_script"), ""),
+        late=environ.get(contract.env("late")) == "1",
         gpus=job_gpus(environ.get("SLURM_JOB_GPUS", ""), environ.get("CUDA_VISIBLE_DEVICES", "")),
     )
 
 
 def job_gpus(slurm: str, cuda: str) -> tuple[str, ...]:
     """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices."""
-    by_slurm, by_cuda = _devices(slurm), _devices(cuda)
+    by_slurm, by_cuda = devices(slurm), devices(cuda)
     if by_slurm and set(by_slurm) != set(by_cuda):
         return by_slurm
     return by_cuda
 
 
-def _devices(text: str) -> tuple[str, ...]:
+def devices(text: str) -> tuple[str, ...]:
     """`0,1`, `0-2` or UUIDs. Slurm's NoDevFiles, and anything else that is no device, is none."""
     devices: list[str] = []
     for word in map(str.strip, text.split(",")):

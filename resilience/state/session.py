@@ -76,6 +76,7 @@ class Session:
         self._disk: Spilled | None = None
         self._sealed = False
         self._faulted = False
+        self._promoted = False
         self._tell_step = False
         self._store: Store
         self._record: Record | None = None
@@ -122,9 +123,13 @@ class Session:
         if self.role == "active" and (where := spillfile.place(self._environ)):
             self._spill = SpillThread(where, self._spill_seconds)
             if self._held is None:
-                self._disk = spillfile.usable(where)
-        if self._disk:
-            self._sequence, self.step, self.values = self._disk.sequence, self._disk.step, self._disk.values
+                self._look_on_disk()
+
+    def _look_on_disk(self) -> None:
+        """Nobody holds state: go on from what an earlier start of the job has left on disk, if anything."""
+        if (where := spillfile.place(self._environ)) and (found := spillfile.usable(where)):
+            self._disk = found
+            self._sequence, self.step, self.values = found.sequence, found.step, found.values
             self.restored_from = "disk"
             self._tell_step = True
 
@@ -224,6 +229,7 @@ class Session:
                 if held := link.heard_layout():
                     self._take_in(held)
             elif supervisor.fileno() in ready and self._obey():
+                self._look_on_disk()
                 return
 
     def _obey(self) -> bool:
@@ -240,6 +246,7 @@ class Session:
             return False
         self._streams.put_back()
         self.role = "active"
+        self._promoted = True
         if self._link:
             self._link.take()
         return True
@@ -319,6 +326,8 @@ class Session:
         if self._supervisor:
             flush_streams()  # what was printed before the commit will not be printed again
         self._write(self._sequence + 1, step, values)
+        if self._promoted:
+            self._spill_from_now_on()
         if self._spill and self._spill.due(now=time.monotonic(), asked=self._asked_to_spill()):
             self._spill.start(
                 time.monotonic(),
@@ -338,6 +347,12 @@ class Session:
         else:
             record.encode_values(values)
         self._sequence, self.step, self.values = sequence, step, values
+
+    def _spill_from_now_on(self) -> None:
+        """The disk is this process's from its first commit after a promotion on: before, it was another's."""
+        self._promoted = False
+        if where := spillfile.place(self._environ):
+            self._spill = SpillThread(where, self._spill_seconds)
 
     def _asked_to_spill(self) -> bool:
         asked = False
@@ -361,6 +376,8 @@ class Session:
         fault = self._fault(error)
         if fault:
             self._report(fault)
+        if self._promoted:
+            self._spill_from_now_on()
         if self._spill:
             self._spill.join()
         if self._link:

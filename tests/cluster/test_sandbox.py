@@ -27,7 +27,7 @@ def test_jobs_of_two_users_run_as_themselves(plain: Sandbox) -> None:
 
 
 def test_steps_see_the_gpus_they_asked_for(plain: Sandbox) -> None:
-    done = plain.srun("--gres=gpu:2", "printenv", "CUDA_VISIBLE_DEVICES", "SIMGPU_DIR")
+    done = plain.srun("-wn0", "--gres=gpu:2", "printenv", "CUDA_VISIBLE_DEVICES", "SIMGPU_DIR")
     assert done.out.split() == ["0,1", "/run/simgpu/n0"]
 
 

@@ -68,6 +68,7 @@ settings:
 """
     assert lines(rendered(text)["plugstack.conf.d/mpsr.conf"]) == [
         "optional /usr/lib/slurm-wlm/mpsr.so launcher=/opt/mpsr/libexec/mpsr/mpsr-launch run=/run/mpsr"
+        " prolog=/etc/slurm/prolog.d/50-mpsr"
         " default.domain=job default.retries=5 lock=domain lock=mps forbid=domain=shared"
     ]
 

@@ -174,7 +174,7 @@ static void tracepoint_fires(void)
 	fd = open(TRACING "trace", O_RDONLY | O_CLOEXEC);
 	CHECK(read(fd, text, sizeof(text) - 1) > 0);
 	close(fd);
-	CHECK(strstr(text, "kind=1 why=0 gpu=1 pid=0 address=0x7f0000000040 reason=1"));
+	CHECK(strstr(text, "kind=1 why=0 gpu=1 pid=0 va=0x7f0000000040 reason=1"));
 	CHECK(strstr(text, "kind=3 why=0"));
 	CHECK(put(TRACING "trace", "0"));
 }

@@ -38,7 +38,7 @@ static void readers_keep_it_loaded(void)
 	close(events);
 	CHECK(rmmod("mps_guard") == 0);
 	end_cast(&cast);
-	load_enabled();
+	load_guard("enabled=1");
 	CHECK(all_spaces_gone());
 }
 
@@ -59,7 +59,7 @@ static void unload_while_held(void)
 	CHECK(order.fault.cancels + order.fault.served == 1);
 	SHIM("slow_ms", 0);
 	end_cast(&cast);
-	load_enabled();
+	load_guard("enabled=1");
 	CHECK(all_spaces_gone());
 }
 
@@ -79,7 +79,7 @@ static void unload_ends_the_doomed(void)
 	CHECK(alive(cast.server));
 	cast.client = 0;
 	end_cast(&cast);
-	load_enabled();
+	load_guard("enabled=1");
 	CHECK(all_spaces_gone());
 }
 
@@ -106,7 +106,7 @@ static void many_rounds(void)
 		if (i == 0 && pthread_create(&thread, NULL, churn, (void *)&stop))
 			not_true(__LINE__, "thread");
 		CHECK(rmmod("mps_guard") == 0);
-		load_enabled();
+		load_guard("enabled=1");
 		if (i == 5) {
 			stop = true;
 			pthread_join(thread, &churned);

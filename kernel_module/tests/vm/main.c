@@ -31,7 +31,7 @@ int main(void)
 	signal(SIGPIPE, SIG_IGN);
 	test_name = "load";
 	insmod("/nvidia_uvm.ko", "", 0);
-	load_guard();
+	load_guard("");
 	run(fault_tests);
 	run(life_tests);
 	run(device_tests);

@@ -75,16 +75,13 @@ void set_in(const char *module, const char *parameter, unsigned int value)
 	close(fd);
 }
 
-void load_guard(void)
+void load_guard(const char *more)
 {
-	insmod("/mps_guard.ko", "kill_ms=0 linger_ms=20 rate=100000", 0);
-	CHECK(tell("gpu 5a5a5a5a000102030405060708090a0b") == 0);
-}
+	char args[128];
 
-void load_enabled(void)
-{
-	load_guard();
-	SET("enabled", 1);
+	snprintf(args, sizeof(args), "kill_ms=0 linger_ms=20 rate=100000 %s", more);
+	insmod("/mps_guard.ko", args, 0);
+	CHECK(tell("gpu 5a5a5a5a000102030405060708090a0b") == 0);
 }
 
 /* ------------------------------------------------------------------ the device */

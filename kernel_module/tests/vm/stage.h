@@ -46,8 +46,8 @@ int rmmod(const char *name); /* 0 or errno */
 void set_in(const char *module, const char *parameter, unsigned int value);
 #define SET(parameter, value) set_in("mps_guard", parameter, value)
 #define SHIM(parameter, value) set_in("nvidia_uvm", parameter, value)
-void load_guard(void); /* off, never kills, lets go quickly, taught the shim's first GPU */
-void load_enabled(void);
+/* Never kills, lets go quickly, taught the shim's first GPU; off, but for what `more` says. */
+void load_guard(const char *more);
 
 int tell(const char *line); /* 0 or errno */
 int tell_about(const char *verb, unsigned long long number);

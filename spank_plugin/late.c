@@ -1,0 +1,106 @@
+/* slurmstepd, as root, before the step's first task: the prolog's work for a job whose prolog did
+ * not run.
+ *
+ * slurmd 22.05 sometimes skips the prolog of a batch job that starts again on the same node before
+ * the credentials of its last run have expired (cred_expire, 120 s): the requests for prolog and
+ * batch script arrive together and each takes the other for the first (seen in its log). A job that
+ * asked for MPS has then no lease. Where the admin named the site's hook (`prolog=` in
+ * plugstack.conf) it is run now, with nothing of the user's in its environment but the options,
+ * which it validates as always. Only for the batch script: a step may ask for more than its job
+ * did, and the job's epilog would not know of it. Bounded; never fails (a failing init_post_opt
+ * drains the node): whatever goes wrong, task_init refuses as before.
+ */
+#include "plugin.h"
+#include "shared/text.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static const uint32_t STEP_BATCH = 0xfffffffb; /* slurm.h; its options are those of the job */
+
+enum {
+    LATE_MS = 50000, /* the hook has its own deadline, 40 s unless the site says otherwise */
+    POLL_MS = 5,
+    VARIABLES = 8,
+    VARIABLE_BYTES = MPSR_WIRE_MAX_BYTES + 64,
+};
+
+/* The hook's whole environment. False when something does not fit. */
+static bool environment(spank_t spank, const char *node, uint32_t job, const char *wire,
+                        char text[VARIABLES][VARIABLE_BYTES], char *list[VARIABLES + 1]) {
+    uid_t uid = 0;
+    gid_t gid = 0;
+    const char *conf = getenv("SLURM_CONF");
+    if (spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS ||
+        spank_get_item(spank, S_JOB_GID, &gid) != ESPANK_SUCCESS)
+        return false;
+    bool fits = mpsr_format(text[0], VARIABLE_BYTES, "PATH=/usr/sbin:/usr/bin:/sbin:/bin") &&
+                mpsr_format(text[1], VARIABLE_BYTES, "SLURM_JOB_ID=%u", job) &&
+                mpsr_format(text[2], VARIABLE_BYTES, "SLURM_JOB_UID=%u", uid) &&
+                mpsr_format(text[3], VARIABLE_BYTES, "SLURM_JOB_GID=%u", gid) &&
+                mpsr_format(text[4], VARIABLE_BYTES, "SLURMD_NODENAME=%s", node) &&
+                mpsr_format(text[5], VARIABLE_BYTES, MPSR_ENV_JOB_CONTROL_SCRIPT "=%s", wire) &&
+                mpsr_format(text[6], VARIABLE_BYTES, MPSR_ENV_LATE "=1") &&
+                mpsr_format(text[7], VARIABLE_BYTES, "%s%s",
+                            conf ? "SLURM_CONF=" : "MPSR_UNUSED=", conf ? conf : "");
+    for (int index = 0; index < VARIABLES; index++)
+        list[index] = text[index];
+    list[VARIABLES] = NULL;
+    return fits;
+}
+
+static void become_hook(const char *hook, char *const *list) {
+    char *const command[] = {(char *)hook, NULL};
+    sigset_t none;
+    int nothing = open("/dev/null", O_RDWR);
+    dup2(nothing, STDIN_FILENO);
+    dup2(nothing, STDOUT_FILENO);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execve(hook, command, list);
+    _exit(MPSR_EXIT_NOT_EXECUTABLE);
+}
+
+static void wait_for(pid_t hook) {
+    const struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
+    for (int waited = 0; waited < LATE_MS; waited += POLL_MS) {
+        if (waitpid(hook, NULL, WNOHANG) != 0)
+            return;
+        nanosleep(&pause, NULL);
+    }
+    kill(hook, SIGKILL);
+    waitpid(hook, NULL, 0);
+}
+
+void mpsr_remote_late(spank_t spank) {
+    static char text[VARIABLES][VARIABLE_BYTES];
+    char *list[VARIABLES + 1] = {NULL}, wire[MPSR_WIRE_MAX_BYTES + 1], path[MPSR_LEASE_PATH];
+    char id[24];
+    const char *node = getenv("SLURMD_NODENAME"); /* slurmstepd's own; the step's comes later */
+    struct mpsr_options options;
+    uint32_t job = 0, step = 0;
+    if (!*mpsr_plugin.site.prolog || *mpsr_plugin.problem)
+        return;
+    mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
+    if (!mpsr_options_on(&options, MPSR_OPTION_MPS) ||
+        spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS || !node ||
+        spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step != STEP_BATCH)
+        return;
+    snprintf(id, sizeof(id), "%u", job);
+    mpsr_options_serialize(&options, wire);
+    if (!mpsr_format(path, sizeof(path), MPSR_PATH_LEASE, mpsr_plugin.site.run, node, id) ||
+        access(path, F_OK) == 0 || !environment(spank, node, job, wire, text, list))
+        return;
+    pid_t hook = fork();
+    if (hook == 0)
+        become_hook(mpsr_plugin.site.prolog, list);
+    if (hook > 0)
+        wait_for(hook);
+}

@@ -1,0 +1,62 @@
+"""A job whose prolog slurmd skipped (spank_plugin/late.c): the plugin has it run before the first task.
+
+slurmd skips it at random; here it is told to run another prolog, which for the plugin is the same.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.sandbox import Sandbox, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.sim]
+
+
+@pytest.fixture(scope="module")
+def skipping() -> Iterator[Sandbox]:
+    with Sandbox(nodes=1, gpus=2) as sandbox:
+        change = "s,^Prolog=.*,Prolog=/bin/true,"
+        sandbox.good(["sed", "-i", change, "/etc/slurm/slurm.conf", "/etc/slurm/slurm-mpsr.conf"])
+        sandbox.good(["scontrol", "reconfigure"])
+        wait_for(lambda: "= /bin/true" in sandbox.good(["scontrol", "show", "config"]), 10)
+        yield sandbox
+
+
+@pytest.mark.parametrize("gres", ["shard:2", "mps:20", "gpu:1", "gpu:2"])
+def test_the_job_has_its_lease_and_its_own_gpus(skipping: Sandbox, gres: str) -> None:
+    blocker = skipping.sbatch("--gres=gpu:1", script="sleep 30") if gres == "gpu:1" else 0
+    if blocker:
+        skipping.wait(blocker, {"RUNNING"})
+    script = "echo $CUDA_VISIBLE_DEVICES $CUDA_MPS_PIPE_DIRECTORY; cat $MPSR_LEASE | grep ^gpus="
+    job = skipping.sbatch("--mps", f"--gres={gres}", script=script)
+    fields = skipping.wait(job)
+    out = skipping.output(job)
+    assert fields["JobState"] == "COMPLETED", out
+    (opened,) = (entry for entry in skipping.journal() if entry["event"] == "job.opened" and entry["job"] == job)
+    assert opened["late"] is True
+    held = opened["gpus"]
+    assert len(held) == (2 if gres == "gpu:2" else 1)
+    if blocker:
+        assert held == [1]
+        skipping.good(["scancel", str(blocker)])
+        skipping.wait(blocker)
+    assert "/run/mpsr/n0/d/" in out
+
+
+def test_a_job_without_a_gpu_is_refused_as_by_the_prolog(skipping: Sandbox) -> None:
+    job = skipping.sbatch("--mps", script="true")
+    assert skipping.wait(job)["JobState"] == "FAILED"
+    assert "no GPU in this allocation" in skipping.output(job)
+
+
+def test_a_step_gets_no_more_than_its_job_asked_for(skipping: Sandbox) -> None:
+    job = skipping.sbatch("--gres=shard:1", script="srun --mps true")
+    assert skipping.wait(job)["JobState"] == "FAILED"
+    assert "no lease" in skipping.output(job)
+    assert not [entry for entry in skipping.journal() if entry.get("job") == job]
+
+
+def test_a_job_that_did_not_ask_has_no_prolog_run(skipping: Sandbox) -> None:
+    job = skipping.sbatch("--gres=shard:1", script="true")
+    assert skipping.wait(job)["JobState"] == "COMPLETED"
+    assert not [entry for entry in skipping.journal() if entry.get("job") == job]

@@ -1,0 +1,65 @@
+"""The module in a virtual machine against the stand-in driver: one test here for each test of kernel_module/tests/vm."""
+
+import re
+
+import pytest
+
+from resilience.parse.guard import parse_records
+from tests.guard.conftest import Bench, bootable_kernels
+from tests.guard.kernels import MODULE, Kernel
+
+NAMES = [
+    name
+    for source in ("faults.c", "lives.c", "device.c", "loads.c")
+    for name in re.findall(r"^\tTEST\((\w+)\)", (MODULE / "tests" / "vm" / source).read_text(), re.M)
+]
+
+pytestmark = [pytest.mark.guard, pytest.mark.timeout(400)]
+runs = pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in bootable_kernels()])
+
+
+@runs
+def test_machine_runs_to_its_end_without_trouble(kernel: Kernel, bench: Bench) -> None:
+    transcript = bench.transcript(kernel)
+    assert transcript.counted == len(NAMES), transcript.text[-2000:]
+    assert transcript.trouble == []
+    assert any("mps_guard: armed, off until enabled=1" in line for line in transcript.log)
+
+
+@runs
+@pytest.mark.parametrize("name", NAMES)
+def test_in_the_machine(kernel: Kernel, name: str, bench: Bench) -> None:
+    outcome = bench.transcript(kernel).outcomes.get(name)
+    assert outcome is not None, "the machine did not come so far"
+    assert outcome.ok, "\n".join(outcome.complaints)
+
+
+@runs
+def test_records_as_python_reads_them(kernel: Kernel, bench: Bench) -> None:
+    """The same bytes give the same fields in C and in Python."""
+    records = bench.transcript(kernel).records
+    assert len(records) == 4
+    for fields, data in records:
+        (record,) = parse_records(data)
+        seen = {
+            "version": 1,
+            "size": len(data),
+            "sequence": record.sequence,
+            "time_ns": record.time_ns,
+            "incident": record.incident,
+            "address": record.address,
+            "start_ns": record.start_ns,
+            "cgroup": record.cgroup,
+            "dropped": record.dropped,
+            "kind": record.kind.value,
+            "why": record.why.value,
+            "gpu": record.gpu,
+            "reason": record.reason,
+            "pid": record.pid,
+            "uid": record.uid,
+            "windows": record.windows,
+            "holds": record.holds,
+            "holders": record.holders,
+            "comm": record.comm,
+        }
+        assert {name: str(value) for name, value in seen.items()} == fields

@@ -1,0 +1,137 @@
+"""A virtual machine that boots straight into the tests: one initramfs with a shell, the modules and the test program.
+
+qemu emulates (no KVM: the tests must run inside containers and other virtual machines), on one thread: with one thread a
+processor QEMU 7.2 goes on executing code that another processor has patched, and the kernel's own function tracer, switched
+on and off under load, stalls it without any module of ours. `-cx16` because QEMU 7.2's cmpxchg16b upsets 6.12 kernels. The
+kernel poisons freed memory and checks the edges of slab objects (slub_debug), so a use after free that a production kernel
+would forgive shows here.
+"""
+
+import gzip
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+INIT = """#!/bin/busybox sh
+b=/bin/busybox
+$b mkdir -p /proc /sys /dev
+$b mount -t proc proc /proc
+$b mount -t sysfs sysfs /sys
+$b mount -t devtmpfs dev /dev
+$b mount -t tracefs tracing /sys/kernel/tracing
+$b dmesg -c >/dev/null
+/guard_test
+echo "kernel log:"
+$b dmesg
+$b poweroff -f
+"""
+ARGUMENTS = "console=ttyS0 panic=-1 quiet slub_debug=FZPU rcupdate.rcu_expedited=1"
+MACHINE = (
+    *("-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "512"),
+    *("-nographic", "-no-reboot", "-nic", "none"),
+)
+LIMIT = 300.0
+"""Seconds; it takes about one minute on two idle cores."""
+
+TROUBLE = re.compile(r"BUG|WARNING:|Oops|general protection|Call Trace|refcount_t|rcu_.*stall|soft lockup|hung task")
+_RESULT = re.compile(r"(?P<word>ok|FAILED) (?P<name>\w+) (?P<ms>\d+)$")
+_COUNT = re.compile(r"guard: (?P<passed>\d+) passed, (?P<failed>\d+) failed$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    ok: bool
+    ms: int
+    complaints: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Transcript:
+    text: str
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    records: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    """Records of /dev/mps_guard: the fields as the C program read them, and the bytes."""
+    counted: int = -1
+    """How many tests the program says it ran; -1: it did not come to its end."""
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def trouble(self) -> list[str]:
+        return [line for line in self.text.splitlines() if TROUBLE.search(line)]
+
+
+def _entry(name: str, mode: int, data: bytes) -> bytes:
+    """One member of a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    encoded = name.encode() + b"\0"
+    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
+    header = b"070701" + b"".join(b"%08X" % value for value in fields)
+    head = header + encoded
+    head += b"\0" * (-len(head) % 4)
+    return head + data + b"\0" * (-len(data) % 4)
+
+
+def initramfs(files: Mapping[str, Path | str]) -> bytes:
+    """A compressed archive of executable files; a string is the content itself."""
+    archive = b"".join(_entry(name, 0o040755, b"") for name in ("bin",))
+    for name, source in files.items():
+        data = source.encode() if isinstance(source, str) else source.read_bytes()
+        archive += _entry(name, 0o100755, data)
+    archive += _entry("TRAILER!!!", 0, b"")
+    return gzip.compress(archive, compresslevel=1, mtime=0)
+
+
+def boot(kernel: Path, archive: Path) -> Transcript:
+    """Run the tests to their end, or to the limit."""
+    command = ["qemu-system-x86_64", *MACHINE, "-kernel", str(kernel), "-initrd", str(archive), "-append", ARGUMENTS]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT,
+            check=False,
+        )
+        output = done.stdout
+    except subprocess.TimeoutExpired as late:
+        output = late.stdout or b""
+    return read(output.decode("utf-8", "replace"))
+
+
+def read(text: str) -> Transcript:
+    """What the machine's console said."""
+    # The firmware's last words and the first result share a line.
+    text = text.replace("\r", "")
+    transcript = Transcript(text=text)
+    complaints: list[str] = []
+    fields: dict[str, str] = {}
+    in_log = False
+    for line in text.splitlines():
+        if in_log:
+            transcript.log.append(line)
+        elif line == "kernel log:":
+            in_log = True
+        elif match := _COUNT.search(line):
+            transcript.counted = int(match["passed"]) + int(match["failed"])
+        elif match := _RESULT.search(line):
+            transcript.outcomes[match["name"]] = Outcome(
+                ok=match["word"] == "ok", ms=int(match["ms"]), complaints=tuple(complaints)
+            )
+            complaints = []
+        elif line.startswith("fields "):
+            fields = dict(word.partition("=")[::2] for word in line.removeprefix("fields ").split(" "))
+        elif line.startswith("record "):
+            transcript.records.append((fields, bytes.fromhex(line.removeprefix("record "))))
+        elif line.startswith("  "):
+            complaints.append(line.strip())
+    return transcript
+
+
+def busybox() -> Path:
+    found = shutil.which("busybox")
+    if found is None:
+        raise FileNotFoundError("no busybox")
+    return Path(found)
