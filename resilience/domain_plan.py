@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, ServerId
-from resilience.model.lease import Lease, LeaseState
+from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require, Rung
 from resilience.model.settings import Options as Rules
 from resilience.parse import options as wire
@@ -94,10 +94,12 @@ def opening(
     active: Callable[[ServerId], Color | None],
     *,
     pair: bool = True,
+    isolation: Isolation = Isolation.DOMAINS,
 ) -> Opening:
     """Which servers a job needs. `active` tells what tasks of a domain join now; a new domain begins with `a`.
 
-    Without `pair` a GPU takes one server at a time (compute mode EXCLUSIVE_PROCESS), and so no standby.
+    Without `pair` a GPU takes one server at a time (compute mode EXCLUSIVE_PROCESS), and so no standby. `isolation` is
+    what this node has.
     """
     standby = options.standby and Rung.STANDBY in options.recover
     if options.require is Require.STANDBY and not pair:
@@ -114,12 +116,12 @@ def opening(
             "--mps-require=standby",
             hint="leave out --mps-standby=off and name standby in --mps-recover",
         )
-    if options.require is Require.ISOLATION:
+    if options.require is Require.ISOLATION and isolation in (Isolation.NONE, Isolation.DOMAINS):
         raise ConfigError(
             "options",
             "this node keeps domains apart, but not the tasks of one server",
             "--mps-require=isolation",
-            hint="leave it out, or use --mps-domain=job to share with nobody",
+            hint="leave it out, use --mps-domain=job to share with nobody, or ask the admin for the guard module",
         )
     now = {minor: active(ServerId(domain=key, gpu=minor, color=PAIR[0])) or PAIR[0] for minor, _ in gpus}
     needed = set(PAIR) if standby and pair else set(now.values())

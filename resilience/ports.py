@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from resilience.model.ids import Color, GpuUuid, JobId, NodeName, ServerId
+from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
+from resilience.parse.guard import Record
 
 
 class Clock(Protocol):
@@ -197,6 +198,24 @@ class ServerLogs(Feed, Protocol):
 
     def read(self) -> tuple[ServerLine, ...]:
         """New lines, in the order of each file."""
+
+
+class Guard(Feed, Protocol):
+    """The kernel module that keeps a client's MMU fault to that client. Raises ResilienceError."""
+
+    def read(self) -> tuple[Record, ...]:
+        """What it has told since, oldest first."""
+
+    def learn(self, uuid: GpuUuid) -> None:
+        """Teach it a GPU: it isolates on those that it knows."""
+
+    def acknowledge(self, incident: int) -> bool:
+        """Say that we end the client of one of its incidents; False when it does not know it any more."""
+
+
+class ClientEnd(Protocol):
+    def __call__(self, process: Process, server: ServerId | None, /) -> str:
+        """End a client in the safe order, its server first. What could not be done, in words; never raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

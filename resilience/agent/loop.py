@@ -16,6 +16,7 @@ from resilience import catalog
 from resilience.agent import messages
 from resilience.agent.act import Actor
 from resilience.agent.clients import Clients
+from resilience.agent.isolated import Isolated
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
 from resilience.machine import step
 from resilience.model import event as ev
@@ -29,13 +30,16 @@ from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
 from resilience.parse import mpslog, xid
+from resilience.parse.guard import Record
 from resilience.parse.words import pack, unpack
 from resilience.ports import (
     AgentJournal,
+    ClientEnd,
     Clock,
     Feed,
     GpuEvents,
     Gpus,
+    Guard,
     KernelLog,
     Leases,
     Mps,
@@ -91,6 +95,8 @@ class Agent:
     gpu_events    GpuEvents         adapters.nvml.NvmlEvents(), or NoGpuEvents() when that raises GpuError
     server_logs   ServerLogs        adapters.server_logs.ServerLogFollower()
     worker        Worker            adapters.worker.WorkerThreads()
+    guard         Guard             adapters.guard.GuardDevice(), None where the kernel module is not loaded
+    end_client    ClientEnd         adapters.guard.ClientEnder(mps); called on the worker's lane `mps`; goes with guard
 
     `run(stop)` returns when the descriptor `stop` becomes readable (a pipe that a signal handler writes to).
     """
@@ -112,6 +118,8 @@ class Agent:
         gpu_events: GpuEvents,
         server_logs: ServerLogs,
         worker: Worker,
+        guard: Guard | None = None,
+        end_client: ClientEnd | None = None,
     ) -> None:
         self._node = node
         self._clock = clock
@@ -125,6 +133,12 @@ class Agent:
         self._worker = worker
         self._procfs = procfs
         self._clients = Clients(procfs)
+        self._guard_module = guard
+        self._isolated = (
+            Isolated(guard, end_client, self._clients, journal, worker, act=settings.recovery.mode == "act")
+            if guard is not None and end_client is not None
+            else None
+        )
         self._tasks: dict[Peer, TaskRef] = {}
         self._by_bus: dict[xid.Bus, GpuMinor] = {}
         self._by_uuid: dict[GpuUuid, GpuMinor] = {}
@@ -148,6 +162,7 @@ class Agent:
         """Work until `stop` is readable."""
         self._begin()
         feeds: tuple[Feed, ...] = (
+            *((self._guard_module,) if self._guard_module is not None else ()),
             self._server_logs,
             self._kernel_log,
             self._gpu_events,
@@ -176,11 +191,19 @@ class Agent:
         self._journal.append("agent.started", node=self._node, mode=self._mode, boot=self._clock.boot_id())
         try:
             for gpu in self._gpus.all():
-                self._by_uuid[gpu.uuid] = GpuMinor(gpu.minor)
+                self._know(gpu.uuid, GpuMinor(gpu.minor))
                 if (bus := xid.parse_bus(gpu.bus_id)) is not None:
                     self._by_bus[bus] = GpuMinor(gpu.minor)
         except GpuError as error:
             print(error.lines(), file=sys.stderr, flush=True)
+
+    def _know(self, uuid: GpuUuid, minor: GpuMinor) -> None:
+        """A GPU of this node: the guard isolates on those that it was told of."""
+        if uuid in self._by_uuid:
+            return
+        self._by_uuid[uuid] = minor
+        if self._guard_module is not None:
+            self._guard(self._guard_module.learn, uuid)
 
     def _warm_up(self) -> None:
         """Load the tables and compile the patterns now: the first fault must not wait for them."""
@@ -206,7 +229,10 @@ class Agent:
                 self.take(ev.TimerFired(key=key))
 
     def _read(self, feed: Feed) -> None:
-        if feed is self._server_logs:
+        if self._guard_module is not None and feed is self._guard_module:
+            for record in self._guard_module.read():
+                self._guard(self._record, record)
+        elif feed is self._server_logs:
             for line in self._server_logs.read():
                 self._guard(self._server_line, line)
         elif feed is self._kernel_log:
@@ -220,6 +246,8 @@ class Agent:
                 self._guard(self._packet, packet)
         else:
             for result in self._worker.read():
+                if self._isolated is not None and self._isolated.ended(result):
+                    continue
                 if (event := self._actor.result(result)) is not None:
                     self._guard(self.take, event)
 
@@ -279,7 +307,7 @@ class Agent:
         here = ServerId(domain=lease.domain, gpu=words.gpu, color=lease.colors[0] if lease.colors else Color("a"))
         active = words.color if words.resumed and words.color else self._leases.active(here)
         for minor, uuid in lease.gpus:
-            self._by_uuid.setdefault(uuid, minor)
+            self._know(uuid, minor)
         before = self._actor.peers.get(words.ref)
         if before is not None:
             self._tasks.pop(before, None)
@@ -397,6 +425,17 @@ class Agent:
             return client if same else None
         lease = self._leases.read(client.job) if client.job is not None else None
         return client if lease is not None and lease.domain == server.domain else None
+
+    def _record(self, record: Record) -> None:
+        """One record of the guard module. What it says of a process is certain: it looked at its open files."""
+        kept = self._isolated.take(record, self.state) if self._isolated is not None else None
+        if kept is None:
+            return
+        client, server = kept
+        gpu = server.gpu if server is not None else None
+        words = record.words()
+        now = self._observation(Source.GUARD, What.ISOLATED, words, pid=record.pid, server=server, gpu=gpu)
+        self.take(ev.Seen(observation=now, client=client))
 
     def _kernel_line(self, text: str) -> None:
         parsed = xid.parse_line(text)

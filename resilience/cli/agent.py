@@ -15,10 +15,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from resilience.adapters import slurm_commands
+from resilience.adapters import guard, slurm_commands
 from resilience.adapters.agent_socket import AgentSocket
 from resilience.adapters.clock import SystemClock
 from resilience.adapters.domain_locks import DomainLocks
+from resilience.adapters.guard import ClientEnder, GuardDevice, NoGuard
 from resilience.adapters.guarded_files import make_dirs
 from resilience.adapters.journal import JournalFile
 from resilience.adapters.kmsg import KernelLogReader
@@ -35,7 +36,7 @@ from resilience.contract import exit_code, path
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
 from resilience.model.ids import NodeName
 from resilience.model.settings import Settings
-from resilience.ports import GpuEvents, KernelLog
+from resilience.ports import GpuEvents, Guard, KernelLog
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +113,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
         clock = SystemClock()
         journal = closing(JournalFile(path("journal", log=chosen.paths.log, node=node), clock))
         picked = slurm_commands.pick(chosen)
+        mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
         say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
         agent = Agent(
             chosen,
@@ -119,7 +121,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
             clock=clock,
             journal=journal,
             leases=LeaseFiles(chosen.paths.run, node, journal),
-            mps=ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ),
+            mps=mps,
             slurm=picked.slurm,
             gpus=NvmlGpus(),
             procfs=ProcfsTree(),
@@ -128,6 +130,8 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
             gpu_events=closing(gpu_events()),
             server_logs=closing(ServerLogFollower()),
             worker=WorkerThreads(),
+            guard=closing(guard_module()),
+            end_client=ClientEnder(mps),
         )
         agent.run(signals.stop)
 
@@ -152,6 +156,19 @@ def gpu_events() -> GpuEvents:
     except GpuError as error:
         print(error.lines(), file=sys.stderr, flush=True)
         return NoGpuEvents()
+
+
+def guard_module() -> Guard:
+    """The guard module's device, or nothing where the module is not loaded; the way back is a restart of the agent."""
+    level = guard.level()
+    say(f"guard module: {level.value}")
+    if level is guard.Level.ABSENT:
+        return NoGuard()
+    try:
+        return GuardDevice()
+    except ResilienceError as error:
+        print(error.lines(), file=sys.stderr, flush=True)
+        return NoGuard()
 
 
 class Silence:

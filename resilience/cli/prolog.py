@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from resilience import domain_plan
+from resilience.adapters import guard
 from resilience.cli.closing import close_unused
 from resilience.cli.node import Node, agent_socket, at_once, build
 from resilience.contract import exit_code
@@ -77,7 +78,8 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     )
     with node.locks.domain(lease.domain, timeout=node.left(), create=True):
         pair = node.settings.mps.compute_mode != "exclusive"
-        plan = domain_plan.opening(lease.options, lease.domain, gpus, node.leases.active, pair=pair)
+        kept = isolation()
+        plan = domain_plan.opening(lease.options, lease.domain, gpus, node.leases.active, pair=pair, isolation=kept)
         try:
             servers = dict(plan.servers())
             fresh = domain_plan.unused(servers, node.leases.survey()[0])
@@ -95,9 +97,7 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
             for server in servers:
                 if server.color == plan.active[server.gpu] and node.leases.active(server) is None:
                     node.leases.set_active(server)
-            lease = replace(
-                lease, state=LeaseState.OPEN, reason="", isolation=Isolation.DOMAINS, colors=colors, gpus=gpus
-            )
+            lease = replace(lease, state=LeaseState.OPEN, reason="", isolation=kept, colors=colors, gpus=gpus)
             node.leases.make_job_dir(lease)
             node.leases.write(lease)
         except Exception:
@@ -118,6 +118,11 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
         late=job.late or None,
         ms=round((node.clock.monotonic() - started) * 1000, 1),
     )
+
+
+def isolation() -> Isolation:
+    """What keeps a fault from neighbours on this node now."""
+    return Isolation.GUARD if guard.level() is guard.Level.ON else Isolation.DOMAINS
 
 
 def _refused(job: JobEnvironment, settings: Settings, clock: Clock) -> Lease:

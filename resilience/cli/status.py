@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resilience.adapters.domain_locks import DomainLocks
+from resilience.adapters.guard import Level, level
 from resilience.adapters.leases import LeaseFiles
 from resilience.adapters.mps_control import ControlDaemons
 from resilience.cli import settings
@@ -25,6 +26,13 @@ from resilience.model.settings import Settings
 from resilience.ports import ServerState
 
 _CONNECT_TIMEOUT = 2.0
+_ISOLATION = {
+    Level.ABSENT: "domains (no guard module)",
+    Level.OFF: "domains (the guard module is loaded and off)",
+    Level.OBSERVE: "domains (the guard module only observes)",
+    Level.ON: "guard",
+}
+"""What the prolog would write into a lease now, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,8 @@ class Status:
     broken: tuple[str, ...]
     servers: tuple[ServerRow, ...] | None
     """None when the caller may not ask."""
+    guard: Level = Level.ABSENT
+    """The kernel module that keeps a client's MMU fault to that client."""
 
     def good(self) -> bool:
         down = [row for row in self.servers or () if row.needed and row.state != ServerState.ACTIVE]
@@ -88,6 +98,7 @@ def look(chosen: Settings, node: NodeName) -> Status:
         leases=mine,
         broken=broken,
         servers=_servers(chosen, node, files, leases) if root else None,
+        guard=level(),
     )
 
 
@@ -137,6 +148,7 @@ def lines(status: Status) -> list[str]:
     said = [f"node {status.node}: the agent {'answers' if status.agent else 'does not answer'}"]
     if not status.agent and status.leases:
         said.append("  without it tasks run, but a fault ends them: systemctl start mpsr-agent")
+    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}")
     for row in status.servers or ():
         notes = [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
         notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
@@ -161,6 +173,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "node": status.node,
         "agent": status.agent,
         "good": status.good(),
+        "guard": status.guard.value,
         "servers": None if status.servers is None else [asdict(row) for row in status.servers],
         "leases": [
             {

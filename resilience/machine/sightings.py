@@ -166,7 +166,7 @@ def _server_wide(turn: Turn, now: Observation, server: ServerId) -> bool:
     if now.what in (What.HANDLING, What.FAULT_STATE, What.SERVER_GONE):
         return True
     pair = turn.pair_of(server)
-    shared_fate = pair is not None and pair.isolation in (Isolation.NONE, Isolation.DOMAINS)
+    shared_fate = pair is not None and pair.isolation is not Isolation.SM  # what the guard keeps back no server sees
     return now.what is What.CULPRIT and shared_fate
 
 

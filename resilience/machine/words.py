@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from resilience.model.ids import ServerId, TaskRef
 from resilience.model.incident import Action, Case, Confidence, Incident, Outcome, Part
+from resilience.model.observation import Source
 
 _DONE = {
     Action.PROMOTE: "recovered on standby",
@@ -51,7 +52,8 @@ def opening(incident: Incident, job_tasks: Iterable[tuple[TaskRef, Part]]) -> st
     parts = ", ".join(f"task {ref.task} {part.value}" for ref, part in sorted(job_tasks))
     sure = attribution.confidence.value if attribution and attribution.confidence is not Confidence.NONE else ""
     how = f" {sure}" if sure else ""
-    return f"GPU fault on {incident.uuid}: {incident.fault.numbers()}, {blame(incident)}{how}{why}; {parts}"
+    kept = "; isolated, no neighbour touched" if Source.GUARD in incident.sources and not incident.hit else ""
+    return f"GPU fault on {incident.uuid}: {incident.fault.numbers()}, {blame(incident)}{how}{why}; {parts}{kept}"
 
 
 def told(ref: TaskRef, action: Action, server: ServerId | None, reason: str) -> str:

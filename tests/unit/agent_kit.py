@@ -27,7 +27,7 @@ from resilience.model.lease import Lease
 from resilience.model.settings import Recovery, Settings
 from resilience.parse import options
 from resilience.parse.words import pack, unpack
-from resilience.ports import Done, Gpu, JobInfo, Refused, ServerOwner, ServerState
+from resilience.ports import ClientEnd, Done, Gpu, Guard, JobInfo, Refused, ServerOwner, ServerState
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0
@@ -221,7 +221,13 @@ class Supervisor:
 class Site:
     """One node: an agent in a thread, its files below a directory."""
 
-    def __init__(self, root: Path, recovery: Recovery | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        recovery: Recovery | None = None,
+        guard: Guard | None = None,
+        end_client: ClientEnd | None = None,
+    ) -> None:
         self.root = root
         self.kmsg = root / "kmsg"
         self.kmsg.write_text("")
@@ -258,6 +264,8 @@ class Site:
             gpu_events=NoGpuEvents(),
             server_logs=self._adapters[2],
             worker=WorkerThreads(),
+            guard=guard,
+            end_client=end_client,
         )
         self._thread = threading.Thread(target=self.agent.run, args=(self._stop_read,), daemon=True)
 

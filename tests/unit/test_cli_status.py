@@ -60,6 +60,7 @@ def test_what_is_there_is_shown() -> None:
     spare = replace(UP, color="b", clients=1, active=False, needed=False, state="ABSENT")
     assert status.lines(replace(GOOD, leases=(LEASE, refused), servers=(UP, spare))) == [
         "node n0: the agent answers",
+        "isolation of new jobs: domains (no guard module)",
         "server u1001/g0/a: ACTIVE, 2 clients, new tasks join it",
         "server u1001/g0/b: ABSENT, 1 client, no lease names it",
         "lease of job 12 (alice): open, domain u1001, GPU 0, isolation domains, standby yes",
