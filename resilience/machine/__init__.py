@@ -51,7 +51,7 @@ def _handle(turn: Turn, event: ev.Event) -> None:
         case ev.RungFailed():
             recover.rung_failed(turn, event)
         case ev.Spilled():
-            jobs.spilled(turn, event.ref)
+            jobs.parked(turn, event.ref)
         case ev.Seen():
             sightings.seen(turn, event)
         case ev.ClientJoined():

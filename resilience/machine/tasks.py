@@ -41,6 +41,7 @@ def hello(turn: Turn, event: Hello) -> None:
         mpi=event.mpi,
         server=pair.server(color),
         placed=event.resumed,
+        resumed=event.resumed,
         active=event.active,
         session=event.session,
         retries=event.retries,
@@ -123,6 +124,10 @@ def started(turn: Turn, event: Started) -> None:
     if event.role is Role.STANDBY:
         up = turn.health(server) is Health.UP
         turn.task(event.ref, standby=event.pid, standby_server=server if up else None, ready=False)
+        return
+    found = turn.open_case(event.ref)
+    if found is not None and found[1].outcome is Outcome.TOLD and event.color != task.server.color:
+        turn.leave(event.ref, event.pid)  # the word crossed our verdict: it is the process that is to go
         return
     left = tuple(pid for pid in task.left if pid != event.pid)
     turn.task(event.ref, active=event.pid, left=left)
