@@ -5,6 +5,7 @@ from dataclasses import replace
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, JobId
+from resilience.model.options import JobOptions
 from tests.unit.machine_kit import Node, lease, pid, ref, server
 
 
@@ -58,6 +59,16 @@ def test_a_requeue_that_is_not_possible_fails_at_once() -> None:
     node.do(ev.Spilled(ref=ref(2), seq=7))
     assert node.told()[2][0] == "fail"
     assert "not a batch job" in node.verdicts()[ref(2)].reason
+
+
+def test_no_retries_are_not_called_used() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2, batch=False)
+    node.state = replace(
+        node.state, tasks={**node.state.tasks, other: replace(node.state.tasks[other], options=JobOptions(retries=0))}
+    )
+    node.culprit(guilty)
+    assert "standby: --mps-retries=0" in node.verdicts()[other].reason
 
 
 def test_a_process_that_slurm_has_ended_is_not_recovered() -> None:
