@@ -81,3 +81,11 @@ def test_a_process_that_slurm_has_ended_is_not_recovered() -> None:
     node.do(replace(gone, told=True))
     assert node.verdicts() == {}
     assert node.journal("recovery.failed") == []
+
+
+def test_the_daemon_is_not_asked_while_the_verdict_is_due() -> None:
+    node = Node()
+    guilty = node.task(1)
+    node.cuda(guilty)
+    assert node.of(fx.Poll) == []
+    assert [poll.server for poll in node.of(fx.Poll, node.wait(0.03))][:1] == [server("a")]
