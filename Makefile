@@ -7,12 +7,14 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PYTHON := $(CURDIR)/.venv/bin/python
 export PYTHONPATH := $(CURDIR)
 BUILD := $(CURDIR)/build
+PREFIX := /opt/mpsr
+PLUGIN_DIR := /usr/lib/$(shell uname -m)-linux-gnu/slurm-wlm
 CC := gcc
 CXX := g++
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin resilience/launch tests/gpusim
 
-.PHONY: help setup build contract lint format test guard demo bench clean
+.PHONY: help setup build contract lint format test guard demo bench install clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -38,7 +40,7 @@ format: setup ## let ruff and clang-format rewrite what they would complain abou
 	@git ls-files -z '*.c' '*.h' '*.cc' '*.cpp' '*.cu' | xargs -0r clang-format -i
 
 test: build ## every tier that this machine can run; says which it leaves out and why
-	@$(PYTHON) -m pytest -q
+	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(PYTEST)
 
 guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs
 	@bash tests/guard/setup.sh $(GUARD)
@@ -49,6 +51,15 @@ demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm
 
 bench: build ## what it costs and how fast it is: a table and build/bench.json
 	@$(PYTHON) -m tests.bench $(BENCH)
+
+install: ## on a cluster's host: everything into PREFIX (/opt/mpsr), the plugin into PLUGIN_DIR
+	@$(MAKE) -s -C spank_plugin OUT=$(BUILD) && $(MAKE) -s -C resilience/launch OUT=$(BUILD)
+	@/usr/bin/python3 -m venv $(PREFIX) && $(PREFIX)/bin/pip install -q --disable-pip-version-check .
+	@install -D -m 755 $(BUILD)/mpsr-launch $(PREFIX)/libexec/mpsr/mpsr-launch
+	@install -m 755 prolog_epilog/prolog prolog_epilog/epilog $(PREFIX)/libexec/mpsr
+	@install -D -m 644 -t $(PREFIX)/share/mpsr/templates/site templates/site/*
+	@install -D -m 644 $(BUILD)/mpsr.so $(PLUGIN_DIR)/mpsr.so
+	@printf 'installed below %s, and %s\n' $(PREFIX) $(PLUGIN_DIR)/mpsr.so
 
 clean: ## remove build/ and .venv/
 	@rm -rf build .venv

@@ -42,12 +42,16 @@ def closed(rung: Rung, task: Task, means: Means, tried: tuple[Rung, ...], counte
     if task.mpi:
         return f"{rung.value}: an MPI task cannot come back alone"
     if not counted and task.retries >= task.options.retries:
-        return f"{rung.value}: {task.options.retries} retries used"
+        return f"{rung.value}: {_used_up(task)}"
     if rung is Rung.STANDBY:
         return f"standby: {means.standby}" if means.standby else ""
     if rung is Rung.RESTORE and not task.session:
         return "restore: no session"
     return f"{rung.value}: {means.server}" if means.server else ""
+
+
+def _used_up(task: Task) -> str:
+    return f"{task.options.retries} retries used" if task.options.retries else "--mps-retries=0"
 
 
 def climb(task: Task, means: Means, tried: tuple[Rung, ...], counted: bool) -> tuple[Rung | None, tuple[str, ...]]:
@@ -67,7 +71,7 @@ def culprit(task: Task, requeue: str) -> tuple[Action, str]:
         if task.mpi:
             return Action.FAIL, "an MPI task cannot be quarantined alone"
         if task.retries >= task.options.retries:
-            return Action.FAIL, f"{task.options.retries} retries used"
+            return Action.FAIL, _used_up(task)
         return Action.QUARANTINE, ""
     if wish is OnCulprit.REQUEUE:
         return (Action.FAIL, f"cannot be requeued: {requeue}") if requeue else (Action.REQUEUE, "")

@@ -82,9 +82,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tiers = config.stash.get(_TIERS, {})
-    ran: Counter[str] = Counter()
-    for outcome in ("passed", "failed", "error"):
-        ran.update(tiers.get(report.nodeid, "unit") for report in terminalreporter.getreports(outcome))
+    outcomes = ("passed", "failed", "error")
+    reports = {report.nodeid for outcome in outcomes for report in terminalreporter.getreports(outcome)}
+    ran = Counter(tiers.get(nodeid, "unit") for nodeid in reports)
     terminalreporter.section("tiers")
     terminalreporter.write_line(backend_line(config))
     for tier in ("unit", "sim", "cluster", "guard", "gpu"):

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 
 from resilience.contract import contract
@@ -18,6 +18,8 @@ from resilience.ports import Packet, Peer
 _MAX = int(contract()["wire"]["max_message_bytes"])
 _PEERS = 4096
 """Connections at most: a node has at most some hundreds of tasks; thousands from one user must not cost us memory."""
+_PEERS_OF_USER = 1024
+"""Of one user at most: nobody can take all of them and shut the others' supervisors out."""
 _QUEUE = 256
 """Packets that wait for one peer at most."""
 _BURST = 64
@@ -32,6 +34,7 @@ class AgentSocket:
         self._path = path
         self._epoll = select.epoll()
         self._peers: dict[int, tuple[Peer, socket.socket, deque[bytes]]] = {}
+        self._of_user: Counter[int] = Counter()
         self._gone: list[Peer] = []
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -78,12 +81,13 @@ class AgentSocket:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            if len(self._peers) >= _PEERS:
+            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            pid, uid, _ = _CREDENTIALS.unpack(raw)
+            if len(self._peers) >= _PEERS or self._of_user[uid] >= _PEERS_OF_USER:
                 connection.close()
                 continue
             connection.setblocking(False)
-            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            pid, uid, _ = _CREDENTIALS.unpack(raw)
+            self._of_user[uid] += 1
             fd = connection.fileno()
             self._peers[fd] = (Peer(id=fd, pid=pid, uid=uid), connection, deque())
             self._epoll.register(fd, select.EPOLLIN)
@@ -144,7 +148,10 @@ class AgentSocket:
             self._forget(peer.id)
 
     def _forget(self, fd: int) -> None:
-        _, connection, _ = self._peers.pop(fd)
+        peer, connection, _ = self._peers.pop(fd)
+        self._of_user[peer.uid] -= 1
+        if not self._of_user[peer.uid]:
+            del self._of_user[peer.uid]
         self._epoll.unregister(fd)
         connection.close()
 

@@ -8,9 +8,10 @@ which it revoked the last one, or when it has looked through its revoked ones in
 does when the job ends; ask for the start now. Other jobs that start on the node have slurmd look, too: what is left
 of the danger is the plugin's to mend (spank_plugin/late.c).
 
-Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had are
-kept; an exclusion that leaves the job no node is taken back; a job that is pending already was requeued by somebody else
-and is only helped to start; what Slurm will not do is Refused in its own words.
+Relies on `Primitives`, each one call to Slurm. Guarantees: bounded by `timeout`; exclusions that the job already had
+are kept; a job that is cancelled or out of time stays so; an exclusion that leaves the job no node is taken back; a job
+that is pending already was requeued by somebody else and is only helped to start; what Slurm will not do is Refused in
+its own words.
 """
 
 import time
@@ -73,10 +74,10 @@ def merged(excluded: str, node: NodeName | None) -> str:
 def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | None, timeout: float) -> Done | Refused:
     """The whole sequence. Raises SlurmError when Slurm cannot be asked."""
     deadline = time.monotonic() + timeout
-    before = slurm.snapshot(job)
+    before = _settled(slurm, job, deadline)
     if not before.info.batch:
         return Refused(reason="only batch jobs can be requeued")
-    if before.info.state in _DONE_WITH:
+    if before.info.state in (*_DONE_WITH, "COMPLETING"):
         return Refused(reason=f"the job is {before.info.state}")
     answer = slurm.ask_requeue(job)
     if isinstance(answer, Refused) and PENDING_ALREADY not in answer.reason.lower():
@@ -105,6 +106,16 @@ def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | 
         slurm.ask_update(job, start_now=True)
         notes.append(f"node not excluded: no other node would do ({NOWHERE})")
     return Done(detail="; ".join(["requeued", *notes]))
+
+
+def _settled(slurm: Primitives, job: JobId, deadline: float) -> Snapshot:
+    """The job as soon as it is not COMPLETING: only then Slurm says what it was ended by. A job that its user has
+    cancelled, or whose time was up, would be taken back all the same (22.05)."""
+    wait = _FIRST_POLL
+    while (now := slurm.snapshot(job)).info.state == "COMPLETING" and time.monotonic() < deadline:
+        time.sleep(wait)
+        wait = min(wait * 1.5, _SLOWEST_POLL)
+    return now
 
 
 def _fits_nowhere(slurm: Primitives, job: JobId, deadline: float) -> bool:

@@ -62,6 +62,9 @@ _SIGHTS = {
     LogKind.DAEMON_EXITED: What.DAEMON_GONE,
 }
 _TEXT = 300
+_MINUTE = 60.0
+_REFUSALS = 30
+"""Peers turned away in a minute that the journal names: anybody may knock, and must not fill the disk with it."""
 
 
 def _urgency(effect: Effect) -> int:
@@ -140,6 +143,7 @@ class Agent:
             else None
         )
         self._tasks: dict[Peer, TaskRef] = {}
+        self._refusals_since, self._refusals = float("-inf"), 0
         self._by_bus: dict[xid.Bus, GpuMinor] = {}
         self._by_uuid: dict[GpuUuid, GpuMinor] = {}
         self._mode = settings.recovery.mode
@@ -289,7 +293,13 @@ class Agent:
             self._turn_away(peer, error)
 
     def _turn_away(self, peer: Peer, error: WireError) -> None:
-        self._journal.append("task.gone", pid=peer.pid, uid=peer.uid, refused=True, reason=str(error))
+        now = self._clock.monotonic()
+        if now - self._refusals_since > _MINUTE:
+            self._refusals_since, self._refusals = now, 0
+        self._refusals += 1
+        if self._refusals <= _REFUSALS:
+            last = " (further ones of this minute are not written down)" if self._refusals == _REFUSALS else ""
+            self._journal.append("task.gone", pid=peer.pid, uid=peer.uid, refused=True, reason=f"{error}{last}")
         self._supervisors.send(peer, pack("refuse", reason=f"{error} {error.hint}".strip()[:_TEXT]))
         self._supervisors.drop(peer)
         self._left(peer)

@@ -97,7 +97,8 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             text = f"{words.get('call', '')}: CUDA {words.get('cuda', '')} {words.get('text', '')}".strip()
             return FaultWords(role=_role(words), pid=_number(words, "pid"), cuda=_code(words), text=text[:500])
         case "exit":
-            return ev.Exited(ref=ref, role=_role(words), pid=_number(words, "pid"), status=_number(words, "status"))
+            status, told = _number(words, "status"), _flag(words, "told")
+            return ev.Exited(ref=ref, role=_role(words), pid=_number(words, "pid"), status=status, told=told)
         case "stepped":
             incident, ms = IncidentId(_text(words, "incident")), _decimal(words, "ms")
             return ev.Stepped(ref=ref, incident=incident, seq=_number(words, "seq", -1), ms=ms)

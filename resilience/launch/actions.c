@@ -178,6 +178,7 @@ static bool promote(struct supervisor *self) {
 static bool spill(struct supervisor *self) {
     self->deadline = now_ms() + SPILL_WAIT_MS;
     self->spiller.seq = -1;
+    sigdelset(&self->told, SIGTERM); /* an earlier one was the program's to follow */
     if (!self->session)
         happen(self,
                ON_SPILLED); /* a plain program keeps nothing: it may run until Slurm ends it */
@@ -213,7 +214,7 @@ static bool ask(struct supervisor *self, enum event event) {
     else if (self->state == FAULTED)
         report_fault(self, &self->active, &self->report);
     else
-        report_exit(self, "active", self->exit_pid, self->exit_status);
+        report_exit(self, "active", self->exit_pid, self->exit_status, false);
     return true;
 }
 
@@ -258,6 +259,8 @@ bool act(struct supervisor *self, enum action action, enum event event, enum sta
         if (self->spiller.pid > 0)
             kill(self->spiller.pid, SIGKILL);
         report_spilled(self);
+        if (sigismember(&self->told, SIGTERM) == 1) /* came while it spilled */
+            finish(self, SIGTERM);
         if (event != ON_PLACED)
             self->deadline = now_ms() + PARK_WAIT_MS;
         return true;

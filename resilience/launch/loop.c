@@ -272,7 +272,7 @@ static void active_gone(struct supervisor *self, pid_t pid, int status) {
         event = ON_EXIT_TOLD;
     self->exit_pid = pid;
     self->exit_status = told && status == 0 ? SIGKILL : status;
-    report_exit(self, self->active.role, pid, status);
+    report_exit(self, self->active.role, pid, status, event == ON_EXIT_TOLD);
     child_forget(&self->active);
     happen(self, event);
 }
@@ -317,7 +317,7 @@ static void reap(struct supervisor *self) {
         else if (pid == self->standby.pid) {
             read_child(self, &self->standby);
             if (self->standby.pid == pid) {
-                report_exit(self, self->standby.role, pid, status);
+                report_exit(self, self->standby.role, pid, status, false);
                 child_forget(&self->standby);
                 self->spare_color[0] = '\0';
             }

@@ -53,12 +53,13 @@ void report_fault(struct supervisor *self, const struct child *child, const stru
     agent_send(&self->agent, &packet);
 }
 
-void report_exit(struct supervisor *self, const char *role, pid_t pid, int status) {
+void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told) {
     struct packet packet;
     packet_begin(&packet, "exit");
     packet_text(&packet, "role", role);
     packet_number(&packet, "pid", pid);
     packet_number(&packet, "status", status);
+    packet_number(&packet, "told", told);
     agent_send(&self->agent, &packet);
 }
 

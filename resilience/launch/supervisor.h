@@ -99,7 +99,7 @@ void recovery_log(const char *path, const char *line);
 void report_hello(struct supervisor *self);
 void report_process(struct supervisor *self, const char *verb, const struct child *child);
 void report_fault(struct supervisor *self, const struct child *child, const struct report *report);
-void report_exit(struct supervisor *self, const char *role, pid_t pid, int status);
+void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told);
 void report_stepped(struct supervisor *self, const char *seq);
 void report_rung_failed(struct supervisor *self, const char *rung, const char *reason);
 void report_spilled(struct supervisor *self);

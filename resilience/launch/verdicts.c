@@ -67,7 +67,7 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_RESTORE] = to(END_NOW, ENDING),      [ON_RELAUNCH] = stay(ENDING),
         [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = to(FAIL, FAILING),
         [ON_DEADLINE] = to(END_NOW, ENDING),     [ON_SPILLED] = stay(ENDING),
-        [ON_TERM] = stay(ENDING),
+        [ON_TERM] = to(END_TERM, ENDING),
     },
     [SPILLING] = {
         [ON_PLACED] = stay(SPILLING),            [ON_REFUSED] = stay(SPILLING),

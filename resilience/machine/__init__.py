@@ -19,6 +19,7 @@ from resilience.machine import decide, jobs, recover, servers, sightings, tasks
 from resilience.machine.turn import Turn
 from resilience.model import event as ev
 from resilience.model.effect import Effect
+from resilience.model.ids import ServerId
 from resilience.model.world import Moment, State
 
 
@@ -51,7 +52,7 @@ def _handle(turn: Turn, event: ev.Event) -> None:
         case ev.RungFailed():
             recover.rung_failed(turn, event)
         case ev.Spilled():
-            jobs.spilled(turn, event.ref)
+            jobs.parked(turn, event.ref)
         case ev.Seen():
             sightings.seen(turn, event)
         case ev.ClientJoined():
@@ -83,6 +84,8 @@ def _fire(turn: Turn, key: tuple[object, ...]) -> None:
             tasks.settle(turn, ref, pid)
         case ("standby", ref):
             tasks.restart_standby(turn, ref)
+        case ("ask", ServerId() as server):
+            servers.ask(turn, server)
         case ("poll", server):
             servers.poll(turn, server)
         case ("rebuild", server):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from resilience.history import may_drain, may_requeue, with_drain, with_requeue
 from resilience.machine import recover
 from resilience.machine.turn import Turn
-from resilience.machine.words import blame
+from resilience.machine.words import blame, ref_words, told
 from resilience.model import effect as fx
 from resilience.model.event import Ask, JobKnown, SlurmAnswered
 from resilience.model.ids import IncidentId, JobId, TaskRef
@@ -86,6 +86,42 @@ def spilled(turn: Turn, ref: TaskRef) -> None:
         _ask(turn, job)
 
 
+def parked(turn: Turn, ref: TaskRef) -> None:
+    """A task says that it has spilled and waits for Slurm. If we know of no requeue, an agent before us began it."""
+    job, task = turn.jobs.get(ref.job), turn.tasks.get(ref)
+    if job is None or task is None or task.over or not task.resumed or job.requeue is not None or turn.observe:
+        spilled(turn, ref)
+        return
+    if why := refusal(turn, ref.job):
+        _fail(turn, ref, f"its requeue was begun, but is not possible any more: {why}")
+        return
+    mates = [task.ref for task in turn.tasks_of(ref.job) if not task.over and task.ref != ref]
+    reason = "the agent that began this requeue has ended"
+    turn.jobs[ref.job] = replace(
+        job,
+        requeue=Requeue.SPILLING,
+        spilling=frozenset({ref, *mates}),
+        comment=f"mpsr: requeued after a fault: {reason}",
+    )
+    for mate in sorted(mates):
+        _send(turn, mate, Action.REQUEUE, reason)
+    turn.timer("spill", ref.job, after=turn.recovery.requeue_timeout * _SPILL_SHARE)
+    spilled(turn, ref)
+
+
+def _send(turn: Turn, ref: TaskRef, action: Action, reason: str) -> None:
+    """A verdict outside of any incident that we know."""
+    turn.journal("verdict", task=ref_words(ref), action=action.value, part=Part.UNKNOWN.value, reason=reason)
+    verdict = fx.Verdict(ref=ref, incident=IncidentId(""), action=action, part=Part.UNKNOWN, server=None, reason=reason)
+    turn.do(verdict)
+    turn.job_line(ref.job, told(ref, action, None, reason))
+
+
+def _fail(turn: Turn, ref: TaskRef, reason: str) -> None:
+    _send(turn, ref, Action.FAIL, reason)
+    turn.task(ref, over=True, asking=0, reported=0)
+
+
 def taken_back(turn: Turn, ref: TaskRef) -> bool:
     """A task that leaves after Slurm was asked: Slurm ends it to requeue its job, before it has answered."""
     job, found = turn.jobs.get(ref.job), turn.open_case(ref)
@@ -124,6 +160,8 @@ def answered(turn: Turn, event: SlurmAnswered) -> None:
     turn.job_line(event.job, "requeued" if event.ok else f"requeue refused: {event.detail}")
     for task in turn.tasks_of(event.job):
         found = turn.open_case(task.ref)
+        if found is None and job.incident is None and not event.ok and not task.over:
+            _fail(turn, task.ref, f"Slurm did not requeue the job: {event.detail}")
         if found is None or found[1].action is not Action.REQUEUE:
             continue
         if event.ok:

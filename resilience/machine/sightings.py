@@ -24,6 +24,9 @@ from resilience.model.world import Health, Pair, Stray, Task
 _STRAYS = 32
 """Sightings kept at most: a burst of Xids of one fault is about ten lines."""
 _SOURCES = 16
+_ASK = 0.02
+"""Seconds until the control daemon is asked what it knows: its log has mostly said so by then, and starting the
+question takes the agent's time just when the verdict does."""
 
 
 def seen(turn: Turn, event: Seen) -> None:
@@ -140,7 +143,7 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault) -> Incident:
     turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu != server.gpu)
     turn.timer("decide", incident.id, after=turn.recovery.attribution_ms / 1000)
     turn.timer("window", incident.id, after=turn.recovery.incident_window_ms / 1000)
-    servers.ask(turn, server)
+    turn.timer("ask", server, after=_ASK)
     return incident
 
 

@@ -41,6 +41,7 @@ def hello(turn: Turn, event: Hello) -> None:
         mpi=event.mpi,
         server=pair.server(color),
         placed=event.resumed,
+        resumed=event.resumed,
         active=event.active,
         session=event.session,
         retries=event.retries,
@@ -124,6 +125,10 @@ def started(turn: Turn, event: Started) -> None:
         up = turn.health(server) is Health.UP
         turn.task(event.ref, standby=event.pid, standby_server=server if up else None, ready=False)
         return
+    found = turn.open_case(event.ref)
+    if found is not None and found[1].outcome is Outcome.TOLD and event.color != task.server.color:
+        turn.leave(event.ref, event.pid)  # the word crossed our verdict: it is the process that is to go
+        return
     left = tuple(pid for pid in task.left if pid != event.pid)
     turn.task(event.ref, active=event.pid, left=left)
     recover.started_again(turn, event.ref, event.color)
@@ -158,8 +163,8 @@ def exited(turn: Turn, event: Exited) -> None:
         return
     if task.over:
         return
-    if event.status == 0:
-        recover.dismiss(turn, event.ref, "ended well")
+    if event.status == 0 or event.told:
+        recover.dismiss(turn, event.ref, "ended by a signal from Slurm" if event.told else "ended well")
         turn.task(event.ref, active=0, over=True)
         return
     turn.leave(event.ref, event.pid, task.reported)

@@ -65,6 +65,8 @@ class Exited:
     pid: int
     status: int
     """Raw wait status."""
+    told: bool = False
+    """Ended by a signal that Slurm has sent to the whole step: nothing is to be recovered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

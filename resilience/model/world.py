@@ -30,6 +30,8 @@ class Task:
     """Where its active process runs, or was last told to run."""
     placed: bool = True
     """False: the answer to its hello waits for a healthy server."""
+    resumed: bool = False
+    """It was another agent's before: what that one told it is unknown."""
     active: int = 0
     """Process id of the active process, 0 when unknown or gone."""
     standby: int = 0

@@ -118,7 +118,7 @@ def enter(plan: Plan, init: int, argv: Sequence[str], *, user: str, node: str = 
     path = f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     environment = {"HOME": home, "USER": user, "LOGNAME": user, "SHELL": "/bin/bash", "LANG": "C.UTF-8"}
     environment |= plan.environment(node) if node else {"PATH": path, "PYTHONPATH": REPO}
-    nsenter = ["nsenter", f"--target={init}", "--pid", "--mount", "--uts", "--ipc"]
+    nsenter = ["nsenter", f"--target={init}", "--root", "--pid", "--mount", "--uts", "--ipc"]
     drop = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
     return [
         *nsenter,

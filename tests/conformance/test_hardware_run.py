@@ -1,10 +1,10 @@
-"""The hardware run on the simulated GPU: every experiment ends, and what it finds is what the simulator's profile assumes.
+"""The hypotheses: every experiment of the hardware run, and what it says about each assumption of the simulator's profile.
 
-On a GPU the same experiments record the truth (tests/gpu/README.md). Here each assertion names the hypothesis that it stands for.
+On a real GPU the findings and the verdicts are recorded below build/gpu and nothing is asserted but that the run went through. On the
+simulated GPU each verdict must be the profile's value: so the simulator does what the profile says, and the experiments can tell.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,36 +12,66 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.backend import REAL, SIM, Choice, environment
 from tests.gpu.experiments import LIMITS
-from tests.gpusim.host import SimHost
+from tests.gpu.run import BUDGET_SECONDS
+from tests.gpu.verdicts import SERVER_LOSING, VERDICTS, outcome
+from tests.gpusim import profile
 
-pytestmark = [pytest.mark.sim, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.hypotheses, pytest.mark.slow, pytest.mark.timeout(BUDGET_SECONDS + 60)]
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("environment", "two_servers", "kept_memory", "one_server", "standby", "ending", "zeroing", "rungs", "commit")
-FATAL = {"illegal-write": 700, "illegal-read": 700, "trap": 719, "misaligned": 716, "illegal-instruction": 715}
+RECORDS = ROOT / "build" / "gpu"
+FATAL = {kind: profile.values()["fault_codes"][kind] for kind in SERVER_LOSING}
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("hardware-run")
-    with SimHost(memory=1024) as host:
-        argv = [sys.executable, "-m", "tests.gpu.run", "--small", "--out", str(out), "--only", ",".join(NAMES)]
-        subprocess.run(argv, env={**os.environ, **host.env()}, cwd=ROOT, check=True, timeout=220)
+@pytest.fixture(name="found", scope="module")
+def _found(backend: Choice, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All findings; recorded where they are the truth."""
+    real = backend.kind == REAL
+    out = RECORDS if real else tmp_path_factory.mktemp("hardware-run")
+    with environment(backend.kind) as environ:
+        argv = [sys.executable, "-m", "tests.gpu.run", "--out", str(out), *([] if real else ["--small"])]
+        subprocess.run(argv, env=dict(environ), cwd=ROOT, check=True, timeout=BUDGET_SECONDS + 30)
     told: dict[str, Any] = json.loads((out / "results.json").read_text())["experiments"]
     return told
 
 
-def test_every_experiment_ends_well(found: dict[str, Any]) -> None:
-    assert {name: found[name]["how"] for name in NAMES} == dict.fromkeys(NAMES, "ended with status 0")
+@pytest.fixture(name="assumed")
+def _assumed(backend: Choice) -> None:
+    """For tests of the simulator's answers: on a real GPU the findings stand in the record, right or not."""
+    if backend.kind != SIM:
+        pytest.skip(f"a real GPU: recorded in {RECORDS.relative_to(ROOT)}, not asserted")
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_the_simulator_does_what_its_profile_says(found: dict[str, Any], assumed: None, name: str) -> None:
+    one = outcome(name, found)
+    assert one.agrees, f"{one.id} {name}: seen {one.seen}, assumed {one.assumed} {one.why}"
+
+
+def test_every_experiment_is_in_the_record(found: dict[str, Any]) -> None:
+    assert list(found) == list(LIMITS)
+
+
+def test_every_experiment_ends_well_and_leaves_nothing(found: dict[str, Any], assumed: None) -> None:
+    assert {name: (one["how"], one["ended_after_it"]) for name, one in found.items()} == dict.fromkeys(
+        LIMITS, ("ended with status 0", [])
+    )
+
+
+def test_what_the_simulator_has_not_is_said_to_be_missing(found: dict[str, Any], assumed: None) -> None:
+    assert {where: "not there" in row for where, row in found["sparse"]["found"].items()} == {
+        "outside": True,
+        "mps": True,
+    }
 
 
 def test_limits_leave_room_in_nine_minutes() -> None:
-    assert sum(LIMITS.values()) <= 9 * 60 + 30
-    assert set(NAMES) < set(LIMITS)
+    assert sum(LIMITS.values()) <= BUDGET_SECONDS <= 9 * 60 - 10
 
 
 @pytest.mark.parametrize("kind", FATAL)
-def test_h4_a_fault_leaves_the_other_server_alone(found: dict[str, Any], kind: str) -> None:
+def test_h4_a_fault_leaves_the_other_server_alone(found: dict[str, Any], assumed: None, kind: str) -> None:
     row = found["two_servers"]["found"][kind]
     assert row["fault"]["code"] == FATAL[kind]
     assert row["bystander_on_other_server"]["rounds"] > 0
@@ -51,7 +81,7 @@ def test_h4_a_fault_leaves_the_other_server_alone(found: dict[str, Any], kind: s
 
 
 @pytest.mark.parametrize("kind", ["illegal-write", "trap", "SIGKILL"])
-def test_h1_h2_h3_kept_memory_survives_byte_for_byte(found: dict[str, Any], kind: str) -> None:
+def test_h1_h2_h3_kept_memory_survives_byte_for_byte(found: dict[str, Any], assumed: None, kind: str) -> None:
     row = found["kept_memory"]["found"][f"made_by_client/{kind}"]
     for reader in ("other_server", "outside_mps", "recovered_server"):
         assert row[reader]["digest"]["sha256"] == row["before"], reader
@@ -59,29 +89,14 @@ def test_h1_h2_h3_kept_memory_survives_byte_for_byte(found: dict[str, Any], kind
 
 
 @pytest.mark.parametrize("kind", FATAL)
-def test_h5_an_innocent_client_hears_the_culprits_code_from_every_call(found: dict[str, Any], kind: str) -> None:
-    row = found["one_server"]["found"][kind]
-    assert row["innocent_first_error"]["answer"]["code"] == FATAL[kind]
-    assert row["innocent_calls"]["calls"]["cuStreamSynchronize"]["code"] == FATAL[kind]
-
-
-@pytest.mark.parametrize("kind", FATAL)
-def test_h6_newcomers_hear_807_until_the_server_is_rebuilt(found: dict[str, Any], kind: str) -> None:
+def test_h6_newcomers_hear_807_until_the_server_is_rebuilt(found: dict[str, Any], assumed: None, kind: str) -> None:
     row = found["one_server"]["found"][kind]
     assert row["newcomer_while_both_live"] == 807
     assert row["newcomers"][-1]["code"] == 0
     assert {each["code"] for each in row["newcomers"][:-1]} <= {807}
 
 
-def test_a_standby_takes_over_what_it_has_mapped(found: dict[str, Any]) -> None:
-    for size, row in found["standby"]["found"].items():
-        assert row["same_addresses"], size
-        assert row["active_heard"]["code"] == FATAL["trap"], size
-        assert row["copy"]["code"] == row["first_step"]["code"] == 0, size
-        assert row["kept_bytes_same"], size
-
-
-def test_h9_h10_ending_one_client_hurts_no_other_and_a_dead_server_is_806(found: dict[str, Any]) -> None:
+def test_h9_h10_ending_one_client_hurts_no_other_and_a_dead_server_is_806(found: dict[str, Any], assumed: None) -> None:
     rows = found["ending"]["found"]
     for way in ("terminate_client", "SIGKILL"):
         assert [answer["code"] for answer in rows[way]["bystander"]] == [0, 0, 0], way
@@ -91,13 +106,13 @@ def test_h9_h10_ending_one_client_hurts_no_other_and_a_dead_server_is_806(found:
     assert heard[-1] == 806
 
 
-def test_every_rung_carries_the_program_over_the_fault(found: dict[str, Any]) -> None:
+def test_every_rung_carries_the_program_over_the_fault(found: dict[str, Any], assumed: None) -> None:
     rows = found["rungs"]["found"]
     assert {name.split()[0] for name in rows} == {"standby", "restore", "relaunch"}
     assert not [row for row in rows.values() if "failed" in row]
 
 
-def test_a_commit_is_timed_with_and_without(found: dict[str, Any]) -> None:
+def test_a_commit_is_timed_with_and_without(found: dict[str, Any], assumed: None) -> None:
     for rounds in found["commit"]["found"].values():
         assert [len(each["with"]["commit_s"]) for each in rounds] == [4, 4, 4]
         assert [len(each["without"]["commit_s"]) for each in rounds] == [0, 0, 0]

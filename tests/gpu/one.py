@@ -11,9 +11,11 @@ from tests.gpu.stage import Stage
 def main(name: str, findings: Path, log: Path, folder: Path, small: bool) -> None:
     experiment = importlib.import_module(f"tests.gpu.experiments.{name}")
     with Stage(small=small, folder=folder) as stage:
+        found = Findings(findings)
         try:
-            experiment.run(stage, Findings(findings))
+            experiment.run(stage, found)
         finally:
+            found.save()
             log.write_text(stage.logs())
 
 

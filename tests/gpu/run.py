@@ -3,8 +3,9 @@
     python3 -m tests.gpu.run --out DIR [--mps DIR] [--only NAME,NAME] [--small]
 
 Needs only Python, the NVIDIA driver and, for what concerns MPS, `nvidia-cuda-mps-control` and `-server` on PATH or in `--mps DIR`. Writes
-`results.json` (what was found, by experiment) and `logs.txt` (the MPS logs and whatever went to stderr). An experiment that fails, hangs or
-crashes is a finding; the run goes on with the next. Never changes a setting of the GPU.
+`results.json` (what was found, by experiment), `logs.txt` (the MPS logs and whatever went to stderr) and `hypotheses.json` (what that
+says about the simulator's assumptions). An experiment that fails, hangs or crashes is a finding; the run goes on with the next. Never
+changes a setting of the GPU.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.gpu import verdicts
 from tests.gpu.experiments import LIMITS
 from tests.gpu.stage import end_leftovers, leftovers
 
@@ -44,7 +46,8 @@ def conduct(name: str, seconds: float, out: Path, small: bool) -> tuple[dict[str
             how = f"ended with status {process.returncode}"
         except subprocess.TimeoutExpired:
             how = f"stopped after {seconds:.0f} s"
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what a crashed experiment left in its group
     result: dict[str, Any] = {"how": how, "seconds": round(time.monotonic() - begin, 3)}
     texts = [log.read_text(errors="replace")] if log.exists() else []
     texts += [path.read_text(errors="replace") for path in sorted(folder.glob("*.log/*.log"))]
@@ -99,6 +102,7 @@ def main() -> int:
         with (options.out / "logs.txt").open("a") as logs:
             logs.write(text)
         (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    verdicts.main(options.out / "results.json")
     return 0
 
 

@@ -87,8 +87,10 @@ class Puppet:
         return self.hear(timeout)
 
     def kill(self) -> None:
+        """A process that the driver does not let go is left after a while: its death is not ours to force."""
         self.process.kill()
-        self.process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
         self.socket.close()
 
 

@@ -1,4 +1,4 @@
-"""What differs between the control daemons of the 535, 550, 580 and 595 drivers, as data.
+"""What differs between the control daemons of the 535, 550, 580, 595 and 615 drivers, as data.
 
 Job: one `Dialect` per driver branch: its wording, its features, its traps. The processes ask the dialect and never
 the version.
@@ -6,7 +6,7 @@ the version.
 Source: the recordings of the real daemons (transcripts/, made by record.py) for everything that happens without a
 GPU. The messages of a server that runs and of a fault stand as printable strings in the drivers' libcuda.so.1
 (535.261.03, 550.163.01, 580.159.03, 595.99.02); their wording is exact, their order is our reading of NVIDIA's MPS
-document ("error containment").
+document ("error containment"). Nothing of 615 is recorded: it is 595 with the protocol 3 of NVIDIA's document (mps_v3.py).
 """
 
 from __future__ import annotations
@@ -81,9 +81,8 @@ class Dialect:
     found (0: it starts).
     """
 
-    __slots__ = ("busy_ways", "client_limit", "commands", "cuda", "lazy", "line_bytes", "name", "pid_file", "role",
-    "silent_without_driver",
-                 "silent_without_gpu", "text", "version")  # fmt: skip
+    __slots__ = ("busy_ways", "client_limit", "commands", "cuda", "lazy", "line_bytes", "name", "partitions", "pid_file",
+                 "protocol_3", "role", "silent_without_driver", "silent_without_gpu", "text", "version")  # fmt: skip
 
     def __init__(self, name: str, version: str, cuda: int, text: dict[str, str]) -> None:
         modern = int(name) >= 580
@@ -91,17 +90,19 @@ class Dialect:
         self.version = version
         self.cuda = cuda
         self.text = text
-        self.role = "Server" if int(name) >= 595 else "Other"
+        self.partitions = int(name) >= 595
+        self.protocol_3 = int(name) >= 615
+        self.role = "Server" if self.partitions else "Other"
         self.pid_file = int(name) >= 550
         self.busy_ways = 4 if name == "535" else 3
         self.lazy = modern
         self.silent_without_gpu = 100 if modern else 0
         self.silent_without_driver = 244 if modern else 0
         self.line_bytes = 4090 if modern else 0
-        self.client_limit = 60 if int(name) >= 595 else 48
+        self.client_limit = 60 if self.partitions else 48
         missing = {"get_server_status"} if name == "535" else set()
         self.commands = frozenset(COMMANDS) - missing - (set() if modern else {"device_query"})
-        if int(name) < 595:
+        if not self.partitions:
             self.commands -= {"sm_partition", "lspart"}
 
     def say(self, key: str, **values: object) -> str:
@@ -123,5 +124,6 @@ DIALECTS = {
     "550": Dialect("550", "550.163.01", 12040, _OLD),
     "580": Dialect("580", "580.159.03", 13000, _NEW),
     "595": Dialect("595", "595.99.02", 13020, _NEWEST),
+    "615": Dialect("615", "615.71.09", 13040, _NEWEST),
 }
 DEFAULT = "580"

@@ -181,12 +181,18 @@ static bool minors_of(const char *answer, int *minors, int *n) {
 }
 
 static CUresult attach(const char *path, int *minors, int *n) {
-    char line[64], answer[512];
+    char line[160], answer[512];
     int page_fd;
     const int fd = dial(path);
     if (fd < 0)
         return CUDA_ERROR_MPS_CONNECTION_FAILED;
-    snprintf(line, sizeof line, "attach v=1 pid=%d", getpid());
+    /* CUDA_MPS_SM_PARTITION=<device UUID>/<partition ID>; the server knows the ids of its GPUs */
+    const char *joins = getenv("CUDA_MPS_SM_PARTITION");
+    const char *slash = joins == NULL ? NULL : strrchr(joins, '/');
+    snprintf(line, sizeof line, "attach v=1 pid=%d partition=%.80s", getpid(),
+             slash != NULL   ? slash + 1
+             : joins != NULL ? joins
+                             : "");
     CUresult result = CUDA_ERROR_MPS_CONNECTION_FAILED;
     struct sim_shared_page *page = MAP_FAILED;
     if (talk(fd, line, SERVER_PATIENCE_MS, answer, sizeof answer, &page_fd)) {

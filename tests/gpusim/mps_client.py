@@ -43,7 +43,8 @@ def attach(pipe: str) -> tuple[socket, mmap.mmap]:
         say(f"error code={values.get('code', 805)}")
         raise SystemExit(0)
     server = mps_wire.connect(values["path"])
-    mps_wire.send(server, mps_wire.words("attach", v=1, pid=os.getpid()))
+    partition = os.environ.get("CUDA_MPS_SM_PARTITION", "").rpartition("/")[2]
+    mps_wire.send(server, mps_wire.words("attach", v=1, pid=os.getpid(), partition=partition))
     packet, rights, _, _ = server.recvmsg(mps_wire.PACKET_BYTES, 64)
     say(packet.decode())
     if not rights:

@@ -107,7 +107,7 @@ def get_server_list(control: Control, _words: list[str]) -> None:
 
 def start_server(control: Control, words: list[str]) -> None:
     if len(words) < 3 or words[1] != "-uid" or not words[2].isdigit():
-        if control.dialect.name == "595" and len(words) > 2 and words[1] == "-uid":
+        if control.dialect.partitions and len(words) > 2 and words[1] == "-uid":
             control.say(f"Invalid UID: {words[2]}")
         control.say(control.dialect.say("need_uid"))
         return

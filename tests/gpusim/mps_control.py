@@ -14,7 +14,7 @@ import os
 import sys
 
 from . import dialect as dialects
-from . import mps_commands, mps_daemon, mps_host, mps_log, mps_spawn, mps_ui, mps_wire
+from . import mps_commands, mps_daemon, mps_host, mps_log, mps_spawn, mps_ui, mps_v3, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,14 +29,18 @@ PID_FILE = "nvidia-cuda-mps-control.pid"
 
 
 class Flags:
-    """The command line: `mode` is d, f, h, v, ui or bad; `bad` the option nobody knows."""
+    """The command line: `mode` is d, f, h, v, ui or bad. `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3."""
 
-    __slots__ = ("lazy", "mode", "multiuser", "partitions")
+    __slots__ = ("command", "lazy", "mode", "multiuser", "partitions", "protocol")
 
     def __init__(self, dialect: Dialect, words: list[str]) -> None:
         self.mode = "ui"
         self.multiuser = self.partitions = self.lazy = False
+        self.command = ""
+        self.protocol = 2
         modern = dialect.lazy
+        if dialect.protocol_3:
+            words = self.of_protocol_3(words)
         for word in words:
             if word in ("-d", "-f", "-h", "--help", "-v") or (modern and word in LONG):
                 self.mode = word.strip("-")[0]
@@ -46,11 +50,23 @@ class Flags:
                 self.lazy = True
             elif modern and word in ("-q", "--ready-devices"):
                 continue
-            elif dialect.name == "595" and word in ("-S", "--static-partitioning"):
+            elif dialect.partitions and word in ("-S", "--static-partitioning"):
                 self.partitions = True
             else:
                 self.mode = "bad" if modern else "ui"
                 return
+
+    def of_protocol_3(self, words: list[str]) -> list[str]:
+        """Take what only 615 has out of the command line; the environment beats -p (documented)."""
+        protocol = ""
+        if "-p" in words:
+            place = words.index("-p")
+            protocol, words = "".join(words[place + 1 : place + 2]), words[:place] + words[place + 2 :]
+        protocol = os.environ.get("CUDA_MPS_PROTOCOL_VERSION", "") or protocol
+        self.protocol = 3 if protocol == "3" else 2
+        if words and words[0] in mps_v3.MODULES:
+            self.command, words = " ".join(words), []
+        return ["-M" if word in ("-m", "--multiuser") else word for word in words]
 
 
 def usage(dialect: Dialect) -> str:
@@ -58,7 +74,7 @@ def usage(dialect: Dialect) -> str:
     if not dialect.lazy:
         return banner(dialect, False)
     options = ["-h,--help", "-d,--daemon", "-f,--foreground", "-M,--multiuser-server", "-q,--ready-devices"]
-    if dialect.name == "595":
+    if dialect.partitions:
         options.insert(4, "-S,--static-partitioning")
     lines = [banner(dialect, False), "", "nvidia-cuda-mps-control [options] [command]", "OPTIONS:"]
     lines += [f"  {option}" for option in options] + ["", "COMMAND:"]
@@ -84,6 +100,8 @@ def main(script: str) -> None:
     dialect = dialects.DIALECTS[name]
     flags = Flags(dialect, sys.argv[1:])
     pipe = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or PIPE
+    if not os.environ.get("CUDA_MPS_PIPE_DIRECTORY") and os.geteuid() == 0 and (flags.protocol == 3 or flags.command):
+        pipe = mps_v3.PIPE_OF_ROOT
     if flags.mode in ("d", "f"):
         raise SystemExit(daemon(dialect, flags, pipe, script))
     if flags.mode == "bad":
@@ -94,7 +112,7 @@ def main(script: str) -> None:
     if flags.mode == "v" and dialect.lazy:
         print(banner(dialect, True))
         raise SystemExit(0)
-    raise SystemExit(mps_ui.run(pipe))
+    raise SystemExit(mps_ui.run(pipe, [flags.command] if flags.command else sys.stdin))
 
 
 def daemon(dialect: Dialect, flags: Flags, pipe: str, script: str) -> int:
@@ -134,7 +152,7 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
     lock = take_lock(pipe)
     if isinstance(lock, str):
         # 595 is silent where the directory cannot be made (recorded).
-        if dialect.name != "595" or os.path.lexists(pipe):
+        if not dialect.partitions or os.path.lexists(pipe):
             print(lock, flush=True)
         return 1
     logs = os.environ.get("CUDA_MPS_LOG_DIRECTORY") or LOGS
@@ -149,7 +167,7 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
         log = mps_log.Log(mps_log.append(os.path.join(logs, "control.log")), "Control")
         server_log = mps_log.append(os.path.join(logs, "server.log"))
     if not usable or log.descriptor is None:
-        if dialect.name == "595":
+        if dialect.partitions:
             print(f"Failed to create log directory [{logs}]. No logs will be available.", flush=True)
         print(f"Warning: Failed writing log files to directory [{logs}]. No logs will be available.", flush=True)
     path = os.path.join(pipe, "control")
@@ -164,7 +182,8 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
     if dialect.pid_file:
         write_pid(pid_file)
     binary = os.path.join(os.path.dirname(os.path.abspath(script)), mps_spawn.SERVER)
-    options = mps_daemon.Options(flags.multiuser, flags.partitions, server_log, binary)
+    names = mps_v3.Names(pipe, logs) if flags.protocol == 3 else None
+    options = mps_daemon.Options(flags.multiuser, flags.partitions, server_log, binary, names)
     text = os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     if text is not None and mps_commands.percentage(text) is None:
         log.note("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE should be between (0.0, 100.0]")

@@ -17,7 +17,7 @@ import os
 import select
 import time
 
-from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_wire
+from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_v3, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,11 +33,17 @@ CUDA_SERVER_NOT_READY, CUDA_CONNECTION_FAILED = 807, 805
 
 
 class Options:
-    """How the daemon was started: flags, the descriptor of server.log (or None) and the server's executable."""
+    """How the daemon was started: flags, the descriptor of server.log (or None) and the server's executable.
 
-    __slots__ = ("multiuser", "partitioned", "server_binary", "server_log")
+    `names` are the named servers of protocol 3, None with protocol 2.
+    """
 
-    def __init__(self, multiuser: bool, partitioned: bool, server_log: int | None, server_binary: str) -> None:
+    __slots__ = ("multiuser", "names", "partitioned", "server_binary", "server_log")
+
+    def __init__(
+        self, multiuser: bool, partitioned: bool, server_log: int | None, server_binary: str, names: mps_v3.Names | None
+    ) -> None:
+        self.names = names
         self.multiuser = multiuser
         self.partitioned = partitioned
         self.server_log = server_log
@@ -57,9 +63,10 @@ class Control:
         self.partitions = mps_partitions.Partitions()
         self.server_log = options.server_log
         self.server_binary = options.server_binary
+        self.names = options.names
         self.listeners = listeners
         self.servers: dict[int, Child] = {}
-        self.pending: list[tuple[socket, int, int]] = []
+        self.pending: list[tuple[socket, int, int, str]] = []
         self.ui: socket | None = None
         self.ui_uid = 0
         self.waiting: int | None = None
@@ -84,15 +91,18 @@ class Control:
 
     # -- servers ---
 
-    def start_server(self, uid: int) -> None:
+    def start_server(self, uid: int, name: str = "") -> None:
         """Fork a server for `uid`; one that the kernel does not let become that user dies at once."""
-        child = mps_spawn.start(self, os.geteuid() if self.multiuser else uid)
+        child = mps_spawn.start(self, os.geteuid() if self.multiuser else uid, name)
         self.servers[child.pid] = child
         self.watch(child.link)
 
-    def server_of(self, uid: int) -> Child | None:
-        """The living server that clients of `uid` join."""
-        fit = (one for one in self.servers.values() if self.multiuser or one.uid == uid)
+    def server_of(self, uid: int, name: str = "") -> Child | None:
+        """The living server that clients of `uid` join; with protocol 3 the one of that name."""
+        named = self.names is not None
+        fit = (
+            one for one in self.servers.values() if (one.name == name if named else self.multiuser or one.uid == uid)
+        )
         return next((one for one in fit if not one.retiring), None)
 
     def retire(self, child: Child) -> None:
@@ -148,7 +158,10 @@ class Control:
             os.unlink(child.path)
         if self.waiting == child.pid:
             self.end_command()
-        if child.state == "INITIALIZING" and self.pending:
+        if self.names is not None:
+            mps_v3.gone(self, self.names, child.name)
+            self.refuse_pending(child.name)
+        elif child.state == "INITIALIZING" and self.pending:
             self.failures += 1
             if self.failures >= ATTEMPTS:
                 self.failures = 0
@@ -159,11 +172,13 @@ class Control:
         """Will no further server be tried for those who wait?"""
         return not self.pending or child.state != "INITIALIZING" or self.failures >= ATTEMPTS - 1
 
-    def refuse_pending(self) -> None:
-        for sock, _, _ in self.pending:
-            mps_wire.send(sock, mps_wire.words("error", code=CUDA_CONNECTION_FAILED))
-            self.forget(sock)
-        self.pending = []
+    def refuse_pending(self, name: str | None = None) -> None:
+        """Send those away who wait; only for one server with `name`."""
+        for sock, _, _, wanted in self.pending:
+            if name in (None, wanted):
+                mps_wire.send(sock, mps_wire.words("error", code=CUDA_CONNECTION_FAILED))
+                self.forget(sock)
+        self.pending = [entry for entry in self.pending if name not in (None, entry[3])]
 
     # -- clients ---
 
@@ -173,20 +188,30 @@ class Control:
         if self.quitting is not None:
             self.answer(sock, CUDA_CONNECTION_FAILED)
             return
-        child = self.server_of(uid)
+        name = self.wanted_server(sock, uid)
+        child = self.server_of(uid, name)
         if child is not None and child.state == "FAULT":
             self.answer(sock, CUDA_SERVER_NOT_READY)
             return
         ready = child is not None and child.state == "ACTIVE"
         outcome = "Server already exists" if ready else "Server is not ready, push client to pending list"
         self.log.note(f"NEW CLIENT {pid} from user {uid}: {outcome}")
-        self.pending.append((sock, pid, uid))
-        if child is None:
+        self.pending.append((sock, pid, uid, name))
+        if child is None and self.names is None:
             self.retire_others(uid)
             if any(other.count for other in self.servers.values()) and not mps_inject.number("other_uid_waits", 0):
                 self.pending.pop()
                 self.answer(sock, CUDA_SERVER_NOT_READY)
         self.settle()
+
+    def wanted_server(self, sock: socket, uid: int) -> str:
+        """The name of the server that a client asked for by its directory; `uid_<uid>`, made on demand, without one. Protocol 3 alone."""
+        if self.names is None:
+            return ""
+        name = self.names.asked.pop(sock.fileno(), "") or f"uid_{uid}"
+        if name not in self.names.uid:
+            mps_v3.create(self, self.names, name, uid)
+        return name
 
     def answer(self, sock: socket, code: int) -> None:
         """Refuse one client."""
@@ -197,17 +222,17 @@ class Control:
         """Bring waiting clients to ready servers; start a server for the first who has none when nobody
         else's is left."""
         waiting = []
-        for sock, pid, uid in self.pending:
-            child = self.server_of(uid)
+        for sock, pid, uid, name in self.pending:
+            child = self.server_of(uid, name)
             if child is not None and child.state == "FAULT":
                 self.answer(sock, CUDA_SERVER_NOT_READY)
             elif child is not None and child.state == "ACTIVE":
                 mps_wire.send(sock, mps_wire.words("server", pid=child.pid, path=child.path))
                 self.forget(sock)
             else:
-                waiting.append((sock, pid, uid))
+                waiting.append((sock, pid, uid, name))
         self.pending = waiting
-        if self.servers:
+        if self.servers or self.names is not None:
             return
         if waiting:
             self.start_server(waiting[0][2])
@@ -258,7 +283,10 @@ class Control:
             return
         line = packet[4:].decode(errors="replace")
         self.log.note(f"Cmd:{line}")
-        self.waiting = mps_commands.run(self, line)
+        if self.names is not None and line.split()[:1] != ["quit"]:
+            self.waiting = mps_v3.run(self, self.names, line)
+        else:
+            self.waiting = mps_commands.run(self, line)
         if self.waiting is None and self.quitting is None:
             self.end_command()
         if self.dialect.line_bytes and len(packet) - 4 >= self.dialect.line_bytes:
@@ -313,6 +341,8 @@ class Control:
                 fresh = mps_wire.accept(sock)
                 if fresh is not None:
                     self.watch(fresh)
+                    if self.names is not None:
+                        self.names.accepted(sock, fresh)
             elif sock is self.ui:
                 self.hear_ui(sock)
             elif descriptor in waiting:

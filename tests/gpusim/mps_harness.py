@@ -112,14 +112,14 @@ class Mps:
         """The pid of the one server, waited for."""
         return int(wait_for("a server in get_server_list", lambda: self.command("get_server_list"))[0])
 
-    def client(self, user: int | None = None) -> Client:
-        """A new client; its `hello` says how it was received."""
+    def client(self, user: int | None = None, **more: str) -> Client:
+        """A new client, with `more` in its environment; its `hello` says how it was received."""
         process = subprocess.Popen(
             [str(self.sim.build / "bin" / "gpusim-mps-client")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=self.env,
+            env=self.env | more,
             user=user,
         )
         made = Client(process)

@@ -1,7 +1,8 @@
 """Static SM partitions of a control daemon started with -S (driver 595): `sm_partition add|rm` and `lspart`.
 
 Job: the bookkeeping. A GPU has `sm_count` SMs in chunks of `chunk_sms` (profile E2); a partition takes whole chunks.
-Partitions slow nobody here and keep no fault away: the driver whose partitions isolate SM faults is 610.
+Partitions slow nobody here. A client joins one with CUDA_MPS_SM_PARTITION=<device UUID>/<partition ID>; with
+`partition_isolates` (driver 610 and later) an SM fault stays with the clients of its partition.
 
 Source: wording and column widths of the printable strings in nvidia-cuda-mps-control 595.99.02; the answers without a
 GPU are recorded. What stands in which column follows NVIDIA's MPS document. A partition's id is ours: the real ones
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from . import mps_host, mps_inject
+from . import mps_host, mps_inject, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class Partitions:
         name = f"Sm{self.made:04d}"
         self.of.setdefault(gpu, {})[name] = chunks
         return name
+
+    def names(self) -> str:
+        """Every id, as a server is told them."""
+        return ",".join(name for held in self.of.values() for name in held)
+
+
+def tell(control: Control) -> None:
+    """Let the servers know which partitions there are."""
+    for child in control.servers.values():
+        mps_wire.send(child.link, mps_wire.words("partitions", list=control.partitions.names()))
 
 
 def _gpus(control: Control) -> list[mps_host.Gpu]:
@@ -89,6 +100,7 @@ def _add(control: Control, gpu: str, text: str) -> None:
         control.say(f"Failed to create the requested SM partition of {chunks} chunks, error {CUDA_INVALID_RESOURCE}")
     else:
         control.say(f"Partition {gpu}/{control.partitions.add(gpu, chunks)} created")
+        tell(control)
 
 
 def _remove(control: Control, gpu: str, name: str) -> None:
@@ -99,6 +111,7 @@ def _remove(control: Control, gpu: str, name: str) -> None:
         control.say(f"Partition {name} in use. Terminate all clients before removing.")
     else:
         del held[name]
+        tell(control)
         control.say(f"Partition {name} removed")
 
 

@@ -29,19 +29,24 @@ LINK, LISTENER, LOG = 3, 4, 5
 TERMINATE_SECONDS = 1.0
 """How long a terminated client may take to answer; the real server ends a client's GPU work without its help."""
 NO_DEVICE = "no CUDA-capable device is detected"
-MMU_FAULT = 31
+MMU_FAULT, SM_FAULT = 31, 13
 CUDA_INVALID_VALUE, CUDA_SERVER_NOT_READY, CUDA_MAX_CLIENTS = 1, 807, 808
+CUDA_ILLEGAL_ADDRESS = 700
 
 
 class Client:
-    """One attached context: the pid and uid that the kernel vouches for, and where it stands."""
+    """One attached context: the pid and uid that the kernel vouches for, and where it stands.
 
-    __slots__ = ("affected", "answered", "context", "pid", "sock", "terminated")
+    `partition` is the static SM partition that it runs in, empty without one.
+    """
 
-    def __init__(self, sock: socket, pid: int, context: int) -> None:
+    __slots__ = ("affected", "answered", "context", "partition", "pid", "sock", "terminated")
+
+    def __init__(self, sock: socket, pid: int, context: int, partition: str) -> None:
         self.sock = sock
         self.pid = pid
         self.context = context
+        self.partition = partition
         self.affected = False
         self.terminated = False
         self.answered = False
@@ -59,7 +64,10 @@ class Server:
         host = mps_host.read()
         self.gpus = host.visible(os.environ.get("CUDA_VISIBLE_DEVICES")) if host else []
         self.state = "INITIALIZING"
-        self.page = mps_page.Page(1)
+        self.generation = 1
+        self.pages: dict[str, mps_page.Page] = {}
+        self.partitions = {word for word in config.get("partitions", "").split(",") if word}
+        self.faulted: set[str] = set()
         self.peers: dict[int, socket] = {listener.fileno(): listener, link.fileno(): link}
         self.clients: dict[int, Client] = {}
         self.contexts: dict[int, int] = {}
@@ -133,13 +141,14 @@ class Server:
         """The first packet of a connection: let the client in or say why not, and drop it."""
         verb, values = mps_wire.parse(mps_wire.receive(sock))
         pid, uid = mps_wire.credentials(sock)
-        code = self.admit(pid, uid) if verb == "attach" and values.get("v") == "1" else CUDA_INVALID_VALUE
+        partition = values.get("partition", "")
+        code = self.admit(pid, uid, partition) if verb == "attach" and values.get("v") == "1" else CUDA_INVALID_VALUE
         if code:
             mps_wire.send(sock, mps_wire.words("error", code=code))
             self.drop(sock)
             return
         context = self.contexts[pid] = self.contexts.get(pid, 0) + 1
-        self.clients[sock.fileno()] = Client(sock, pid, context)
+        self.clients[sock.fileno()] = Client(sock, pid, context, partition)
         self.note("new", pid=pid, context=context)
         self.note("worker", pid=pid, context=context)
         for gpu in self.gpus:
@@ -150,13 +159,21 @@ class Server:
         answer = mps_wire.words(
             "attached", context=context, minor=minors, percentage=self.percentage, limits=self.limits
         )
-        mps_wire.send(sock, answer, self.page.descriptor)
+        mps_wire.send(sock, answer, self.page(partition).descriptor)
 
-    def admit(self, pid: int, uid: int) -> int:
+    def page(self, partition: str) -> mps_page.Page:
+        """The page that the clients of one partition share."""
+        if partition not in self.pages:
+            self.pages[partition] = mps_page.Page(self.generation)
+        return self.pages[partition]
+
+    def admit(self, pid: int, uid: int, partition: str) -> int:
         """0, or the CUDA error that this client gets."""
         context = self.contexts.get(pid, 0) + 1
         self.look()
-        if self.state != "ACTIVE" or self.retiring or self.terminating:
+        if partition and partition not in self.partitions:
+            return CUDA_INVALID_VALUE
+        if self.state != "ACTIVE" or self.retiring or self.terminating or partition in self.faulted:
             self.note("refused", pid=pid, context=context)
             return CUDA_SERVER_NOT_READY
         if self.config["multiuser"] != "1" and uid != os.getuid():
@@ -183,6 +200,9 @@ class Server:
         self.note("left", pid=client.pid, context=client.context, count=len(self.clients))
         self.report_clients()
         self.settle_termination()
+        if client.partition in self.faulted and all(one.partition != client.partition for one in self.clients.values()):
+            self.faulted.discard(client.partition)
+            self.renew(client.partition)
         if self.state == "FAULT" and self.timer is None and not any(one.affected for one in self.clients.values()):
             for ordinal, gpu in enumerate(self.gpus):
                 self.note("destroy", device=ordinal, name=gpu.name)
@@ -193,35 +213,50 @@ class Server:
     # -- faults ---
 
     def look(self) -> None:
-        """Has a client marked the page? It may have died before it could say so."""
-        sticky, culprit = self.page.read()
-        if sticky and self.state == "ACTIVE":
-            self.fault(sticky, culprit)
+        """Has a client marked a page? It may have died before it could say so."""
+        for partition, page in list(self.pages.items()):
+            sticky, culprit = page.read()
+            if sticky and self.state == "ACTIVE" and partition not in self.faulted:
+                self.fault(sticky, culprit, MMU_FAULT if sticky == CUDA_ILLEGAL_ADDRESS else SM_FAULT, partition)
 
-    def fault(self, code: int, pid: int) -> None:
-        """A fatal fault of client `pid`: everybody attached is affected."""
-        if not self.page.read()[0]:
-            self.page.fault(code, pid)
+    def renew(self, partition: str) -> None:
+        """A page without an error for those who come next."""
+        self.generation += 1
+        page = self.pages.pop(partition, None)
+        if page is not None:
+            page.close()
+
+    def fault(self, code: int, pid: int, xid: int, partition: str) -> None:
+        """A fatal fault of client `pid`: everybody attached is affected, unless SM faults stay in their partition."""
+        isolated = xid == SM_FAULT and bool(self.partitions) and mps_inject.number("partition_isolates", 0) == 1
+        affected = [one for one in self.clients.values() if not isolated or one.partition == partition]
+        for name, page in list(self.pages.items()):
+            if (not isolated or name == partition) and not page.read()[0]:
+                page.fault(code, pid)
         context = next((one.context for one in self.clients.values() if one.pid == pid), 1)
         self.note("culprit", pid=pid, context=context)
         self.note("handling")
-        for client in self.clients.values():
+        for client in affected:
             client.affected = True
             self.note("inactive" if client.pid == pid else "active", pid=client.pid, context=client.context)
         self.note("sticky")
-        for client in self.clients.values():
+        for client in affected:
             self.note("sticky_client", pid=client.pid)
-        for client in self.clients.values():
+        for client in affected:
             self.note("torn", pid=client.pid, context=client.context, device=0)
-        self.become("FAULT")
+        if isolated:
+            self.faulted.add(partition)
+        else:
+            self.become("FAULT")
 
     def hear(self, client: Client, packet: bytes) -> None:
         """A packet of an attached client."""
         verb, values = mps_wire.parse(packet)
         if verb == "fault":
-            guarded = mps_inject.number("guard", 0) == 1 and int(values.get("xid", "0")) == MMU_FAULT
-            if self.state == "ACTIVE" and not guarded:
-                self.fault(int(values["code"]), int(values["pid"]))
+            xid = int(values.get("xid", "0"))
+            guarded = mps_inject.number("guard", 0) == 1 and xid == MMU_FAULT
+            if self.state == "ACTIVE" and not guarded and client.partition not in self.faulted:
+                self.fault(int(values["code"]), int(values["pid"]), xid, client.partition)
         elif verb == "terminated":
             client.answered = True
             self.settle_termination()
@@ -250,6 +285,8 @@ class Server:
             self.note("percentage", value=self.percentage)
         elif verb == "limits":
             self.limits = values["list"]
+        elif verb == "partitions":
+            self.partitions = {word for word in values["list"].split(",") if word}
 
     def terminate(self, pid: int) -> None:
         """End one client's contexts; the answer follows when it has said that it knows."""
@@ -285,8 +322,9 @@ class Server:
         if self.timer is not None and now >= self.timer[0]:
             what, self.timer = self.timer[1], None
             if what == "rebuilt":
-                self.page.close()
-                self.page = mps_page.Page(self.page.generation + 1)
+                for partition in list(self.pages):
+                    self.renew(partition)
+                self.faulted.clear()
                 self.create_contexts()
             else:
                 self.log.note("Server has started")

@@ -28,7 +28,7 @@ class Child:
     """A server as its control daemon knows it.
 
     `count` counts attached contexts, `clients` lists (pid, context) of those not terminated; `retiring` has been told
-    to end, `unwanted` will be told when its last client has left.
+    to end, `unwanted` will be told when its last client has left. `name`: protocol 3 alone.
     """
 
     __slots__ = (
@@ -36,6 +36,7 @@ class Child:
         "count",
         "limits",
         "link",
+        "name",
         "path",
         "percentage",
         "pid",
@@ -45,7 +46,10 @@ class Child:
         "unwanted",
     )
 
-    def __init__(self, pid: int, uid: int, link: socket, path: str, percentage: float, limits: dict[int, int]) -> None:
+    def __init__(
+        self, pid: int, uid: int, link: socket, path: str, percentage: float, limits: dict[int, int], name: str
+    ) -> None:
+        self.name = name
         self.pid = pid
         self.uid = uid
         self.link = link
@@ -59,13 +63,13 @@ class Child:
         self.limits = limits
 
 
-def start(control: Control, uid: int) -> Child:
+def start(control: Control, uid: int, name: str = "") -> Child:
     """Fork the server; returns at once, while it initialises."""
     ours, theirs = mps_wire.pair()
     pid = os.fork()
     if not pid:
         try:
-            _child(control, uid, theirs)
+            _child(control, uid, theirs, name)
         finally:
             os._exit(1)
     theirs.close()
@@ -80,10 +84,11 @@ def start(control: Control, uid: int) -> Child:
         percentage=defaults.percentage,
         priority=defaults.priority,
         limits=limits_text(defaults.limits),
-        log=int(control.server_log is not None),
+        partitions=control.partitions.names(),
+        log=int(control.server_log is not None or control.names is not None),
     )
     mps_wire.send(ours, config)
-    return Child(pid, uid, ours, _path(control, pid), defaults.percentage, dict(defaults.limits))
+    return Child(pid, uid, ours, _path(control, pid), defaults.percentage, dict(defaults.limits), name)
 
 
 def limits_text(limits: dict[int, int]) -> str:
@@ -95,7 +100,7 @@ def _path(control: Control, pid: int) -> str:
     return os.path.join(control.pipe, f"server.{pid}.sock")
 
 
-def _child(control: Control, uid: int, link: socket) -> None:
+def _child(control: Control, uid: int, link: socket, name: str) -> None:
     if control.dialect.pid_file:
         control.log.note(f"Starting new server {os.getpid()} for user {uid}")
     if os.geteuid() not in (0, uid):
@@ -104,6 +109,10 @@ def _child(control: Control, uid: int, link: socket) -> None:
         return
     listener = mps_wire.listen(_path(control, os.getpid()), 0o666)
     log = control.server_log
+    if control.names is not None:
+        log = control.names.log(name)
+        if devices := control.names.devices[name]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
     # First out of the way of 3, 4 and 5, then into place.
     sources = [os.dup(link.fileno()), os.dup(listener.fileno())] + ([os.dup(log)] if log is not None else [])
     high = [os.dup2(source, 200 + place) for place, source in enumerate(sources)]

@@ -17,6 +17,7 @@ from . import mps_wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Iterable
 
 NO_DAEMON = "Cannot find MPS control daemon process"
 LOST = "Cannot send command to MPS control daemon process"
@@ -24,8 +25,8 @@ BUSY = {"1": (0, ""), "2": (1, ""), "3": (1, f"{LOST}\n"), "4": (0, f"{LOST}\n")
 """Exit status and standard error while another front end is open; the fourth was seen with 535 only."""
 
 
-def run(pipe: str) -> int:
-    """Serve standard input to its end; the exit status."""
+def run(pipe: str, lines: Iterable[str]) -> int:
+    """Say the lines, standard input's to its end; the exit status."""
     try:
         sock = mps_wire.connect(os.path.join(pipe, "control"))
     except OSError:
@@ -40,7 +41,7 @@ def run(pipe: str) -> int:
     if verb != "welcome":
         print(LOST, file=sys.stderr)
         return 1
-    for line in sys.stdin:
+    for line in lines:
         if not _command(sock, line.rstrip("\n")):
             if line.split()[:1] == ["quit"]:
                 return 0

@@ -63,9 +63,11 @@ def run(stage: Stage, found: Findings) -> None:
                 row["fault"] = commit(kind, client)
                 row["other_server_while_client_lives"] = read_back(stage.puppet("r", two), kept["fd"], kept["address"])
             client.kill()
+            found.save()
             row["other_server"] = read_back(stage.puppet("reader", two), kept["fd"], kept["address"])
             row["outside_mps"] = read_back(stage.puppet("reader"), kept["fd"], kept["address"])
             if one:
                 row["server_state"] = one.wait("ACTIVE", 15)
                 row["recovered_server"] = read_back(stage.puppet("reader", one), kept["fd"], kept["address"])
             os.close(kept["fd"])
+            found.save()

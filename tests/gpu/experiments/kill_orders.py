@@ -12,19 +12,19 @@ from tests.gpu.faults import MIB, heard, region
 from tests.gpu.findings import Findings
 from tests.gpu.stage import Puppet, Server, Stage
 
-SIZE = 16 * MIB
+SIZE_MIB = 64
 SEEDS = 4
 ROUNDS = 5
 
 
-def digests(runner: Puppet, address: int) -> list[Any]:
+def digests(runner: Puppet, address: int, size: int) -> list[Any]:
     """What the co-runner's memory holds after each of a few fills; a code or a word where it heard an error."""
     seen: list[Any] = []
     for seed in range(SEEDS):
-        filled = heard(runner, "fill", address=address, size=SIZE, seed=seed)
+        filled = heard(runner, "fill", address=address, size=size, seed=seed)
         if filled.get("code") != 0:
             return [*seen, filled.get("code", filled.get("gone"))]
-        digest = heard(runner, "digest", address=address, size=SIZE)
+        digest = heard(runner, "digest", address=address, size=size)
         seen.append(digest.get("sha256", digest.get("code", digest.get("gone"))))
     return seen
 
@@ -41,6 +41,7 @@ def end(order: str, server: Server, pid: int) -> str:
 
 
 def once(stage: Stage, server: Server, order: str, runner: Puppet, mine: int, right: list[Any]) -> dict[str, Any]:
+    """End one busy client and look after its co-runner."""
     busy = stage.puppet("busy", server)
     heard(busy, "start")
     flag = region(busy, 2 * MIB)
@@ -49,7 +50,7 @@ def once(stage: Stage, server: Server, order: str, runner: Puppet, mine: int, ri
     begin = time.monotonic()
     said = end(order, server, busy.process.pid)
     ended = time.monotonic()
-    seen = digests(runner, mine)
+    seen = digests(runner, mine, stage.bytes(SIZE_MIB))
     row = {"terminate_said": said, "order_ms": (ended - begin) * 1000, "co_runner_ms": (time.monotonic() - ended) * 1000,
            "co_runner": "right" if seen == right else seen, "state": server.state()}  # fmt: skip
     busy.kill()
@@ -64,8 +65,8 @@ def run(stage: Stage, found: Findings) -> None:
     for order in ("T2", "T3", "T1"):
         runner = stage.puppet("co-runner", server)
         heard(runner, "start")
-        mine = region(runner, SIZE)
-        right, rows = digests(runner, mine["address"]), list[dict[str, Any]]()
+        mine = region(runner, stage.bytes(SIZE_MIB))
+        right, rows = digests(runner, mine["address"], stage.bytes(SIZE_MIB)), list[dict[str, Any]]()
         for _ in range(1 if stage.small else ROUNDS):
             rows.append(once(stage, server, order, runner, mine["address"], right))
             found[order] = rows
