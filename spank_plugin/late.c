@@ -2,8 +2,8 @@
  * not run.
  *
  * slurmd 22.05 sometimes skips the prolog of a batch job that starts again on the same node before
- * the credentials of its last run have expired (cred_expire, 120 s): the requests for prolog and
- * batch script arrive together and each takes the other for the first (seen in its log). A job that
+ * the credentials of its last run have expired (cred_expire, 120 s): in its log the batch script is
+ * launched, and no prolog ran. A job that
  * asked for MPS has then no lease. Where the admin named the site's hook (`prolog=` in
  * plugstack.conf) it is run now, with nothing of the user's in its environment but the options,
  * which it validates as always. Only for the batch script: a step may ask for more than its job
