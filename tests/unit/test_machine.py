@@ -54,6 +54,15 @@ def test_the_culprit_is_told_after_the_wait_even_without_an_xid() -> None:
     assert node.told(node.wait(0.002)) == {1: ("fail", "culprit", "")}
 
 
+def test_a_name_from_the_kernel_log_does_not_hide_the_certain_one_from_the_servers_log() -> None:
+    node = Node()
+    guilty, _ = node.task(1), node.task(2)
+    node.xid(31, guilty)
+    assert node.told() == {}
+    node.culprit(guilty)
+    assert node.told() == {1: ("fail", "culprit", ""), 2: ("promote", "bystander", "b")}
+
+
 def test_a_memory_error_makes_the_named_process_a_victim() -> None:
     node = Node()
     named = node.task(1)
