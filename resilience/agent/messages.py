@@ -100,8 +100,8 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             status, told = _number(words, "status"), _flag(words, "told")
             return ev.Exited(ref=ref, role=_role(words), pid=_number(words, "pid"), status=status, told=told)
         case "stepped":
-            incident, ms = IncidentId(_text(words, "incident")), _decimal(words, "ms")
-            return ev.Stepped(ref=ref, incident=incident, seq=_number(words, "seq", -1), ms=ms)
+            incident, ms, at = IncidentId(_text(words, "incident")), _decimal(words, "ms"), _decimal(words, "at")
+            return ev.Stepped(ref=ref, incident=incident, seq=_number(words, "seq", -1), ms=ms, at=at)
         case "rung_failed":
             return ev.RungFailed(
                 ref=ref,

@@ -41,20 +41,23 @@ void kill_due(struct supervisor *self) {
     }
 }
 
+/* From here on nothing that it does counts. */
+static void give_up(struct child *child) {
+    child->told_to_go = true;
+    child->family.count = 0;
+    family_gather(&child->family, child->pid);
+}
+
 /* Ask a process to go and have it killed soon. A shell round the program would go on with its next
  * command: no delay then. */
 static void end(struct child *child) {
     tell(child, "retire", NULL, NULL);
-    child->told_to_go = true;
-    child->family.count = 0;
-    family_gather(&child->family, child->pid);
+    give_up(child);
     child->kill_at = now_ms() + (child->session && child->family.count == 1 ? RETIRE_MS : 0);
 }
 
-void retire(struct supervisor *self, struct child *child) {
+static void set_aside(struct supervisor *self, struct child *child) {
     struct child *slot = &self->retired[0];
-    if (!child->pid)
-        return;
     for (int index = 0; index < RETIRED; index++)
         if (!self->retired[index].pid)
             slot = &self->retired[index];
@@ -62,11 +65,35 @@ void retire(struct supervisor *self, struct child *child) {
         family_kill(&slot->family);
         child_forget(slot);
     }
-    end(child);
     *slot = *child;
     slot->role = "retired";
     memset(child, 0, sizeof(*child));
     child->socket = -1;
+}
+
+void retire(struct supervisor *self, struct child *child) {
+    if (!child->pid)
+        return;
+    end(child);
+    set_aside(self, child);
+    kill_due(self);
+}
+
+/* A process whose place another has just taken. It has seen its fault and waits for us: it may wait
+ * until the other has made its first step (`way_is_free`), whose cores and locks it would want for
+ * its end. */
+static void supersede(struct supervisor *self, struct child *old) {
+    if (!old->pid)
+        return;
+    give_up(old);
+    old->kill_at = now_ms() + SUPERSEDED_MS;
+    set_aside(self, old);
+}
+
+void way_is_free(struct supervisor *self) {
+    for (int index = 0; index < RETIRED; index++)
+        if (self->retired[index].kill_at)
+            self->retired[index].kill_at = now_ms();
     kill_due(self);
 }
 
@@ -169,7 +196,7 @@ static bool promote(struct supervisor *self) {
     self->spare_color[0] = '\0'; /* the agent says when there is a spare server again */
     recovering(self);
     report_process(self, "started", &self->active);
-    retire(self, &old);
+    supersede(self, &old);
     return true;
 }
 

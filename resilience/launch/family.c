@@ -54,8 +54,44 @@ static bool add(struct family *family, pid_t pid, unsigned long long starttime) 
     return true;
 }
 
-/* One walk over /proc; true when it found a child of a member that was not known. */
-static bool walk(struct family *family) {
+/* Add the processes that a thread has started; true when one of them was not known. */
+static bool add_children(struct family *family, const char *path) {
+    FILE *file = fopen(path, "re");
+    bool found = false;
+    for (int pid = 0; file && fscanf(file, "%d", &pid) == 1;) {
+        pid_t parent = 0;
+        unsigned long long starttime = 0;
+        if (look(pid, &parent, &starttime) && has(family, parent))
+            found |= add(family, pid, starttime);
+    }
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* From every member to what its threads have started. What is found on the way is looked at too. */
+static bool descend(struct family *family) {
+    bool found = false;
+    for (int index = 0; index < family->count; index++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/proc/%d/task", (int)family->member[index].pid);
+        DIR *tasks = opendir(path);
+        for (const struct dirent *entry = tasks ? readdir(tasks) : NULL; entry;
+             entry = readdir(tasks)) {
+            char children[64];
+            snprintf(children, sizeof(children), "/proc/%d/task/%d/children",
+                     (int)family->member[index].pid, atoi(entry->d_name));
+            found |= add_children(family, children);
+        }
+        if (tasks)
+            closedir(tasks);
+    }
+    return found;
+}
+
+/* The same from the other side, for kernels without CONFIG_PROC_CHILDREN: every process of the node
+ * is asked for its parent. */
+static bool sweep(struct family *family) {
     DIR *proc = opendir("/proc");
     bool found = false;
     for (const struct dirent *entry = proc ? readdir(proc) : NULL; entry; entry = readdir(proc)) {
@@ -69,17 +105,22 @@ static bool walk(struct family *family) {
     return found;
 }
 
+/* Until nothing new is found: members may be starting others meanwhile. */
+static void complete(struct family *family) {
+    bool quick = access("/proc/thread-self/children", R_OK) == 0;
+    while (quick ? descend(family) : sweep(family))
+        ;
+}
+
 void family_gather(struct family *family, pid_t root) {
     unsigned long long starttime = process_starttime(root);
     if (starttime)
         add(family, root, starttime);
-    while (walk(family))
-        ;
+    complete(family);
 }
 
 void family_kill(struct family *family) {
-    while (walk(family))
-        ;
+    complete(family);
     for (int index = 0; index < family->count; index++)
         if (process_starttime(family->member[index].pid) == family->member[index].starttime)
             kill(family->member[index].pid, SIGKILL);

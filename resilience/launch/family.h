@@ -1,8 +1,9 @@
 /* A process together with all that it has started: a task is often a shell round the program, and
  * both have to go.
  *
- * Relies on /proc/<pid>/stat. Processes are remembered with their start time, so that a number used
- * again is never signalled.
+ * Relies on /proc/<pid>/stat and, where the kernel has it, /proc/<pid>/task/<tid>/children: a node
+ * may run thousands of processes that are none of ours. Processes are remembered with their start
+ * time, so that a number used again is never signalled.
  */
 #ifndef MPSR_FAMILY_H
 #define MPSR_FAMILY_H

@@ -229,10 +229,11 @@ static void on_child_message(struct supervisor *self, struct child *child,
         on_fault(self, child, words);
     else if (!strcmp(words->verb, "stepped") && active) {
         if (self->recovering)
-            report_stepped(self, words_get(words, "seq"));
+            report_stepped(self, words_get(words, "seq"), words_get(words, "at"));
         if (self->recovering && (self->state == RUNNING || self->state == ARMED))
             self->deadline = 0;
         self->recovering = false;
+        way_is_free(self);
     } else if (!strcmp(words->verb, "done") && active) {
         child->session = self->session = false;
         retire(self, &self->standby);

@@ -63,7 +63,7 @@ void report_exit(struct supervisor *self, const char *role, pid_t pid, int statu
     agent_send(&self->agent, &packet);
 }
 
-void report_stepped(struct supervisor *self, const char *seq) {
+void report_stepped(struct supervisor *self, const char *seq, const char *at) {
     struct packet packet;
     char ms[32];
     snprintf(ms, sizeof(ms), "%.3f", (double)(now_us() - self->order.told_us) / 1000.0);
@@ -71,6 +71,7 @@ void report_stepped(struct supervisor *self, const char *seq) {
     packet_text(&packet, "incident", self->order.incident);
     packet_text(&packet, "seq", seq);
     packet_text(&packet, "ms", ms);
+    packet_text(&packet, "at", at);
     agent_send(&self->agent, &packet);
 }
 

@@ -24,6 +24,8 @@ enum {
     RECONNECT_SLOW_MS = 2000, /* later: an agent that stays away is not to cost a core */
     GRACE_MS = 1000,          /* an unmodified program has to end by itself (recovery.grace) */
     RETIRE_MS = 100,          /* from `retire` to SIGKILL: time for one _exit */
+    SUPERSEDED_MS = 100,      /* that a faulted process may stay beside the one promoted: its end
+                                 would take time from the first step, but its server waits for it */
     STEP_WAIT_MS = 30000,     /* to the first step after a recovery (recovery.restore_timeout) */
     SPILL_WAIT_MS = 60000,    /* for a few GiB on a shared file system (recovery.requeue_timeout) */
     PARK_WAIT_MS =
@@ -91,6 +93,7 @@ void look_for_agent(struct supervisor *self);
 bool act(struct supervisor *self, enum action action, enum event event, enum state before);
 void start_standby(struct supervisor *self);
 void retire(struct supervisor *self, struct child *child);
+void way_is_free(struct supervisor *self);
 void kill_due(struct supervisor *self);
 _Noreturn void finish(struct supervisor *self, int status);
 void recovery_log(const char *path, const char *line);
@@ -100,7 +103,7 @@ void report_hello(struct supervisor *self);
 void report_process(struct supervisor *self, const char *verb, const struct child *child);
 void report_fault(struct supervisor *self, const struct child *child, const struct report *report);
 void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told);
-void report_stepped(struct supervisor *self, const char *seq);
+void report_stepped(struct supervisor *self, const char *seq, const char *at);
 void report_rung_failed(struct supervisor *self, const char *rung, const char *reason);
 void report_spilled(struct supervisor *self);
 void report_keeper(struct supervisor *self, const char *state);

@@ -296,7 +296,9 @@ def stepped(turn: Turn, event: Stepped) -> None:
     found = turn.open_case(event.ref)
     if found is None or found[0].id != event.incident or found[1].action not in _MOVES:
         return
-    _recovered(turn, found[0], event.ref, seq=event.seq, own_ms=event.ms)
+    incident, case = found
+    done = event.at if case.told_at <= event.at <= turn.now.mono else turn.now.mono  # a program may say anything
+    _recovered(turn, incident, event.ref, seq=event.seq, own_ms=event.ms, done=done)
 
 
 def started_again(turn: Turn, ref: TaskRef, color: Color) -> None:
@@ -305,11 +307,11 @@ def started_again(turn: Turn, ref: TaskRef, color: Color) -> None:
     if turn.tasks[ref].server.color != color:
         return
     if found is not None and found[1].outcome is Outcome.TOLD and not found[1].steps and found[1].action in _MOVES:
-        _recovered(turn, found[0], ref, seq=-1, own_ms=0.0)
+        _recovered(turn, found[0], ref, seq=-1, own_ms=0.0, done=turn.now.mono)
 
 
-def _recovered(turn: Turn, incident: Incident, ref: TaskRef, *, seq: int, own_ms: float) -> None:
-    case = turn.case(incident.id, ref, outcome=Outcome.RECOVERED, ms=_since(turn, incident.id))
+def _recovered(turn: Turn, incident: Incident, ref: TaskRef, *, seq: int, own_ms: float, done: float) -> None:
+    case = turn.case(incident.id, ref, outcome=Outcome.RECOVERED, ms=round((done - incident.opened) * 1000, 3))
     turn.journal(
         "recovered",
         incident=incident.id,
@@ -317,6 +319,7 @@ def _recovered(turn: Turn, incident: Incident, ref: TaskRef, *, seq: int, own_ms
         action=case.action.value if case.action else None,
         seq=seq,
         ms=case.ms,
+        done_mono=round(done, 6),
         supervisor_ms=own_ms,
     )
     turn.job_line(ref.job, recovered(ref, case, seq))

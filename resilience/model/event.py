@@ -75,6 +75,9 @@ class Stepped:
     incident: IncidentId
     seq: int
     ms: float
+    """From the verdict at the supervisor to the word of the program."""
+    at: float = 0.0
+    """When the step was done, by the program's own clock (CLOCK_MONOTONIC, seconds); 0 when it did not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

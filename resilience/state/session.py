@@ -7,7 +7,7 @@
             ...                                  # first values
         for step in s.steps(1000):               # goes on after the last commit
             ...
-            if step % 50 == 0:
+            if s.due():
                 s.commit(step, residual=r)
 
 It joins the parts: arrays in a store, commits in a record, descriptors at the keeper, words with the supervisor, a
@@ -52,12 +52,20 @@ _opened = False
 class Session:
     """See the module and docs/reference/session.md. `gpu` is None in host memory."""
 
-    def __init__(self, environ: Mapping[str, str], *, spill_seconds: float | None, arrays: str, device: int) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], *, spill_seconds: float | None, arrays: str, device: int, overhead: float
+    ) -> None:
         if arrays not in _ARRAYS:
             raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(_ARRAYS)}")
+        if not 0 < overhead <= 1:
+            raise StateError("session", "overhead is no share of the time", overhead, hint="0.01 is one per cent")
         self._environ = environ
         self._arrays = arrays
         self._device = device
+        self._overhead = overhead
+        self._commit_cost = 0.0
+        """Seconds that the last commit took beyond the program's own work; 0 before the first."""
+        self._committed_at = 0.0
         self._spill_seconds = Defaults().spill_seconds if spill_seconds is None else spill_seconds
         self.role = environ.get(names.ROLE) or "active"
         """active or standby; a standby becomes active when it is promoted."""
@@ -311,7 +319,16 @@ class Session:
             self._store.synchronize()
             self._tell_step = False
             if self._supervisor:
-                self._supervisor.say("stepped", seq=self._sequence)
+                self._supervisor.say("stepped", seq=self._sequence, at=f"{time.monotonic():.6f}")
+
+    def due(self) -> bool:
+        """Whether a commit now keeps the time that commits take to the session's `overhead`.
+
+        A commit's cost is what the last one took, without the wait for the program's own work and without the copy to
+        disk. True until this process has made its first. Each task has its own clock: ranks that must commit the same
+        step let one of them decide.
+        """
+        return time.monotonic() - self._committed_at >= self._commit_cost / self._overhead
 
     def commit(self, step: int, **values: Any) -> int:
         """Keep the arrays and `values` as the state after `step`; the number of the commit.
@@ -322,10 +339,13 @@ class Session:
         if self._faulted:
             raise StateError("commit", "this process has seen a GPU fault and must end")
         self._store.synchronize()
+        began = time.monotonic()
         self._stepped()
         if self._supervisor:
             flush_streams()  # what was printed before the commit will not be printed again
         self._write(self._sequence + 1, step, values)
+        self._committed_at = time.monotonic()
+        self._commit_cost = self._committed_at - began
         if self._promoted:
             self._spill_from_now_on()
         if self._spill and self._spill.due(now=time.monotonic(), asked=self._asked_to_spill()):
@@ -419,15 +439,18 @@ class Session:
                 return
 
 
-def session(*, spill_seconds: float | None = None, arrays: str = "auto", device: int = 0) -> Session:
+def session(
+    *, spill_seconds: float | None = None, arrays: str = "auto", device: int = 0, overhead: float = 0.0025
+) -> Session:
     """A session for use with `with`.
 
     spill_seconds: shortest time between two commits that are also written to disk; None: the site's, 0: each commit.
     arrays: auto (cupy arrays where cupy works, device buffers where only the driver is there, numpy arrays without a
     GPU), device (never cupy arrays), cupy or numpy (nothing else).
     device: ordinal of the GPU among those that the process sees.
+    overhead: share of the program's time (0 to 1) that commits may take when `due` is asked before each.
     """
-    return Session(os.environ, spill_seconds=spill_seconds, arrays=arrays, device=device)
+    return Session(os.environ, spill_seconds=spill_seconds, arrays=arrays, device=device, overhead=overhead)
 
 
 def _say(text: str) -> None:

@@ -29,7 +29,7 @@ def solve(stage: Stage, *, mps: bool, steps: int) -> dict[str, Any]:
 
 
 def overhead(stage: Stage, pairs: int, steps: int) -> dict[str, Any]:
-    """Percent that the steps take longer under --mps (server, keeper, standby, a commit every 100 steps) than bare."""
+    """Percent that the steps take longer under --mps (server, keeper, standby, a commit when it is due) than bare."""
     percents: list[float] = []
     commits: list[float] = []
     for _ in range(pairs):
@@ -40,5 +40,5 @@ def overhead(stage: Stage, pairs: int, steps: int) -> dict[str, Any]:
     values: dict[str, Any] = dict(figures(percents))
     if len(percents) >= 6:
         values["median_between"] = [round(edge, 2) for edge in interval(percents)]
-    shape = {"grid": [SIZE, SIZE], "steps": steps, "commit_every": EVERY}
+    shape = {"grid": [SIZE, SIZE], "steps": steps, "due_every": EVERY, "commits_per_run": len(commits) / max(1, pairs)}
     return {"overhead_percent": values | shape, "commit_us": figures(commits, 1) | {"bytes": SIZE * SIZE * 8}}

@@ -14,19 +14,20 @@ PACE_MS = 10
 """Rest after each commit, so that there is time to make trouble: a run takes about four seconds."""
 
 
-def heat2d(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
+def heat2d(plan: Plan, *, stem: str, steps: int = STEPS, pace_ms: float = PACE_MS) -> list[str]:
     """Solve; the residual log goes to `stem`.log, the field's checksum to `stem`.out."""
     shape = [str(SIZE), str(SIZE), str(steps), str(EVERY)]
     files = ["--log", f"{stem}.log", "--out", f"{stem}.out"]
     program = f"{REPO}/docs/tutorial/heat2d/heat2d.py"
-    return [plan.python, program, *shape, *files, "--pace", str(PACE_MS), "--spill-seconds", "0.5"]
+    return [plan.python, program, *shape, *files, "--pace", str(pace_ms), "--spill-seconds", "0.5"]
 
 
-def plain(plan: Plan, *, stem: str, steps: int = STEPS) -> list[str]:
-    """Add a vector up without knowing of mpsr; the sum goes to `stem`.out."""
+def plain(plan: Plan, *, stem: str, steps: int = STEPS, pace_ms: float = PACE_MS) -> list[str]:
+    """Add a vector up without knowing of mpsr; the sum goes to `stem`.out, the moment of each start's first step to
+    `stem`.marks."""
     program = f"{REPO}/tests/programs/plain.py"
-    pace = PACE_MS / EVERY
-    return [plan.python, program, str(steps), "--out", f"{stem}.out", "--pace", str(pace)]
+    files = ["--out", f"{stem}.out", "--marks", f"{stem}.marks"]
+    return [plan.python, program, str(steps), *files, "--pace", str(pace_ms / EVERY)]
 
 
 def culprit(plan: Plan, fault: str) -> list[str]:

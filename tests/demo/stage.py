@@ -50,12 +50,12 @@ class Stage:
     # ------------------------------------------------------------------ jobs
     def solver(
         self, *options: str, user: str = "alice", plain: bool = False, tasks: int = 1, steps: int = programs.STEPS,
-        also: str = "", mps: bool = True,
+        pace_ms: float = programs.PACE_MS, also: str = "", mps: bool = True,
     ) -> Job:  # fmt: skip
         """Submit a batch job that runs a solver in a step; `also` is shell text that runs beside it."""
         stem = f"/home/{user}/run{next(_NUMBERS)}"
         make = programs.plain if plain else programs.heat2d
-        inner = "exec " + " ".join(make(self.sandbox.plan, stem=f"{stem}.$SLURM_PROCID", steps=steps))
+        inner = "exec " + " ".join(make(self.sandbox.plan, stem=f"{stem}.$SLURM_PROCID", steps=steps, pace_ms=pace_ms))
         memory = f" --mem={75 * tasks}" if also else ""  # leaves some for the step beside it
         line = f"srun -n{tasks}{memory} bash -c {shlex.quote(inner)}"
         script = f"{line} &\nsolver=$!\n{also}\nwait $solver\n" if also else f"exec {line}\n"
@@ -107,6 +107,12 @@ class Stage:
         """The last commit of the job's slowest task."""
         return min(programs.last_step(self.sandbox.read(f"{stem}.log")) for stem in job.stems)
 
+    def marks(self, job: Job, since: float) -> list[float]:
+        """Moments after `since` at which a plain program made the first step of a start."""
+        return [
+            moment for line in self.sandbox.read(f"{job.stems[0]}.marks").split() if (moment := float(line)) > since
+        ]
+
     def _ended(self, job: Job) -> bool:
         return self.sandbox.job(job.number)["JobState"] in FINAL
 
@@ -152,7 +158,7 @@ class Stage:
     def recovery_ms(self, since: float) -> list[float]:
         """Of each task that made a step after a fault: fault to that step, in milliseconds."""
         faults = self.faults(since)
-        back = [entry["mono"] for entry in self.journal(since, "recovered")]
+        back = [entry["done_mono"] for entry in self.journal(since, "recovered")]
         return [round(1000 * (moment - max(f for f in faults if f <= moment)), 2) for moment in back if faults]
 
     def clean(self, jobs: list[int], since: float) -> list[str]:

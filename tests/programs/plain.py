@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("steps", type=int)
     parser.add_argument("--out", type=Path, help="result, written at the end")
     parser.add_argument("--pace", type=float, default=0.0, metavar="MS", help="rest after each step")
+    parser.add_argument("--marks", type=Path, help="when each start made its first step: CLOCK_MONOTONIC in seconds")
     parser.add_argument("--exit", type=int, default=0, metavar="N", help="exit status when all went well")
     options = parser.parse_args()
 
@@ -60,9 +61,12 @@ def main() -> None:
     x, y = cuda.memory(8 * N), cuda.memory(8 * N)
     cuda.run("fill", N, x, c_int(N), c_double(1.0))
     cuda.run("fill", N, y, c_int(N), c_double(0.0))
-    for _ in range(options.steps):
+    for step in range(options.steps):
         cuda.run("axpy", N, c_int(N), c_double(0.5), x, y)
         cuda("cuCtxSynchronize")
+        if step == 0 and options.marks:
+            with options.marks.open("a", encoding="ascii") as marks:
+                marks.write(f"{time.monotonic():.6f}\n")
         if options.pace:
             time.sleep(options.pace / 1000)
     host = (c_double * N)()

@@ -39,7 +39,7 @@ def main(plan: str) -> int:
         for number, parked in enumerate(map(int, os.environ["MPSR_STDIO"].split(","))):
             os.dup2(parked, number)
         say(f"{told} color={os.environ['MPSR_COLOR']}")
-        supervisor.send(words.pack("stepped", seq=4))
+        supervisor.send(words.pack("stepped", seq=4, at=12.5))
         return 0
     say(f"active on {os.environ['MPSR_COLOR']}")
     if os.environ["MPSR_COLOR"] != "a":

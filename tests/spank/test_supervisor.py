@@ -331,7 +331,7 @@ def test_promotion_after_a_fault(node: Node) -> None:
     agent.expect("ready", role="standby")
     agent.verdict("promote", incident="i3", **B)
     agent.expect("started", role="active", color="b")
-    stepped = agent.expect("stepped", incident="i3", seq="4")
+    stepped = agent.expect("stepped", incident="i3", seq="4", at="12.5")
     assert 0 < float(stepped["ms"]) < 2000
     assert fault["text"] == "illegal address"
     assert supervised.end()[:2] == (0, "active on a\npromote incident=i3 color=b\n")

@@ -45,6 +45,18 @@ def test_bystanders_are_promoted_in_the_turn_that_names_the_culprit() -> None:
     assert comments[JobId(1)].startswith("mpsr: caused a fault (illegal address, Xid 31)")
 
 
+@pytest.mark.parametrize(("said", "ms"), [(0.007, 7.0), (0.0, 12.0), (-3.0, 12.0), (0.5, 12.0), (1e9, 12.0)])
+def test_the_first_step_is_when_the_program_says_unless_that_cannot_be(said: float, ms: float) -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2)
+    node.culprit(guilty)
+    begun = node.now
+    node.wait(0.012)
+    at = begun + said if said > 0 else said
+    node.do(ev.Stepped(ref=other, incident=_incident(node), seq=17, ms=1.5, at=at))
+    assert [line["ms"] for line in node.journal("recovered")] == [pytest.approx(ms)]
+
+
 def test_the_culprit_is_told_after_the_wait_even_without_an_xid() -> None:
     node = Node()
     guilty = node.task(1)

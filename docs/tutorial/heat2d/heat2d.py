@@ -3,8 +3,8 @@
 The kernels are in heat.cu beside this file (compiled: heat.ptx). Without a GPU numpy does the same steps, bit for bit.
 Every EVERY steps the field is committed, together with the residual of the last step: sqrt(sum((new - old)^2)).
 
---log FILE   one line a commit: the step and the residual as a hexadecimal double. After a fault it is first cut back to
-             the last commit, so that it reads in the end as if nothing had happened.
+--log FILE   one line a commit: the step and the residual as a hexadecimal double. Its length is part of each commit. After
+             a fault it is first cut back to that, so that it reads in the end as if nothing had happened.
 --out FILE   at the end: SHA-256 of the field's bytes.
 --pace MS    rest so long after each commit, to have time to watch.
 """
@@ -106,20 +106,19 @@ def root_of_sum(numbers: Any) -> float:
 
 
 class Log:
-    """One line a commit, up to and with the last commit that counts."""
+    """One line a commit; `length` bytes of it are older than this process."""
 
-    def __init__(self, path: Path | None, last_step: int) -> None:
+    def __init__(self, path: Path | None, length: int) -> None:
         self.file = None
+        self.length = length
         if path is not None:
-            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-            keep = [line for line in lines if line.endswith("\n") and int(line.split()[0]) <= last_step]
             self.file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-            os.ftruncate(self.file, sum(map(len, keep)))
-            os.lseek(self.file, 0, os.SEEK_END)
+            os.ftruncate(self.file, length)
+            os.lseek(self.file, length, os.SEEK_SET)
 
     def add(self, step: int, residual: float) -> None:
         if self.file is not None:
-            os.write(self.file, f"{step} {residual.hex()}\n".encode())
+            self.length += os.write(self.file, f"{step} {residual.hex()}\n".encode())
 
 
 def main() -> None:
@@ -141,14 +140,14 @@ def main() -> None:
         if s.fresh:
             field.init()
         steps = s.steps(options.steps)
-        log = Log(options.log, s.step)
+        log = Log(options.log, s.values.get("log", 0))
         for step in steps:
             field.step()
             if (step + 1) % options.every == 0 or step + 1 == options.steps:
                 residual = field.residual()
                 field.settle()
                 log.add(step, residual)
-                s.commit(step, residual=residual)
+                s.commit(step, residual=residual, log=log.length)
                 if options.pace:
                     time.sleep(options.pace / 1000)
         digest = hashlib.sha256(field.tobytes()).hexdigest()
