@@ -29,7 +29,7 @@ build: setup ## the plugin, the supervisor and the simulated GPU, into build/
 	@$(PYTHON) -m tests.gpusim.host install $(BUILD)/gpusim
 	@$(PYTHON) -m compileall -q resilience tests
 
-contract: setup ## render contract.h and contract.sh from contract.toml
+contract: setup ## render contract.h, contract.sh and table.py from contract.toml
 	@$(PYTHON) -m resilience.contract.render
 
 lint: setup ## ruff, mypy --strict, clang-format, shellcheck

@@ -7,21 +7,21 @@ fault: root's prolog acts on this file. The walk from a mapping to a dataclass (
 too. Raises ConfigError only.
 """
 
-import difflib
 import os
 import re
 import reprlib
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin
 
 import yaml
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Options, Settings
+from resilience.parse.nearest import hint as did_you_mean
+from resilience.parse.nearest import nearest as most_like
 from resilience.parse.options import check_value
 
 _MAX_BYTES = 1 << 20
@@ -86,8 +86,8 @@ def read_trusted(path: str) -> str:
     real = os.path.realpath(path)
     try:
         with open(real, "rb") as file:
-            for component in reversed([Path(real), *Path(real).parents]):
-                distrust(str(component), os.lstat(component))
+            for component in _from_root(real):
+                distrust(component, os.lstat(component))
             distrust(real, os.fstat(file.fileno()))
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
@@ -98,6 +98,13 @@ def read_trusted(path: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(path, "is not UTF-8", f"byte {error.start}") from error
+
+
+def _from_root(path: str) -> Iterator[str]:
+    """An absolute path's directories from / on, then itself."""
+    if path != "/":
+        yield from _from_root(os.path.dirname(path))
+    yield path
 
 
 def distrust(component: str, info: os.stat_result) -> None:
@@ -139,12 +146,11 @@ def fill(kind: type[T], values: Mapping[str, Any], source: str, prefix: str = ""
     """The dataclass `kind` from a mapping; absent keys take the field's default. Raises ConfigError."""
     root = root or kind
     known = {field.name: field for field in _fields(kind)}
-    types_of = get_type_hints(kind)
     given: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
             raise ConfigError(source, "unknown key", f"{prefix}{key}", hint=nearest(f"{prefix}{key}", root))
-        given[key] = _typed(types_of[key], known[key], value, source, f"{prefix}{key}", root)
+        given[key] = _typed(known[key].type, known[key], value, source, f"{prefix}{key}", root)
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(source, "key missing", f"{prefix}{name}", hint=str(field.metadata.get("help", "")))
@@ -153,25 +159,22 @@ def fill(kind: type[T], values: Mapping[str, Any], source: str, prefix: str = ""
 
 def leaves(kind: type, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
     """Every setting of a dataclass tree as (dotted key, field, type), in the order of the source."""
-    types_of = get_type_hints(kind)
     for field in _fields(kind):
-        annotation = types_of[field.name]
-        if is_dataclass(annotation):
-            yield from leaves(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        if is_dataclass(field.type):
+            yield from leaves(field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
         else:
-            yield f"{prefix}{field.name}", field, annotation
+            yield f"{prefix}{field.name}", field, field.type
 
 
 def nearest(key: str, root: type) -> str:
     """The hint for an unknown key: the nearest valid name, else the sections."""
     names = [name for name, _, _ in leaves(root)]
     sections = list(dict.fromkeys(name.split(".")[0] for name in names))
-    match = difflib.get_close_matches(key, [*names, *sections], 1, 0.7)
+    match = most_like(key, [*names, *sections], 0.7)
     if not match:
-        last = key.rsplit(".", 1)[-1]
         by_last = {name.rsplit(".", 1)[-1]: name for name in reversed(names)}
-        match = [by_last[name] for name in difflib.get_close_matches(last, by_last, 1, 0.7)]
-    return f"did you mean {match[0]}?" if match else f"known: {', '.join(sections)}"
+        match = by_last.get(most_like(key.rsplit(".", 1)[-1], by_last, 0.7), "")
+    return f"did you mean {match}?" if match else f"known: {', '.join(sections)}"
 
 
 def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
@@ -226,15 +229,13 @@ def _checked_options(options: Options, where: str) -> Options:
 
     def canonical(place: str, key: str, value: str) -> str:
         if key not in specs:
-            match = difflib.get_close_matches(key, specs, 1, 0.5)
-            hint = f"did you mean {match[0]}?" if match else f"known: {', '.join(specs)}"
+            hint = did_you_mean(key, specs, f"known: {', '.join(specs)}")
             raise ConfigError(f"{where}.{place}", "unknown option key", key, hint=hint)
         try:
             return check_value(key, value)
         except ConfigError as error:
             choices = specs[key].get("choices", [])
-            match = difflib.get_close_matches(value, choices, 1, 0.5)
-            hint = f"did you mean {match[0]}?" if match else error.hint
+            hint = did_you_mean(value, choices, error.hint)
             raise ConfigError(f"{where}.{place}.{key}", "bad value", shown(value), hint=hint) from error
 
     defaults = {key: canonical("defaults", key, value) for key, value in options.defaults.items()}
@@ -285,8 +286,7 @@ def _typed(kind: Any, field: Field[Any], value: Any, source: str, key: str, root
     if kind is str:
         text = _word(where, value) if choices else _text(where, value)
         if choices and text not in choices:
-            match = difflib.get_close_matches(text, choices, 1, 0.4)
-            hint = f"did you mean {match[0]}?" if match else f"one of {', '.join(choices)}"
+            hint = did_you_mean(text, choices, f"one of {', '.join(choices)}", 0.4)
             raise ConfigError(where, "is not one of the choices", shown(text), hint=hint)
         return text
     if kind is bool:

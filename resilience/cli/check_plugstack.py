@@ -4,7 +4,6 @@ The plugin reads its arguments on submit hosts, where no mpsr.yaml need be; so d
 both places, and `mpsr render` writes both. This says where they differ. Returns findings and raises nothing.
 """
 
-import difflib
 import glob
 import os
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from resilience.cli.finding import Finding, fine, note, warning, wrong
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Settings
+from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.options import check_value
 
 _PLUGIN = "mpsr.so"
@@ -69,8 +69,8 @@ def _lines(path: str, found: list[Finding], depth: int) -> list[Line]:
             if os.path.basename(words[0]) == _PLUGIN:
                 lines.append(Line(file=path, kind=kind, plugin=words[0], arguments=words[1:]))
         else:
-            match = difflib.get_close_matches(kind, ("required", "optional", "include"), 1, 0.6)
-            hint = f"did you mean {match[0]}?" if match else "one of required, optional, include"
+            kinds = ("required", "optional", "include")
+            hint = did_you_mean(kind, kinds, f"one of {', '.join(kinds)}", 0.6)
             found.append(wrong(path, f"unknown word: {kind}", hint))
     return lines
 
@@ -117,8 +117,8 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
                 _known(key, keys)
                 defaults[key] = check_value(key, value)
             else:
-                match = difflib.get_close_matches(name, (*_WORDS, *(f"default.{key}" for key in keys)), 1, 0.6)
-                hint = f"did you mean {match[0]}?" if match else f"known: {', '.join(_WORDS)}, default.*"
+                words = (*_WORDS, *(f"default.{key}" for key in keys))
+                hint = did_you_mean(name, words, f"known: {', '.join(_WORDS)}, default.*", 0.6)
                 raise ConfigError("plugstack", "unknown argument", name, hint=hint)
         except ConfigError as error:
             found.append(wrong(subject, f"{error.wrong}: {error.observed}", error.hint))
@@ -145,6 +145,5 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
 
 def _known(key: str, keys: list[str]) -> None:
     if key not in keys:
-        match = difflib.get_close_matches(key, keys, 1, 0.5)
-        hint = f"did you mean {match[0]}?" if match else f"known: {', '.join(keys)}"
+        hint = did_you_mean(key, keys, f"known: {', '.join(keys)}")
         raise ConfigError("plugstack", "unknown option key", key, hint=hint)

@@ -5,7 +5,6 @@ A later line replaces an earlier one, but for Prolog and Epilog, which newer rel
 raises nothing: a file that cannot be read is a finding.
 """
 
-import difflib
 import glob
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resilience.cli.finding import Finding, fine, note, warning, wrong
+from resilience.parse.nearest import nearest
 
 _FLAGS = "Alloc Contain DeferBatch ForceRequeueOnFail NoHold RunInJob Serial X11".split()
 _IMPLY_ALLOC = {"alloc", "contain", "nohold", "x11", "runinjob"}
@@ -115,8 +115,8 @@ def _flags(path: str, conf: SlurmConf) -> list[Finding]:
     known = {flag.lower(): flag for flag in _FLAGS}
     for flag in given:
         if flag.lower() not in known:
-            match = difflib.get_close_matches(flag.lower(), known, 1, 0.6)
-            hint = f"did you mean {known[match[0]]}?" if match else f"known: {', '.join(_FLAGS)}"
+            match = nearest(flag.lower(), known, 0.6)
+            hint = f"did you mean {known[match]}?" if match else f"known: {', '.join(_FLAGS)}"
             found.append(wrong(f"{path}: PrologFlags", f"unknown flag: {flag}", hint))
     if {flag.lower() for flag in given} & _IMPLY_ALLOC:
         found.append(fine(f"{path}: PrologFlags", conf.last("PrologFlags")))
@@ -158,8 +158,8 @@ def _ours(file: str) -> bool:
 def _instead(key: str, conf: SlurmConf) -> str:
     """A key that the file has and that looks like a slip of the pen for `key`."""
     others = [name for name in conf.names if name != key.lower()]
-    match = difflib.get_close_matches(key.lower(), others, 1, 0.88)
-    return f"{conf.names[match[0]]} looks like {key} misspelt" if match else ""
+    match = nearest(key.lower(), others, 0.88)
+    return f"{conf.names[match]} looks like {key} misspelt" if match else ""
 
 
 def hint_unreadable(path: str) -> Finding:

@@ -6,16 +6,14 @@ its own words; a wrong configuration ends with the contract's `usage`, anything 
 are bugs and end with a traceback.
 """
 
-import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
+from resilience.parse.nearest import nearest
 
 COMMANDS = {
     "agent": "run the node agent",
@@ -28,14 +26,6 @@ COMMANDS = {
     "render": "make the files of a cluster from one YAML of choices",
     "version": "the version of mpsr",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with our wording and our exit status."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"mpsr: {self.prog.removeprefix('mpsr ')}: {message}\n  try: {self.prog} --help", file=sys.stderr)
-        raise SystemExit(exit_code("usage"))
 
 
 def usage() -> str:
@@ -74,13 +64,15 @@ def _run(words: list[str]) -> int:
             print("mpsr (run from a source tree)")
         return exit_code("ok")
     if name not in COMMANDS:
-        match = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean mpsr {match[0]}?" if match else f"one of {', '.join(COMMANDS)}"
+        match = nearest(name, COMMANDS, 0.6)
+        hint = f"did you mean mpsr {match}?" if match else f"one of {', '.join(COMMANDS)}"
         raise ConfigError("command", "missing" if not name else "unknown", name, hint=hint)
     if name in ("prolog", "epilog"):
         from resilience.cli.hook import run
 
         return run("prolog" if name == "prolog" else "epilog")
+    from resilience.cli.parser import Parser
+
     module = import_module(f"resilience.cli.{name}")
     parser = Parser(prog=f"mpsr {name}", description=COMMANDS[name], allow_abbrev=False)
     module.add(parser)

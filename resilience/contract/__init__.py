@@ -1,18 +1,13 @@
-"""The loader of contract.toml: the names that C, shell and Python share.
+"""The names that C, shell and Python share: contract.toml, through the table that is rendered from it."""
 
-Relies on the file beside it, loaded once. A missing or broken file is a broken installation and raises.
-"""
-
-import tomllib
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from resilience.contract.table import CONTRACT
 
-@cache
+
 def contract() -> dict[str, Any]:
     """The whole contract as nested dictionaries, in the order of the file. Do not modify."""
-    return tomllib.loads((Path(__file__).parent / "contract.toml").read_text(encoding="utf-8"))
+    return CONTRACT
 
 
 def path(name: str, **parts: object) -> str:

@@ -1,23 +1,25 @@
-"""Renders contract.h and contract.sh from contract.toml through the templates in templates/contract/.
+"""Renders contract.h, contract.sh and table.py from contract.toml through the templates in templates/contract/.
 
-`python -m resilience.contract.render` writes both into the source tree it lies in; `--check` writes nothing and ends
+`python -m resilience.contract.render` writes them into the source tree it lies in; `--check` writes nothing and ends
 with status 1 when a committed file is stale. Relies on a source checkout: templates are not part of an installation.
 """
 
 import json
+import pprint
 import re
 import shlex
 import sys
+import tomllib
+from functools import partial
 from pathlib import Path
 
 import jinja2
-
-from resilience.contract import contract
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = {
     "contract.h.j2": ROOT / "spank_plugin/contract.h",
     "contract.sh.j2": ROOT / "prolog_epilog/contract.sh",
+    "table.py.j2": ROOT / "resilience/contract/table.py",
 }
 _PLACE = re.compile(r"\{([a-z]+)\}")
 
@@ -43,8 +45,10 @@ def render(template: str) -> str:
         "sh": lambda text: shlex.quote(str(text)),
         "c_format": lambda path: _PLACE.sub("%s", path),
         "c_order": _c_order,
+        "python": partial(pprint.pformat, width=118, sort_dicts=False),
     }
-    return world.get_template(template).render(contract())
+    table = tomllib.loads((ROOT / "resilience/contract/contract.toml").read_text(encoding="utf-8"))
+    return world.get_template(template).render(table, table=table)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,20 +1,18 @@
-"""The few names of contract.toml that the keeper and a starting program need, without the cost of reading the file.
+"""The names of the contract that the keeper and a program under the supervisor use."""
 
-Reading it costs a TOML parser in a process that should be small and start at once. tests/unit/test_state_names.py
-holds every value here against the contract.
-"""
+from resilience.contract import contract, env, exit_code
 
-FD = "MPSR_FD"
-ROLE = "MPSR_ROLE"
-KEEPER = "MPSR_KEEPER"
-TOKEN = "MPSR_TOKEN"
-STDIO = "MPSR_STDIO"
-SPILL = "MPSR_SPILL"
+FD = env("fd")
+ROLE = env("role")
+KEEPER = env("keeper")
+TOKEN = env("token")
+STDIO = env("stdio")
+SPILL = env("spill")
 
-PROTOCOL_VERSION = 1
-MAX_FDS = 253
+PROTOCOL_VERSION = int(contract()["wire"]["protocol_version"])
+MAX_FDS = int(contract()["wire"]["max_fds"])
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_REFUSED = 3
+EXIT_OK = exit_code("ok")
+EXIT_FAILED = exit_code("failed")
+EXIT_USAGE = exit_code("usage")
+EXIT_REFUSED = exit_code("refused")
