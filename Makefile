@@ -14,7 +14,7 @@ CXX := g++
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin resilience/launch tests/gpusim
 
-.PHONY: help setup build contract lint format test guard demo bench install clean
+.PHONY: help setup build contract lint format test guard demo bench soak install clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -51,6 +51,9 @@ demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm
 
 bench: build ## what it costs and how fast it is: a table and build/bench.json
 	@$(PYTHON) -m tests.bench $(BENCH)
+
+soak: build ## random trouble for ten minutes (SOAK="--minutes N --seed N") and what must hold; build/soak.json
+	@$(PYTHON) -m tests.soak $(SOAK)
 
 install: ## on a cluster's host: everything into PREFIX (/opt/mpsr), the plugin into PLUGIN_DIR
 	@$(MAKE) -s -C spank_plugin OUT=$(BUILD) && $(MAKE) -s -C resilience/launch OUT=$(BUILD)
