@@ -112,6 +112,52 @@ def test_tasks_of_one_partition_recover_from_each_other(stage: Stage) -> None:
     assert stage.clean([job.number, other.number], since) == []
 
 
+def kill_server(stage: Stage, color: str) -> None:
+    pipe = f"/run/mpsr/{NODE}/d/u64101-sm/g0/{color}"
+    daemon = stage.sandbox.read(f"{pipe}/nvidia-cuda-mps-control.pid")
+    servers = stage.sandbox.good(["ps", "-o", "pid=", "--ppid", daemon]).split()
+    assert servers
+    stage.sandbox.good(["kill", "-9", *servers])
+
+
+def test_a_replaced_server_is_cut_again_before_a_task_comes_back_to_it(stage: Stage) -> None:
+    since = time.monotonic()
+    reference = stage.reference()
+    job = stage.solver(ASK)
+    stage.under_way([job])
+
+    def times(number: int) -> bool:
+        """It has recovered, and its server was started anew, so often."""
+        counts = (len(stage.of_job(job, since, "recovered")), len(stage.journal(since, "server.replaced")))
+        return counts == (number, number)
+
+    kill_server(stage, "a")
+    wait_for(lambda: times(1), 20, lambda: stage.output(job)[-800:])
+    kill_server(stage, "b")
+    wait_for(lambda: times(2), 20, lambda: stage.output(job)[-800:])
+    whole(stage, job, reference)
+    assert [entry["server"] for entry in stage.journal(since, "server.replaced")] == [
+        "u64101-sm/g0/a",
+        "u64101-sm/g0/b",
+    ]
+    assert stage.clean([job.number], since) == []
+
+
+def test_an_agent_that_was_killed_knows_the_partitions_again(stage: Stage) -> None:
+    since = time.monotonic()
+    reference = stage.reference()
+    job = stage.solver(ASK)
+    stage.under_way([job])
+    assert stage.kill(f"resilience.cli.main agent --node {NODE}")
+    wait_for(lambda: [entry for entry in stage.of_job(job, since, "task.hello") if entry["resumed"]], 20)
+    culprit = stage.culprit("trap", ASK)
+    assert stage.end(culprit)["JobState"] == "FAILED"
+    whole(stage, job, reference)
+    assert [entry["isolated"] for entry in stage.journal(since, "incident.attributed")] == [True]
+    assert stage.of_job(job, since, "verdict") == []
+    assert stage.clean([job.number, culprit.number], since) == []
+
+
 def test_who_gets_none_is_told_so_and_can_insist(stage: Stage) -> None:
     since = time.monotonic()
     first = stage.sandbox.sbatch("--mps", ASK, "--mps-threads=60", script="srun sleep 60")

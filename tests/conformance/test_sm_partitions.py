@@ -249,6 +249,18 @@ def test_an_epilog_without_a_lease_ends_what_the_job_left_in_a_partition(here: S
     here.nothing_left()
 
 
+def test_a_prolog_that_is_killed_in_the_middle_leaves_nothing_for_long(sim_build: Path) -> None:
+    with site(sim_build, dialect="610", partition_isolates="1", server_init_ms="60000") as here:
+        auto(here)
+        process = here.start_prolog(12)
+        wait_for("the partitions", lambda: (here.pipe(key=KEY).parent / "a.sm").exists() or None)
+        process.kill()
+        process.wait(5)
+        assert here.lease(12).state is LeaseState.REFUSED
+        assert here.epilog(12) == []
+        here.nothing_left()
+
+
 def test_a_user_cannot_write_what_his_tasks_join(here: Site) -> None:
     here.prolog(12)
     for name in ("cut", "a.sm", "b.sm"):
