@@ -32,6 +32,8 @@ mpsr_path_job_dir='{run}/{node}/jobs/{job}'
 mpsr_path_domain='{run}/{node}/d/{key}'
 mpsr_path_pipe='{run}/{node}/d/{key}/g{gpu}/{color}'
 mpsr_path_active='{run}/{node}/d/{key}/g{gpu}/active'
+mpsr_path_cut='{run}/{node}/d/{key}/g{gpu}/cut'
+mpsr_path_partitions='{run}/{node}/d/{key}/g{gpu}/{color}.sm'
 mpsr_path_mps_log='{log}/{node}/d/{key}/g{gpu}/{color}'
 mpsr_path_journal='{log}/{node}/journal.jsonl'
 

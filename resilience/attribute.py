@@ -50,22 +50,25 @@ def attribute(
     hits: frozenset[TaskRef],
     hit: bool,
     earlier: Suspicion | None,
+    among: bool = True,
+    where: str = "server",
 ) -> Attribution:
     """The verdict on who did it, from all that is known now.
 
-    clients: tasks whose active process used the server; strangers: how many other clients it had; hits: tasks that
-    failed themselves; hit: the whole server is known to be hit; earlier: the last unattributed fault of this domain
-    and GPU that still counts.
+    clients: tasks whose active process used the server, or the SM partition (`where`); strangers: how many other clients
+    it had; hits: tasks that failed themselves; hit: the whole server is known to be hit; earlier: the last unattributed
+    fault of this domain and GPU that still counts; among: one of `clients` did it (False: perhaps a client of another
+    partition, so only a name counts).
     """
     if blameless(fault):
         return Attribution(confidence=Confidence.NONE, blameless=True, why=(f"{fault.words}: nobody's doing",))
     best = max(evidence, key=lambda item: _ORDER[item.confidence], default=None)
     if best is not None and best.confidence.names:
         return Attribution(confidence=best.confidence, culprit=best.client, why=(best.why,))
-    if len(clients) == 1 and not strangers:
+    if among and len(clients) == 1 and not strangers:
         (only,) = clients
-        return _named(only, Confidence.CERTAIN, "the server's only client")
-    if not hit and len(hits) == 1 and (fault.reach is Reach.PROCESS or fault.kind in _USER_MADE):
+        return _named(only, Confidence.CERTAIN, f"the {where}'s only client")
+    if among and not hit and len(hits) == 1 and (fault.reach is Reach.PROCESS or fault.kind in _USER_MADE):
         (only,) = hits
         return _named(only, Confidence.STRONG, "only this process was hit")
     narrowed = clients & earlier.suspects if earlier else frozenset[TaskRef]()

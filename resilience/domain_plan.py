@@ -19,6 +19,9 @@ _WIRE = contract()["wire"]
 _KEYS = frozenset(spec["key"] for spec in contract()["option"].values())
 PAIR = (Color("a"), Color("b"))
 """The two servers of a GPU and domain that take turns."""
+_PARTITIONED = "-sm"
+"""Ends the name of a domain whose servers are cut into SM partitions. A daemon in that mode takes no client without a
+partition, so jobs that have none are in the domain without this ending, on servers of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,17 @@ def domain_key(options: JobOptions, job: JobId, uid: int) -> DomainKey:
             return DomainKey("shared")
 
 
+def partitioned(key: DomainKey) -> DomainKey:
+    """The domain of the same jobs as `key` with SM partitions."""
+    return DomainKey(f"{key}{_PARTITIONED}")
+
+
+def twins(key: DomainKey) -> tuple[DomainKey, DomainKey]:
+    """The two domains that a job whose domain is `key` may be in: without partitions, and with."""
+    plain = DomainKey(key.removesuffix(_PARTITIONED))
+    return plain, partitioned(plain)
+
+
 def pick_gpus(
     wanted: Iterable[str], present: Iterable[tuple[GpuMinor, GpuUuid]]
 ) -> tuple[tuple[GpuMinor, GpuUuid], ...]:
@@ -95,11 +109,12 @@ def opening(
     *,
     pair: bool = True,
     isolation: Isolation = Isolation.DOMAINS,
+    unpartitioned: str = "",
 ) -> Opening:
     """Which servers a job needs. `active` tells what tasks of a domain join now; a new domain begins with `a`.
 
     Without `pair` a GPU takes one server at a time (compute mode EXCLUSIVE_PROCESS), and so no standby. `isolation` is
-    what this node has.
+    what this node has, `unpartitioned` why the job has no SM partition where the site wants them.
     """
     standby = options.standby and Rung.STANDBY in options.recover
     if options.require is Require.STANDBY and not pair:
@@ -119,9 +134,11 @@ def opening(
     if options.require is Require.ISOLATION and isolation in (Isolation.NONE, Isolation.DOMAINS):
         raise ConfigError(
             "options",
-            "this node keeps domains apart, but not the tasks of one server",
+            "this node keeps domains apart, but not the tasks of one server"
+            + (f" ({unpartitioned})" if unpartitioned else ""),
             "--mps-require=isolation",
-            hint="leave it out, use --mps-domain=job to share with nobody, or ask the admin for the guard module",
+            hint="leave it out, use --mps-domain=job to share with nobody, or ask the admin for the guard module or SM "
+            "partitions",
         )
     now = {minor: active(ServerId(domain=key, gpu=minor, color=PAIR[0])) or PAIR[0] for minor, _ in gpus}
     needed = set(PAIR) if standby and pair else set(now.values())

@@ -38,7 +38,7 @@ class ServerState(StrEnum):
     ACTIVE = "ACTIVE"
     FAULT = "FAULT"
     ABSENT = "ABSENT"
-    """No daemon, or a daemon without a server."""
+    """No daemon, a daemon without a server, or one that has lost its SM partitions: nobody can join it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

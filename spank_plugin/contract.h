@@ -37,6 +37,8 @@
 #define MPSR_PATH_DOMAIN "%s/%s/d/%s" /* run, node, key */
 #define MPSR_PATH_PIPE "%s/%s/d/%s/g%s/%s" /* run, node, key, gpu, color */
 #define MPSR_PATH_ACTIVE "%s/%s/d/%s/g%s/active" /* run, node, key, gpu */
+#define MPSR_PATH_CUT "%s/%s/d/%s/g%s/cut" /* run, node, key, gpu */
+#define MPSR_PATH_PARTITIONS "%s/%s/d/%s/g%s/%s.sm" /* run, node, key, gpu, color */
 #define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s" /* log, node, key, gpu, color */
 #define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
 
@@ -83,7 +85,7 @@ enum mpsr_option {
       "who shares an MPS server, and so its faults, with this job") \
     X("mps-threads", "threads", "MPSR_THREADS", MPSR_KIND_PERCENT, "", \
       0, "", "PCT", \
-      "share of the GPU's threads for each task, 1 to 100 percent") \
+      "share of the GPU's threads for each task (with SM partitions: for the job), 1 to 100 percent") \
     X("mps-memory", "memory", "MPSR_MEMORY", MPSR_KIND_SIZE, "", \
       0, "", "SIZE", \
       "device memory limit of each task, such as 4G") \

@@ -24,6 +24,7 @@ static const char *const MPS_VARIABLES[] = {
     "CUDA_MPS_PIPE_DIRECTORY",
     "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
     "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+    "CUDA_MPS_SM_PARTITION",
     MPSR_ENV_OPTIONS,
     MPSR_ENV_LEASE,
     MPSR_ENV_ARGV0,
@@ -93,11 +94,17 @@ static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_le
 static void environment_of_script(spank_t spank, const struct mpsr_lease *lease,
                                   const struct mpsr_options *options) {
     char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], limit[MPSR_VALUE_BYTES + 8];
+    char partition[MPSR_LEASE_WORD];
     if (!mpsr_lease_active(lease, 0, color) || !mpsr_lease_pipe(lease, 0, color, pipe))
         refuse(MPSR_TAG ": lease: the active server of the first GPU cannot be told", "");
+    if (!mpsr_lease_partition(lease, 0, color, partition))
+        refuse(MPSR_TAG ": lease: the SM partition on the first GPU cannot be told", "");
     spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
     spank_setenv(spank, "CUDA_VISIBLE_DEVICES", lease->gpu[0].uuid, 1);
-    if (*options->value[MPSR_OPTION_THREADS])
+    if (*partition) { /* its size is the share: in a partition a percentage means nothing */
+        spank_setenv(spank, "CUDA_MPS_SM_PARTITION", partition, 1);
+        spank_unsetenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
+    } else if (*options->value[MPSR_OPTION_THREADS])
         spank_setenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
                      options->value[MPSR_OPTION_THREADS], 1);
     snprintf(limit, sizeof(limit), "0=%sM", options->value[MPSR_OPTION_MEMORY]);

@@ -21,7 +21,7 @@ from resilience.ports import Journal
 _LEASE_LIMIT = 1 << 16
 """Bytes. A lease has about 600, and 60 more for each GPU."""
 _COLOR = re.compile(r"(?:a|b|q[1-9]\d{0,8})\Z")
-_KEY = re.compile(r"(?:[ju]\d{1,10}|shared)\Z")
+_KEY = re.compile(r"(?:[ju]\d{1,10}|shared)(?:-sm)?\Z")
 
 
 class LeaseFiles:

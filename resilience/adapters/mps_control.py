@@ -8,7 +8,9 @@ reading bounded text. What the control program is known to do, and what is done 
 - one conversation at a time, a second one gets nothing: an own lock, a sentinel line, and another try every 5 ms;
 - sockets of a dead daemon stay, and clients then run without MPS *silently*: a daemon that does not answer is cleared;
 - removing the directories of a living daemon orphans it: they go when its processes have gone;
-- start_server returns at once: ready means get_server_status says ACTIVE (535: its logs say so).
+- start_server returns at once: ready means get_server_status says ACTIVE (535: its logs say so);
+- a driver without static SM partitions takes -S for a question or prints its help, with status 0: they are there when
+  the daemon lists them.
 
 Guarantees: `open` leaves an ACTIVE server or nothing; `close` leaves nothing or says what; both are idempotent, hold
 the domain's lock, and end within the settings' times. Failures are MpsControlError with the driver's own reason.
@@ -24,6 +26,7 @@ from resilience.adapters.commands import Ran, RunAs, raise_open_files, run
 from resilience.adapters.domain_locks import DomainLocks, talk_lock
 from resilience.adapters.guarded_files import make_dir, make_dirs, read_or_empty, remove_tree
 from resilience.adapters.processes import Seen, end, living, wait_gone
+from resilience.adapters.sm_partitions import SmPartitions
 from resilience.model.errors import MpsControlError
 from resilience.model.ids import GpuUuid, NodeName, ServerId
 from resilience.model.settings import Settings
@@ -81,6 +84,9 @@ class ControlDaemons:
         self._locks = locks
         self._environ = daemon_environment(environ)
         self._say = say
+        self.partitions = SmPartitions(
+            settings.paths.run, node, lambda server, *commands: self._ask(server, *commands, must_answer=True)[1]
+        )
         self._server: dict[ServerId, int] = {}
         """Each daemon's server at the last look: saves a conversation, decides nothing."""
 
@@ -143,6 +149,7 @@ class ControlDaemons:
                 self._clear_or_raise(server)
             try:
                 self._start(server, uuid, owner)
+                self.partitions.cut(server, uuid)
                 self._await_active(server, owner, self._settings.mps.start_timeout)
             except (MpsControlError, OSError) as error:
                 left = self._clear(server)
@@ -157,7 +164,9 @@ class ControlDaemons:
             return False
         mps = self._settings.mps
         try:
-            state = self.state(server)
+            state = self._look(server)[0]
+            if not self.partitions.whole(server):
+                return False
             if state is ServerState.ACTIVE:
                 return True
             if not self.processes(server):
@@ -188,6 +197,7 @@ class ControlDaemons:
         }
         raise_open_files()
         argv = [self._settings.paths.mps_control, "-d", *(["-multiuser-server"] if owner.shared else [])]
+        argv += ["-S"] if self.partitions.share(server) is not None else []
         ran = run(
             argv,
             stdin=b"",
@@ -262,10 +272,12 @@ class ControlDaemons:
             return ()
         owner = os.lstat(pipe).st_uid
         if self.processes(server):
+            self.partitions.remove(server)
             self._quit(server)
             end(self.processes(server), grace=_GRACE, still_meant=self._is_ours(server, owner))
         if left := self.processes(server):
             return tuple(f"{seen} of {pipe}" for seen in left)
+        self.partitions.forget(server)
         wrong = remove_tree(pipe)
         if wrong:
             return (wrong,)
@@ -326,23 +338,26 @@ class ControlDaemons:
             return run([self._settings.paths.mps_control], stdin=stdin, env=env, timeout=timeout, run_as=run_as)
 
     def _look(self, server: ServerId, start_for: int | None = None) -> tuple[ServerState, str]:
-        """State, and what the daemon complained of. One conversation when the server is the one of the last look.
-
-        `start_for`: ask for a server of this user in the same conversation.
-        """
+        """State (ABSENT also without its SM partitions), and what the daemon complained of. `start_for`: ask for a server
+        of this user first. One conversation when the server is the one of the last look."""
         known = self._server.get(server)
         commands = [] if start_for is None else [f"start_server -uid {start_for}"]
         commands += ["get_server_list"] if known is None else ["get_server_list", f"get_server_status {known}"]
-        _, lines = self._ask(server, *commands, must_answer=start_for is not None)
+        cut = self.partitions.question(server) if known is not None and start_for is None else ()
+        _, lines = self._ask(server, *commands, *cut, must_answer=start_for is not None)
         servers = parse.pids(lines)
         if servers and servers == (known,):
-            return self._server_state(server, servers[0], lines), ""
+            state = self._server_state(server, servers[0], lines)
+            lost = cut and state is ServerState.ACTIVE and not self.partitions.answered(server, lines)
+            return ServerState.ABSENT if lost else state, ""
         if not servers:
             self._server.pop(server, None)
-            return ServerState.ABSENT, parse.complaint(lines)
+            return ServerState.ABSENT, "" if cut else parse.complaint(lines)
         self._server[server] = servers[-1]
         states = [self._server_state(server, pid, self._ask(server, f"get_server_status {pid}")[1]) for pid in servers]
-        return ServerState.ACTIVE if ServerState.ACTIVE in states else states[-1], ""
+        if ServerState.ACTIVE not in states:
+            return states[-1], ""
+        return ServerState.ACTIVE if self.partitions.whole(server) else ServerState.ABSENT, ""
 
     def _server_state(self, server: ServerId, pid: int, lines: tuple[str, ...]) -> ServerState:
         word = parse.status(lines)

@@ -60,6 +60,9 @@ def _config(named: str | None, found: list[Finding]) -> Settings | None:
         found.append(note(path("config"), "is not there: every setting has its default"))
     if chosen.settings.recovery.mode == "observe":
         found.append(note("recovery.mode", "observe: verdicts are only written down, nothing is done"))
+    if chosen.settings.mps.sm_partitions == "auto":
+        text = "auto: needs driver 610 or later; a job without a partition says why in its lease (mpsr status)"
+        found.append(note("mps.sm_partitions", text))
     return chosen.settings
 
 

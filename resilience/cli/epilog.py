@@ -100,7 +100,7 @@ def _end_leftovers(node: Node, job: JobEnvironment, key: DomainKey) -> list[str]
     if not processes:
         return []
     clients: dict[int, list[ServerId]] = {}
-    for server in node.leases.servers(key):
+    for server in (one for twin in domain_plan.twins(key) for one in node.leases.servers(twin)):
         try:
             for pid in node.mps.clients(server):
                 clients.setdefault(pid, []).append(server)

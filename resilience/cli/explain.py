@@ -87,7 +87,8 @@ def consequences(options: JobOptions) -> list[str]:
     ]
     if options.threads is not None:
         lines.append(
-            f"threads={options.threads}: each task gets at most {options.threads} percent of the GPU's threads."
+            f"threads={options.threads}: each task gets at most {options.threads} percent of the GPU's threads; "
+            "with SM partitions that is the share of the whole job."
         )
     if options.memory is not None:
         lines.append(

@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from resilience import domain_plan
+from resilience import domain_plan, partition_plan
 from resilience.adapters import guard
+from resilience.cli import partitions
 from resilience.cli.closing import close_unused
 from resilience.cli.node import Node, agent_socket, at_once, build
 from resilience.contract import exit_code
-from resilience.model.errors import ConfigError, ResilienceError
-from resilience.model.ids import Color, GpuMinor
+from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
+from resilience.model.ids import Color, GpuMinor, GpuUuid
 from resilience.model.lease import Isolation, Lease, LeaseState
-from resilience.model.options import JobOptions, Require
+from resilience.model.options import Domain, JobOptions, Require
 from resilience.model.settings import Settings
 from resilience.parse.job_environment import JobEnvironment, job_environment
 from resilience.ports import Clock, Gpus, Journal, ServerOwner
@@ -68,21 +69,55 @@ def failed(settings: Settings) -> int:
 
 def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     """Have all servers of a job, then its lease. Raises when the job cannot have what it requires."""
-    started = node.clock.monotonic()
     held = node.held_gpus(job.job) if job.late else job.gpus
-    present = tuple((GpuMinor(gpu.minor), gpu.uuid) for gpu in node.gpus().all()) if held else ()
-    gpus = domain_plan.pick_gpus(held, present)
-    shared = lease.domain == "shared"
+    present = node.gpus().all() if held else ()
+    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present))
+    without = ""
+    if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
+        try:
+            partitions.possible([gpu for gpu in present if gpu.uuid in dict(gpus).values()])
+            key = domain_plan.partitioned(lease.domain)
+            percent = partition_plan.share(lease.options, job.share)
+            _open_domain(node, job, replace(lease, domain=key), gpus, percent=percent)
+            return
+        except (ConfigError, MpsControlError, OSError) as error:
+            without = partitions.words(error)
+            print(f"mpsr: prolog: job {lease.job} has no SM partition: {without}", file=sys.stderr)
+    _open_domain(node, job, lease, gpus, without=without)
+
+
+def _open_domain(
+    node: Node,
+    job: JobEnvironment,
+    lease: Lease,
+    gpus: tuple[tuple[GpuMinor, GpuUuid], ...],
+    *,
+    percent: int | None = None,
+    without: str = "",
+) -> None:
+    """Open the lease's domain for it. `percent`: with an SM partition of that share; `without`: why it has none."""
+    started = node.clock.monotonic()
+    kept = isolation(partition=percent is not None)
+    shared = lease.options.domain is Domain.SHARED
     owner = (
         ServerOwner(uid=0, gid=0, shared=True) if shared else ServerOwner(uid=lease.uid, gid=lease.gid, shared=False)
     )
     with node.locks.domain(lease.domain, timeout=node.left(), create=True):
         pair = node.settings.mps.compute_mode != "exclusive"
-        kept = isolation()
-        plan = domain_plan.opening(lease.options, lease.domain, gpus, node.leases.active, pair=pair, isolation=kept)
         try:
+            plan = domain_plan.opening(
+                lease.options,
+                lease.domain,
+                gpus,
+                node.leases.active,
+                pair=pair,
+                isolation=kept,
+                unpartitioned=without,
+            )
             servers = dict(plan.servers())
             fresh = domain_plan.unused(servers, node.leases.survey()[0])
+            if percent is not None:
+                partitions.plan(node, plan, fresh, percent)
             work = {
                 one: partial(node.mps.open, one, uuid, owner, in_use=one not in fresh) for one, uuid in servers.items()
             }
@@ -94,10 +129,13 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
                     raise error
                 print(f"mpsr: prolog: no standby for job {lease.job}: {error}", file=sys.stderr)
             colors = tuple(color for color in plan.colors if color not in {server.color for server in failures})
+            slots = partitions.slots(node, lease, gpus, colors) if percent is not None else ()
             for server in servers:
                 if server.color == plan.active[server.gpu] and node.leases.active(server) is None:
                     node.leases.set_active(server)
-            lease = replace(lease, state=LeaseState.OPEN, reason="", isolation=kept, colors=colors, gpus=gpus)
+            lease = replace(
+                lease, state=LeaseState.OPEN, reason=without, isolation=kept, slots=slots, colors=colors, gpus=gpus
+            )
             node.leases.make_job_dir(lease)
             node.leases.write(lease)
         except Exception:
@@ -114,15 +152,20 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
         domain=lease.domain,
         gpus=[minor for minor, _ in gpus],
         colors=list(colors),
+        isolation=kept.value,
+        slots=[slot for _, slot in slots],
+        no_partition=without or None,
         missing=[f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()],
         late=job.late or None,
         ms=round((node.clock.monotonic() - started) * 1000, 1),
     )
 
 
-def isolation() -> Isolation:
-    """What keeps a fault from neighbours on this node now."""
-    return Isolation.GUARD if guard.level() is guard.Level.ON else Isolation.DOMAINS
+def isolation(*, partition: bool = False) -> Isolation:
+    """What keeps a fault from neighbours on this node now, for a job with or without an SM partition."""
+    if guard.level() is guard.Level.ON:
+        return Isolation.GUARD
+    return Isolation.SM if partition else Isolation.DOMAINS
 
 
 def _refused(job: JobEnvironment, settings: Settings, clock: Clock) -> Lease:
@@ -144,6 +187,7 @@ def _refused(job: JobEnvironment, settings: Settings, clock: Clock) -> Lease:
         options=JobOptions(),
         domain=domain_plan.domain_key(JobOptions(), job.job, job.uid),
         isolation=Isolation.NONE,
+        slots=(),
         colors=(),
         gpus=(),
         run=settings.paths.run,
@@ -163,7 +207,7 @@ def _refuse(node: Node, lease: Lease, error: Exception) -> None:
     reason = " ".join(reason.split())[:1000]
     print(f"mpsr: prolog: job {lease.job} cannot have MPS: {reason}", file=sys.stderr)
     try:
-        node.leases.write(replace(lease, state=LeaseState.REFUSED, reason=reason, colors=(), gpus=()))
+        node.leases.write(replace(lease, state=LeaseState.REFUSED, reason=reason, slots=(), colors=(), gpus=()))
     except (ResilienceError, OSError) as wrong:
         print(f"mpsr: prolog: no lease for job {lease.job}: {wrong}", file=sys.stderr)
     node.journal.append("job.refused", job=lease.job, uid=lease.uid, reason=reason, domain=lease.domain)

@@ -46,6 +46,8 @@ class ServerRow:
     """New tasks join this one."""
     needed: bool
     """An open lease names it."""
+    partitions: int = 0
+    """SM partitions that it is cut into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class Status:
     """None when the caller may not ask."""
     guard: Level = Level.ABSENT
     """The kernel module that keeps a client's MMU fault to that client."""
+    sm_partitions: str = "off"
+    """The setting mps.sm_partitions."""
 
     def good(self) -> bool:
         down = [row for row in self.servers or () if row.needed and row.state != ServerState.ACTIVE]
@@ -99,6 +103,7 @@ def look(chosen: Settings, node: NodeName) -> Status:
         broken=broken,
         servers=_servers(chosen, node, files, leases) if root else None,
         guard=level(),
+        sm_partitions=chosen.mps.sm_partitions,
     )
 
 
@@ -138,6 +143,7 @@ def _servers(chosen: Settings, node: NodeName, files: LeaseFiles, leases: tuple[
                 clients=clients,
                 active=files.active(server) == server.color,
                 needed=server in needed,
+                partitions=mps.partitions.count(server),
             )
         )
     return tuple(rows)
@@ -148,9 +154,11 @@ def lines(status: Status) -> list[str]:
     said = [f"node {status.node}: the agent {'answers' if status.agent else 'does not answer'}"]
     if not status.agent and status.leases:
         said.append("  without it tasks run, but a fault ends them: systemctl start mpsr-agent")
-    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}")
+    also = ", and SM partitions where the driver isolates them" if status.sm_partitions == "auto" else ""
+    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}{also}")
     for row in status.servers or ():
         notes = [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
+        notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
         notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
         said.append(f"server {row.domain}/g{row.gpu}/{row.color}: {row.state}, {', '.join(notes)}")
     for lease in status.leases:
@@ -158,7 +166,9 @@ def lines(status: Status) -> list[str]:
         about = f"lease of job {lease.job} ({lease.user}): {lease.state.value}"
         if lease.state is LeaseState.OPEN:
             about += f", domain {lease.domain}, GPU {gpus}, isolation {lease.isolation.value}"
+            about += f" (SM partition {', '.join(str(slot) for _, slot in lease.slots)})" if lease.slots else ""
             about += f", standby {'yes' if len(lease.colors) > 1 else 'no'}"
+            about += f"; {lease.reason}" if lease.reason else ""
         else:
             about += f": {lease.reason}"
         said.append(about)
@@ -174,6 +184,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "agent": status.agent,
         "good": status.good(),
         "guard": status.guard.value,
+        "sm_partitions": status.sm_partitions,
         "servers": None if status.servers is None else [asdict(row) for row in status.servers],
         "leases": [
             {
@@ -184,6 +195,7 @@ def _plain(status: Status) -> dict[str, Any]:
                 "domain": lease.domain,
                 "gpus": [minor for minor, _ in lease.gpus],
                 "isolation": lease.isolation.value,
+                "slots": [slot for _, slot in lease.slots],
                 "colors": list(lease.colors),
             }
             for lease in status.leases

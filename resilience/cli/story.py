@@ -182,7 +182,10 @@ def _outcome(record: Record) -> str:
 
 def _job_opened(record: Record) -> str:
     gpus = f", GPU {_names(record['gpus'])}" if record.get("gpus") else ""
-    return f"job {record.get('job')} holds domain {record.get('domain', '?')}{gpus}"
+    slots = f", SM partition {_names(record['slots'])}" if record.get("slots") else ""
+    kept = f"; isolation: {record['isolation']}" if record.get("isolation") else ""
+    less = f", {record['no_partition']}" if record.get("no_partition") else ""
+    return f"job {record.get('job')} holds domain {record.get('domain', '?')}{gpus}{slots}{kept}{less}"
 
 
 def _job_refused(record: Record) -> str:

@@ -129,8 +129,21 @@ _Noreturn void finish(struct supervisor *self, int status) {
 
 /* ---- starting */
 
+/* The job's SM partition on a colour's server; false after saying that it cannot be told. */
+static bool partition_on(const struct task *task, const char *color,
+                         char partition[MPSR_LEASE_WORD]) {
+    bool told = mpsr_lease_partition(&task->lease, task->gpu, color, partition);
+    if (!told)
+        say("server: the job's SM partition on server %s of GPU %ld cannot be told", color,
+            task->lease.gpu[task->gpu].minor);
+    return told;
+}
+
 static bool start_active(struct supervisor *self) {
-    int why = child_start(&self->active, &self->task, "active", self->color, self->pipe);
+    char partition[MPSR_LEASE_WORD];
+    if (!partition_on(&self->task, self->color, partition))
+        finish(self, MPSR_EXIT_REFUSED << 8);
+    int why = child_start(&self->active, &self->task, "active", self->color, self->pipe, partition);
     if (why) {
         say("%s: cannot be run: %s", self->task.command[0], strerror(why));
         finish(self, (why == ENOENT ? MPSR_EXIT_NOT_FOUND : MPSR_EXIT_NOT_EXECUTABLE) << 8);
@@ -140,11 +153,13 @@ static bool start_active(struct supervisor *self) {
 }
 
 void start_standby(struct supervisor *self) {
+    char partition[MPSR_LEASE_WORD];
     if (self->standby.pid || !self->active.pid || !self->active.session || !*self->spare_color ||
-        !mpsr_options_on(&self->task.options, MPSR_OPTION_STANDBY))
+        !mpsr_options_on(&self->task.options, MPSR_OPTION_STANDBY) ||
+        !partition_on(&self->task, self->spare_color, partition))
         return;
-    int why =
-        child_start(&self->standby, &self->task, "standby", self->spare_color, self->spare_pipe);
+    int why = child_start(&self->standby, &self->task, "standby", self->spare_color,
+                          self->spare_pipe, partition);
     if (why)
         say("standby: cannot be run: %s", strerror(why));
     else
@@ -203,6 +218,7 @@ static bool promote(struct supervisor *self) {
 /* ---- requeue, failure */
 
 static bool spill(struct supervisor *self) {
+    char partition[MPSR_LEASE_WORD];
     self->deadline = now_ms() + SPILL_WAIT_MS;
     self->spiller.seq = -1;
     sigdelset(&self->told, SIGTERM); /* an earlier one was the program's to follow */
@@ -212,7 +228,8 @@ static bool spill(struct supervisor *self) {
     else {
         if (self->active.pid) /* kept state is to stand still */
             end(&self->active);
-        if (!spiller_start(&self->spiller, &self->task, self->order.pipe))
+        if (!partition_on(&self->task, self->order.color, partition) ||
+            !spiller_start(&self->spiller, &self->task, self->order.pipe, partition))
             happen(self, ON_SPILLED);
     }
     kill_due(self);

@@ -32,14 +32,17 @@ static void set_or_clear(const char *name, bool wanted, const char *value) {
         unsetenv(name);
 }
 
-void child_gpu_environment(const struct task *task, const char *pipe) {
+void child_gpu_environment(const struct task *task, const char *pipe, const char *partition) {
     const char *threads = task->options.value[MPSR_OPTION_THREADS];
     const char *memory = task->options.value[MPSR_OPTION_MEMORY];
     char limit[MPSR_VALUE_BYTES + 8];
     set_or_clear("CUDA_MPS_PIPE_DIRECTORY", *pipe, pipe);
     setenv("CUDA_VISIBLE_DEVICES", task->lease.gpu[task->gpu].uuid, 1);
     unsetenv("CUDA_MPS_LOG_DIRECTORY");
-    if (*threads) /* else what gres/mps may have set stays */
+    set_or_clear("CUDA_MPS_SM_PARTITION", *partition, partition);
+    if (*partition) /* its size is the share: in a partition a percentage means nothing */
+        unsetenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
+    else if (*threads) /* else what gres/mps may have set stays */
         setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", threads, 1);
     snprintf(limit, sizeof(limit), "0=%sM", memory);
     if (*memory)
@@ -66,11 +69,11 @@ static void park_streams(const struct task *task) {
 }
 
 static _Noreturn void become(const struct task *task, const struct child *child, const char *pipe,
-                             int program_end, int failure, pid_t parent) {
+                             const char *partition, int program_end, int failure, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* a task whose supervisor was killed has ended for Slurm */
     if (getppid() != parent)
         _exit(MPSR_EXIT_FAILED);
-    child_gpu_environment(task, pipe);
+    child_gpu_environment(task, pipe, partition);
     set_number(MPSR_ENV_FD, fcntl(program_end, F_DUPFD, FIRST_FD));
     setenv(MPSR_ENV_ROLE, child->role, 1);
     setenv(MPSR_ENV_KEEPER, task->keeper, 1);
@@ -90,7 +93,7 @@ static _Noreturn void become(const struct task *task, const struct child *child,
 }
 
 int child_start(struct child *child, const struct task *task, const char *role, const char *color,
-                const char *pipe) {
+                const char *pipe, const char *partition) {
     int ends[2], failure[2], why = 0;
     memset(child, 0, sizeof(*child));
     child->socket = -1;
@@ -107,7 +110,7 @@ int child_start(struct child *child, const struct task *task, const char *role, 
     pid_t parent = getpid();
     child->pid = fork();
     if (child->pid == 0)
-        become(task, child, pipe, ends[1], failure[1], parent);
+        become(task, child, pipe, partition, ends[1], failure[1], parent);
     why = child->pid < 0 ? errno : 0;
     close(ends[1]);
     close(failure[1]);

@@ -24,16 +24,18 @@ struct child {
     long long kill_at;    /* milliseconds of the loop's clock; 0: not to be killed */
 };
 
-/* Start the program. 0, or the errno of what failed: then nothing runs. */
+/* Start the program; `partition` is its CUDA_MPS_SM_PARTITION, mostly empty. 0, or the errno of
+ * what failed: then nothing runs. */
 int child_start(struct child *child, const struct task *task, const char *role, const char *color,
-                const char *pipe);
+                const char *pipe, const char *partition);
 
 void child_say(const struct child *child, const struct packet *packet);
 
 /* Forget it (it has been reaped). */
 void child_forget(struct child *child);
 
-/* The environment of everything that is to reach a server: pipe directory, GPU, limits. */
-void child_gpu_environment(const struct task *task, const char *pipe);
+/* The environment of everything that is to reach a server: pipe directory, GPU, SM partition,
+ * limits. */
+void child_gpu_environment(const struct task *task, const char *pipe, const char *partition);
 
 #endif

@@ -24,8 +24,8 @@ static const char *const FOREIGN[] = {"PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSP
 
 /* Start `command`; its stream number `stream` goes into `lines`, standard input and output are
  * /dev/null otherwise. */
-static pid_t helper_start(const struct task *task, const char *pipe, const char *const command[],
-                          int stream, struct lines *lines) {
+static pid_t helper_start(const struct task *task, const char *pipe, const char *partition,
+                          const char *const command[], int stream, struct lines *lines) {
     int ends[2];
     pid_t parent = getpid();
     if (pipe2(ends, O_CLOEXEC))
@@ -41,7 +41,7 @@ static pid_t helper_start(const struct task *task, const char *pipe, const char 
         dup2(ends[1], stream);
         for (size_t index = 0; index < sizeof(FOREIGN) / sizeof(FOREIGN[0]); index++)
             unsetenv(FOREIGN[index]);
-        child_gpu_environment(task, pipe);
+        child_gpu_environment(task, pipe, partition);
         setenv(MPSR_ENV_KEEPER, task->keeper, 1);
         setenv(MPSR_ENV_TOKEN, task->token, 1);
         setenv(MPSR_ENV_SPILL, task->spill, 1);
@@ -79,7 +79,7 @@ bool keeper_start(struct keeper *keeper, const struct task *task, long long now)
     keeper->wanted = true;
     keeper->up = false;
     keeper->look_at = now + KEEPER_LOOK_MS;
-    keeper->pid = helper_start(task, "", command, 2, &keeper->errors);
+    keeper->pid = helper_start(task, "", "", command, 2, &keeper->errors);
     return keeper->pid != 0;
 }
 
@@ -103,10 +103,11 @@ bool keeper_appeared(struct keeper *keeper, const struct task *task, long long n
     return keeper->up;
 }
 
-bool spiller_start(struct spiller *spiller, const struct task *task, const char *pipe) {
+bool spiller_start(struct spiller *spiller, const struct task *task, const char *pipe,
+                   const char *partition) {
     const char *command[] = {task->lease.python, "-P", "-m", "resilience.state.spill", NULL};
     spiller->seq = -1;
-    spiller->pid = helper_start(task, pipe, command, 1, &spiller->answer);
+    spiller->pid = helper_start(task, pipe, partition, command, 1, &spiller->answer);
     return spiller->pid != 0;
 }
 

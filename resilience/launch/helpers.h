@@ -45,7 +45,8 @@ bool keeper_died(struct keeper *keeper, long long now);
 /* Has its socket appeared since the last look? */
 bool keeper_appeared(struct keeper *keeper, const struct task *task, long long now);
 
-bool spiller_start(struct spiller *spiller, const struct task *task, const char *pipe);
+bool spiller_start(struct spiller *spiller, const struct task *task, const char *pipe,
+                   const char *partition);
 void spiller_line(struct spiller *spiller, const char *line);
 
 /* Read what is there; calls `take` for each whole line. False at the end of the stream. */

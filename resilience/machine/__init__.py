@@ -4,6 +4,7 @@ What it guarantees, whatever the order of events (tests/unit/test_machine_rules.
   - only a task whose server was hit, or whose own process failed, gets a verdict; a requeue takes in its whole job;
   - a bystander is never failed or requeued while a faster allowed rung is open;
   - a culprit never goes on on a server that others use, and nobody is placed on the server of a culprit;
+  - in a domain with SM partitions only a task that met the fault itself gets one;
   - a task gets one final verdict per incident, and within one incident its rungs only go down.
 What the world must do comes out as effects, results come back as events; time comes in as `now`, timers are effects.
 An event about something unknown (a task that has gone, an incident long closed, a stale timer) does nothing.
@@ -84,7 +85,7 @@ def _fire(turn: Turn, key: tuple[object, ...]) -> None:
             tasks.settle(turn, ref, pid)
         case ("standby", ref):
             tasks.restart_standby(turn, ref)
-        case ("ask", ServerId() as server):
+        case ("ask" | "prove", ServerId() as server):
             servers.ask(turn, server)
         case ("poll", server):
             servers.poll(turn, server)

@@ -1,7 +1,8 @@
 """From an incident to its verdicts: when enough is known, who did it, who is told what, and when it is over.
 
 The bystanders are told the moment the culprit is certain, or nobody can be blamed; otherwise when `attribution_ms`
-has passed. The culprit's own verdict waits for the fault's class as well (at most as long): what looks like a
+has passed. In an SM partition nobody else waits, so there it is decided when it is known whether the fault stayed in it.
+The culprit's own verdict waits for the fault's class as well (at most as long): what looks like a
 program's fault may turn out to be a memory error, and then the named process is a victim.
 """
 
@@ -15,7 +16,7 @@ from resilience.model import effect as fx
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import GpuMinor, IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Attribution, Confidence, Incident, Outcome, Part
-from resilience.model.observation import Observation
+from resilience.model.observation import Observation, Source
 from resilience.model.world import Health
 from resilience.policy import split
 
@@ -41,8 +42,8 @@ def look(turn: Turn, name: IncidentId) -> None:
         task = turn.tasks.get(ref)
         if task is None or task.over or task.server != incident.server or ref in turn.incidents[name].cases:
             continue
-        if not (incident.hit or ref in incident.hits):
-            continue
+        if not (ref in incident.hits or (incident.hit and not sightings.partitioned(turn, incident.server))):
+            continue  # of a hit server with SM partitions, a task that goes on may be one that the fault did not reach
         part = _part(incident, ref)
         waits = incident.fault.kind not in _KNOWN and turn.now.mono < incident.deadline
         if part is Part.CULPRIT and waits and not blameless(incident.fault):
@@ -63,6 +64,13 @@ def _decide(turn: Turn, incident: Incident) -> None:
     server = incident.server
     pair = turn.pair_of(server)
     strangers = sum(color == server.color for color in pair.strangers.values()) if pair else 0
+    inside = incident.slot and not incident.hit
+    if inside and Source.GUARD not in incident.sources:
+        known = pair.servers.get(server.color) if pair else None
+        proven = known is not None and known.active - incident.opened >= sightings.ENCLOSED
+        incident = turn.incident(incident, enclosed=proven and turn.health(server) is Health.UP)
+        if not incident.enclosed and turn.now.mono < incident.deadline:
+            return
     result = attribute(
         incident.evidence,
         incident.fault,
@@ -70,6 +78,8 @@ def _decide(turn: Turn, incident: Incident) -> None:
         strangers=strangers,
         hits=incident.hits,
         hit=incident.hit,
+        where="SM partition" if inside else "server",
+        among=not inside or (incident.enclosed and incident.fault.kind is FaultClass.SM),
         earlier=suspicion(turn.history, server.domain, server.gpu, turn.now.mono),
     )
     sure = result.blameless or result.confidence is Confidence.CERTAIN
@@ -97,11 +107,12 @@ def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
         confidence=result.confidence.value,
         suspects=sorted(map(ref_words, result.suspects)),
         why=list(result.why),
+        isolated=incident.isolated,
         ms=_ms(turn, incident),
     )
     for job in {ref.job for ref in incident.clients}:
         mine = [(ref, part) for ref, part in parts.items() if ref.job == job]
-        turn.job_line(job, opening(incident, mine))
+        turn.job_line(job, opening(incident, mine, turn.pair_of(server)))
     if result.culprit is not None:
         turn.history = cleared(turn.history, server.domain, server.gpu)
     elif result.suspects and incident.hit and not turn.observe:

@@ -6,7 +6,7 @@ rebuilt in the background. It recovers by itself when all its clients have left;
 servers are opened for one incident, never rebuilt, and closed when nobody uses them.
 """
 
-from resilience.machine import recover, tasks
+from resilience.machine import decide, recover, tasks
 from resilience.machine.turn import Turn
 from resilience.machine.words import server_words
 from resilience.model import effect as fx
@@ -95,6 +95,11 @@ def server_seen(turn: Turn, event: ServerSeen) -> None:
     if known.health is Health.UP and event.sight is Sight.FAULT:
         tasks.server_in_fault(turn, event.server)
         known = turn.server(event.server) or known
+    if known.health is Health.UP and event.sight is Sight.ACTIVE:
+        turn.server(event.server, active=max(known.active, event.asked))
+        for incident in list(turn.incidents.values()):
+            if incident.server == event.server and incident.slot and not incident.decided:
+                decide.look(turn, incident.id)
     if known.health is not Health.FAULTED or event.asked < known.since:
         return
     match event.sight:

@@ -4,6 +4,10 @@ One fault is seen several times: by the server's log, by the programs, by the ke
 All sightings of one server join one incident as long as that is undecided or the server has not come back. A sighting
 that names no server (NVML, an Xid without a process of ours) joins an incident of its GPU within the window, or is
 kept that long in case one opens; by itself it opens nothing, unless it takes the whole GPU out of use.
+
+A server that is cut into SM partitions can have several incidents at once, one in each partition: that its log tells of
+a fault does not say that more than one partition is hit. The control daemon's word does: when it says FAULT, what was
+seen in several partitions was one fault (`widen`).
 """
 
 from dataclasses import replace
@@ -17,7 +21,6 @@ from resilience.model.event import Seen
 from resilience.model.fault import Fault, FaultClass, Reach
 from resilience.model.ids import GpuMinor, IncidentId, ServerId
 from resilience.model.incident import Incident
-from resilience.model.lease import Isolation
 from resilience.model.observation import Client, Observation, What
 from resilience.model.world import Health, Pair, Stray, Task
 
@@ -27,6 +30,10 @@ _SOURCES = 16
 _ASK = 0.02
 """Seconds until the control daemon is asked what it knows: its log has mostly said so by then, and starting the
 question takes the agent's time just when the verdict does."""
+ENCLOSED = 0.05
+"""Seconds after which ACTIVE proves that a fault stayed in its partition: the server has dealt with it by then."""
+_PATIENCE = 0.5
+"""Seconds that this proof is waited for when the control daemon is slow. Only tasks that met the fault wait."""
 
 
 def seen(turn: Turn, event: Seen) -> None:
@@ -53,11 +60,14 @@ def seen(turn: Turn, event: Seen) -> None:
     if now.what is What.DAEMON_GONE:
         servers.daemon_gone(turn, server)
         return
-    incident = joinable(turn, server)
+    slot = _slot(turn, server, client, task)
+    if partitioned(turn, server) and now.what in (What.CULPRIT, What.HANDLING):
+        servers.ask(turn, server)
+    incident = joinable(turn, server, slot)
     if incident is None:
         if not _opens(turn, now, fault, server, task):
             return
-        incident = open_incident(turn, server, fault)
+        incident = open_incident(turn, server, fault, slot)
     incident = _join(turn, incident, now, fault, client)
     if task is not None and now.what is What.CUDA and client is not None:
         turn.task(task.ref, reported=client.pid)
@@ -84,10 +94,27 @@ def _place(turn: Turn, now: Observation, client: Client | None) -> tuple[ServerI
     return task.server, task
 
 
-def joinable(turn: Turn, server: ServerId) -> Incident | None:
-    """The incident that a sighting of this server belongs to."""
+def partitioned(turn: Turn, server: ServerId) -> bool:
+    """Whether this server is cut into SM partitions."""
+    pair = turn.pair_of(server)
+    return pair is not None and pair.partitioned and not servers.quarantine(pair, server.color)
+
+
+def _slot(turn: Turn, server: ServerId, client: Client | None, task: Task | None) -> int:
+    """The SM partition that a sighting is about; 0 when it names none, or there are none."""
+    if client is None or not partitioned(turn, server):
+        return 0
+    mates = [task] if task is not None else turn.tasks_of(client.job) if client.job is not None else []
+    return next(
+        (mate.slot for mate in mates if (mate.server.domain, mate.server.gpu) == (server.domain, server.gpu)), 0
+    )
+
+
+def joinable(turn: Turn, server: ServerId, slot: int = 0) -> Incident | None:
+    """The incident that a sighting of this server, in this SM partition, belongs to."""
     for incident in reversed(turn.incidents.values()):
-        if incident.server == server:
+        elsewhere = slot and incident.slot not in (0, slot) and not incident.hit
+        if incident.server == server and not elsewhere:
             over = incident.decided and turn.health(server) is Health.UP and incident.hit
             window = turn.recovery.incident_window_ms / 1000
             private = incident.decided and not incident.hit and turn.now.mono - incident.opened > window
@@ -102,7 +129,9 @@ def _opens(turn: Turn, now: Observation, fault: Fault, server: ServerId, task: T
     if pair is None or health not in (Health.UP, Health.FAULTED):
         return False
     match now.what:
-        case What.CULPRIT | What.HANDLING | What.FAULT_STATE | What.ISOLATED | What.CUDA:
+        case What.HANDLING:
+            return not partitioned(turn, server)
+        case What.CULPRIT | What.FAULT_STATE | What.ISOLATED | What.CUDA:
             return True
         case What.SERVER_GONE:
             return bool(turn.tasks_on(server)) or any(other.standby_server == server for other in turn.tasks.values())
@@ -112,21 +141,23 @@ def _opens(turn: Turn, now: Observation, fault: Fault, server: ServerId, task: T
             return False
 
 
-def open_incident(turn: Turn, server: ServerId, fault: Fault) -> Incident:
-    """Begin an incident on a server of a known pair."""
+def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> Incident:
+    """Begin an incident on a server of a known pair, or in one SM partition of it."""
     pair = turn.pairs[server.domain, server.gpu]
     turn.count += 1
     now = turn.now
+    wait = max(turn.recovery.attribution_ms / 1000, _PATIENCE if slot else 0.0)
     incident = Incident(
         id=IncidentId(f"{int(now.wall):x}-{turn.count}"),
         server=server,
         uuid=pair.uuid,
         opened_wall=now.wall,
         opened=now.mono,
-        deadline=now.mono + turn.recovery.attribution_ms / 1000,
+        deadline=now.mono + wait,
         fault=fault,
         sources=(),
-        clients=frozenset(task.ref for task in turn.tasks_on(server)),
+        slot=slot,
+        clients=frozenset(task.ref for task in turn.tasks_on(server) if not slot or task.slot == slot),
     )
     turn.incidents[incident.id] = incident
     turn.journal(
@@ -134,6 +165,7 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault) -> Incident:
         incident=incident.id,
         server=server_words(server),
         gpu=pair.uuid,
+        partition=slot or None,
         clients=sorted(map(ref_words, incident.clients)),
     )
     window = turn.recovery.incident_window_ms / 1000
@@ -141,10 +173,42 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault) -> Incident:
         if stray.observation.gpu == server.gpu and now.mono - stray.observation.mono <= window:
             incident = _join(turn, incident, stray.observation, stray.fault, None)
     turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu != server.gpu)
-    turn.timer("decide", incident.id, after=turn.recovery.attribution_ms / 1000)
+    turn.timer("decide", incident.id, after=wait)
     turn.timer("window", incident.id, after=turn.recovery.incident_window_ms / 1000)
     turn.timer("ask", server, after=_ASK)
+    if partitioned(turn, server):
+        turn.timer("prove", server, after=ENCLOSED)
     return incident
+
+
+def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:
+    """The whole server is hit: the one incident of what was seen in its partitions, opened if nothing was.
+
+    The earliest that names somebody counts, else the earliest. Others that are still undecided were the same fault.
+    """
+    window = turn.recovery.incident_window_ms / 1000
+    recent = [
+        one
+        for one in turn.incidents.values()
+        if one.server == server and not one.hit and turn.now.mono - one.opened <= window
+    ]
+    if not recent:
+        return joinable(turn, server) or open_incident(turn, server, fault)
+    main = next((one for one in recent if one.evidence), recent[0])
+    for other in recent:
+        if other is main or other.decided:
+            continue
+        main = turn.incident(
+            main,
+            fault=merge(main.fault, other.fault),
+            sources=(*main.sources, *other.sources)[:_SOURCES],
+            evidence=(*main.evidence, *other.evidence),
+            clients=main.clients | other.clients,
+            hits=main.hits | other.hits,
+        )
+        del turn.incidents[other.id]
+        turn.journal("incident.closed", incident=other.id, outcome=f"the same fault as {main.id}")
+    return main
 
 
 def _join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client: Client | None) -> Incident:
@@ -166,11 +230,9 @@ def _join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client
 
 def _server_wide(turn: Turn, now: Observation, server: ServerId) -> bool:
     """Whether this sighting says that every client of the server is hit."""
-    if now.what in (What.HANDLING, What.FAULT_STATE, What.SERVER_GONE):
+    if now.what in (What.FAULT_STATE, What.SERVER_GONE):
         return True
-    pair = turn.pair_of(server)
-    shared_fate = pair is not None and pair.isolation is not Isolation.SM  # what the guard keeps back no server sees
-    return now.what is What.CULPRIT and shared_fate
+    return now.what in (What.HANDLING, What.CULPRIT) and not partitioned(turn, server)
 
 
 def hit(turn: Turn, incident: Incident) -> None:

@@ -40,6 +40,7 @@ def hello(turn: Turn, event: Hello) -> None:
         options=event.lease.options,
         mpi=event.mpi,
         server=pair.server(color),
+        slot=event.lease.slot(event.server.gpu),
         placed=event.resumed,
         resumed=event.resumed,
         active=event.active,
@@ -77,6 +78,7 @@ def _pair(turn: Turn, event: Hello) -> Pair:
                 gid=0 if shared else lease.gid,
                 shared=shared,
                 isolation=lease.isolation,
+                partitioned=bool(lease.slots),
                 colors=(),
                 active=active,
                 servers={},
@@ -169,7 +171,7 @@ def exited(turn: Turn, event: Exited) -> None:
         return
     turn.leave(event.ref, event.pid, task.reported)
     turn.task(event.ref, active=0, asking=event.pid, asked_at=turn.now.mono, reported=0)
-    incident = sightings.joinable(turn, task.server)
+    incident = sightings.joinable(turn, task.server, task.slot)
     if incident is not None and incident.hit:
         _failed_in(turn, task, incident, event)
     elif found is not None and found[1].outcome is Outcome.TOLD:
@@ -228,7 +230,7 @@ def _pass_on(turn: Turn, ref: TaskRef) -> None:
 
 def server_in_fault(turn: Turn, server: ServerId) -> None:
     """The control daemon says FAULT of a server that we held to be healthy."""
-    incident = sightings.joinable(turn, server) or sightings.open_incident(turn, server, Fault(words="GPU fault"))
+    incident = sightings.widen(turn, server, Fault(words="GPU fault"))
     failed = {task.ref for task in turn.tasks_on(server) if task.asking}
     incident = turn.incident(
         incident,

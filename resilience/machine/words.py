@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from resilience.model.ids import ServerId, TaskRef
 from resilience.model.incident import Action, Case, Confidence, Incident, Outcome, Part
-from resilience.model.observation import Source
+from resilience.model.lease import Isolation
+from resilience.model.world import Pair
 
 _DONE = {
     Action.PROMOTE: "recovered on standby",
@@ -12,6 +13,13 @@ _DONE = {
     Action.RELAUNCH: "relaunched",
     Action.QUARANTINE: "goes on in quarantine",
 }
+LEVELS = {
+    Isolation.NONE: "none",
+    Isolation.DOMAINS: "domains",
+    Isolation.SM: "SM partitions",
+    Isolation.GUARD: "guard",
+}
+_KEPT = "; isolated, no neighbour touched"
 _TOLD = {
     Action.PROMOTE: "handed to its standby",
     Action.RESTORE: "restored from kept state",
@@ -45,15 +53,24 @@ def blame(incident: Incident) -> str:
     return f"by one of {len(attribution.suspects)} tasks" if attribution.suspects else "by nobody we know"
 
 
-def opening(incident: Incident, job_tasks: Iterable[tuple[TaskRef, Part]]) -> str:
+def level(pair: Pair) -> str:
+    """What keeps faults from neighbours in a domain, in words."""
+    also = ", SM partitions" if pair.partitioned and pair.isolation is not Isolation.SM else ""
+    return f"{LEVELS[pair.isolation]}{also}"
+
+
+def opening(incident: Incident, job_tasks: Iterable[tuple[TaskRef, Part]], pair: Pair | None) -> str:
     """The recovery log's first line of an incident, for one job."""
     attribution = incident.attribution
     why = f" ({attribution.why[0]})" if attribution and attribution.why else ""
     parts = ", ".join(f"task {ref.task} {part.value}" for ref, part in sorted(job_tasks))
     sure = attribution.confidence.value if attribution and attribution.confidence is not Confidence.NONE else ""
     how = f" {sure}" if sure else ""
-    kept = "; isolated, no neighbour touched" if Source.GUARD in incident.sources and not incident.hit else ""
-    return f"GPU fault on {incident.uuid}: {incident.fault.numbers()}, {blame(incident)}{how}{why}; {parts}{kept}"
+    kept = _KEPT if incident.isolated else ""
+    where = f"; isolation: {level(pair)}" if pair else ""
+    return (
+        f"GPU fault on {incident.uuid}: {incident.fault.numbers()}, {blame(incident)}{how}{why}; {parts}{where}{kept}"
+    )
 
 
 def told(ref: TaskRef, action: Action, server: ServerId | None, reason: str) -> str:
@@ -78,7 +95,8 @@ def account(incident: Incident, cases: Iterable[Case], faults: int) -> str:
         who = ""
     else:
         who = f" {blame(incident)}"
-    return f"mpsr: {head}{who} ({incident.fault.numbers()}) on {incident.uuid}: {_ending(cases)}"
+    kept = _KEPT if incident.isolated else ""
+    return f"mpsr: {head}{who} ({incident.fault.numbers()}) on {incident.uuid}: {_ending(cases)}{kept}"
 
 
 def _ending(cases: list[Case]) -> str:

@@ -115,6 +115,10 @@ class Incident:
     """When the wait for the culprit's name ends."""
     fault: Fault
     sources: tuple[Source, ...]
+    slot: int = 0
+    """The SM partition that the fault was seen in; 0: not known, or a server without partitions."""
+    enclosed: bool = False
+    """The fault is known to have stayed in that partition: the server takes clients as if nothing had happened."""
     evidence: tuple[Evidence, ...] = ()
     hit: bool = False
     """The server itself is hit: every client is."""
@@ -133,3 +137,8 @@ class Incident:
     @property
     def decided(self) -> bool:
         return self.attribution is not None
+
+    @property
+    def isolated(self) -> bool:
+        """Kept from all neighbours, by the guard module or by an SM partition."""
+        return not self.hit and (self.enclosed or Source.GUARD in self.sources)

@@ -32,6 +32,8 @@ class Lease:
     options: JobOptions
     domain: DomainKey
     isolation: Isolation
+    slots: tuple[tuple[GpuMinor, int], ...]
+    """On each GPU the job's static SM partition: which one of its servers' (counted from 1). Empty without partitions."""
     colors: tuple[Color, ...]
     gpus: tuple[tuple[GpuMinor, GpuUuid], ...]
     run: str
@@ -41,3 +43,7 @@ class Lease:
     spill: str
     opened: float
     """Seconds since the epoch."""
+
+    def slot(self, gpu: GpuMinor) -> int:
+        """The job's SM partition on a GPU, 0 without one."""
+        return dict(self.slots).get(gpu, 0)

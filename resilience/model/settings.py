@@ -50,6 +50,11 @@ class Mps:
         "compute mode that the site has set; never changed by mpsr",
         choices=("default", "exclusive"),
     )
+    sm_partitions: str = setting(
+        "off",
+        "auto: a job gets a static SM partition of its own where the driver isolates them (610 and later)",
+        choices=("off", "auto"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ class Task:
     mpi: bool
     server: ServerId
     """Where its active process runs, or was last told to run."""
+    slot: int = 0
+    """Its job's SM partition on the servers of its pair; 0 without one."""
     placed: bool = True
     """False: the answer to its hello waits for a healthy server."""
     resumed: bool = False
@@ -83,6 +85,8 @@ class Server:
     recreated: bool = False
     answered: float = 0.0
     """When the last answered question about its state was asked."""
+    active: float = 0.0
+    """The same of the last one whose answer was ACTIVE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,8 @@ class Pair:
     gid: int
     shared: bool
     isolation: Isolation
+    partitioned: bool
+    """Its servers are cut into SM partitions: who is hit by a fault is not known before it shows."""
     colors: tuple[Color, ...]
     """The colours that take turns; a quarantine colour is never one of them."""
     active: Color

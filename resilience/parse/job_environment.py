@@ -37,6 +37,8 @@ class JobEnvironment:
     """Run by the plugin in slurmd's place: nothing but the job's identity and options is there."""
     gpus: tuple[str, ...]
     """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: minor numbers or UUIDs."""
+    share: int | None
+    """Percent of a GPU that the job's gres/mps stands for; None without gres/mps."""
 
 
 def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
@@ -60,6 +62,7 @@ def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
         asked=environ.get(contract.env("job_control_script"), ""),
         late=environ.get(contract.env("late")) == "1",
         gpus=job_gpus(environ.get("SLURM_JOB_GPUS", ""), environ.get("CUDA_VISIBLE_DEVICES", "")),
+        share=_percent(environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "")),
     )
 
 
@@ -83,6 +86,11 @@ def devices(text: str) -> tuple[str, ...]:
         elif re.fullmatch(r"(GPU|MIG)-[A-Za-z0-9/-]{1,100}", word, re.ASCII):
             devices.append(word)
     return tuple(dict.fromkeys(devices))
+
+
+def _percent(text: str) -> int | None:
+    """What gres/mps makes of its units: a whole number. Slurm 22.05 can say 375; such a word means nothing."""
+    return int(text) if re.fullmatch(r"[1-9]\d?|100", text, re.ASCII) else None
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:

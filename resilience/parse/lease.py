@@ -11,9 +11,11 @@ from resilience.parse.words import decode, encode
 
 _KEYS = (
     "version job uid gid user node restart state reason options domain isolation "
-    "colors gpus run log agent python spill opened"
+    "slots colors gpus run log agent python spill opened"
 ).split()
 _VERSION = "1"
+MOST_SLOTS = 64
+"""More chunks than any GPU has (16 on an H200)."""
 
 
 def render(lease: Lease) -> str:
@@ -22,6 +24,7 @@ def render(lease: Lease) -> str:
     special: dict[str, object] = {
         "version": _VERSION,
         "options": options.serialize(lease.options),
+        "slots": ",".join(f"{minor}:{slot}" for minor, slot in lease.slots),
         "colors": ",".join(lease.colors),
         "gpus": gpus,
         "opened": f"{lease.opened:.3f}",
@@ -46,6 +49,7 @@ def parse(text: str) -> Lease:
         raise WireError("lease", f"version is not {_VERSION}", values["version"])
     try:
         gpus = [pair.split(":", 1) for pair in values["gpus"].split(",") if pair]
+        slots = [pair.split(":", 1) for pair in values["slots"].split(",") if pair]
         return Lease(
             job=JobId(int(values["job"])),
             uid=int(values["uid"]),
@@ -58,6 +62,7 @@ def parse(text: str) -> Lease:
             options=options.parse(values["options"]),
             domain=DomainKey(values["domain"]),
             isolation=Isolation(values["isolation"]),
+            slots=tuple((GpuMinor(int(minor)), _slot(slot)) for minor, slot in slots),
             colors=tuple(Color(color) for color in values["colors"].split(",") if color),
             gpus=tuple((GpuMinor(int(minor)), GpuUuid(uuid)) for minor, uuid in gpus),
             run=values["run"],
@@ -69,3 +74,9 @@ def parse(text: str) -> Lease:
         )
     except (ValueError, ConfigError) as error:
         raise WireError("lease", "bad value", error) from error
+
+
+def _slot(text: str) -> int:
+    if not 1 <= int(text) <= MOST_SLOTS:
+        raise ValueError(text)
+    return int(text)

@@ -10,6 +10,7 @@ The daemon runs as the job's user, so each text here is outside input: nothing i
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,7 +25,9 @@ STATES = ("INITIALIZING", "ACTIVE", "FAULT")
 
 _NUMBER = re.compile(r"\d{1,3}\.\d+\Z")
 _PID = re.compile(r"[1-9]\d{0,9}\Z")
-_WORDS = re.compile(r"[a-z_0-9. -]+\Z")
+_WORDS = re.compile(r"[A-Za-z_0-9. /+=-]+\Z")
+_COUNT = re.compile(r"\d{1,5}\Z")
+_PARTITION = re.compile(r"[A-Za-z0-9+/=_-]{1,200}\Z")
 _LOG = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,6}) +([A-Za-z ]+?) +(\d+)\] ?(.*)\Z")
 _NO_DAEMON = "cannot find mps control daemon process"
 _BUSY = "cannot send command to mps control daemon process"
@@ -77,6 +80,48 @@ def complaint(lines: tuple[str, ...]) -> str:
     """What is neither a process id nor a state in an answer to start_server: why it was refused; mostly empty."""
     words = (line for line in lines if not _PID.match(line) and line.upper() not in STATES)
     return next((printable(line) for line in words if not line.lower().startswith(("unknown command", "server "))), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionTable:
+    """What lspart says of the one GPU that a daemon of ours sees: chunks in all, and each partition's by its id."""
+
+    chunks: int
+    partitions: Mapping[str, int]
+
+
+def partition_table(lines: tuple[str, ...]) -> PartitionTable | None:
+    """Answer of lspart; None when it is no table: the daemon does not know it or is not in static partitioning mode.
+
+    A row has the GPU's shortened UUID first; the GPU's own has free and used chunks and SMs, a partition's its id, its
+    chunks, its SMs and whether it has clients. Columns that do not apply hold a dash or are blank (both are documented
+    or seen in public scripts), so dashes are left out and what is left is counted.
+    """
+    total: int | None = None
+    partitions: dict[str, int] = {}
+    for line in lines[:MAX_PIDS]:
+        words = [word for word in line.split() if word != "-"]
+        if not words or not words[0].startswith("GPU-"):
+            continue
+        if len(words) == 5 and all(_COUNT.match(word) for word in words[1:]):
+            total = int(words[1]) + int(words[2])
+        elif len(words) in (4, 5) and _PARTITION.match(words[1]) and all(_COUNT.match(word) for word in words[2:4]):
+            partitions[words[1]] = int(words[2])
+    return None if total is None else PartitionTable(chunks=total, partitions=partitions)
+
+
+def partitions_made(lines: tuple[str, ...], uuid: str) -> tuple[str, ...]:
+    """Answers of `sm_partition add`: the ids of the new partitions. Each comes as `<uuid>/<id>`, alone or as
+    `Partition <uuid>/<id> created`; the id is base64 and may have slashes of its own."""
+    made: list[str] = []
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["Partition"] and words[-1:] == ["created"]:
+            words = words[1:-1]
+        gpu, _, name = words[0].partition("/") if len(words) == 1 else ("", "", "")
+        if gpu == uuid and _PARTITION.match(name):
+            made.append(name)
+    return tuple(dict.fromkeys(made))
 
 
 def terminated(lines: tuple[str, ...]) -> bool:
@@ -158,7 +203,8 @@ def start_hint(status: int, output: str) -> str:
     """What a control program that would not start is telling, by its exit status (580 and 595 print nothing)."""
     if _NO_DAEMON in output.lower():
         return (
-            "this driver's control program does not know one of these options: a multi-user server needs 550 or newer"
+            "this driver's control program does not know one of these options: a multi-user server needs 550 or newer, "
+            "static SM partitions need 590 or newer"
         )
     if "Cannot access CUDA_MPS_PIPE_DIRECTORY" in output:
         return "the directory must be on a local file system and writable for the owner of the domain"

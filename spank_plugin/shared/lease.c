@@ -12,9 +12,9 @@
 
 /* Keys that must be there, in the order of protocols.md §3. */
 static const char *const KEYS[] = {
-    "version", "job",    "uid",     "gid",    "user",      "node",   "restart",
-    "state",   "reason", "options", "domain", "isolation", "colors", "gpus",
-    "run",     "log",    "agent",   "python", "spill",     "opened",
+    "version", "job",    "uid",     "gid",    "user",      "node",  "restart",
+    "state",   "reason", "options", "domain", "isolation", "slots", "colors",
+    "gpus",    "run",    "log",     "agent",  "python",    "spill", "opened",
 };
 enum { KEY_COUNT = sizeof(KEYS) / sizeof(KEYS[0]) };
 
@@ -29,6 +29,23 @@ static bool gpus_of(char *text, struct mpsr_lease *lease) {
         struct mpsr_lease_gpu *gpu = &lease->gpu[lease->gpus++];
         if (!mpsr_number(pair, 0, 4095, &gpu->minor) || !*uuid ||
             !mpsr_copy(gpu->uuid, sizeof(gpu->uuid), uuid))
+            return false;
+    }
+    return true;
+}
+
+/* `minor:slot` of some of the GPUs, which come later in the file: kept apart until all is read. */
+static bool slots_of(char *text, struct mpsr_lease *lease) {
+    char *rest = NULL;
+    lease->slots = 0;
+    for (char *pair = strtok_r(text, ",", &rest); pair; pair = strtok_r(NULL, ",", &rest)) {
+        char *slot = strchr(pair, ':');
+        if (!slot || lease->slots == MPSR_LEASE_GPUS)
+            return false;
+        *slot++ = '\0';
+        struct mpsr_lease_slot *one = &lease->slot[lease->slots++];
+        if (!mpsr_number(pair, 0, 4095, &one->minor) ||
+            !mpsr_number(slot, 1, MPSR_LEASE_SLOTS, &one->slot))
             return false;
     }
     return true;
@@ -58,6 +75,8 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
                mpsr_copy(lease->isolation, sizeof(lease->isolation), value);
     if (!strcmp(key, "options"))
         return mpsr_options_parse(value, &lease->options, why);
+    if (!strcmp(key, "slots"))
+        return slots_of(value, lease);
     if (!strcmp(key, "gpus"))
         return gpus_of(value, lease);
     if (!strcmp(key, "opened"))
@@ -204,6 +223,28 @@ bool mpsr_lease_active(const struct mpsr_lease *lease, int gpu, char color[MPSR_
         return false;
     text[strcspn(text, " \n")] = '\0';
     return color_word(text) && mpsr_copy(color, MPSR_VALUE_BYTES, text);
+}
+
+bool mpsr_lease_partition(const struct mpsr_lease *lease, int gpu, const char *color,
+                          char partition[MPSR_LEASE_WORD]) {
+    char path[MPSR_LEASE_PATH], minor[24], text[MPSR_LEASE_BYTES], why[MPSR_WHY_BYTES],
+        *rest = text;
+    long slot = 0;
+    partition[0] = '\0';
+    for (int index = 0; index < lease->slots; index++)
+        if (lease->slot[index].minor == lease->gpu[gpu].minor)
+            slot = lease->slot[index].slot;
+    if (!slot || !mpsr_list_has(lease->colors, color))
+        return true;
+    snprintf(minor, sizeof(minor), "%ld", lease->gpu[gpu].minor);
+    if (!mpsr_format(path, sizeof(path), MPSR_PATH_PARTITIONS, lease->run, lease->node,
+                     lease->domain, minor, color) ||
+        trusted_text(path, text, sizeof(text), why) != MPSR_LEASE_OK)
+        return false;
+    while (--slot && rest)
+        strsep(&rest, "\n");
+    const char *line = strsep(&rest, "\n");
+    return line && strchr(line, '/') && mpsr_copy(partition, MPSR_LEASE_WORD, line);
 }
 
 bool mpsr_lease_pipe(const struct mpsr_lease *lease, int gpu, const char *color,

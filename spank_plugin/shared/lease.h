@@ -20,11 +20,17 @@ enum {
     MPSR_LEASE_GPUS = 64,     /* more than any node has */
     MPSR_LEASE_PATH = 1024,
     MPSR_LEASE_WORD = 256,
+    MPSR_LEASE_SLOTS = 64, /* SM partitions of a GPU: more chunks than any has */
 };
 
 struct mpsr_lease_gpu {
     long minor;
     char uuid[MPSR_VALUE_BYTES];
+};
+
+struct mpsr_lease_slot {
+    long minor;
+    long slot; /* which of a server's SM partitions is the job's, counted from 1 */
 };
 
 struct mpsr_lease {
@@ -41,6 +47,8 @@ struct mpsr_lease {
     char agent[MPSR_LEASE_PATH];
     char python[MPSR_LEASE_PATH];
     char spill[MPSR_LEASE_PATH];
+    int slots; /* 0: the job has no SM partitions */
+    struct mpsr_lease_slot slot[MPSR_LEASE_GPUS];
     int gpus;
     struct mpsr_lease_gpu gpu[MPSR_LEASE_GPUS];
 };
@@ -57,6 +65,12 @@ enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *leas
 /* Colour of the server that new tasks of this GPU join, from the `active` file; false when it
  * cannot be told. */
 bool mpsr_lease_active(const struct mpsr_lease *lease, int gpu, char color[MPSR_VALUE_BYTES]);
+
+/* What CUDA_MPS_SM_PARTITION is to be on one colour's server: the job's partition there. Empty
+ * where the job has none, and on a quarantine server, which has no partitions. False when it cannot
+ * be told: the server is not there, or was never cut. */
+bool mpsr_lease_partition(const struct mpsr_lease *lease, int gpu, const char *color,
+                          char partition[MPSR_LEASE_WORD]);
 
 /* Pipe directory of one colour of one of the lease's GPUs. */
 bool mpsr_lease_pipe(const struct mpsr_lease *lease, int gpu, const char *color,

@@ -13,7 +13,7 @@ from resilience.adapters.domain_locks import DomainLocks
 from resilience.adapters.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, ServerId
 from resilience.model.lease import Lease
-from resilience.model.settings import Options, Paths, Settings
+from resilience.model.settings import Mps, Options, Paths, Settings
 from resilience.parse import lease as text
 from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Client, wait_for
@@ -67,9 +67,12 @@ class Site:
     def pipe(self, color: str = "a", gpu: int = 0, key: str = f"u{USER}") -> Path:
         return self.base / f"run/n0/d/{key}/g{gpu}/{color}"
 
-    def client(self, color: str = "a", *, key: str = f"u{USER}", uid: int = USER, job: int = 0) -> Client:
+    def client(
+        self, color: str = "a", *, key: str = f"u{USER}", uid: int = USER, job: int = 0, partition: str = ""
+    ) -> Client:
         """A process of a job that uses a server."""
         env = self.sim.env(CUDA_MPS_PIPE_DIRECTORY=str(self.pipe(color, 0, key)), SLURM_JOB_ID=str(job))
+        env |= {"CUDA_MPS_SM_PARTITION": partition} if partition else {}
         process = subprocess.Popen(
             [str(self.sim.build / "bin/gpusim-mps-client")],
             stdin=subprocess.PIPE,
@@ -134,16 +137,17 @@ class Site:
             "import os, sys; sys.path.insert(0, sys.argv[1]); "
             "from tests.conformance.domain_site import child; sys.exit(child(*sys.argv[2:]))"
         )
-        paths = self.node.settings.paths
-        argv = [sys.executable, "-c", code, str(ROOT), paths.run, paths.log, ",".join(self.node.gpus.uuids)]
+        chosen = self.node.settings
+        argv = [sys.executable, "-c", code, str(ROOT), chosen.paths.run, chosen.paths.log]
+        argv += [",".join(self.node.gpus.uuids), self.node.gpus.driver, chosen.mps.sm_partitions]
         return subprocess.Popen(argv, env=self.environ(job), cwd="/", stdout=output, stderr=output)
 
 
-def child(run: str, log: str, uuids: str) -> int:
+def child(run: str, log: str, uuids: str, driver: str, sm_partitions: str) -> int:
     """What start_prolog's process does."""
     paths = Paths(run=run, log=log, mps_control="nvidia-cuda-mps-control")
-    here = World(base=Path(run).parent, settings=Settings(paths=paths))
-    here.gpus.uuids = tuple(uuids.split(","))
+    here = World(base=Path(run).parent, settings=Settings(paths=paths, mps=Mps(sm_partitions=sm_partitions)))
+    here.gpus.uuids, here.gpus.driver = tuple(uuids.split(",")), driver
     return here.prolog(dict(os.environ))
 
 

@@ -97,14 +97,14 @@ class Puppet:
 class Server:
     """A control daemon in directories of its own, with a server for this user."""
 
-    def __init__(self, stage: "Stage", name: str) -> None:
+    def __init__(self, stage: "Stage", name: str, *, options: tuple[str, ...] = ()) -> None:
         self.stage = stage
         self.pipe, self.log = stage.folder / f"{name}.pipe", stage.folder / f"{name}.log"
         for folder in (self.pipe, self.log):
             folder.mkdir(mode=0o700)
         self.env = {"CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), "CUDA_MPS_LOG_DIRECTORY": str(self.log)}
         begin = time.monotonic()
-        started = subprocess.run([stage.mps, "-d"], env={**stage.environ, **self.env}, timeout=READY_SECONDS, check=False,
+        started = subprocess.run([stage.mps, "-d", *options], env={**stage.environ, **self.env}, timeout=READY_SECONDS, check=False,
                                  capture_output=True, text=True)  # fmt: skip
         self.start = {"rc": started.returncode, "out": (started.stdout + started.stderr)[-500:]}
         self.command(f"start_server -uid {os.getuid()}")
@@ -182,8 +182,8 @@ class Stage:
         end_leftovers(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def server(self, name: str) -> Server:
-        self.servers.append(Server(self, name))
+    def server(self, name: str, *, options: tuple[str, ...] = ()) -> Server:
+        self.servers.append(Server(self, name, options=options))
         return self.servers[-1]
 
     def puppet(self, name: str, server: Server | None = None) -> Puppet:

@@ -1,4 +1,4 @@
-"""What differs between the control daemons of the 535, 550, 580, 595 and 615 drivers, as data.
+"""What differs between the control daemons of the 535, 550, 580, 595, 610 and 615 drivers, as data.
 
 Job: one `Dialect` per driver branch: its wording, its features, its traps. The processes ask the dialect and never
 the version.
@@ -6,7 +6,8 @@ the version.
 Source: the recordings of the real daemons (transcripts/, made by record.py) for everything that happens without a
 GPU. The messages of a server that runs and of a fault stand as printable strings in the drivers' libcuda.so.1
 (535.261.03, 550.163.01, 580.159.03, 595.99.02); their wording is exact, their order is our reading of NVIDIA's MPS
-document ("error containment"). Nothing of 615 is recorded: it is 595 with the protocol 3 of NVIDIA's document (mps_v3.py).
+document ("error containment"). Nothing of 610 and 615 is recorded: they are 595, 615 with the protocol 3 of NVIDIA's document
+(mps_v3.py). That static partitions isolate from 610 on is the profile's `partition_isolates`, not a matter of words.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ DIALECTS = {
     "550": Dialect("550", "550.163.01", 12040, _OLD),
     "580": Dialect("580", "580.159.03", 13000, _NEW),
     "595": Dialect("595", "595.99.02", 13020, _NEWEST),
+    "610": Dialect("610", "610.43.02", 13030, _NEWEST),
     "615": Dialect("615", "615.71.09", 13040, _NEWEST),
 }
 DEFAULT = "580"

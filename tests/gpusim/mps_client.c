@@ -186,9 +186,10 @@ static CUresult attach(const char *path, int *minors, int *n) {
     const int fd = dial(path);
     if (fd < 0)
         return CUDA_ERROR_MPS_CONNECTION_FAILED;
-    /* CUDA_MPS_SM_PARTITION=<device UUID>/<partition ID>; the server knows the ids of its GPUs */
+    /* CUDA_MPS_SM_PARTITION=<device UUID>/<partition ID>, which may have slashes of its own; the
+     * server knows the ids of its GPUs */
     const char *joins = getenv("CUDA_MPS_SM_PARTITION");
-    const char *slash = joins == NULL ? NULL : strrchr(joins, '/');
+    const char *slash = joins == NULL ? NULL : strchr(joins, '/');
     snprintf(line, sizeof line, "attach v=1 pid=%d partition=%.80s", getpid(),
              slash != NULL   ? slash + 1
              : joins != NULL ? joins

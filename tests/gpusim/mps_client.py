@@ -30,6 +30,11 @@ def say(text: str) -> None:
     os.write(1, text.encode() + b"\n")
 
 
+def _partition(value: str) -> str:
+    """The id in `<device UUID>/<partition ID>`; it may have slashes of its own."""
+    return value.partition("/")[2] or value
+
+
 def attach(pipe: str) -> tuple[socket, mmap.mmap]:
     """The connection to a server and the shared page; SystemExit after saying why there is none."""
     try:
@@ -43,7 +48,7 @@ def attach(pipe: str) -> tuple[socket, mmap.mmap]:
         say(f"error code={values.get('code', 805)}")
         raise SystemExit(0)
     server = mps_wire.connect(values["path"])
-    partition = os.environ.get("CUDA_MPS_SM_PARTITION", "").rpartition("/")[2]
+    partition = _partition(os.environ.get("CUDA_MPS_SM_PARTITION", ""))
     mps_wire.send(server, mps_wire.words("attach", v=1, pid=os.getpid(), partition=partition))
     packet, rights, _, _ = server.recvmsg(mps_wire.PACKET_BYTES, 64)
     say(packet.decode())

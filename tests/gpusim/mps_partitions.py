@@ -1,12 +1,13 @@
-"""Static SM partitions of a control daemon started with -S (driver 595): `sm_partition add|rm` and `lspart`.
+"""Static SM partitions of a control daemon started with -S (driver 595 and later): `sm_partition add|rm` and `lspart`.
 
 Job: the bookkeeping. A GPU has `sm_count` SMs in chunks of `chunk_sms` (profile E2); a partition takes whole chunks.
-Partitions slow nobody here. A client joins one with CUDA_MPS_SM_PARTITION=<device UUID>/<partition ID>; with
-`partition_isolates` (driver 610 and later) an SM fault stays with the clients of its partition.
+Partitions slow nobody here. A client joins one with CUDA_MPS_SM_PARTITION=<device UUID>/<partition ID>, and one that names
+none is refused (`partition_needed`); with `partition_isolates` (driver 610 and later) an SM fault stays with the clients of
+its partition.
 
 Source: wording and column widths of the printable strings in nvidia-cuda-mps-control 595.99.02; the answers without a
-GPU are recorded. What stands in which column follows NVIDIA's MPS document. A partition's id is ours: the real ones
-are opaque, too.
+GPU are recorded. What stands in which column follows NVIDIA's MPS document. A partition's id is ours, and like the real
+ones opaque, with capitals and a slash in it: those are base64.
 
 On failure: an answer in words; nothing changes.
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 OFF = "Static partitioning mode is not enabled"
 ADD = "Usage: sm_partition add <device UUID> <number of chunks>"
 REMOVE = "Usage: sm_partition rm <device UUID> <partition ID> or sm_partition rm <device UUID>/<partition ID>"
-CUDA_NO_DEVICE, CUDA_INVALID_RESOURCE = 100, 914
+CUDA_NO_DEVICE, CUDA_INVALID_RESOURCE_CONFIGURATION = 100, 915
 
 
 class Partitions:
@@ -37,7 +38,7 @@ class Partitions:
     def add(self, gpu: str, chunks: int) -> str:
         """A new id, in the shape of the documented ones."""
         self.made += 1
-        name = f"Sm{self.made:04d}"
+        name = f"Dx{self.made:04d}/AAAA"
         self.of.setdefault(gpu, {})[name] = chunks
         return name
 
@@ -97,7 +98,9 @@ def _add(control: Control, gpu: str, text: str) -> None:
     if chunks < 1:
         control.say(f"Invalid number of chunks: {chunks}")
     elif chunks > free or any(child.count for child in control.servers.values()):
-        control.say(f"Failed to create the requested SM partition of {chunks} chunks, error {CUDA_INVALID_RESOURCE}")
+        control.say(
+            f"Failed to create the requested SM partition of {chunks} chunks, error {CUDA_INVALID_RESOURCE_CONFIGURATION}"
+        )
     else:
         control.say(f"Partition {gpu}/{control.partitions.add(gpu, chunks)} created")
         tell(control)

@@ -31,7 +31,7 @@ TERMINATE_SECONDS = 1.0
 NO_DEVICE = "no CUDA-capable device is detected"
 MMU_FAULT, SM_FAULT = 31, 13
 CUDA_INVALID_VALUE, CUDA_SERVER_NOT_READY, CUDA_MAX_CLIENTS = 1, 807, 808
-CUDA_ILLEGAL_ADDRESS = 700
+CUDA_ILLEGAL_ADDRESS, CUDA_INVALID_RESOURCE_CONFIGURATION = 700, 915
 
 
 class Client:
@@ -173,6 +173,8 @@ class Server:
         self.look()
         if partition and partition not in self.partitions:
             return CUDA_INVALID_VALUE
+        if not partition and self.config["static"] == "1" and mps_inject.number("partition_needed", 1):
+            return CUDA_INVALID_RESOURCE_CONFIGURATION
         if self.state != "ACTIVE" or self.retiring or self.terminating or partition in self.faulted:
             self.note("refused", pid=pid, context=context)
             return CUDA_SERVER_NOT_READY

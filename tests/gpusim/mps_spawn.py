@@ -85,6 +85,7 @@ def start(control: Control, uid: int, name: str = "") -> Child:
         priority=defaults.priority,
         limits=limits_text(defaults.limits),
         partitions=control.partitions.names(),
+        static=int(control.partitioned),
         log=int(control.server_log is not None or control.names is not None),
     )
     mps_wire.send(ours, config)

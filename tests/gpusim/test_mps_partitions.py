@@ -33,9 +33,11 @@ def test_add_list_and_remove(partitioned: Mps) -> None:
     rows = [row.split() for row in partitioned.command("lspart")[2:]]
     assert rows == [[gpu[:20], "-", "9", "7", "76", "56"], [gpu[:20], name, "-", "7", "-", "56", "No"]]
     assert partitioned.command(f"sm_partition add {gpu} 10")[0].startswith("Failed to create the requested")
-    client = partitioned.client()
+    assert partitioned.client().hello == "error code=915"  # a daemon in this mode takes nobody who names no partition
+    client = partitioned.client(CUDA_MPS_SM_PARTITION=f"{gpu}/{name}")
     assert client.hello.startswith("attached")
     assert partitioned.command(f"sm_partition rm {gpu} {name}")[0].startswith(f"Partition {name} in use")
+    assert partitioned.command(f"sm_partition add {gpu} 1")[0].startswith("Failed to create the requested")
     client.end()
     empty = f"get_client_list {partitioned.server()}"
     wait_for("the client's end", lambda: partitioned.command(empty) == [] or None)

@@ -39,6 +39,7 @@ def lease(run: Path, job: int = 7, **changes: object) -> Lease:
         "options": JobOptions(mps=True),
         "domain": DomainKey("u0"),
         "isolation": Isolation.DOMAINS,
+        "slots": (),
         "colors": (Color("a"), Color("b")),
         "gpus": ((GpuMinor(0), GpuUuid("GPU-aaaa")), (GpuMinor(3), GpuUuid("GPU-bbbb"))),
         "run": str(run),

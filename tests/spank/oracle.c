@@ -77,6 +77,10 @@ static void lease(char *text) {
         return;
     }
     printf("ok %ld %u %d %d", parsed.job, parsed.uid, parsed.open, parsed.gpus);
+    putchar(' ');
+    for (int index = 0; index < parsed.slots; index++)
+        printf("%ld:%ld,", parsed.slot[index].minor, parsed.slot[index].slot);
+    putchar('.');
     const char *const texts[] = {parsed.reason,    parsed.node,   parsed.domain,
                                  parsed.isolation, parsed.colors, parsed.run,
                                  parsed.agent,     parsed.python, parsed.spill};

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, WireError
+from resilience.model.ids import GpuMinor
 from resilience.parse import lease as lease_text
 from resilience.parse import options, words
 from tests.spank.conftest import Oracle
@@ -117,17 +118,20 @@ def c_lease(oracle: Oracle, text: str) -> tuple[object, ...] | None:
     answer = oracle.ask("lease", text.encode())
     if answer[0] != "ok":
         return None
-    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[14::2], answer[15::2], strict=True))
-    return (int(answer[1]), int(answer[2]), answer[3] == "1", *map(unhex, answer[5:14]), gpus)
+    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[15::2], answer[16::2], strict=True))
+    pairs = (pair.split(":") for pair in answer[5].removesuffix(".").split(",") if pair)
+    slots = tuple((int(minor), int(slot)) for minor, slot in pairs)
+    return (int(answer[1]), int(answer[2]), answer[3] == "1", slots, *map(unhex, answer[6:15]), gpus)
 
 
 def python_lease(text: str) -> tuple[object, ...]:
     it = lease_text.parse(text)
     texts = (it.reason, it.node, it.domain, it.isolation, ",".join(it.colors), it.run, it.agent, it.python, it.spill)
-    return (it.job, it.uid, it.state == "open", *(str(text) for text in texts), it.gpus)
+    return (it.job, it.uid, it.state == "open", it.slots, *(str(text) for text in texts), it.gpus)
 
 
-GOOD = lease_text.render(lease(Path("/run/mpsr"), spill="/home/jürgen/a b", reason="100 % full"))
+SLOTS = ((GpuMinor(0), 2), (GpuMinor(3), 1))
+GOOD = lease_text.render(lease(Path("/run/mpsr"), spill="/home/jürgen/a b", reason="100 % full", slots=SLOTS))
 
 
 def test_a_lease(oracle: Oracle) -> None:
@@ -144,7 +148,8 @@ def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> 
 @pytest.mark.parametrize(
     "change",
     ["version=2", "job=0", "job=x", "job=-1", "uid=99999999999", "state=ajar", "gpus=", "gpus=0", "gpus=x:GPU-1",
-     "gpus=0:", "domain=", "isolation=full", "options=mps=maybe", "opened=", "opened=soon", "node=%",
+     "gpus=0:", "domain=", "isolation=full", "options=mps=maybe", "slots=0", "slots=0:0", "slots=0:65", "slots=x:1",
+     "opened=", "opened=soon", "node=%",
      "run=" + "x" * 1100],
 )  # fmt: skip
 def test_a_lease_with_a_bad_value(oracle: Oracle, change: str) -> None:

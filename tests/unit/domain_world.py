@@ -48,11 +48,12 @@ class GpuTable:
     """The GPUs of a node, and who holds them."""
 
     uuids: tuple[str, ...] = UUIDS
+    driver: str = "580"
     holders: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def all(self) -> tuple[Gpu, ...]:
         return tuple(
-            Gpu(minor=minor, uuid=GpuUuid(uuid), name="GPU", driver="580", bus_id=f"00000000:0{minor}:00.0")
+            Gpu(minor=minor, uuid=GpuUuid(uuid), name="GPU", driver=self.driver, bus_id=f"00000000:0{minor}:00.0")
             for minor, uuid in enumerate(self.uuids)
         )
 
@@ -92,7 +93,10 @@ class World:
         return epilog(environ, self.settings, gpus=lambda: self.gpus, clock=WallClock(), journal=self.journal)
 
     def lease(self, job: int) -> str:
-        return (self.base / f"run/n0/jobs/{job}.lease").read_text()
+        return self.leases_of(job).read_text()
+
+    def leases_of(self, job: int) -> Path:
+        return self.base / f"run/n0/jobs/{job}.lease"
 
     def domains(self) -> list[str]:
         directory = self.base / "run/n0/d"

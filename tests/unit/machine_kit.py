@@ -29,7 +29,12 @@ def ref(job: int, task: int = 0, step_id: int = 0) -> TaskRef:
 
 
 def lease(
-    job: int, *, colors: tuple[str, ...] = ("a", "b"), isolation: Isolation = Isolation.DOMAINS, **options: object
+    job: int,
+    *,
+    colors: tuple[str, ...] = ("a", "b"),
+    isolation: Isolation = Isolation.DOMAINS,
+    slot: int = 0,
+    **options: object,
 ) -> Lease:
     return Lease(
         job=JobId(job),
@@ -43,6 +48,7 @@ def lease(
         options=replace(JobOptions(mps=True), **options),  # type: ignore[arg-type]
         domain=DOMAIN,
         isolation=isolation,
+        slots=((GPU, slot),) if slot else (),
         colors=tuple(Color(color) for color in colors),
         gpus=((GPU, UUID),),
         run="/run/mpsr",
@@ -114,6 +120,7 @@ class Node:
         batch: bool | None = True,
         colors: tuple[str, ...] = ("a", "b"),
         isolation: Isolation = Isolation.DOMAINS,
+        slot: int = 0,
         **options: object,
     ) -> TaskRef:
         """A task that runs: pid is 1000·job + 10·task, its standby's one more."""
@@ -121,7 +128,7 @@ class Node:
         self.do(
             ev.Hello(
                 ref=who,
-                lease=lease(job, colors=colors, isolation=isolation, **options),
+                lease=lease(job, colors=colors, isolation=isolation, slot=slot, **options),
                 server=server("a"),
                 mpi=mpi,
                 resumed=False,

@@ -34,6 +34,7 @@ LEASE = Lease(
     options=JobOptions(mps=True),
     domain=DomainKey("u1001"),
     isolation=Isolation.DOMAINS,
+    slots=(),
     colors=(Color("a"), Color("b")),
     gpus=((GpuMinor(0), GpuUuid("GPU-1")),),
     run="/run/mpsr",
@@ -82,6 +83,20 @@ def test_what_is_there_is_shown() -> None:
 )
 def test_what_is_wrong_changes_the_exit_status(changed: status.Status, good: bool) -> None:
     assert changed.good() is good
+
+
+def test_sm_partitions_are_shown_and_who_has_none() -> None:
+    cut = replace(UP, domain="u1001-sm", partitions=4)
+    inside = replace(LEASE, domain=DomainKey("u1001-sm"), isolation=Isolation.SM, slots=((GpuMinor(0), 2),))
+    outside = replace(LEASE, job=JobId(13), reason="SM partition: none of 4 is free: GPU 0")
+    shown = replace(GOOD, leases=(inside, outside), servers=(cut,), sm_partitions="auto")
+    assert status.lines(shown)[1:] == [
+        "isolation of new jobs: domains (no guard module), and SM partitions where the driver isolates them",
+        "server u1001-sm/g0/a: ACTIVE, 2 clients, 4 SM partitions, new tasks join it",
+        "lease of job 12 (alice): open, domain u1001-sm, GPU 0, isolation sm (SM partition 2), standby yes",
+        "lease of job 13 (alice): open, domain u1001, GPU 0, isolation domains, standby yes; "
+        "SM partition: none of 4 is free: GPU 0",
+    ]
 
 
 def test_a_missing_agent_is_told_with_the_way_out() -> None:

@@ -70,7 +70,7 @@ def test_an_isolated_client_is_ended_and_its_neighbour_left_alone(tmp_path: Path
             f"GPU fault on {UUID}: illegal address, by job 1 task 0 certain (the guard names job 1 task 0)"
             in words["line"]
         )
-        assert words["line"].endswith("task 0 bystander; isolated, no neighbour touched")
+        assert words["line"].endswith("task 0 bystander; isolation: guard; isolated, no neighbour touched")
         guilty.say("exit", role="active", pid=guilty.pid, status=9)
         verdict = guilty.hear("verdict")
         assert (verdict["action"], verdict["part"]) == ("fail", "culprit")

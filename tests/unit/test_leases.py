@@ -33,6 +33,7 @@ LEASE = Lease(
     options=JobOptions(mps=True),
     domain=DomainKey("u1001"),
     isolation=Isolation.DOMAINS,
+    slots=(),
     colors=(Color("a"), Color("b")),
     gpus=((GpuMinor(0), GpuUuid("GPU-1")),),
     run="/run/mpsr",

@@ -5,7 +5,6 @@ import pytest
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, IncidentId, JobId
-from resilience.model.lease import Isolation
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Recovery
@@ -452,16 +451,6 @@ def test_a_named_culprit_that_has_failed_is_not_passed_on_while_its_verdict_wait
     node.exit(only)
     node.sight("a", Sight.FAULT)
     assert node.told(node.wait(0.2)) == {1: ("fail", "culprit", "")}
-
-
-def test_an_isolated_fault_leaves_the_others_alone() -> None:
-    node = Node()
-    guilty = node.task(1, isolation=Isolation.SM)
-    node.task(2, isolation=Isolation.SM)
-    node.cuda(guilty, 719)
-    node.sight("a", Sight.ACTIVE)
-    effects = node.wait(5)
-    assert node.told(effects) == {1: ("fail", "culprit", "")}
 
 
 def test_a_second_fault_on_the_rebuilt_server_is_a_second_incident() -> None:

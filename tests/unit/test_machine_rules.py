@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from resilience import policy
-from resilience.machine import recover, servers
+from resilience.machine import recover, servers, sightings
 from resilience.machine.turn import Turn
 from resilience.model import effect as fx
 from resilience.model import event as ev
@@ -58,6 +58,9 @@ class Known:
 class Hostile(RuleBasedStateMachine):
     """Events in any order; the rules after each."""
 
+    cut = False
+    """The domain has SM partitions, one a job: then only a process that met the fault itself has been hit."""
+
     def __init__(self) -> None:
         super().__init__()
         self.node = Node(Recovery(max_requeues_per_hour=3))
@@ -83,7 +86,6 @@ class Hostile(RuleBasedStateMachine):
         recover_by=st.sampled_from([tuple(Rung), (Rung.RELAUNCH, Rung.REQUEUE), (Rung.STANDBY,), (Rung.RESTORE,)]),
         on_culprit=st.sampled_from(OnCulprit),
         colors=st.sampled_from([("a", "b"), ("a", "b"), ("a",)]),
-        isolation=st.sampled_from([Isolation.DOMAINS, Isolation.DOMAINS, Isolation.SM]),
     )
     def join(
         self,
@@ -96,14 +98,14 @@ class Hostile(RuleBasedStateMachine):
         recover_by: tuple[Rung, ...],
         on_culprit: OnCulprit,
         colors: tuple[str, ...],
-        isolation: Isolation,
     ) -> None:
         who = ref(job, number)
         if who in self.tasks:
             return
         mates = [known for other, known in self.tasks.items() if other.job == job]
         batch = mates[0].batch if mates else batch
-        given = lease(job, colors=colors, isolation=isolation, recover=recover_by, on_culprit=on_culprit)
+        isolation, slot = (Isolation.SM, job) if self.cut else (Isolation.DOMAINS, 0)
+        given = lease(job, colors=colors, isolation=isolation, slot=slot, recover=recover_by, on_culprit=on_culprit)
         known = Known(options=given.options, mpi=mpi, batch=batch, server=server("a"), retries=retries)
         self.tasks[who] = known
         hello = ev.Hello(
@@ -152,9 +154,7 @@ class Hostile(RuleBasedStateMachine):
     def server_log(self, data: st.DataObject, what: What, named: bool) -> None:
         who = self.pick(data)
         near = self.tasks[who].server
-        wide = what in (What.HANDLING, What.SERVER_GONE)
-        plain = all(pair.isolation is not Isolation.SM for pair in self.node.state.pairs.values())
-        if wide or (what is What.CULPRIT and plain):
+        if what is What.SERVER_GONE or (what in (What.HANDLING, What.CULPRIT) and not self.cut):
             self.struck(near)
         client = Client(pid=self.tasks[who].active or 1, task=who, job=who.job) if named else None
         self.see(what, near, Source.SERVER_LOG, client)
@@ -277,7 +277,7 @@ class Hostile(RuleBasedStateMachine):
     def struck(self, one: ServerId) -> None:
         self.hit.add(one)
         for known in self.tasks.values():
-            known.failed = known.failed or known.server == one
+            known.failed = known.failed or (known.server == one and not self.cut)
 
     def see(self, what: What, near: ServerId | None, source: Source, client: Client | None, **fields: object) -> None:
         effects = self.node.see(what, source=source, color=near.color if near else None, client=client, **fields)
@@ -329,7 +329,7 @@ class Hostile(RuleBasedStateMachine):
         mate = action == "requeue" and any(
             other.ref.job == one.ref.job and other.ref != one.ref for other in all_of_them
         )
-        hit = known.server in self.hit or known.failed or self.broken
+        hit = (known.server in self.hit and not self.cut) or known.failed or self.broken
         assert hit or told or mate or one.ref.job in self.requeued, f"a verdict for a task that was not hit: {one}"
         if action == "fail" and one.part in (Part.BYSTANDER, Part.UNKNOWN, Part.SUSPECT):
             assert self.broken or not self.open_rungs(one, known, told), (
@@ -447,8 +447,15 @@ _SETTINGS = settings(
 )
 
 
-def test_no_order_of_events_breaks_a_rule() -> None:
-    run_state_machine_as_test(Hostile, settings=_SETTINGS)
+class Partitioned(Hostile):
+    """The same in a domain with SM partitions."""
+
+    cut = True
+
+
+@pytest.mark.parametrize("kind", [Hostile, Partitioned])
+def test_no_order_of_events_breaks_a_rule(kind: type[Hostile]) -> None:
+    run_state_machine_as_test(kind, settings=_SETTINGS)
 
 
 # ---------------------------------------------------------------- the rules notice when they are broken
@@ -481,6 +488,11 @@ def _careless_look(turn: Turn, name: IncidentId) -> None:
         for who in sorted(turn.tasks):
             if who not in turn.incidents[name].cases and not turn.tasks[who].over:
                 recover.begin(turn, name, who, Part.BYSTANDER)
+
+
+def _one_fate_for_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat a server with SM partitions as any other."""
+    monkeypatch.setattr(sightings, "partitioned", lambda turn, server: False)
 
 
 def _two_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,11 +533,18 @@ def test_breaking_a_rule_is_noticed(
         run_state_machine_as_test(Hostile, settings=quick)
 
 
+def test_a_fault_that_is_spread_over_partitions_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _one_fate_for_all_partitions(monkeypatch)
+    quick = settings(_SETTINGS, max_examples=600, report_multiple_bugs=False, phases=(Phase.explicit, Phase.generate))
+    with pytest.raises(AssertionError, match="not hit"):
+        run_state_machine_as_test(Partitioned, settings=quick)
+
+
 def _story_of_a_quarantine() -> None:
     """A culprit goes on in quarantine, then a second fault moves a bystander."""
     play = Hostile()
     for job, fate in ((1, OnCulprit.QUARANTINE), (2, OnCulprit.FAIL), (3, OnCulprit.FAIL)):
-        play.join(job, 0, True, False, True, 0, tuple(Rung), fate, ("a", "b"), Isolation.DOMAINS)
+        play.join(job, 0, True, False, True, 0, tuple(Rung), fate, ("a", "b"))
     for job, where in ((1, "a"), (2, "b")):
         who = ref(job)
         client = Client(pid=play.tasks[who].active, task=who, job=who.job)

@@ -98,6 +98,7 @@ leases = st.builds(
     options=job_options,
     domain=plain.map(DomainKey),
     isolation=st.sampled_from(Isolation),
+    slots=st.lists(st.tuples(st.integers(0, 99).map(GpuMinor), st.integers(1, 64)), max_size=8).map(tuple),
     colors=st.lists(st.sampled_from(["a", "b", "q1"]).map(Color), unique=True).map(tuple),
     gpus=st.lists(st.tuples(st.integers(0, 99).map(GpuMinor), plain.map(GpuUuid)), max_size=8).map(tuple),
     run=words,
