@@ -194,6 +194,9 @@ enum sim_stop {
     STOP_ILLEGAL,
     STOP_TRAP,
     STOP_ASSERT,
+    STOP_RANGE,
+    STOP_STACK,
+    STOP_BRANCH,
     STOP_CANCELLED
 };
 
