@@ -11,21 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim.h"
+#include "module.h"
 
-struct CUfunc_st {
-    CUmodule module;
-    const struct sim_kernel *kernel;
-};
-
-struct CUmod_st {
-    bool alive;
-    int n;
-    struct CUfunc_st function[64];
-    struct CUmod_st *next;
-};
-
-static struct CUmod_st *modules; /* every module ever loaded; under sim.queue_lock */
+static struct CUmod_st *modules; /* everything that was ever loaded; under sim.queue_lock */
 
 /* ---- reading PTX ---- */
 
@@ -73,17 +61,17 @@ static CUresult parse(CUmodule module, const char *text) {
                     kernel->name);
             return CUDA_ERROR_INVALID_PTX;
         }
-        if (module->n == (int)(sizeof module->function / sizeof module->function[0]))
+        if (module->n == MODULE_KERNELS)
             return CUDA_ERROR_OUT_OF_MEMORY;
         module->function[module->n++] = (struct CUfunc_st){.module = module, .kernel = kernel};
     }
     return CUDA_SUCCESS;
 }
 
-static CUresult load(CUmodule *module, const char *text) {
+CUresult module_new(CUmodule *module, const char *text, bool library) {
     if (module == NULL || text == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (sim_current() == NULL)
+    if (!library && sim_current() == NULL)
         return CUDA_ERROR_INVALID_CONTEXT;
     struct CUmod_st *m = calloc(1, sizeof *m);
     if (m == NULL)
@@ -94,6 +82,7 @@ static CUresult load(CUmodule *module, const char *text) {
         return result;
     }
     m->alive = true;
+    m->library = library;
     pthread_mutex_lock(&sim.queue_lock);
     m->next = modules;
     modules = m;
@@ -102,16 +91,16 @@ static CUresult load(CUmodule *module, const char *text) {
     return CUDA_SUCCESS;
 }
 
-static bool module_ok(CUmodule module) {
+bool module_ok(CUmodule module, bool library) {
     bool found = false;
     pthread_mutex_lock(&sim.queue_lock);
     for (struct CUmod_st *m = modules; m != NULL; m = m->next)
-        found = found || (m == module && m->alive);
+        found = found || (m == module && m->alive && (library || !m->library));
     pthread_mutex_unlock(&sim.queue_lock);
     return found;
 }
 
-static bool function_ok(CUfunction function) {
+bool function_ok(CUfunction function) {
     bool found = false;
     pthread_mutex_lock(&sim.queue_lock);
     for (struct CUmod_st *m = modules; m != NULL; m = m->next)
@@ -121,21 +110,7 @@ static bool function_ok(CUfunction function) {
     return found;
 }
 
-SIM_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image) {
-    ENTER(NEED_HEALTH);
-    return load(module, image);
-}
-
-/* JIT options have nothing to act on here. */
-SIM_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned n,
-                                       int *options, void **values) {
-    ENTER(NEED_HEALTH);
-    (void)options, (void)values;
-    return n > 64 ? CUDA_ERROR_INVALID_VALUE : load(module, image);
-}
-
-SIM_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *path) {
-    ENTER(NEED_HEALTH);
+CUresult module_from_file(CUmodule *module, const char *path, bool library) {
     FILE *file = path == NULL ? NULL : fopen(path, "re");
     if (file == NULL)
         return CUDA_ERROR_FILE_NOT_FOUND;
@@ -144,20 +119,49 @@ SIM_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *path) {
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     if (text != NULL) {
         text[fread(text, 1, most, file)] = '\0';
-        result = load(module, text);
+        result = module_new(module, text, library);
     }
     fclose(file);
     free(text);
     return result;
 }
 
-SIM_EXPORT CUresult cuModuleUnload(CUmodule module) {
-    ENTER(NEED_HEALTH);
-    if (!module_ok(module))
-        return CUDA_ERROR_INVALID_HANDLE;
+CUfunction module_find(CUmodule module, const char *name) {
+    for (int i = 0; i < module->n; i++)
+        if (strcmp(module->function[i].kernel->name, name) == 0)
+            return &module->function[i];
+    return NULL;
+}
+
+void module_end(CUmodule module) {
     pthread_mutex_lock(&sim.queue_lock);
     module->alive = false;
     pthread_mutex_unlock(&sim.queue_lock);
+}
+
+SIM_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    ENTER(NEED_HEALTH);
+    return module_new(module, image, false);
+}
+
+/* JIT options have nothing to act on here. */
+SIM_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned n,
+                                       int *options, void **values) {
+    ENTER(NEED_HEALTH);
+    (void)options, (void)values;
+    return n > 64 ? CUDA_ERROR_INVALID_VALUE : module_new(module, image, false);
+}
+
+SIM_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *path) {
+    ENTER(NEED_HEALTH);
+    return module_from_file(module, path, false);
+}
+
+SIM_EXPORT CUresult cuModuleUnload(CUmodule module) {
+    ENTER(NEED_HEALTH);
+    if (!module_ok(module, false))
+        return CUDA_ERROR_INVALID_HANDLE;
+    module_end(module);
     return CUDA_SUCCESS;
 }
 
@@ -165,19 +169,18 @@ SIM_EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, c
     ENTER(NEED_HEALTH);
     if (function == NULL || name == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!module_ok(module))
+    if (!module_ok(module, true))
         return CUDA_ERROR_INVALID_HANDLE;
-    for (int i = 0; i < module->n; i++)
-        if (strcmp(module->function[i].kernel->name, name) == 0) {
-            *function = &module->function[i];
-            return CUDA_SUCCESS;
-        }
-    return CUDA_ERROR_NOT_FOUND;
+    const CUfunction found = module_find(module, name);
+    if (found == NULL)
+        return CUDA_ERROR_NOT_FOUND;
+    *function = found;
+    return CUDA_SUCCESS;
 }
 
 SIM_EXPORT CUresult cuModuleGetFunctionCount(unsigned *count, CUmodule module) {
     ENTER(NEED_HEALTH);
-    if (count == NULL || !module_ok(module))
+    if (count == NULL || !module_ok(module, true))
         return count == NULL ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
     *count = (unsigned)module->n;
     return CUDA_SUCCESS;

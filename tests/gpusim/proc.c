@@ -56,6 +56,20 @@
     X(cuModuleGetFunctionCount, 12040, cuModuleGetFunctionCount)                                   \
     X(cuFuncGetModule, 11000, cuFuncGetModule)                                                     \
     X(cuFuncGetName, 12030, cuFuncGetName)                                                         \
+    X(cuLibraryLoadData, 12000, cuLibraryLoadData)                                                 \
+    X(cuLibraryLoadFromFile, 12000, cuLibraryLoadFromFile)                                         \
+    X(cuLibraryUnload, 12000, cuLibraryUnload)                                                     \
+    X(cuLibraryGetKernel, 12000, cuLibraryGetKernel)                                               \
+    X(cuLibraryGetKernelCount, 12040, cuLibraryGetKernelCount)                                     \
+    X(cuLibraryEnumerateKernels, 12040, cuLibraryEnumerateKernels)                                 \
+    X(cuLibraryGetModule, 12000, cuLibraryGetModule)                                               \
+    X(cuKernelGetFunction, 12000, cuKernelGetFunction)                                             \
+    X(cuKernelGetLibrary, 12050, cuKernelGetLibrary)                                               \
+    X(cuKernelGetName, 12030, cuKernelGetName)                                                     \
+    X(cuKernelGetParamInfo, 12040, cuKernelGetParamInfo)                                           \
+    X(cuKernelGetAttribute, 12000, cuKernelGetAttribute)                                           \
+    X(cuFuncGetParamInfo, 12040, cuFuncGetParamInfo)                                               \
+    X(cuFuncGetAttribute, 2020, cuFuncGetAttribute)                                                \
     X(cuLaunchKernel, 4000, cuLaunchKernel)                                                        \
     X(cuLaunchKernelEx, 11060, cuLaunchKernelEx)                                                   \
     X(cuLaunchHostFunc, 10000, cuLaunchHostFunc)                                                   \
