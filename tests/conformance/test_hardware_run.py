@@ -24,8 +24,6 @@ pytestmark = [pytest.mark.hypotheses, pytest.mark.slow, pytest.mark.timeout(BUDG
 ROOT = Path(__file__).parent.parent.parent
 RECORDS = ROOT / "build" / "gpu"
 NOT_SIMULATED = {
-    "graph": "function cuStreamBeginCapture_v2 is not there",
-    "cooperative": "function cuLaunchCooperativeKernel is not there",
     "green": "function cuDeviceGetDevResource is not there",
     "cuda-checkpoint": "program cuda-checkpoint is not there",
 }
@@ -78,6 +76,18 @@ def test_what_the_simulator_has_not_is_said_to_be_missing(found: dict[str, Any],
         "outside": True,
         "mps": True,
     }
+
+
+@pytest.mark.parametrize("way", ["graph", "cooperative"])
+def test_e14_a_fault_in_another_way_of_launching_is_like_any_other(
+    found: dict[str, Any], assumed: None, way: str
+) -> None:
+    row = found["features"]["found"][way]
+    for where in ("outside", "mps"):
+        assert (row[where]["works"]["code"], row[where]["right"]) == (0, True), where
+    assert (row["fault"]["fault"]["code"], row["fault"]["innocent_heard"]) == (719, 719)
+    assert row["fault"]["server_after"] == "ACTIVE"
+    assert row["fault"]["again"]["code"] == 0
 
 
 def test_limits_leave_room_in_nine_minutes() -> None:

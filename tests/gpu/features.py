@@ -77,6 +77,10 @@ def cooperative(driver: Driver, ptx: bytes, address: int, fault: bool) -> dict[s
     words = c.c_size_t(MEETING)
     if not went(calls, "cuMemsetD32_v2", driver.call("cuMemsetD32_v2", c.c_ulonglong(address), c.c_uint(0), words)):
         return told(calls)
+    if not went(
+        calls, "cuCtxSynchronize", driver.call("cuCtxSynchronize")
+    ):  # our stream does not wait for that of the memset
+        return told(calls)
     launched = driver.launch("meet", MEETING, 1, c.c_ulonglong(address), c.c_int(fault), cooperative=True)
     if not went(calls, "cuLaunchCooperativeKernel", launched) or not went(calls, "sync", driver.sync()):
         return told(calls)

@@ -1,11 +1,9 @@
-/* Modules and launches: a PTX text names kernels; their code is the CPU table that was compiled
+/* Modules: a PTX text names kernels; their code is the CPU table that was compiled
  * from the same source.
  *
  * Loading checks that every kernel of the text is in the table with parameters of the same number
  * and size: PTX that has gone stale, or that is nobody's here, is refused with
- * CUDA_ERROR_INVALID_PTX and a line that says which kernel. Launches copy the arguments, turn
- * device addresses into host ones and are queued; pointers that point nowhere fault only when they
- * are used.
+ * CUDA_ERROR_INVALID_PTX and a line that says which kernel.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,83 +198,4 @@ SIM_EXPORT CUresult cuFuncGetName(const char **name, CUfunction function) {
         return name == NULL ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
     *name = function->kernel->name;
     return CUDA_SUCCESS;
-}
-
-/* ---- launches ---- */
-
-struct launch {
-    struct sim_work work;
-    const struct sim_kernel *kernel;
-    unsigned grid, block;
-    unsigned long long slot[SIM_MAX_PARAMETERS];
-    CUdeviceptr bad; /* the first pointer that points nowhere, for the kernel log */
-};
-
-static void do_launch(void *argument) {
-    const struct launch *l = argument;
-    l->kernel->run(l->grid, l->block, l->slot);
-}
-
-static void run_launch(struct sim_work *work) {
-    struct launch *l = (struct launch *)work;
-    const struct sim_stopped stopped = sim_guarded(do_launch, l);
-    sim_raise(sim_stream_device(work->stream), &stopped, false, l->bad);
-}
-
-static CUresult launch(CUfunction f, const unsigned grid[3], const unsigned block[3],
-                       unsigned shared, CUstream handle, void **parameters, void **extra) {
-    CUstream stream;
-    const CUresult result = sim_stream_resolve(handle, &stream);
-    if (result != CUDA_SUCCESS)
-        return result;
-    if (!function_ok(f))
-        return CUDA_ERROR_INVALID_HANDLE;
-    const struct sim_kernel *k = f->kernel;
-    for (int i = 0; i < 3; i++)
-        if (grid[i] == 0 || block[i] == 0)
-            return CUDA_ERROR_INVALID_VALUE;
-    if (block[0] > 1024 || grid[0] > 0x7fffffff ||
-        (parameters == NULL && k->parameters > 0 && extra == NULL))
-        return CUDA_ERROR_INVALID_VALUE;
-    if (grid[1] * grid[2] * block[1] * block[2] != 1 || shared != 0 || extra != NULL)
-        return CUDA_ERROR_NOT_SUPPORTED; /* the simulator's limit, not the GPU's */
-    struct launch *l = calloc(1, sizeof *l);
-    if (l == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    l->work.run = run_launch;
-    l->kernel = k;
-    l->grid = grid[0];
-    l->block = block[0];
-    for (int i = 0; i < k->parameters; i++) {
-        memcpy(&l->slot[i], parameters[i], k->size[i]);
-        if (!k->is_pointer[i])
-            continue;
-        const CUdeviceptr address = l->slot[i];
-        void *host = sim_host_address(address);
-        if (l->bad == 0 && !sim_is_device(address))
-            l->bad = address;
-        l->slot[i] = (unsigned long long)(uintptr_t)host;
-    }
-    return sim_submit(stream, &l->work);
-}
-
-SIM_EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y,
-                                   unsigned grid_z, unsigned block_x, unsigned block_y,
-                                   unsigned block_z, unsigned shared, CUstream stream,
-                                   void **parameters, void **extra) {
-    ENTER(NEED_HEALTH);
-    return launch(function, (const unsigned[]){grid_x, grid_y, grid_z},
-                  (const unsigned[]){block_x, block_y, block_z}, shared, stream, parameters, extra);
-}
-
-SIM_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function,
-                                     void **parameters, void **extra) {
-    ENTER(NEED_HEALTH);
-    if (c == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (c->numAttrs != 0)
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return launch(function, (const unsigned[]){c->gridDimX, c->gridDimY, c->gridDimZ},
-                  (const unsigned[]){c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes,
-                  c->hStream, parameters, extra);
 }

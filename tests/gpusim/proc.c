@@ -72,6 +72,14 @@
     X(cuFuncGetAttribute, 2020, cuFuncGetAttribute)                                                \
     X(cuLaunchKernel, 4000, cuLaunchKernel)                                                        \
     X(cuLaunchKernelEx, 11060, cuLaunchKernelEx)                                                   \
+    X(cuLaunchCooperativeKernel, 9000, cuLaunchCooperativeKernel)                                  \
+    X(cuStreamBeginCapture, 10010, cuStreamBeginCapture_v2)                                        \
+    X(cuStreamEndCapture, 10000, cuStreamEndCapture)                                               \
+    X(cuStreamIsCapturing, 10000, cuStreamIsCapturing)                                             \
+    X(cuGraphInstantiateWithFlags, 11040, cuGraphInstantiateWithFlags)                             \
+    X(cuGraphLaunch, 10000, cuGraphLaunch)                                                         \
+    X(cuGraphDestroy, 10000, cuGraphDestroy)                                                       \
+    X(cuGraphExecDestroy, 10000, cuGraphExecDestroy)                                               \
     X(cuLaunchHostFunc, 10000, cuLaunchHostFunc)                                                   \
     X(cuMemGetInfo, 3020, cuMemGetInfo_v2)                                                         \
     X(cuMemAlloc, 3020, cuMemAlloc_v2)                                                             \
