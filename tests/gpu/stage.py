@@ -97,13 +97,12 @@ class Puppet:
 class Server:
     """A control daemon in directories of its own, with a server for this user."""
 
-    def __init__(self, stage: "Stage", name: str, *, options: tuple[str, ...] = (), mode: int = 0o700) -> None:
-        """`mode`: of its two directories."""
+    def __init__(self, stage: "Stage", name: str, *, options: tuple[str, ...] = (), private: bool = True) -> None:
+        """`private`: its directories are for nobody else; otherwise the daemon makes them as it would by itself."""
         self.stage = stage
         self.pipe, self.log = stage.folder / f"{name}.pipe", stage.folder / f"{name}.log"
-        for folder in (self.pipe, self.log):
+        for folder in (self.pipe, self.log) if private else ():
             folder.mkdir(mode=0o700)
-            folder.chmod(mode)
         self.env = {"CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), "CUDA_MPS_LOG_DIRECTORY": str(self.log)}
         begin = time.monotonic()
         started = subprocess.run([stage.mps, "-d", *options], env={**stage.environ, **self.env}, timeout=READY_SECONDS, check=False,
@@ -184,8 +183,8 @@ class Stage:
         end_leftovers(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def server(self, name: str, *, options: tuple[str, ...] = (), mode: int = 0o700) -> Server:
-        self.servers.append(Server(self, name, options=options, mode=mode))
+    def server(self, name: str, *, options: tuple[str, ...] = (), private: bool = True) -> Server:
+        self.servers.append(Server(self, name, options=options, private=private))
         return self.servers[-1]
 
     def puppet(self, name: str, server: Server | None = None, uid: int | None = None) -> Puppet:

@@ -1,5 +1,5 @@
 /* What CUDA C++ has and C++ has not, so that g++ compiles the project's .cu files unchanged: one
- * thread after the other.
+ * thread after the other, but for the blocks of a cooperative launch (launch.c).
  *
  * assert is the C library's; what it calls when it fails is in kernels.cpp.
  * Limits: one-dimensional launches; no shared memory, no __syncthreads, no atomics, no device

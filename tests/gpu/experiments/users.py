@@ -1,6 +1,7 @@
 """Two users: one server for both, and two at a daemon that serves one at a time (E19, with their part of E7, E9, E13 and E21).
 
-On a multi-user server: who is hit by a fault, may a descriptor go from one user to the other, who may read the logs. Needs root.
+On a multi-user server: who is hit by a fault, may a descriptor go from one user to the other, who may read the logs. Needs root. The
+daemons make their directories themselves, so that the modes are theirs.
 """
 
 import os
@@ -17,7 +18,6 @@ ALICE, BOB = 64001, 64002
 SIZE = 8 * MIB
 WAIT_SECONDS = 3.0
 """How long a second user may wait for a server before it counts as waiting."""
-OPEN = 0o755
 
 
 def started(stage: Stage, server: Any, uid: int, timeout: float = 20.0) -> tuple[Puppet, Any]:
@@ -69,7 +69,7 @@ def dirty(stage: Stage, server: Any) -> dict[str, Any]:
 
 def shared(stage: Stage) -> dict[str, Any]:
     option = multiuser_option(stage)
-    server = stage.server("m", options=(option,), mode=OPEN)
+    server = stage.server("m", options=(option,), private=False)
     row: dict[str, Any] = {"option": option, "server": server.start}
     (alice, first), (bob, second) = started(stage, server, ALICE), started(stage, server, BOB)
     servers = server.command("get_server_list").split()
@@ -99,7 +99,7 @@ def shared(stage: Stage) -> dict[str, Any]:
 
 def one_at_a_time(stage: Stage) -> dict[str, Any]:
     """A daemon of root without that option: Alice has a client, then Bob comes."""
-    server = stage.server("s", mode=OPEN)
+    server = stage.server("s", private=False)
     alice, first = started(stage, server, ALICE)
     early, second = started(stage, server, BOB, WAIT_SECONDS)
     row: dict[str, Any] = {"alice": first, "bob_beside_alice": second,
