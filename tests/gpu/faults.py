@@ -1,12 +1,18 @@
 """How a puppet commits each kind of fault, and what a healthy one does meanwhile."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+from tests.gpu.raw import READ
 from tests.gpu.stage import Gone, Puppet
 
 WILD = 0x7F12_3456_0000
 """An address that nobody maps."""
+FAR = 1 << 24
+"""Words behind the start of a block's shared memory: 64 MiB, more than any GPU has."""
+DEEP = 1 << 20
+"""Calls within a call: each takes more than 256 bytes of a stack of a few KiB."""
 MIB = 1 << 20
 
 KINDS: dict[str, Callable[[Puppet], dict[str, Any]]] = {
@@ -24,11 +30,34 @@ KINDS: dict[str, Callable[[Puppet], dict[str, Any]]] = {
     ),
     "copy-from-nowhere": lambda p: p.ask("copy", target=page(p), source=WILD, size=4096),
 }
+"""What a program does wrong most often, and the faults that differ most in how a driver hears of them."""
+RARE: dict[str, Callable[[Puppet], dict[str, Any]]] = {
+    "write-read-only": lambda p: p.ask(
+        "launch", kernel="write_address", blocks=1, threads=1, values=[["p", read_only_page(p)], ["d", 1]]
+    ),
+    "shared-out-of-range": lambda p: p.ask(
+        "launch", kernel="shared_out_of_range", blocks=1, threads=1, values=[["i", FAR]]
+    ),
+    "stack-overflow": lambda p: p.ask(
+        "launch", kernel="stack_overflow", blocks=1, threads=1, values=[["p", page(p)], ["i", DEEP]]
+    ),
+    "bad-branch": lambda p: p.ask("launch", kernel="bad_branch", blocks=1, threads=1, values=[["p", WILD | 0xF0]]),
+}
+"""The rest of the kinds of fault that a program can commit by itself."""
 
 
 def page(puppet: Puppet) -> int:
     """Address of fresh memory of the puppet's own, 2 MiB."""
     return int(region(puppet, 2 * MIB)["address"])
+
+
+def read_only_page(puppet: Puppet) -> int:
+    """Address of a second mapping, for reading only, of memory that the puppet can write elsewhere."""
+    made = region(puppet, 2 * MIB)
+    if made["code"]:
+        raise Gone(puppet.name, f"no memory: {made['code']}")
+    drop(made)
+    return int(puppet.ask("map", handle=made["handle"], size=2 * MIB, access=READ)["value"])
 
 
 def region(puppet: Puppet, size: int, hint: int = 0) -> dict[str, Any]:
@@ -40,10 +69,16 @@ def region(puppet: Puppet, size: int, hint: int = 0) -> dict[str, Any]:
     return {"code": mapped["code"], "handle": made["value"], "address": mapped["value"], "fd": (made["fds"] or [-1])[0]}
 
 
+def drop(made: dict[str, Any]) -> None:
+    """Close this process's descriptor of a region, where there is one."""
+    if made["fd"] >= 0:
+        os.close(made["fd"])
+
+
 def commit(kind: str, puppet: Puppet) -> dict[str, Any]:
     """Let the puppet fault; what it heard, or how it went."""
     try:
-        heard = KINDS[kind](puppet)
+        heard = (KINDS | RARE)[kind](puppet)
         return {"kind": kind, "code": heard["code"], "began": heard["began"], "ended": heard["ended"]}
     except Gone as gone:
         return {"kind": kind, "gone": gone.how}

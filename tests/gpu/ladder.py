@@ -76,6 +76,7 @@ class Task:
             each.process.kill()
             each.process.wait()
             each.socket.close()
+        self.processes.clear()
         self.keeper.terminate()
         self.keeper.wait()
 

@@ -1,11 +1,13 @@
 """A GPU process on strings: does one driver call after another as its parent asks, and answers code, time and value.
 
-    python3 -m tests.gpu.puppet FD
+    python3 -m tests.gpu.puppet FD [UID]
 
-FD is a SEQPACKET socket to the parent: JSON objects {"do": verb, …}, one answer each; descriptors travel beside them (SCM_RIGHTS).
+FD is a SEQPACKET socket to the parent: JSON objects {"do": verb, …}, one answer each; descriptors travel beside them (SCM_RIGHTS). With
+UID it becomes that user once everything of this checkout has been read, which that user may not be able to read.
 A puppet that hangs or dies is the experiment's finding, so nothing here catches either. `Stage` is the parent's side.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -17,20 +19,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import uvm
-from tests.gpu.raw import MPS_ENABLED, Answer, Driver
+from tests.gpu import features, uvm
+from tests.gpu.raw import MPS_ENABLED, READ_WRITE, Answer, Driver
 
 PTX = Path(__file__).parent.parent / "programs" / "faults.ptx"
 BLOCK = 256
 CHUNK = 64 << 20
 """Bytes that one device-to-host read of a digest takes: bounded host memory, few calls."""
+PR_SET_DUMPABLE = 4
 
 
 class Puppet:
     def __init__(self, fd: int) -> None:
         self.socket = socket.socket(fileno=fd)
         self.driver = Driver()
-        self.stop_flag = 0
+        self.ptx = PTX.read_bytes() + b"\0"
 
     def serve(self) -> None:
         while True:
@@ -54,7 +57,7 @@ class Puppet:
         """cuInit, context, stream, module; whether this process is an MPS client."""
         answers = self.driver.start()
         if all(answer.code == 0 for answer in answers.values()):
-            answers["cuModuleLoadData"] = self.driver.load(PTX.read_bytes() + b"\0")
+            answers["cuModuleLoadData"] = self.driver.load(self.ptx)
         bad = next((answer.code for answer in answers.values() if answer.code), 0)
         mps = self.driver.attribute(MPS_ENABLED).value if bad == 0 else -1
         return {"code": bad, "mps": mps, "calls": {name: asdict(each) for name, each in answers.items()}}, []
@@ -76,8 +79,10 @@ class Puppet:
         os.close(fds[0])
         return self.told(imported), []
 
-    def do_map(self, fds: list[int], handle: int, size: int, hint: int = 0) -> tuple[dict[str, Any], list[int]]:
-        answers = self.driver.map(handle, size, hint)
+    def do_map(
+        self, fds: list[int], handle: int, size: int, hint: int = 0, access: int = READ_WRITE
+    ) -> tuple[dict[str, Any], list[int]]:
+        answers = self.driver.map(handle, size, hint, access)
         bad = next((answer.code for answer in answers.values() if answer.code), 0)
         return {"code": bad, "value": answers["reserve"].value,
                 "calls": {name: asdict(each) for name, each in answers.items()}}, []  # fmt: skip
@@ -158,6 +163,10 @@ class Puppet:
         """A sparse mapping at an address that nobody has, on this process's own descriptor of the UVM driver."""
         return uvm.sparse(base, size, self.driver.uuid()), []
 
+    def do_feature(self, fds: list[int], name: str, address: int, fault: bool) -> tuple[dict[str, Any], list[int]]:
+        """Work by way of a graph, a cooperative launch or a green context; with `fault` it traps."""
+        return features.WAYS[name](self.driver, self.ptx, address, fault), []
+
     def do_sync(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.sync()), []
 
@@ -197,5 +206,16 @@ class Puppet:
         return {"code": 0, "times": times}, []
 
 
+def become(uid: int) -> None:
+    """Another user for good, as a program that Slurm starts: no groups, and its own /proc entries readable."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
 if __name__ == "__main__":
-    Puppet(int(sys.argv[1])).serve()
+    puppet = Puppet(int(sys.argv[1]))
+    if len(sys.argv) > 2:
+        become(int(sys.argv[2]))
+    puppet.serve()

@@ -89,13 +89,16 @@ class Driver:
     def load(self, ptx: bytes) -> Answer:
         return self.call("cuModuleLoadData", c.byref(self.module), c.c_char_p(ptx))
 
-    def launch(self, kernel: str, blocks: int, threads: int, *values: Any) -> Answer:
+    def launch(self, kernel: str, blocks: int, threads: int, *values: Any, cooperative: bool = False) -> Answer:
+        """Of the loaded module, into the stream; `cooperative`: all blocks run at the same time, or none does."""
         function = c.c_void_p()
         found = self.call("cuModuleGetFunction", c.byref(function), self.module, kernel.encode())
         if found.code:
             return found
         pointers = (c.c_void_p * len(values))(*(c.addressof(value) for value in values))
         grid = (c.c_uint(blocks), c.c_uint(1), c.c_uint(1), c.c_uint(threads), c.c_uint(1), c.c_uint(1))
+        if cooperative:
+            return self.call("cuLaunchCooperativeKernel", function, *grid, c.c_uint(0), self.stream, pointers)
         return self.call("cuLaunchKernel", function, *grid, c.c_uint(0), self.stream, pointers, None)
 
     def sync(self) -> Answer:

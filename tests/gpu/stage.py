@@ -57,11 +57,11 @@ class Gone(Exception):
 class Puppet:
     """The parent's side of one GPU process."""
 
-    def __init__(self, name: str, env: dict[str, str]) -> None:
+    def __init__(self, name: str, env: dict[str, str], uid: int | None = None) -> None:
         self.name = name
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            argv = [sys.executable, "-m", "tests.gpu.puppet", str(theirs.fileno())]
+            argv = [sys.executable, "-m", "tests.gpu.puppet", str(theirs.fileno()), *([str(uid)] if uid else [])]
             self.process = subprocess.Popen(
                 argv, env=env, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
@@ -97,10 +97,11 @@ class Puppet:
 class Server:
     """A control daemon in directories of its own, with a server for this user."""
 
-    def __init__(self, stage: "Stage", name: str, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, stage: "Stage", name: str, *, options: tuple[str, ...] = (), private: bool = True) -> None:
+        """`private`: its directories are for nobody else; otherwise the daemon makes them as it would by itself."""
         self.stage = stage
         self.pipe, self.log = stage.folder / f"{name}.pipe", stage.folder / f"{name}.log"
-        for folder in (self.pipe, self.log):
+        for folder in (self.pipe, self.log) if private else ():
             folder.mkdir(mode=0o700)
         self.env = {"CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), "CUDA_MPS_LOG_DIRECTORY": str(self.log)}
         begin = time.monotonic()
@@ -182,14 +183,14 @@ class Stage:
         end_leftovers(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def server(self, name: str, *, options: tuple[str, ...] = ()) -> Server:
-        self.servers.append(Server(self, name, options=options))
+    def server(self, name: str, *, options: tuple[str, ...] = (), private: bool = True) -> Server:
+        self.servers.append(Server(self, name, options=options, private=private))
         return self.servers[-1]
 
-    def puppet(self, name: str, server: Server | None = None) -> Puppet:
-        """A process that is a client of `server`, or of none (its pipe directory does not exist)."""
+    def puppet(self, name: str, server: Server | None = None, uid: int | None = None) -> Puppet:
+        """A process that is a client of `server`, or of none (its pipe directory does not exist); `uid`: of another user than root."""
         outside = {"CUDA_MPS_PIPE_DIRECTORY": str(self.folder / "nowhere")}
-        self.puppets.append(Puppet(name, {**self.environ, **(server.env if server else outside)}))
+        self.puppets.append(Puppet(name, {**self.environ, **(server.env if server else outside)}, uid))
         return self.puppets[-1]
 
     def bytes(self, mib: int) -> int:

@@ -89,6 +89,33 @@ def fault_codes(found: Found) -> dict[str, Any]:
     return {kind: one["fault"].get("code", "gone") for kind, one in told if isinstance(one, dict) and "fault" in one}
 
 
+def rare_fault_codes(found: Found) -> dict[str, Any]:
+    told = rows(found, "rare_faults").items()
+    return {
+        name.removeprefix("mps/"): one["fault"].get("code", "gone") for name, one in told if name.startswith("mps/")
+    }
+
+
+def recovery_action(found: Found) -> Any:
+    """What field 230 said after the faults; all that it said when that was not the same each time."""
+    seen = [one["recovery_action"]["after"] for one in rows(found, "sightings").values()]
+    return seen[0] if len({str(each) for each in seen}) == 1 else seen
+
+
+def other_uid(found: Found) -> Any:
+    heard = row(found, "users", "one_at_a_time")["bob_beside_alice"]
+    return {807: 0, "waits": 1}.get(heard, f"hears {heard}")
+
+
+def fault_across_users(found: Found) -> str:
+    seen = row(found, "users", "shared")
+    return yes(bool(seen["fault"].get("code")) and seen["alice_heard"] == seen["fault"]["code"])
+
+
+def fd_across_users(found: Found) -> str:
+    return yes(bool(row(found, "users", "shared")["passed_on"]["same_bytes"]))
+
+
 def innocent_code(found: Found) -> str:
     codes = {
         kind: {name: call["code"] for name, call in one["innocent_calls"].get("calls", {}).items() if name != "cuInit"}
@@ -188,7 +215,10 @@ def context_ids(found: Found) -> str:
 
 
 def fresh_memory(found: Found) -> str:
-    return "zero" if not any(one["dirty"] for one in rows(found, "zeroing").values()) else "old bytes"
+    seen = list(rows(found, "zeroing").values())
+    if "shared" in found.get("users", {}).get("found", {}):  # another user's memory, where the run could ask
+        seen.append(found["users"]["found"]["shared"]["fresh_memory_of_another_user"])
+    return "zero" if not any(one["dirty"] for one in seen) else "old bytes"
 
 
 def standby_elsewhere(found: Found) -> str:
@@ -226,6 +256,8 @@ VERDICTS = {
     "import_across_servers": Verdict(import_across_servers),
     "two_servers_one_gpu": Verdict(two_servers_one_gpu),
     "fault_codes": Verdict(fault_codes),
+    "rare_fault_codes": Verdict(rare_fault_codes),
+    "recovery_action": Verdict(recovery_action),
     "innocent_code": Verdict(innocent_code),
     "not_ready_from_cuinit": Verdict(not_ready_from_cuinit),
     "rebuild": Verdict(rebuild, at_least),
@@ -241,6 +273,9 @@ VERDICTS = {
     "torn_stores": Verdict(torn_stores),
     "assert_xid": Verdict(assert_xid),
     "client_limit": Verdict(client_limit),
+    "other_uid": Verdict(other_uid),
+    "fault_across_users": Verdict(fault_across_users),
+    "fd_across_users": Verdict(fd_across_users),
     "terminated_client": Verdict(terminated_client),
     "context_ids": Verdict(context_ids),
     "fresh_memory": Verdict(fresh_memory),

@@ -21,6 +21,8 @@ typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
+typedef struct CUlib_st *CUlibrary;
+typedef struct CUkern_st *CUkernel;
 
 typedef struct CUuuid_st {
     char bytes[16];
@@ -89,6 +91,9 @@ typedef struct CUlaunchConfig_st {
 enum {
     CU_STREAM_NON_BLOCKING = 1,
     CU_EVENT_DISABLE_TIMING = 2,
+    CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK = 0,
+    CU_FUNC_ATTRIBUTE_PTX_VERSION = 5,
+    CU_FUNC_ATTRIBUTE_BINARY_VERSION = 6,
     CU_GET_PROC_ADDRESS_FOUND = 0,
     CU_GET_PROC_ADDRESS_NOT_FOUND = 1,
     CU_GET_PROC_ADDRESS_TOO_NEW = 2,

@@ -47,6 +47,7 @@
     X(ERROR_INVALID_ADDRESS_SPACE, 717, "operation not supported on this address space")           \
     X(ERROR_INVALID_PC, 718, "invalid program counter")                                            \
     X(ERROR_LAUNCH_FAILED, 719, "unspecified launch failure")                                      \
+    X(ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, 720, "too many blocks in cooperative launch")            \
     X(ERROR_NOT_PERMITTED, 800, "operation not permitted")                                         \
     X(ERROR_NOT_SUPPORTED, 801, "operation not supported")                                         \
     X(ERROR_SYSTEM_NOT_READY, 802, "system not yet initialized")                                   \
@@ -57,6 +58,9 @@
     X(ERROR_MPS_MAX_CLIENTS_REACHED, 808, "the MPS server has no room for more clients")           \
     X(ERROR_MPS_MAX_CONNECTIONS_REACHED, 809, "no more device connections for MPS clients")        \
     X(ERROR_MPS_CLIENT_TERMINATED, 810, "the MPS client was terminated by the MPS server")         \
+    X(ERROR_STREAM_CAPTURE_UNSUPPORTED, 900, "operation not permitted when stream is capturing")   \
+    X(ERROR_STREAM_CAPTURE_INVALIDATED, 901,                                                       \
+      "operation failed due to a previous error during capture")                                   \
     X(ERROR_EXTERNAL_DEVICE, 911, "an error of a device outside CUDA")                             \
     X(ERROR_UNKNOWN, 999, "unknown error")
 

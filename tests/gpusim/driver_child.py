@@ -44,6 +44,15 @@ class Far:
         code = self.lib[name](*values)
         return code, [place.raw if hasattr(place, "raw") else place.value for place in places]
 
+    def cooperative(self, function: int, blocks: int, stream: int, arguments: list[tuple[str, Any]]) -> int:
+        """A cooperative launch of that many blocks of one thread."""
+        values = [KERNEL_NUMBERS[kind](value) for kind, value in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
+        shape = (blocks, 1, 1, 1, 1, 1, 0)
+        return int(
+            self.lib.cuLaunchCooperativeKernel(ctypes.c_uint64(function), *shape, ctypes.c_uint64(stream), pointers)
+        )
+
     def launch(self, function: int, threads: int, stream: int, arguments: list[tuple[str, Any]]) -> int:
         """Launch at least `threads` threads in blocks of 64 (of `threads` below that)."""
         block = min(threads, 64)

@@ -153,6 +153,15 @@ static void describe(const struct sim_stopped *stopped, bool copy, CUdeviceptr a
     case STOP_ILLEGAL:
         snprintf(text, size, "%sIllegal Instruction Encoding", sm);
         break;
+    case STOP_RANGE:
+        snprintf(text, size, "%sOut Of Range Address", sm);
+        break;
+    case STOP_STACK:
+        snprintf(text, size, "%sStack Error", sm);
+        break;
+    case STOP_BRANCH:
+        snprintf(text, size, "%sInvalid PC", sm);
+        break;
     default:
         snprintf(text, size,
                  "Graphics Exception: ESR 0x505730=0xc04000b 0x505734=0x20 0x505728=0x4c1eb72 "
@@ -171,6 +180,9 @@ void sim_raise(CUdevice device, const struct sim_stopped *stopped, bool copy,
         [STOP_ILLEGAL] = {CUDA_ERROR_ILLEGAL_INSTRUCTION, 13},
         [STOP_TRAP] = {CUDA_ERROR_LAUNCH_FAILED, 13},
         [STOP_ASSERT] = {CUDA_ERROR_ASSERT, 0},
+        [STOP_RANGE] = {CUDA_ERROR_LAUNCH_FAILED, 13},
+        [STOP_STACK] = {CUDA_ERROR_HARDWARE_STACK_ERROR, 13},
+        [STOP_BRANCH] = {CUDA_ERROR_INVALID_PC, 13},
     };
     if (stopped->kind == STOP_NONE || stopped->kind == STOP_CANCELLED)
         return;

@@ -1,8 +1,11 @@
-"""Make a simulated host misbehave, from a test or by hand. README.md has the page for users.
+"""Make a simulated host misbehave, from a test or by hand. The page for users: docs/how-to/inject-faults.md.
 
     python -m tests.gpusim.inject DIR fail cuMemCreate 3 2      # the 3rd cuMemCreate of each process returns 2
     python -m tests.gpusim.inject DIR set rebuild_ms 1100       # any number of the profile
     python -m tests.gpusim.inject DIR xid 0 79                  # an Xid without a fault
+    python -m tests.gpusim.inject DIR xid 0 31 --only event     # the one sighting without the other
+    python -m tests.gpusim.inject DIR kill PID                  # SIGKILL for a server, a daemon, a client
+    python -m tests.gpusim.inject DIR hang PID                  # SIGSTOP until standard input ends
     python -m tests.gpusim.inject DIR fill 0 --leave-mib 16     # take GPU memory until standard input ends
     python -m tests.gpusim.inject DIR clear
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import fcntl
 import os
 import re
@@ -28,10 +32,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.gpusim import profile
+
 MIB = 1 << 20
 TRAILER = struct.Struct("=16sQi")
 TRAILER_BYTES = 4096
 """The last page of a memory file says what it is: 16 bytes of magic, its size, its GPU (see pool.c)."""
+BUILT_IN = ("context_mib", "recovery_action")
+"""Numbers that the profile has no key for."""
+
+
+def numbers() -> list[str]:
+    """What `set` can override."""
+    return sorted({one.key for one in profile.load().values() if one.key} | set(BUILT_IN))
 
 
 class Injector:
@@ -52,8 +65,9 @@ class Injector:
 
     def set(self, key: str, value: int) -> None:
         """Override a number of the profile, such as `rebuild_ms`, `server_init_ms`, `client_limit` or `guard`."""
-        if not re.fullmatch(r"[a-z_]+", key):
-            raise ValueError(f"gpusim: inject: not a key of the profile: {key}")
+        if key not in numbers():
+            near = difflib.get_close_matches(key, numbers(), 1) or numbers()
+            raise ValueError(f"gpusim: inject: not a number of the profile: {key}\n  hint: {', '.join(near)}")
         self._rule(f"set {key} {value}")
 
     def clear(self) -> None:
@@ -181,6 +195,9 @@ def main() -> None:
     xid.add_argument("number", type=int)
     xid.add_argument("--pid", type=int, default=0)
     xid.add_argument("--text", default="")
+    xid.add_argument("--only", choices=["kmsg", "event"], help="one of the two sightings")
+    for verb, what in (("kill", "SIGKILL a process"), ("hang", "SIGSTOP a process until standard input ends")):
+        verbs.add_parser(verb, help=what).add_argument("pid", type=int)
     fill = verbs.add_parser("fill", help="take GPU memory until standard input ends")
     fill.add_argument("minor", type=int)
     fill.add_argument("--leave-mib", type=int, default=0)
@@ -195,7 +212,14 @@ def main() -> None:
         elif words.verb == "set":
             injector.set(words.key, words.value)
         elif words.verb == "xid":
-            injector.xid(words.minor, words.number, pid=words.pid, text=words.text)
+            injector.xid(words.minor, words.number, pid=words.pid, text=words.text,
+                         kmsg=words.only != "event", event=words.only != "kmsg")  # fmt: skip
+        elif words.verb == "kill":
+            injector.kill(words.pid)
+        elif words.verb == "hang":
+            with injector.hang(words.pid):
+                print("stopped", flush=True)
+                sys.stdin.read()
         elif words.verb == "clear":
             injector.clear()
         else:
@@ -204,6 +228,8 @@ def main() -> None:
                 sys.stdin.read()
     except ValueError as wrong:
         raise SystemExit(str(wrong)) from None
+    except ProcessLookupError:
+        raise SystemExit(f"gpusim: inject: no such process: {words.pid}") from None
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ struct sim_kernel {
     int parameters;
     unsigned char size[SIM_MAX_PARAMETERS];       /* bytes */
     unsigned char is_pointer[SIM_MAX_PARAMETERS]; /* 1: a device address */
-    /* Runs grid x block threads one after the other. `slots` holds one 8-byte slot for each
-     * parameter, pointers as host pointers. */
-    void (*run)(unsigned grid, unsigned block, const unsigned long long *slots);
+    /* Runs `count` of the grid's blocks from `first` on, of `block` threads each, one after the
+     * other. `slots` holds one 8-byte slot for each parameter, pointers as host pointers. */
+    void (*run)(unsigned grid, unsigned block, unsigned first, unsigned count,
+                const unsigned long long *slots);
 };
 
 extern const struct sim_kernel sim_kernels[];

@@ -29,12 +29,12 @@ template <typename T> T unpack(const unsigned long long *slot) {
 }
 
 template <auto function, typename... A, std::size_t... I>
-void run_all(unsigned grid, unsigned block, const unsigned long long *slots, void (*)(A...),
-             std::index_sequence<I...>) {
+void run_some(unsigned grid, unsigned block, unsigned first, unsigned count,
+              const unsigned long long *slots, void (*)(A...), std::index_sequence<I...>) {
     (void)slots;
     gridDim = {grid, 1, 1};
     blockDim = {block, 1, 1};
-    for (unsigned b = 0; b < grid; b++) {
+    for (unsigned b = first; b < first + count; b++) {
         blockIdx.x = b;
         for (unsigned t = 0; t < block; t++) {
             threadIdx.x = t;
@@ -47,8 +47,10 @@ template <auto function> struct row;
 
 template <typename... A, void (*function)(A...)> struct row<function> {
     static_assert(sizeof...(A) <= SIM_MAX_PARAMETERS, "a kernel has too many parameters");
-    static void run(unsigned grid, unsigned block, const unsigned long long *slots) {
-        run_all<function>(grid, block, slots, function, std::index_sequence_for<A...>{});
+    static void run(unsigned grid, unsigned block, unsigned first, unsigned count,
+                    const unsigned long long *slots) {
+        run_some<function>(grid, block, first, count, slots, function,
+                           std::index_sequence_for<A...>{});
     }
     static constexpr sim_kernel make(const char *name) {
         return {name, sizeof...(A), {sizeof(A)...}, {std::is_pointer_v<A>...}, run};

@@ -1,31 +1,17 @@
-/* Modules and launches: a PTX text names kernels; their code is the CPU table that was compiled
+/* Modules: a PTX text names kernels; their code is the CPU table that was compiled
  * from the same source.
  *
  * Loading checks that every kernel of the text is in the table with parameters of the same number
  * and size: PTX that has gone stale, or that is nobody's here, is refused with
- * CUDA_ERROR_INVALID_PTX and a line that says which kernel. Launches copy the arguments, turn
- * device addresses into host ones and are queued; pointers that point nowhere fault only when they
- * are used.
+ * CUDA_ERROR_INVALID_PTX and a line that says which kernel.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim.h"
+#include "module.h"
 
-struct CUfunc_st {
-    CUmodule module;
-    const struct sim_kernel *kernel;
-};
-
-struct CUmod_st {
-    bool alive;
-    int n;
-    struct CUfunc_st function[64];
-    struct CUmod_st *next;
-};
-
-static struct CUmod_st *modules; /* every module ever loaded; under sim.queue_lock */
+static struct CUmod_st *modules; /* everything that was ever loaded; under sim.queue_lock */
 
 /* ---- reading PTX ---- */
 
@@ -73,17 +59,17 @@ static CUresult parse(CUmodule module, const char *text) {
                     kernel->name);
             return CUDA_ERROR_INVALID_PTX;
         }
-        if (module->n == (int)(sizeof module->function / sizeof module->function[0]))
+        if (module->n == MODULE_KERNELS)
             return CUDA_ERROR_OUT_OF_MEMORY;
         module->function[module->n++] = (struct CUfunc_st){.module = module, .kernel = kernel};
     }
     return CUDA_SUCCESS;
 }
 
-static CUresult load(CUmodule *module, const char *text) {
+CUresult module_new(CUmodule *module, const char *text, bool library) {
     if (module == NULL || text == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (sim_current() == NULL)
+    if (!library && sim_current() == NULL)
         return CUDA_ERROR_INVALID_CONTEXT;
     struct CUmod_st *m = calloc(1, sizeof *m);
     if (m == NULL)
@@ -94,6 +80,7 @@ static CUresult load(CUmodule *module, const char *text) {
         return result;
     }
     m->alive = true;
+    m->library = library;
     pthread_mutex_lock(&sim.queue_lock);
     m->next = modules;
     modules = m;
@@ -102,16 +89,16 @@ static CUresult load(CUmodule *module, const char *text) {
     return CUDA_SUCCESS;
 }
 
-static bool module_ok(CUmodule module) {
+bool module_ok(CUmodule module, bool library) {
     bool found = false;
     pthread_mutex_lock(&sim.queue_lock);
     for (struct CUmod_st *m = modules; m != NULL; m = m->next)
-        found = found || (m == module && m->alive);
+        found = found || (m == module && m->alive && (library || !m->library));
     pthread_mutex_unlock(&sim.queue_lock);
     return found;
 }
 
-static bool function_ok(CUfunction function) {
+bool function_ok(CUfunction function) {
     bool found = false;
     pthread_mutex_lock(&sim.queue_lock);
     for (struct CUmod_st *m = modules; m != NULL; m = m->next)
@@ -121,21 +108,7 @@ static bool function_ok(CUfunction function) {
     return found;
 }
 
-SIM_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image) {
-    ENTER(NEED_HEALTH);
-    return load(module, image);
-}
-
-/* JIT options have nothing to act on here. */
-SIM_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned n,
-                                       int *options, void **values) {
-    ENTER(NEED_HEALTH);
-    (void)options, (void)values;
-    return n > 64 ? CUDA_ERROR_INVALID_VALUE : load(module, image);
-}
-
-SIM_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *path) {
-    ENTER(NEED_HEALTH);
+CUresult module_from_file(CUmodule *module, const char *path, bool library) {
     FILE *file = path == NULL ? NULL : fopen(path, "re");
     if (file == NULL)
         return CUDA_ERROR_FILE_NOT_FOUND;
@@ -144,20 +117,49 @@ SIM_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *path) {
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     if (text != NULL) {
         text[fread(text, 1, most, file)] = '\0';
-        result = load(module, text);
+        result = module_new(module, text, library);
     }
     fclose(file);
     free(text);
     return result;
 }
 
-SIM_EXPORT CUresult cuModuleUnload(CUmodule module) {
-    ENTER(NEED_HEALTH);
-    if (!module_ok(module))
-        return CUDA_ERROR_INVALID_HANDLE;
+CUfunction module_find(CUmodule module, const char *name) {
+    for (int i = 0; i < module->n; i++)
+        if (strcmp(module->function[i].kernel->name, name) == 0)
+            return &module->function[i];
+    return NULL;
+}
+
+void module_end(CUmodule module) {
     pthread_mutex_lock(&sim.queue_lock);
     module->alive = false;
     pthread_mutex_unlock(&sim.queue_lock);
+}
+
+SIM_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    ENTER(NEED_HEALTH);
+    return module_new(module, image, false);
+}
+
+/* JIT options have nothing to act on here. */
+SIM_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned n,
+                                       int *options, void **values) {
+    ENTER(NEED_HEALTH);
+    (void)options, (void)values;
+    return n > 64 ? CUDA_ERROR_INVALID_VALUE : module_new(module, image, false);
+}
+
+SIM_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *path) {
+    ENTER(NEED_HEALTH);
+    return module_from_file(module, path, false);
+}
+
+SIM_EXPORT CUresult cuModuleUnload(CUmodule module) {
+    ENTER(NEED_HEALTH);
+    if (!module_ok(module, false))
+        return CUDA_ERROR_INVALID_HANDLE;
+    module_end(module);
     return CUDA_SUCCESS;
 }
 
@@ -165,19 +167,18 @@ SIM_EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, c
     ENTER(NEED_HEALTH);
     if (function == NULL || name == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!module_ok(module))
+    if (!module_ok(module, true))
         return CUDA_ERROR_INVALID_HANDLE;
-    for (int i = 0; i < module->n; i++)
-        if (strcmp(module->function[i].kernel->name, name) == 0) {
-            *function = &module->function[i];
-            return CUDA_SUCCESS;
-        }
-    return CUDA_ERROR_NOT_FOUND;
+    const CUfunction found = module_find(module, name);
+    if (found == NULL)
+        return CUDA_ERROR_NOT_FOUND;
+    *function = found;
+    return CUDA_SUCCESS;
 }
 
 SIM_EXPORT CUresult cuModuleGetFunctionCount(unsigned *count, CUmodule module) {
     ENTER(NEED_HEALTH);
-    if (count == NULL || !module_ok(module))
+    if (count == NULL || !module_ok(module, true))
         return count == NULL ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
     *count = (unsigned)module->n;
     return CUDA_SUCCESS;
@@ -197,83 +198,4 @@ SIM_EXPORT CUresult cuFuncGetName(const char **name, CUfunction function) {
         return name == NULL ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_INVALID_HANDLE;
     *name = function->kernel->name;
     return CUDA_SUCCESS;
-}
-
-/* ---- launches ---- */
-
-struct launch {
-    struct sim_work work;
-    const struct sim_kernel *kernel;
-    unsigned grid, block;
-    unsigned long long slot[SIM_MAX_PARAMETERS];
-    CUdeviceptr bad; /* the first pointer that points nowhere, for the kernel log */
-};
-
-static void do_launch(void *argument) {
-    const struct launch *l = argument;
-    l->kernel->run(l->grid, l->block, l->slot);
-}
-
-static void run_launch(struct sim_work *work) {
-    struct launch *l = (struct launch *)work;
-    const struct sim_stopped stopped = sim_guarded(do_launch, l);
-    sim_raise(sim_stream_device(work->stream), &stopped, false, l->bad);
-}
-
-static CUresult launch(CUfunction f, const unsigned grid[3], const unsigned block[3],
-                       unsigned shared, CUstream handle, void **parameters, void **extra) {
-    CUstream stream;
-    const CUresult result = sim_stream_resolve(handle, &stream);
-    if (result != CUDA_SUCCESS)
-        return result;
-    if (!function_ok(f))
-        return CUDA_ERROR_INVALID_HANDLE;
-    const struct sim_kernel *k = f->kernel;
-    for (int i = 0; i < 3; i++)
-        if (grid[i] == 0 || block[i] == 0)
-            return CUDA_ERROR_INVALID_VALUE;
-    if (block[0] > 1024 || grid[0] > 0x7fffffff ||
-        (parameters == NULL && k->parameters > 0 && extra == NULL))
-        return CUDA_ERROR_INVALID_VALUE;
-    if (grid[1] * grid[2] * block[1] * block[2] != 1 || shared != 0 || extra != NULL)
-        return CUDA_ERROR_NOT_SUPPORTED; /* the simulator's limit, not the GPU's */
-    struct launch *l = calloc(1, sizeof *l);
-    if (l == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    l->work.run = run_launch;
-    l->kernel = k;
-    l->grid = grid[0];
-    l->block = block[0];
-    for (int i = 0; i < k->parameters; i++) {
-        memcpy(&l->slot[i], parameters[i], k->size[i]);
-        if (!k->is_pointer[i])
-            continue;
-        const CUdeviceptr address = l->slot[i];
-        void *host = sim_host_address(address);
-        if (l->bad == 0 && !sim_is_device(address))
-            l->bad = address;
-        l->slot[i] = (unsigned long long)(uintptr_t)host;
-    }
-    return sim_submit(stream, &l->work);
-}
-
-SIM_EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y,
-                                   unsigned grid_z, unsigned block_x, unsigned block_y,
-                                   unsigned block_z, unsigned shared, CUstream stream,
-                                   void **parameters, void **extra) {
-    ENTER(NEED_HEALTH);
-    return launch(function, (const unsigned[]){grid_x, grid_y, grid_z},
-                  (const unsigned[]){block_x, block_y, block_z}, shared, stream, parameters, extra);
-}
-
-SIM_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function,
-                                     void **parameters, void **extra) {
-    ENTER(NEED_HEALTH);
-    if (c == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (c->numAttrs != 0)
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return launch(function, (const unsigned[]){c->gridDimX, c->gridDimY, c->gridDimZ},
-                  (const unsigned[]){c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes,
-                  c->hStream, parameters, extra);
 }

@@ -66,6 +66,8 @@ class Flags:
         self.protocol = 3 if protocol == "3" else 2
         if words and words[0] in mps_v3.MODULES:
             self.command, words = " ".join(words), []
+        if words in (["-q"], ["--quit"]):
+            self.command, words = "quit -t 0", []
         return ["-M" if word in ("-m", "--multiuser") else word for word in words]
 
 

@@ -17,7 +17,7 @@ import os
 import select
 import time
 
-from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_v3, mps_wire
+from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_v3, mps_v3_commands, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Control:
         if self.quitting is not None:
             self.answer(sock, CUDA_CONNECTION_FAILED)
             return
-        name = self.wanted_server(sock, uid)
+        name = mps_v3.wanted(self, self.names, sock, pid, uid) if self.names is not None else ""
         child = self.server_of(uid, name)
         if child is not None and child.state == "FAULT":
             self.answer(sock, CUDA_SERVER_NOT_READY)
@@ -204,15 +204,6 @@ class Control:
                 self.answer(sock, CUDA_SERVER_NOT_READY)
         self.settle()
 
-    def wanted_server(self, sock: socket, uid: int) -> str:
-        """The name of the server that a client asked for by its directory; `uid_<uid>`, made on demand, without one. Protocol 3 alone."""
-        if self.names is None:
-            return ""
-        name = self.names.asked.pop(sock.fileno(), "") or f"uid_{uid}"
-        if name not in self.names.uid:
-            mps_v3.create(self, self.names, name, uid)
-        return name
-
     def answer(self, sock: socket, code: int) -> None:
         """Refuse one client."""
         mps_wire.send(sock, mps_wire.words("error", code=code))
@@ -227,6 +218,8 @@ class Control:
             if child is not None and child.state == "FAULT":
                 self.answer(sock, CUDA_SERVER_NOT_READY)
             elif child is not None and child.state == "ACTIVE":
+                if self.names is not None:
+                    mps_v3.admit(self.names, child, pid)
                 mps_wire.send(sock, mps_wire.words("server", pid=child.pid, path=child.path))
                 self.forget(sock)
             else:
@@ -284,7 +277,7 @@ class Control:
         line = packet[4:].decode(errors="replace")
         self.log.note(f"Cmd:{line}")
         if self.names is not None and line.split()[:1] != ["quit"]:
-            self.waiting = mps_v3.run(self, self.names, line)
+            self.waiting = mps_v3_commands.run(self, self.names, line)
         else:
             self.waiting = mps_commands.run(self, line)
         if self.waiting is None and self.quitting is None:

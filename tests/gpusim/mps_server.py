@@ -75,6 +75,7 @@ class Server:
         self.timer: tuple[float, str] | None = None
         self.terminating: tuple[float, int] | None = None
         self.limits = config.get("limits", "")
+        self.allowed: dict[int, tuple[str, float]] = {}
         self.percentage = float(config["percentage"])
         self.poll = select.poll()
         for descriptor in self.peers:
@@ -156,9 +157,8 @@ class Server:
         self.note("active", pid=pid, context=context)
         self.report_clients()
         minors = ",".join(str(gpu.minor) for gpu in self.gpus)
-        answer = mps_wire.words(
-            "attached", context=context, minor=minors, percentage=self.percentage, limits=self.limits
-        )
+        limits, percentage = self.allowed.get(pid, (self.limits, self.percentage))
+        answer = mps_wire.words("attached", context=context, minor=minors, percentage=percentage, limits=limits)
         mps_wire.send(sock, answer, self.page(partition).descriptor)
 
     def page(self, partition: str) -> mps_page.Page:
@@ -198,6 +198,7 @@ class Server:
         self.look()
         if all(one.pid != client.pid for one in self.clients.values()):
             self.contexts.pop(client.pid, None)
+            self.allowed.pop(client.pid, None)
         self.note("exit", pid=client.pid, context=client.context)
         self.note("left", pid=client.pid, context=client.context, count=len(self.clients))
         self.report_clients()
@@ -287,6 +288,10 @@ class Server:
             self.note("percentage", value=self.percentage)
         elif verb == "limits":
             self.limits = values["list"]
+        elif verb == "admit":  # protocol 3: what the namespace of a client that is about to come allows
+            size = int(values["limit"])
+            limits = ",".join(f"{ordinal}:{size}" for ordinal in range(len(self.gpus))) if size else ""
+            self.allowed[int(values["pid"])] = (limits, float(values["percentage"]))
         elif verb == "partitions":
             self.partitions = {word for word in values["list"].split(",") if word}
 

@@ -112,7 +112,7 @@ def _child(control: Control, uid: int, link: socket, name: str) -> None:
     log = control.server_log
     if control.names is not None:
         log = control.names.log(name)
-        if devices := control.names.devices[name]:
+        if devices := control.names.servers[name].devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
     # First out of the way of 3, 4 and 5, then into place.
     sources = [os.dup(link.fileno()), os.dup(listener.fileno())] + ([os.dup(log)] if log is not None else [])

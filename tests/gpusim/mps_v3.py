@@ -1,22 +1,21 @@
-"""Protocol 3 of the MPS control daemon (driver 615, `-p 3` or CUDA_MPS_PROTOCOL_VERSION=3): several named servers at once.
+"""Protocol 3 of the MPS control daemon (driver 615, `-p 3` or CUDA_MPS_PROTOCOL_VERSION=3): named servers at once, with namespaces.
 
-Job: `server create|list|get|delete`, `client list|terminate`, `sm-partition create`, and the way of a client to its server: by the
-directory `<pipe>/<server>/<namespace>`, or from `<pipe>` to the server `uid_<uid>`, which is made when it is missed.
+Job: the book of servers and namespaces, and the way of a client to them: by the directory `<pipe>/<server>/<namespace>`, by
+`<pipe>/<server>` to the namespace `default`, or from `<pipe>` to the server `uid_<uid>`, which is made when it is missed. The commands
+are in mps_v3_commands.py.
 
-Source: **documented, not recorded**. Commands, options, the columns of `server list` and the directories follow NVIDIA's MPS document
-for 615; wording of errors, what is printed where the document shows nothing, and `quit` on standard input are ours. Of namespaces there
-is `default` alone; `server set`, `namespace`, `client get`, `device`, `feature`, `memacct`, `context-share` and `--apply` are not simulated
-and unknown.
+Source: **documented, not recorded**: directories and routing follow NVIDIA's MPS document for 615. A namespace's limit and percentage are
+what a client is told when it attaches; they change for those who come later.
 
-On failure: an answer in words, nothing changes. A server that cannot start is gone with its directory, and its clients then run
-without MPS, silently: documented as a trap.
+On failure: a server that cannot start is gone with its directories, and its clients then run without MPS, silently: documented as a trap.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from . import mps_host, mps_inject, mps_log, mps_wire
+from . import mps_log, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,37 +24,68 @@ if TYPE_CHECKING:
     from .mps_daemon import Control
     from .mps_spawn import Child
 
-MODULES = ("server", "client", "sm-partition")
+MODULES = ("server", "namespace", "client", "device", "sm-partition")
 NAMESPACE = "default"
 PIPE_OF_ROOT = "/run/nvidia-mps"
-COLUMNS = ("name", "uid", "pid", "status", "pipe-directory", "allowed-devices", "context-ids")
-STATUS = {"ACTIVE": "Ready", "INITIALIZING": "Initializing", "FAULT": "Fault"}
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+LONGEST_NAME = 64
+UNITS = {"K": 10, "M": 20, "G": 30}
+
+
+def good_name(name: str) -> bool:
+    """Names are lowercase letters, digits and underscores (documented)."""
+    return 0 < len(name) <= LONGEST_NAME and LETTERS.issuperset(name)
+
+
+class Space:
+    """A namespace: its limits as they were given (empty: none), and its socket."""
+
+    __slots__ = ("limit", "percentage", "priority", "sock")
+
+    def __init__(self, sock: socket) -> None:
+        self.sock = sock
+        self.limit = self.percentage = self.priority = ""
+
+
+class Server:
+    """A named server: who it is for, which devices it may use, its own socket, its namespaces."""
+
+    __slots__ = ("devices", "sock", "spaces", "uid")
+
+    def __init__(self, uid: int, devices: str, sock: socket) -> None:
+        self.uid = uid
+        self.devices = devices
+        self.sock = sock
+        self.spaces: dict[str, Space] = {}
 
 
 class Names:
-    """The named servers: who they are for, which devices they may use, and the socket of each."""
+    """All of them, and who came in by which door: `asked` by descriptor, `space_of` by process."""
 
     def __init__(self, pipe: str, logs: str) -> None:
         self.pipe = pipe
         self.logs = logs
-        self.uid: dict[str, int] = {}
-        self.devices: dict[str, str] = {}
-        self.sockets: dict[str, socket] = {}
-        self.asked: dict[int, str] = {}
+        self.servers: dict[str, Server] = {}
+        self.partitions: dict[tuple[str, str, str], str] = {}
+        self.asked: dict[int, tuple[str, str]] = {}
+        self.space_of: dict[int, str] = {}
 
-    def folder(self, name: str) -> str:
-        return os.path.join(self.pipe, name, NAMESPACE)
+    def folder(self, server: str, space: str = "") -> str:
+        return os.path.join(self.pipe, server, space).rstrip("/")
 
-    def open(self, name: str, uid: int, devices: str) -> socket:
-        """Its directory and socket; the server is the caller's business."""
-        os.makedirs(self.folder(name), exist_ok=True)
-        self.uid[name], self.devices[name] = uid, devices
-        self.sockets[name] = mps_wire.listen(os.path.join(self.folder(name), "control"), 0o666)
-        return self.sockets[name]
+    def listen(self, server: str, space: str = "") -> socket:
+        """A new socket in a directory of its own; OSError where that cannot be."""
+        folder = self.folder(server, space)
+        os.makedirs(folder, exist_ok=True)
+        try:
+            return mps_wire.listen(os.path.join(folder, "control"), 0o666)
+        except OSError:
+            os.rmdir(folder)
+            raise
 
-    def log(self, name: str) -> int | None:
+    def log(self, server: str) -> int | None:
         """The descriptor of its server.log, None where that cannot be written."""
-        folder = os.path.join(self.logs, name)
+        folder = os.path.join(self.logs, server)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError:
@@ -63,130 +93,81 @@ class Names:
         return mps_log.append(os.path.join(folder, "server.log"))
 
     def accepted(self, listener: socket, fresh: socket) -> None:
-        """Remember by which server's socket somebody came."""
-        name = next((one for one, sock in self.sockets.items() if sock is listener), "")
-        self.asked[fresh.fileno()] = name
+        """Remember by which socket somebody came."""
+        for name, server in self.servers.items():
+            for space, held in ((NAMESPACE, server.sock), *((one, it.sock) for one, it in server.spaces.items())):
+                if held is listener:
+                    self.asked[fresh.fileno()] = (name, space)
+                    return
+        self.asked.pop(fresh.fileno(), None)
 
-    def close(self, name: str) -> socket:
-        """Forget it; the socket to be taken out of the loop."""
-        os.unlink(os.path.join(self.folder(name), "control"))
-        os.removedirs(self.folder(name))
-        del self.uid[name], self.devices[name]
-        return self.sockets.pop(name)
+    def close(self, server: str, space: str = "") -> None:
+        """Remove a socket and its directory."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.folder(server, space), "control"))
+            os.rmdir(self.folder(server, space))
+
+
+def _open(control: Control, names: Names, server: str, space: str = "") -> socket:
+    sock = names.listen(server, space)
+    control.listeners.append(sock)
+    control.watch(sock)
+    return sock
+
+
+def _shut(control: Control, names: Names, sock: socket, server: str, space: str = "") -> None:
+    control.listeners.remove(sock)
+    control.forget(sock)
+    names.close(server, space)
 
 
 def create(control: Control, names: Names, name: str, uid: int, devices: str = "") -> None:
-    """A named server with everything that it needs."""
-    listener = names.open(name, uid, devices)
-    control.listeners.append(listener)
-    control.watch(listener)
+    """A named server with everything that it needs; OSError where its directory cannot be made."""
+    names.servers[name] = Server(uid, devices, _open(control, names, name))
+    try:
+        create_space(control, names, name, NAMESPACE)
+    except OSError:
+        _shut(control, names, names.servers.pop(name).sock, name)
+        raise
     control.start_server(uid, name)
+
+
+def create_space(control: Control, names: Names, server: str, space: str) -> None:
+    names.servers[server].spaces[space] = Space(_open(control, names, server, space))
+
+
+def delete_space(control: Control, names: Names, server: str, space: str) -> None:
+    """Nobody comes in by it any more; who is in stays."""
+    _shut(control, names, names.servers[server].spaces.pop(space).sock, server, space)
 
 
 def gone(control: Control, names: Names, name: str) -> None:
     """Its process has ended."""
-    listener = names.close(name)
-    control.listeners.remove(listener)
-    control.forget(listener)
+    for space in list(names.servers[name].spaces):
+        delete_space(control, names, name, space)
+    _shut(control, names, names.servers.pop(name).sock, name)
+    for key in [one for one in names.partitions if one[0] == name]:
+        control.partitions.of.get(key[1], {}).pop(names.partitions.pop(key), None)
 
 
-def _options(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Plain words, and `--key=value` by key."""
-    plain = [word for word in words if not word.startswith("--")]
-    return plain, dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
+def wanted(control: Control, names: Names, sock: socket, pid: int, uid: int) -> str:
+    """The server that a client's door leads to; the one of its user, made on demand, without a door of its own."""
+    name, space = names.asked.pop(sock.fileno(), (f"uid_{uid}", NAMESPACE))
+    if name not in names.servers:
+        create(control, names, name, uid)
+    names.space_of[pid] = space
+    return name
 
 
-def _row(names: Names, child: Child) -> dict[str, str]:
-    ids = " ".join(str(context) for _, context in child.clients)
-    values = (child.name, str(child.uid), str(child.pid), STATUS.get(child.state, child.state), names.folder(child.name),
-              names.devices[child.name] or "all", ids)  # fmt: skip
-    return dict(zip(COLUMNS, values, strict=True))
+def size(text: str) -> int | None:
+    """`4G`, `512M` or `1024K` in bytes, else None."""
+    number, unit = text[:-1], text[-1:].upper()
+    return int(number) << UNITS[unit] if number.isdigit() and unit in UNITS else None
 
 
-def _server(control: Control, name: str) -> Child | None:
-    child = next((one for one in control.servers.values() if one.name == name), None)
-    if child is None:
-        control.say(f"Server {name} not found")
-    return child
-
-
-def _server_command(control: Control, names: Names, plain: list[str], options: dict[str, str]) -> None:
-    verb, name = plain[0], plain[1] if len(plain) > 1 else ""
-    found: Child | None
-    if verb == "list":
-        if "noheader" not in options.get("format", ""):
-            control.say(",".join(COLUMNS))
-        for child in control.servers.values():
-            control.say(",".join(_row(names, child).values()))
-    elif not name:
-        control.say(f"A server name is required: server {verb} <name>")
-    elif verb == "create":
-        uid = options.get("uid", str(control.ui_uid))
-        if name in names.uid:
-            control.say(f"Server {name} already exists")
-        elif not uid.isdigit() or control.ui_uid not in (0, int(uid)):
-            control.say(f"Server {name} cannot be created for user {uid}")
-        else:
-            create(control, names, name, int(uid), options.get("allowed-devices", ""))
-    elif verb == "get":
-        found = _server(control, name)
-        field = plain[2] if len(plain) > 2 else ""
-        if found is not None:
-            control.say(_row(names, found).get(field, f"Unknown field {field}"))
-    elif (found := _server(control, name)) is not None:
-        if found.count and "force" not in options:
-            control.say(f"Server {name} has {found.count} clients")
-        else:
-            mps_wire.send(found.link, mps_wire.words("shutdown", force=1, retire=1))
-
-
-def _client_command(control: Control, plain: list[str]) -> int | None:
-    if plain[0] == "list":
-        for child in control.servers.values():
-            for pid in dict.fromkeys(pid for pid, _ in child.clients):
-                control.say(f"{pid},{child.name},{NAMESPACE}")
-        return None
-    pid = int(plain[1]) if len(plain) > 1 and plain[1].isdigit() else 0
-    for child in control.servers.values():
-        if any(one == pid for one, _ in child.clients):
-            mps_wire.send(child.link, mps_wire.words("terminate", pid=pid))
-            return child.pid
-    control.say(f"Client {pid} not found")
-    return None
-
-
-def _partition_command(control: Control, plain: list[str], options: dict[str, str]) -> None:
-    host = mps_host.read()
-    gpus = [gpu.uuid for gpu in host.gpus] if host else []
-    size = mps_inject.number("chunk_sms", 8)
-    gpu, chunks = options.get("device", ""), options.get("chunks", "")
-    free = mps_inject.number("sm_count", 132) // size - sum(control.partitions.of.get(gpu, {}).values())
-    if len(plain) < 2 or _server(control, options.get("server", "")) is None:
-        return
-    if gpu not in gpus:
-        control.say(f"Device {gpu} not found")
-    elif not chunks.isdigit() or not 1 <= int(chunks) <= free:
-        control.say(f"{chunks or 'No'} chunks are not to be had: {free} are free")
-    else:
-        control.say(f"{gpu}/{control.partitions.add(gpu, int(chunks))}")
-        for child in control.servers.values():
-            mps_wire.send(child.link, mps_wire.words("partitions", list=control.partitions.names()))
-
-
-VERBS = {"server": ("create", "list", "get", "delete"), "client": ("list", "terminate"), "sm-partition": ("create",)}
-
-
-def run(control: Control, names: Names, line: str) -> int | None:
-    """Carry out one line; the pid of the server whose answer must come first, or None."""
-    words = line.split()
-    plain, options = _options(words[1:])
-    if not words or not plain or plain[0] not in VERBS.get(words[0], ()):
-        control.say(f'Unknown command "{line.strip()}"')
-        return None
-    if words[0] == "server":
-        _server_command(control, names, plain, options)
-    elif words[0] == "client":
-        return _client_command(control, plain)
-    else:
-        _partition_command(control, plain, options)
-    return None
+def admit(names: Names, child: Child, pid: int) -> None:
+    """Tell a server, before its client learns where it is, what the client's namespace allows."""
+    space = names.servers[child.name].spaces.get(names.space_of.get(pid, NAMESPACE))
+    limit = size(space.limit) if space else None
+    percentage = space.percentage if space else ""
+    mps_wire.send(child.link, mps_wire.words("admit", pid=pid, limit=limit or 0, percentage=percentage or 100))

@@ -3,7 +3,7 @@
 
     nvidia-smi                      overview with the process table
     nvidia-smi -L
-    nvidia-smi -q -d COMPUTE
+    nvidia-smi -q -d COMPUTE,MEMORY,PIDS    any of the three
     nvidia-smi --query-gpu=… --format=csv[,noheader][,nounits]
     nvidia-smi --query-compute-apps=… --format=csv[,noheader][,nounits]
 
@@ -209,16 +209,50 @@ def overview(nvml: Nvml, gpus: list[Gpu]) -> None:
     print(edge)
 
 
-def compute(nvml: Nvml, gpus: list[Gpu]) -> None:
-    """-q -d COMPUTE."""
+DISPLAYS = ("COMPUTE", "MEMORY", "PIDS")
+
+
+def line(depth: int, key: str, value: object) -> None:
+    """A line of -q; the colons stand below each other."""
+    print(f"{' ' * depth}{key:<{49 - depth}} : {value}")
+
+
+def memory_part(gpu: Gpu) -> None:
+    print("    FB Memory Usage")
+    for key, mib in (("Total", gpu.total), ("Reserved", 0), ("Used", gpu.used), ("Free", gpu.total - gpu.used)):
+        line(8, key, f"{mib} MiB")
+
+
+def process_part(gpu: Gpu) -> None:
+    if not gpu.apps:
+        line(4, "Processes", "None")
+        return
+    print("    Processes")
+    for app in gpu.apps:
+        for key in ("GPU instance ID", "Compute instance ID"):
+            line(8, key, "N/A")
+        line(8, "Process ID", app.pid)
+        for key, value in (("Type", app.kind), ("Name", app.name), ("Used GPU Memory", f"{app.used} MiB")):
+            line(12, key, value)
+
+
+def query(nvml: Nvml, gpus: list[Gpu], parts: list[str]) -> None:
+    """-q -d."""
     print("\n==============NVSMI LOG==============\n")
-    print(f"{'Timestamp':<49} : {time.strftime('%a %b %e %H:%M:%S %Y')}")
-    print(f"{'Driver Version':<49} : {nvml.driver}")
-    print(f"{'CUDA Version':<49} : {nvml.cuda}\n")
-    print(f"{'Attached GPUs':<49} : {len(gpus)}")
+    line(0, "Timestamp", time.strftime("%a %b %e %H:%M:%S %Y"))
+    line(0, "Driver Version", nvml.driver)
+    line(0, "CUDA Version", nvml.cuda)
+    print()
+    line(0, "Attached GPUs", len(gpus))
     for gpu in gpus:
         print(f"GPU {gpu.bus_id}")
-        print(f"    {'Compute Mode':<45} : {gpu.mode}\n")
+        if "MEMORY" in parts:
+            memory_part(gpu)
+        if "COMPUTE" in parts:
+            line(4, "Compute Mode", gpu.mode)
+        if "PIDS" in parts:
+            process_part(gpu)
+        print()
 
 
 def main() -> None:
@@ -226,15 +260,16 @@ def main() -> None:
     parser.add_argument("-L", "--list-gpus", action="store_true")
     parser.add_argument("-i", "--id")
     parser.add_argument("-q", "--query", action="store_true")
-    parser.add_argument("-d", "--display", choices=["COMPUTE"], help="what -q is to show: only COMPUTE is simulated")
+    parser.add_argument("-d", "--display", default="", help=f"what -q is to show, of {','.join(DISPLAYS)}")
     parser.add_argument("--query-gpu")
     parser.add_argument("--query-compute-apps")
     parser.add_argument("--format", default="")
     words = parser.parse_args()
     queries = words.query_gpu or words.query_compute_apps
     style = words.format.split(",")
-    if words.query and words.display is None:
-        parser.error("-q needs -d COMPUTE: nothing else is simulated")
+    parts = words.display.upper().split(",")
+    if words.query and not set(parts) <= set(DISPLAYS):
+        parser.error(f"-q needs -d with some of {','.join(DISPLAYS)}: nothing else is simulated")
     if queries and style[0] != "csv":
         parser.error("--query-… needs --format=csv")
     nvml = Nvml()
@@ -248,7 +283,7 @@ def main() -> None:
         for gpu in gpus:
             print(f"GPU {gpu.index}: {gpu.name} (UUID: {gpu.uuid})")
     elif words.query:
-        compute(nvml, gpus)
+        query(nvml, gpus, parts)
     elif words.query_gpu:
         names = known(words.query_gpu, GPU_FIELDS)
         table(names, [[GPU_FIELDS[name](gpu, nvml) for name in names] for gpu in gpus], style)

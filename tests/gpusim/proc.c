@@ -56,8 +56,30 @@
     X(cuModuleGetFunctionCount, 12040, cuModuleGetFunctionCount)                                   \
     X(cuFuncGetModule, 11000, cuFuncGetModule)                                                     \
     X(cuFuncGetName, 12030, cuFuncGetName)                                                         \
+    X(cuLibraryLoadData, 12000, cuLibraryLoadData)                                                 \
+    X(cuLibraryLoadFromFile, 12000, cuLibraryLoadFromFile)                                         \
+    X(cuLibraryUnload, 12000, cuLibraryUnload)                                                     \
+    X(cuLibraryGetKernel, 12000, cuLibraryGetKernel)                                               \
+    X(cuLibraryGetKernelCount, 12040, cuLibraryGetKernelCount)                                     \
+    X(cuLibraryEnumerateKernels, 12040, cuLibraryEnumerateKernels)                                 \
+    X(cuLibraryGetModule, 12000, cuLibraryGetModule)                                               \
+    X(cuKernelGetFunction, 12000, cuKernelGetFunction)                                             \
+    X(cuKernelGetLibrary, 12050, cuKernelGetLibrary)                                               \
+    X(cuKernelGetName, 12030, cuKernelGetName)                                                     \
+    X(cuKernelGetParamInfo, 12040, cuKernelGetParamInfo)                                           \
+    X(cuKernelGetAttribute, 12000, cuKernelGetAttribute)                                           \
+    X(cuFuncGetParamInfo, 12040, cuFuncGetParamInfo)                                               \
+    X(cuFuncGetAttribute, 2020, cuFuncGetAttribute)                                                \
     X(cuLaunchKernel, 4000, cuLaunchKernel)                                                        \
     X(cuLaunchKernelEx, 11060, cuLaunchKernelEx)                                                   \
+    X(cuLaunchCooperativeKernel, 9000, cuLaunchCooperativeKernel)                                  \
+    X(cuStreamBeginCapture, 10010, cuStreamBeginCapture_v2)                                        \
+    X(cuStreamEndCapture, 10000, cuStreamEndCapture)                                               \
+    X(cuStreamIsCapturing, 10000, cuStreamIsCapturing)                                             \
+    X(cuGraphInstantiateWithFlags, 11040, cuGraphInstantiateWithFlags)                             \
+    X(cuGraphLaunch, 10000, cuGraphLaunch)                                                         \
+    X(cuGraphDestroy, 10000, cuGraphDestroy)                                                       \
+    X(cuGraphExecDestroy, 10000, cuGraphExecDestroy)                                               \
     X(cuLaunchHostFunc, 10000, cuLaunchHostFunc)                                                   \
     X(cuMemGetInfo, 3020, cuMemGetInfo_v2)                                                         \
     X(cuMemAlloc, 3020, cuMemAlloc_v2)                                                             \

@@ -149,6 +149,7 @@ struct sim_work {
     CUstream stream;
     struct sim_wait *waits;
     int n_waits;
+    size_t size; /* of the whole piece, which can be copied for a graph; 0: it cannot */
 };
 
 CUdevice sim_stream_device(CUstream stream);
@@ -194,6 +195,9 @@ enum sim_stop {
     STOP_ILLEGAL,
     STOP_TRAP,
     STOP_ASSERT,
+    STOP_RANGE,
+    STOP_STACK,
+    STOP_BRANCH,
     STOP_CANCELLED
 };
 

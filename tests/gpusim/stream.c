@@ -117,6 +117,7 @@ CUstream sim_stream_new(CUcontext context, unsigned flags, int priority) {
         s->context = context;
         s->flags = flags;
         s->priority = priority;
+        s->capture = NULL;
         s->alive = true;
     }
     pthread_mutex_unlock(&sim.queue_lock);
@@ -176,6 +177,11 @@ CUresult sim_submit(CUstream s, struct sim_work *work) {
     work->next = NULL;
     work->stream = s;
     pthread_mutex_lock(&sim.queue_lock);
+    if (s->capture != NULL) {
+        const CUresult taken = graph_take(s->capture, work);
+        pthread_mutex_unlock(&sim.queue_lock);
+        return taken;
+    }
     bool good = s->alive && order_with_null(s, work);
     if (good && !s->started)
         good = s->started = start(s);
@@ -210,7 +216,8 @@ CUresult stream_wait_done(struct CUstream_st *s, uint64_t count) {
 
 CUresult sim_wait_stream(CUstream s) {
     pthread_mutex_lock(&sim.queue_lock);
-    CUresult result = stream_wait_done(s, s->submitted);
+    CUresult result =
+        s->capture != NULL ? graph_spoil(s->capture) : stream_wait_done(s, s->submitted);
     if (s == s->context->null_stream) /* the null stream stands for the blocking ones as well */
         for (struct CUstream_st *other = streams; other != NULL && result == CUDA_SUCCESS;
              other = other->next)

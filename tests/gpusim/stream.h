@@ -14,8 +14,14 @@ struct CUstream_st {
     pthread_cond_t work;
     struct sim_work *head, *tail;
     uint64_t submitted, done;
+    struct CUgraph_st *capture; /* where work goes instead of the queue, or NULL */
     struct CUstream_st *next;
 };
+
+/* graph.c, under sim.queue_lock: takes work that a capturing stream was given. */
+CUresult graph_take(struct CUgraph_st *graph, struct sim_work *work);
+/* A capturing stream was asked for what cannot be captured: the error to return. */
+CUresult graph_spoil(struct CUgraph_st *graph);
 
 /* `work` is to start only when `stream` has done `count` pieces of work. False: out of memory. */
 bool stream_add_wait(struct sim_work *work, struct CUstream_st *stream, uint64_t count);

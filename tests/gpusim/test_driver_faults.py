@@ -54,6 +54,9 @@ FAULTY = [
     ("write_address", ["readonly", 1.0], 700, 31, "readonly RO_VIOLATION WRITE"),
     ("misaligned", ["mapped"], 716, 13, SM + "Misaligned Address"),
     ("illegal_instruction", ["mapped"], 715, 13, SM + "Illegal Instruction Encoding"),
+    ("shared_out_of_range", [("i32", 1 << 24)], 719, 13, SM + "Out Of Range Address"),
+    ("stack_overflow", ["mapped", ("i32", 1 << 20)], 714, 13, SM + "Stack Error"),
+    ("bad_branch", [HOST_ADDRESS], 718, 13, SM + "Invalid PC"),
     ("trap", [], 719, 13, "Graphics Exception: ESR 0x"),
 ]
 
@@ -71,7 +74,11 @@ def test_fault_gives_its_code_and_xid(
         }
         function = one.function(one.module(FAULTS), kernel)
         values = [
-            ("f64", value) if isinstance(value, float) else ("u64", places.get(str(value), value))
+            value
+            if isinstance(value, tuple)
+            else ("f64", value)
+            if isinstance(value, float)
+            else ("u64", places.get(str(value), value))
             for value in arguments
         ]
         before = time.monotonic_ns()

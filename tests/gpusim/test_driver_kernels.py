@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,13 +135,60 @@ def test_plain_kernels(sim: SimHost, threads: int) -> None:
         assert one.read(sums, 64) == np.array(hashes, dtype=np.uint64).tobytes()
 
 
+def toolkit(path: str) -> Path | None:
+    """A program or header of a CUDA toolkit: on PATH, below /usr/local, or from NVIDIA's Python packages beside this interpreter."""
+    on_path = shutil.which(Path(path).name)
+    if on_path:
+        return Path(on_path)
+    folders = [*Path("/usr/local").glob("cuda*"), *Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*")]
+    return next((one / path for one in sorted(folders, reverse=True) if (one / path).exists()), None)
+
+
+def release(nvcc: Path) -> str:
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release ([0-9.]+)", told)
+    assert found, told
+    return found[1]
+
+
+def shape(text: str) -> list[str]:
+    """The kernels with their parameters: what every compiler must make of the source."""
+    return [" ".join(entry.split()) for entry in re.findall(r"\.entry (\w+\s*\([^)]*\))", text)]
+
+
 @pytest.mark.parametrize("ptx", [HEAT, FAULTS], ids=["heat", "faults"])
-def test_ptx_is_current(ptx: Path, tmp_path: Path) -> None:
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not here: the PTX cannot be compiled again")
-    fresh = tmp_path / "fresh.ptx"
-    subprocess.run(["sh", str(HERE / "ptx.sh"), str(ptx.with_suffix(".cu")), str(fresh)], check=True)
-    assert fresh.read_text() == ptx.read_text(), "stale: make -C tests/gpusim ptx"
+def test_ptx_was_made_from_this_source(ptx: Path) -> None:
+    """Needs no compiler: the PTX carries the sum of the source."""
+    source = ptx.with_suffix(".cu")
+    sum_of = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert f"// sha256 of {source.name}: {sum_of}" in ptx.read_text(), "stale: make -C tests/gpusim ptx"
+
+
+@pytest.mark.parametrize("ptx", [HEAT, FAULTS], ids=["heat", "faults"])
+def test_ptx_is_what_nvcc_makes_of_it(ptx: Path, tmp_path: Path) -> None:
+    """To the byte with the release that made it; with another one the same kernels and parameters."""
+    nvcc = toolkit("bin/nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not here (on PATH, below /usr/local, or pip's): the PTX cannot be compiled again")
+    fresh, committed = tmp_path / "fresh.ptx", ptx.read_text()
+    argv = ["sh", str(HERE / "ptx.sh"), str(ptx.with_suffix(".cu")), str(fresh)]
+    subprocess.run(argv, env={**os.environ, "NVCC": str(nvcc)}, check=True)
+    if f"// nvcc {release(nvcc)}\n" in committed:
+        assert fresh.read_text() == committed, "stale: make -C tests/gpusim ptx"
+    else:
+        assert shape(fresh.read_text()) == shape(committed) != []
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_90", "sm_100"])
+@pytest.mark.parametrize("ptx", [HEAT, FAULTS], ids=["heat", "faults"])
+def test_ptx_is_accepted_by_the_gpus_assembler(ptx: Path, target: str, tmp_path: Path) -> None:
+    """What the driver's own compiler does to it when it is loaded."""
+    ptxas = toolkit("bin/ptxas")
+    if ptxas is None:
+        pytest.skip("ptxas is not here (on PATH, below /usr/local, or pip's)")
+    argv = [str(ptxas), f"-arch={target}", "-o", str(tmp_path / "out.cubin"), str(ptx)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("ptx", [HEAT, FAULTS], ids=["heat", "faults"])
@@ -153,11 +203,11 @@ def test_ptx_names_the_kernels_of_its_source_and_fuses_nothing(ptx: Path) -> Non
 
 
 def test_abi_is_that_of_the_toolkit() -> None:
-    headers = sorted(Path("/usr/local").glob("cuda*/include/cuda.h"))
-    if not headers:
-        pytest.skip("no cuda.h below /usr/local: nothing to compare cuda_abi.h with")
+    header = toolkit("include/cuda.h")
+    if header is None:
+        pytest.skip("no cuda.h below /usr/local or from pip: nothing to compare cuda_abi.h with")
     done = subprocess.run(
-        ["make", "-s", "-C", str(HERE), "abi", f"CUDA_INCLUDE={headers[-1].parent}"],
+        ["make", "-s", "-C", str(HERE), "abi", f"CUDA_INCLUDE={header.parent}"],
         capture_output=True,
         text=True,
         check=False,

@@ -113,6 +113,26 @@ def test_killed_server_from_the_interface(mps: Mps) -> None:
     assert client.read() == "lost"
 
 
+def test_processes_from_the_command_line(mps: Mps) -> None:
+    mps.start()
+    client = mps.client()
+    argv = [sys.executable, "-m", "tests.gpusim.inject", str(mps.sim.path)]
+    with subprocess.Popen([*argv, "hang", str(client.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdout is not None
+        assert held.stdout.readline() == b"stopped\n"
+        wait_for("the client to stop", lambda: _state(client.pid) == "T" or None)
+        held.communicate(timeout=LIMIT)
+    wait_for("the client to go on", lambda: _state(client.pid) != "T" or None)
+    subprocess.run([*argv, "kill", str(mps.server())], check=True)
+    assert client.read() == "lost"
+    gone = subprocess.run([*argv, "kill", "999999999"], capture_output=True, text=True, check=False)
+    assert (gone.returncode, gone.stderr) == (1, "gpusim: inject: no such process: 999999999\n")
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_command_line(sim_host: SimHost) -> None:
     for words in (["set", "rebuild_ms", "7"], ["fail", "cuInit", "1", "100"], ["xid", "0", "13", "--pid", "5"]):
         subprocess.run([sys.executable, "-m", "tests.gpusim.inject", str(sim_host.path), *words], check=True)

@@ -8,33 +8,18 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.gpusim import host
-from tests.gpusim.record import Recorder, Transcript
-from tests.gpusim.record_scenarios import ROOT_SCENARIOS, SCENARIOS
+from tests.gpusim.record import Recorder
+from tests.gpusim.record_scenarios import SCENARIOS
+from tests.gpusim.transcript_diff import differences
 
 FOLDER = Path(__file__).parent / "transcripts"
 LISTED = tomllib.loads((FOLDER / "differences.toml").read_text(encoding="utf-8"))["difference"]
-
-
-def differences(real: Transcript, ours: Transcript) -> dict[str, tuple[object, object]]:
-    """`scenario / step / field` of everything that is not the same."""
-    found: dict[str, tuple[object, object]] = {}
-    for scenario, steps in real.items():
-        if scenario in ROOT_SCENARIOS and os.geteuid() != 0:
-            continue
-        mine = ours[scenario]
-        for step in [*steps, *(extra for extra in mine if extra not in steps)]:
-            left, right = steps.get(step, {}), mine.get(step, {})
-            for field in left | right:
-                if left.get(field) != right.get(field):
-                    found[f"{scenario} / {step} / {field}"] = (left.get(field), right.get(field))
-    return found
 
 
 @pytest.mark.parametrize("dialect", ["535", "550", "580", "595"])

@@ -281,6 +281,17 @@ def test_smi_lists_and_queries(sim: SimHost) -> None:
     ]
 
 
+def test_smi_shows_memory_and_processes_of_each_gpu(sim: SimHost) -> None:
+    with Program(sim) as one:
+        one.cu("cuMemAlloc_v2", out("u64"), 4 * MIB)
+        told = smi(sim, "-q", "-d", "MEMORY,PIDS").stdout
+        first, second = told.split("\nGPU 0000")[1:]
+        assert re.search(r"Used +: 4 MiB\n", first)
+        assert re.search(rf"Process ID +: {one.pid}\n +Type +: C\n", first)
+        assert re.search(r"    Processes +: None\n", second)
+        assert "Compute Mode" not in told
+
+
 def test_smi_refuses_as_the_real_one(sim: SimHost) -> None:
     done = smi(sim, "-L", SIMGPU_DIR="")
     assert done.returncode == 9

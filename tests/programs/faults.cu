@@ -44,6 +44,48 @@ extern "C" __global__ void illegal_instruction(unsigned long long *data) {
 #endif
 }
 
+// Store far behind the block's shared memory: Xid 13 "Out Of Range Address"; 700, 717 and 719 are
+// all told of it.
+extern "C" __global__ void shared_out_of_range(int index) {
+#ifdef __CUDACC__
+    __shared__ volatile int few[32];
+    few[index] = 1;
+#else
+    (void)index;
+    simulated_out_of_range();
+#endif
+}
+
+#ifdef __CUDACC__
+// Every call needs its own frame, and needs it again after the call below it. (A C name: a static
+// function's would hold a number of the compiler's.)
+extern "C" __device__ __noinline__ int descend(int depth) {
+    volatile int frame[64];
+    frame[depth & 63] = depth;
+    return depth <= 0 ? 0 : descend(depth - 1) + frame[depth & 63];
+}
+#endif
+
+// Calls itself until the stack is used up: 714, 700 or 719, Xid 13 or 31.
+extern "C" __global__ void stack_overflow(int *out, int depth) {
+#ifdef __CUDACC__
+    *out = descend(depth);
+#else
+    (void)out, (void)depth;
+    simulated_stack_overflow();
+#endif
+}
+
+// Jump to an address where nothing can be run: 718 or 715, Xid 13.
+extern "C" __global__ void bad_branch(unsigned long long target) {
+#ifdef __CUDACC__
+    ((void (*)())target)();
+#else
+    (void)target;
+    simulated_bad_branch();
+#endif
+}
+
 // 719, Xid 13.
 extern "C" __global__ void trap() {
     __trap();
@@ -58,6 +100,20 @@ extern "C" __global__ void assert_positive(int value) {
 extern "C" __global__ void spin(volatile int *stop) {
     while (*stop == 0) {
     }
+}
+
+// All blocks of a cooperative launch wait for each other, `arrived` has a zeroed word for each;
+// then the last one traps if `trap_after` is not 0. Never ends where the blocks do not run at the
+// same time.
+extern "C" __global__ void meet(volatile int *arrived, int trap_after) {
+    arrived[blockIdx.x] = 1;
+    __threadfence();
+    for (unsigned other = 0; other < gridDim.x; other++)
+        while (arrived[other] == 0) {
+        }
+    if (trap_after != 0 && blockIdx.x == gridDim.x - 1)
+        __trap();
+    arrived[blockIdx.x] = 2;
 }
 
 // p[i] = value
@@ -83,9 +139,10 @@ extern "C" __global__ void checksum(unsigned long long *sums, const unsigned int
     sums[thread_index()] = hash;
 }
 
-// p[i] = a word that depends on i and the seed alone (splitmix64), for checking bytes that somebody kept.
-extern "C" __global__ void fill_pattern(unsigned long long *p, long long n, unsigned long long seed)
-{
+// p[i] = a word that depends on i and the seed alone (splitmix64), for checking bytes that somebody
+// kept.
+extern "C" __global__ void fill_pattern(unsigned long long *p, long long n,
+                                        unsigned long long seed) {
     const long long i = thread_index();
     if (i >= n)
         return;

@@ -11,8 +11,9 @@ from tests.gpu.ladder import Process, Task
 from tests.gpu.stage import Server, Stage
 
 SIZES_MIB = (64, 1024, 10 * 1024)
-STEPS = 400
-EVERY = 100
+STEPS = 200
+EVERY = 50
+ROUNDS = 2
 SECONDS = 30.0
 
 
@@ -36,5 +37,5 @@ def run(stage: Stage, found: Findings) -> None:
     for size in SIZES_MIB[:1] if stage.small else SIZES_MIB:
         mib = stage.bytes(size) >> 20
         found[f"{mib} MiB"] = [
-            {"with": once(stage, server, mib, EVERY), "without": once(stage, server, mib, 0)} for _ in range(3)
+            {"with": once(stage, server, mib, EVERY), "without": once(stage, server, mib, 0)} for _ in range(ROUNDS)
         ]

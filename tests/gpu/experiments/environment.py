@@ -1,9 +1,11 @@
-"""What machine is this: GPU, driver, kernel, MPS programs, what root may read; does MPS start at all (E18)."""
+"""What machine is this: GPU, driver, kernel, MPS programs, what root may read; does MPS start at all (E18, E22)."""
 
 import os
 import platform
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 from tests.gpu.faults import heard
 from tests.gpu.findings import Findings
@@ -15,6 +17,21 @@ def said(*argv: str) -> str:
         return "missing"
     done = subprocess.run(argv, capture_output=True, text=True, timeout=15, check=False, stdin=subprocess.DEVNULL)
     return f"rc {done.returncode}: {(done.stdout + done.stderr).strip()}"[:3000]
+
+
+CONTROLLERS = Path("/sys/fs/cgroup/cgroup.controllers")
+LIMITS_SINCE = 615
+"""First driver branch with memory limits by cgroup."""
+
+
+def memory_limits(driver: str) -> dict[str, Any]:
+    """What E22 would need. The limits themselves are not set: `nvidia-smi memory-limits` changes the machine for others, too."""
+    branch = driver.split(".", maxsplit=1)[0]
+    row: dict[str, Any] = {"dmem_controller": CONTROLLERS.exists() and "dmem" in CONTROLLERS.read_text().split()}
+    if not branch.isdigit() or int(branch) < LIMITS_SINCE:
+        row["not asked"] = f"driver {driver or 'unknown'}: memory limits came with {LIMITS_SINCE}"
+        return row
+    return row | {"smi": said("nvidia-smi", "memory-limits", "-h")}
 
 
 def run(stage: Stage, found: Findings) -> None:
@@ -33,6 +50,9 @@ def run(stage: Stage, found: Findings) -> None:
         "proc_driver": said("cat", "/proc/driver/nvidia/version"),
         "shm": said("df", "-h", "/dev/shm"),
     }
+    found["memory_limits"] = memory_limits(
+        said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").removeprefix("rc 0: ").split("\n")[0]
+    )
     plain = stage.puppet("plain")
     found["plain"] = heard(plain, "start")
     if stage.mps:

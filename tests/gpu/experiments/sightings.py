@@ -1,64 +1,22 @@
-"""What do the kernel log and NVML's events tell of a fault, how late, and whose process id do they name (E5, E18, H8)?
+"""What do the kernel log and NVML tell of a fault, how late, whose process id do they name, is a reset asked for (E5, E17, E18, H8)?
 
-NVML through ctypes: nothing but the driver is needed. Times are milliseconds after the culprit heard its error.
+Times are milliseconds after the culprit heard its error.
 """
 
-import ctypes as c
 import os
 import re
 import threading
 import time
 from typing import Any
 
-from tests.gpu.faults import KINDS, commit, heard
+from tests.gpu.faults import KINDS, MIB, commit, drop, heard, region
 from tests.gpu.findings import Findings
+from tests.gpu.nvml import Events, Nvml
 from tests.gpu.stage import Server, Stage
 
-XID_EVENT = 0x8
-WAIT_MS = 100
 PATIENCE_SECONDS = 1.0
-
-
-class EventData(c.Structure):
-    """nvmlEventData_t of nvml.h 11 and later."""
-
-    _fields_ = (
-        ("device", c.c_void_p),
-        ("kind", c.c_ulonglong),
-        ("data", c.c_ulonglong),
-        ("gpu_instance", c.c_uint),
-        ("compute_instance", c.c_uint),
-    )
-
-
-class Events(threading.Thread):
-    """Xid events of the first GPU; `trouble` says why there are none."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.seen, self.trouble, self.stop = list[tuple[float, int]](), "", threading.Event()
-        self.set = c.c_void_p()
-        try:
-            self.nvml = c.CDLL("libnvidia-ml.so.1")
-        except OSError as error:
-            self.trouble = str(error)
-            return
-        device = c.c_void_p()
-        steps = (
-            ("nvmlInit_v2", ()),
-            ("nvmlDeviceGetHandleByIndex_v2", (c.c_uint(0), c.byref(device))),
-            ("nvmlEventSetCreate", (c.byref(self.set),)),
-            ("nvmlDeviceRegisterEvents", (device, c.c_ulonglong(XID_EVENT), self.set)),
-        )
-        for name, arguments in steps:
-            if not self.trouble and (code := getattr(self.nvml, name)(*arguments)):
-                self.trouble = f"{name}: {code}"
-
-    def run(self) -> None:
-        data = EventData()
-        while not self.trouble and not self.stop.is_set():
-            if self.nvml.nvmlEventSetWait_v2(self.set, c.byref(data), c.c_uint(WAIT_MS)) == 0:
-                self.seen.append((time.monotonic(), int(data.data)))
+SETTLE_SECONDS = 0.3
+"""After the first sighting of both kinds: one fault may give several lines."""
 
 
 class KernelLog(threading.Thread):
@@ -93,23 +51,32 @@ def watch(stage: Stage, server: Server | None, kind: str) -> dict[str, Any]:
     culprit, bystander = stage.puppet("culprit", server), stage.puppet("bystander", server)
     for each in (culprit, bystander):
         heard(each, "start")
+    mine, nvml = region(bystander, 2 * MIB), Nvml()
+    before = nvml.recovery_action()
     events, log = Events(), KernelLog()
     events.start()
     log.start()
     fault = commit(kind, culprit)
     told = fault.get("ended", time.monotonic())
     end = time.monotonic() + PATIENCE_SECONDS
-    while not (stage.small and events.seen and log.seen) and time.monotonic() < end:
+    while time.monotonic() < end:
         time.sleep(0.01)
+        if events.seen and log.seen:
+            end = min(end, max(events.seen[0][0], log.seen[0][0]) + (0.05 if stage.small else SETTLE_SECONDS))
     pids = {"culprit": culprit.process.pid, "bystander": bystander.process.pid, "server": server.pid() if server else 0}
+    told_bystander = heard(bystander, "fill", address=mine["address"], size=2 * MIB, seed=1)
+    after = nvml.recovery_action()
     for each in (culprit, bystander):
         each.kill()
+    drop(mine)
     for watcher in (events, log):
         watcher.stop.set()
         watcher.join(2)
     names = {str(pid): name for name, pid in pids.items() if pid}
     return {
         "fault": fault,
+        "bystander_heard": told_bystander.get("code", told_bystander.get("gone")),
+        "recovery_action": {"before": before, "after": after},
         "events": {"trouble": events.trouble, "seen": [{"xid": xid, "ms": (at - told) * 1000} for at, xid in events.seen]},
         "kernel_log": {"path": log.path, "trouble": log.trouble,
                        "seen": [{"line": line, "ms": (at - told) * 1000, "pid_of": _whose(line, names)} for at, line in log.seen]},

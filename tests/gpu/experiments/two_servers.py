@@ -8,7 +8,7 @@ from tests.gpu.findings import Findings
 from tests.gpu.stage import Puppet, Stage
 
 SIZE = 64 * MIB
-WATCH_SECONDS = 2.0
+WATCH_SECONDS = 1.5
 """How long the bystander goes on working after the fault: later than any watchdog line seen in public logs of a fault."""
 
 
