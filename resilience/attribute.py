@@ -58,7 +58,7 @@ def attribute(
     clients: tasks whose active process used the server, or the SM partition (`where`); strangers: how many other clients
     it had; hits: tasks that failed themselves; hit: the whole server is known to be hit; earlier: the last unattributed
     fault of this domain and GPU that still counts; among: one of `clients` did it (False: perhaps a client of another
-    partition, so only a name counts).
+    partition, or one that has not come back to a new agent, so only a name counts).
     """
     if blameless(fault):
         return Attribution(confidence=Confidence.NONE, blameless=True, why=(f"{fault.words}: nobody's doing",))

@@ -68,6 +68,9 @@ class Mps(Protocol):
     def close(self, server: ServerId) -> tuple[str, ...]:
         """End server and daemon, remove its directories; returns what could not be removed, in words."""
 
+    def daemon(self, server: ServerId) -> Process | None:
+        """The control daemon's process, None when it is not found."""
+
     def pipe(self, server: ServerId) -> str:
         """The pipe directory that clients need (CUDA_MPS_PIPE_DIRECTORY)."""
 
@@ -198,6 +201,17 @@ class ServerLogs(Feed, Protocol):
 
     def read(self) -> tuple[ServerLine, ...]:
         """New lines, in the order of each file."""
+
+
+class Daemons(Feed, Protocol):
+    """The deaths of control daemons, which may leave no trace in a log."""
+
+    def watch(self, server: ServerId, daemon: Process) -> None: ...
+
+    def unwatch(self, server: ServerId) -> None: ...
+
+    def read(self) -> tuple[ServerId, ...]:
+        """Servers whose daemon has ended since."""
 
 
 class Guard(Feed, Protocol):

@@ -25,10 +25,10 @@ from resilience import contract
 from resilience.adapters.commands import Ran, RunAs, raise_open_files, run
 from resilience.adapters.domain_locks import DomainLocks, talk_lock
 from resilience.adapters.guarded_files import make_dir, make_dirs, read_or_empty, remove_tree
-from resilience.adapters.processes import Seen, end, living, wait_gone
+from resilience.adapters.processes import Seen, end, living, parent, wait_gone
 from resilience.adapters.sm_partitions import SmPartitions
 from resilience.model.errors import MpsControlError
-from resilience.model.ids import GpuUuid, NodeName, ServerId
+from resilience.model.ids import GpuUuid, NodeName, Process, ServerId
 from resilience.model.settings import Settings
 from resilience.parse import mps_control as parse
 from resilience.parse.mps_control import Talk
@@ -116,6 +116,11 @@ class ControlDaemons:
     def terminate_client(self, server: ServerId, pid: int) -> bool:
         answers = [self._ask(server, f"terminate_client {one} {pid}")[1] for one in self.servers(server)]
         return any(parse.terminated(lines) for lines in answers)
+
+    def daemon(self, server: ServerId) -> Process | None:
+        """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid)."""
+        parents = {parent(pid) for pid in self.servers(server)}
+        return next((seen.process for seen in self.processes(server) if seen.process.pid in parents), None)
 
     def processes(self, server: ServerId) -> tuple[Seen, ...]:
         """Daemon and servers that are proven to be those of this pipe directory."""

@@ -41,13 +41,20 @@ def starttime(pid: int) -> int | None:
     return stat[1] if stat else None
 
 
-def _stat(pid: int) -> tuple[str, int] | None:
+def parent(pid: int) -> int | None:
+    """Field 4 of the same; None when the process is gone or a zombie."""
+    stat = _stat(pid)
+    return stat[2] if stat else None
+
+
+def _stat(pid: int) -> tuple[str, int, int] | None:
+    """Name, start time and parent."""
     text = _read(f"/proc/{pid}/stat", 4096)
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     if len(fields) < 20 or fields[0] in ("Z", "X", "x"):
         return None
-    return head.partition("(")[2], int(fields[19])
+    return head.partition("(")[2], int(fields[19]), int(fields[1])
 
 
 def _read(path: str, limit: int) -> str:

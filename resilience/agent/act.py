@@ -14,12 +14,13 @@ from typing import assert_never
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import JobId, NodeName, ServerId, TaskRef
+from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.world import Sight
 from resilience.parse.words import pack
 from resilience.ports import (
     AgentJournal,
     Clock,
+    Daemons,
     Done,
     JobInfo,
     Leases,
@@ -73,6 +74,7 @@ class Actor:
         slurm: Slurm,
         supervisors: Supervisors,
         server_logs: ServerLogs,
+        daemons: Daemons,
         worker: Worker,
         past: Callable[[tuple[ServerLine, ...]], None],
     ) -> None:
@@ -84,6 +86,7 @@ class Actor:
         self._slurm = slurm
         self._supervisors = supervisors
         self._logs = server_logs
+        self._daemons = daemons
         self._worker = worker
         self._past = past
         self.peers: dict[TaskRef, Peer] = {}
@@ -120,8 +123,11 @@ class Actor:
                 self._submit("mps", _Tag(what="terminate"), lambda: call(effect.server, effect.pid))
             case fx.Watch():
                 self._past(self._logs.watch(effect.server, self._mps.logs(effect.server)))
+                tag = _Tag(what="daemon", server=effect.server)
+                self._submit("mps", tag, lambda: self._mps.daemon(effect.server))
             case fx.Unwatch():
                 self._logs.unwatch(effect.server)
+                self._daemons.unwatch(effect.server)
             case fx.LookUpJob():
                 self._job_logs[effect.job] = _JobLog()
                 self._submit("slurm", _Tag(what="job", job=effect.job), lambda: self._slurm.job(effect.job))
@@ -227,6 +233,10 @@ class Actor:
         match tag.what:
             case "state" if tag.server is not None:
                 return self._state(tag.server, value)
+            case "daemon" if tag.server is not None:
+                if isinstance(value, Process):
+                    self._daemons.watch(tag.server, value)
+                return None
             case "open" if tag.server is not None:
                 return ev.ServerOpened(server=tag.server, ok=not failed, detail=str(value))
             case "job" if tag.job is not None:

@@ -36,6 +36,7 @@ from resilience.ports import (
     AgentJournal,
     ClientEnd,
     Clock,
+    Daemons,
     Feed,
     GpuEvents,
     Gpus,
@@ -63,6 +64,8 @@ _SIGHTS = {
 }
 _TEXT = 300
 _MINUTE = 60.0
+_REUNION = 2.5
+"""Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
 _REFUSALS = 30
 """Peers turned away in a minute that the journal names: anybody may knock, and must not fill the disk with it."""
 
@@ -97,6 +100,7 @@ class Agent:
     kernel_log    KernelLog         adapters.kmsg.KernelLogReader(settings.paths.kmsg)
     gpu_events    GpuEvents         adapters.nvml.NvmlEvents(), or NoGpuEvents() when that raises GpuError
     server_logs   ServerLogs        adapters.server_logs.ServerLogFollower()
+    daemons       Daemons           adapters.daemon_watch.DaemonWatch()
     worker        Worker            adapters.worker.WorkerThreads()
     guard         Guard             adapters.guard.GuardDevice(), None where the kernel module is not loaded
     end_client    ClientEnd         adapters.guard.ClientEnder(mps); called on the worker's lane `mps`; goes with guard
@@ -120,6 +124,7 @@ class Agent:
         kernel_log: KernelLog,
         gpu_events: GpuEvents,
         server_logs: ServerLogs,
+        daemons: Daemons,
         worker: Worker,
         guard: Guard | None = None,
         end_client: ClientEnd | None = None,
@@ -133,6 +138,7 @@ class Agent:
         self._kernel_log = kernel_log
         self._gpu_events = gpu_events
         self._server_logs = server_logs
+        self._daemons = daemons
         self._worker = worker
         self._procfs = procfs
         self._clients = Clients(procfs)
@@ -147,7 +153,9 @@ class Agent:
         self._by_bus: dict[xid.Bus, GpuMinor] = {}
         self._by_uuid: dict[GpuUuid, GpuMinor] = {}
         self._mode = settings.recovery.mode
-        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps)
+        others = any(lease.state is LeaseState.OPEN for lease in leases.all())
+        complete = clock.monotonic() + _REUNION if others else 0.0
+        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
         self._actor = Actor(
             node=node,
             clock=clock,
@@ -157,6 +165,7 @@ class Agent:
             slurm=slurm,
             supervisors=supervisors,
             server_logs=server_logs,
+            daemons=daemons,
             worker=worker,
             past=self._past,
         )
@@ -168,6 +177,7 @@ class Agent:
         feeds: tuple[Feed, ...] = (
             *((self._guard_module,) if self._guard_module is not None else ()),
             self._server_logs,
+            self._daemons,
             self._kernel_log,
             self._gpu_events,
             self._supervisors,
@@ -239,6 +249,9 @@ class Agent:
         elif feed is self._server_logs:
             for line in self._server_logs.read():
                 self._guard(self._server_line, line)
+        elif feed is self._daemons:
+            for server in self._daemons.read():
+                self._guard(self._daemon_gone, server)
         elif feed is self._kernel_log:
             for text in self._kernel_log.read():
                 self._guard(self._kernel_line, text)
@@ -424,6 +437,11 @@ class Agent:
         client = self._inside(server, self._clients.resolve(parsed.pid)) if what is What.CULPRIT else None
         now = self._observation(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         self.take(ev.Seen(observation=now, client=client))
+
+    def _daemon_gone(self, server: ServerId) -> None:
+        text = "its control daemon has ended"
+        now = self._observation(Source.PROCESS, What.DAEMON_GONE, text, gpu=server.gpu, server=server)
+        self.take(ev.Seen(observation=now))
 
     def _inside(self, server: ServerId, client: Client | None) -> Client | None:
         """The client, when it can have used this server: the log lies in its owner's hands and may name anyone."""

@@ -18,6 +18,7 @@ from typing import Any
 from resilience.adapters import guard, slurm_commands
 from resilience.adapters.agent_socket import AgentSocket
 from resilience.adapters.clock import SystemClock
+from resilience.adapters.daemon_watch import DaemonWatch
 from resilience.adapters.domain_locks import DomainLocks
 from resilience.adapters.guard import ClientEnder, GuardDevice, NoGuard
 from resilience.adapters.guarded_files import make_dirs
@@ -129,6 +130,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
             kernel_log=closing(kernel_log(chosen.paths.kmsg)),
             gpu_events=closing(gpu_events()),
             server_logs=closing(ServerLogFollower()),
+            daemons=closing(DaemonWatch()),
             worker=WorkerThreads(),
             guard=closing(guard_module()),
             end_client=ClientEnder(mps),

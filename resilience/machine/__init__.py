@@ -29,6 +29,7 @@ def step(state: State, event: ev.Event, now: Moment) -> tuple[State, tuple[Effec
     turn = Turn(state, now)
     _handle(turn, event)
     servers.sweep(turn)
+    servers.reopen(turn)
     decide.settle_all(turn)
     servers.forget_jobs(turn)
     return turn.result()

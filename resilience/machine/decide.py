@@ -79,7 +79,7 @@ def _decide(turn: Turn, incident: Incident) -> None:
         hits=incident.hits,
         hit=incident.hit,
         where="SM partition" if inside else "server",
-        among=not inside or (incident.enclosed and incident.fault.kind is FaultClass.SM),
+        among=turn.complete and (not inside or (incident.enclosed and incident.fault.kind is FaultClass.SM)),
         earlier=suspicion(turn.history, server.domain, server.gpu, turn.now.mono),
     )
     sure = result.blameless or result.confidence is Confidence.CERTAIN

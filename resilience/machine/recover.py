@@ -17,7 +17,7 @@ from resilience.model.fault import FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Case, Incident, Outcome, Part
 from resilience.model.options import Rung
-from resilience.model.world import Health, Task
+from resilience.model.world import SERVING, Health, Task
 
 _MOVES = (Action.PROMOTE, Action.RESTORE, Action.RELAUNCH, Action.QUARANTINE)
 
@@ -117,7 +117,7 @@ def _standby(turn: Turn, incident: Incident, task: Task, case: Case) -> str:
         return "kept apart from other tasks"
     if not task.ready or task.standby_server is None:
         return "none ready"
-    if task.standby_server == incident.server or turn.health(task.standby_server) is not Health.UP:
+    if task.standby_server == incident.server or turn.health(task.standby_server) not in SERVING:
         return "its server is hit"
     return ""
 

@@ -6,6 +6,7 @@ rebuilt in the background. It recovers by itself when all its clients have left;
 servers are opened for one incident, never rebuilt, and closed when nobody uses them.
 """
 
+from resilience.domain_plan import PAIR
 from resilience.machine import decide, recover, tasks
 from resilience.machine.turn import Turn
 from resilience.machine.words import server_words
@@ -36,7 +37,7 @@ def quarantine(pair: Pair, color: Color) -> bool:
 def faulted(turn: Turn, server: ServerId) -> None:
     """Every client of the server is hit."""
     pair = turn.pair_of(server)
-    if pair is None or pair.health(server.color) not in (Health.UP, Health.OPENING):
+    if pair is None or pair.health(server.color) not in (Health.UP, Health.OPENING, Health.CLOSED):
         return
     turn.server(server, health=Health.FAULTED, since=turn.now.mono, fault_seen=False, recreated=False)
     for task in list(turn.tasks.values()):
@@ -124,10 +125,29 @@ def recreated(turn: Turn, server: ServerId) -> None:
 def daemon_gone(turn: Turn, server: ServerId) -> None:
     """The control daemon ended: its clients live on, new ones cannot join. New tasks go to the other colour."""
     pair = turn.pair_of(server)
-    if pair is None or pair.health(server.color) is not Health.UP or turn.tasks_on(server):
+    if pair is None or turn.observe or pair.health(server.color) is not Health.UP:
         return
-    faulted(turn, server)
-    replace_now(turn, server)
+    if not turn.tasks_on(server):
+        faulted(turn, server)
+        replace_now(turn, server)
+        return
+    turn.server(server, health=Health.CLOSED)
+    swap(turn, server)
+    pair = turn.pairs[server.domain, server.gpu]
+    other = next((color for color in PAIR if color not in pair.colors), None)
+    if other is not None and not quarantine(pair, server.color) and turn.mps.compute_mode != "exclusive":
+        pair = turn.pair(pair, colors=tuple(sorted({*pair.colors, other})))
+        new_server(turn, pair, other)
+        replace_now(turn, pair.server(other))
+
+
+def reopen(turn: Turn) -> None:
+    """A server that lost its daemon is started anew when its last task has left it."""
+    for pair in list(turn.pairs.values()):
+        for color in pair.servers:
+            if pair.health(color) is Health.CLOSED and not turn.tasks_on(pair.server(color)):
+                faulted(turn, pair.server(color))
+                replace_now(turn, pair.server(color))
 
 
 def up(turn: Turn, server: ServerId, event: str) -> None:

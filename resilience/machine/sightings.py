@@ -126,7 +126,7 @@ def _opens(turn: Turn, now: Observation, fault: Fault, server: ServerId, task: T
     """Whether a sighting is enough to say that there is a fault on this server."""
     pair = turn.pair_of(server)
     health = turn.health(server)
-    if pair is None or health not in (Health.UP, Health.FAULTED):
+    if pair is None or health not in (Health.UP, Health.FAULTED, Health.CLOSED):
         return False
     match now.what:
         case What.HANDLING:

@@ -14,7 +14,7 @@ from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.observation import Source
 from resilience.model.options import Domain
-from resilience.model.world import Health, Job, Pair, Task
+from resilience.model.world import SERVING, Health, Job, Pair, Task
 
 _PATIENCE = 20
 """Times `settle_ms` that a failed task waits for the control daemon's answer when the daemon is slow."""
@@ -102,10 +102,10 @@ def place(turn: Turn, ref: TaskRef) -> None:
     elif not task.placed:
         order = sorted(pair.colors, key=lambda color: color != pair.active)
         color = next((color for color in order if pair.health(color) is Health.UP), None)
-        if color is None and any(pair.health(color) is not Health.DOWN for color in pair.colors):
+        if color is None and any(pair.health(color) not in (Health.DOWN, Health.CLOSED) for color in pair.colors):
             return
         if color is None:
-            turn.do(fx.Refuse(ref=ref, reason=f"no MPS server on {pair.uuid} can be started"))
+            turn.do(fx.Refuse(ref=ref, reason=f"no MPS server on {pair.uuid} can be started or joined"))
             turn.task(ref, over=True)
             return
         server = pair.server(color)
@@ -124,8 +124,8 @@ def started(turn: Turn, event: Started) -> None:
         return
     server = ServerId(domain=task.server.domain, gpu=task.server.gpu, color=event.color)
     if event.role is Role.STANDBY:
-        up = turn.health(server) is Health.UP
-        turn.task(event.ref, standby=event.pid, standby_server=server if up else None, ready=False)
+        serves = turn.health(server) in SERVING
+        turn.task(event.ref, standby=event.pid, standby_server=server if serves else None, ready=False)
         return
     found = turn.open_case(event.ref)
     if found is not None and found[1].outcome is Outcome.TOLD and event.color != task.server.color:
@@ -147,7 +147,7 @@ def ready(turn: Turn, event: Ready) -> None:
     task = turn.tasks.get(event.ref)
     if task is None or task.standby_server is None or event.pid != task.standby:
         return
-    turn.task(event.ref, ready=turn.health(task.standby_server) is Health.UP)
+    turn.task(event.ref, ready=turn.health(task.standby_server) in SERVING)
 
 
 def exited(turn: Turn, event: Exited) -> None:

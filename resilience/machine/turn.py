@@ -30,6 +30,7 @@ class Turn:
         self.strays = state.strays
         self.history = state.history
         self.count = state.count
+        self.complete = now.mono >= state.complete
         self.effects: list[fx.Effect] = []
 
     def result(self) -> tuple[State, tuple[fx.Effect, ...]]:

@@ -16,6 +16,8 @@ class Source(StrEnum):
     EXIT = "exit"
     CONTROL = "control"
     """get_server_status of the control daemon."""
+    PROCESS = "process"
+    """A process that was watched has ended."""
     GUARD = "guard"
     """The kernel module that isolates MMU faults."""
 

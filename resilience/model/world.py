@@ -63,8 +63,14 @@ class Health(StrEnum):
     FAULTED = "faulted"
     """Recovering by itself; polled."""
     REPLACING = "replacing"
+    CLOSED = "closed"
+    """Its control daemon has gone: its clients live on, nobody can join them."""
     DOWN = "down"
     """Could not be started."""
+
+
+SERVING = (Health.UP, Health.CLOSED)
+"""Whoever has joined such a server can go on."""
 
 
 class Sight(StrEnum):
@@ -178,3 +184,5 @@ class State:
     history: History = field(default_factory=History)
     count: int = 0
     """Incidents so far: part of the next one's name."""
+    complete: float = 0.0
+    """From this moment on every task of the node is known: supervisors of an agent's predecessor come back one by one."""

@@ -112,7 +112,10 @@ def server_killed(round_: Round) -> str:
 
 
 def daemon_killed(round_: Round) -> str:
-    return "an MPS control daemon killed" if round_.kill(round_.pids("nvidia-cuda-mps-control", "-d")) else ""
+    """One that is in service; killed while it starts, it would have its prolog refuse the job, and say so."""
+    orphans = set(round_.stage.sandbox.good(["ps", "-o", "pid=", "--ppid", "1"]).split())
+    daemons = [pid for pid in round_.pids("nvidia-cuda-mps-control", "-d") if str(pid) in orphans]
+    return "an MPS control daemon killed" if round_.kill(daemons) else ""
 
 
 def program_killed(round_: Round) -> str:
@@ -129,7 +132,7 @@ def program_killed(round_: Round) -> str:
 
 
 def requeued(round_: Round) -> str:
-    """An admin requeues a job, and has it start again at once."""
+    """An admin requeues a job, and has it start again as soon as slurmd 22.05 takes it (adapters/requeue_sequence.py)."""
     jobs = [job for job in round_.running(round_.solvers) if job.number not in round_.cancelled]
     if not jobs:
         return ""
@@ -137,6 +140,7 @@ def requeued(round_: Round) -> str:
     round_.requeued.add(job.number)
     round_.stage.sandbox.run(["scontrol", "requeue", str(job.number)])
     round_.stage.sandbox.wait(job.number, ("PENDING", *FINAL))
+    round_.stage.sandbox.run(["sleep", "2"])
     round_.stage.sandbox.run(["scontrol", "update", f"JobId={job.number}", "StartTime=now"])
     return f"job {job.number} requeued by the admin"
 

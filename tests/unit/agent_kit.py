@@ -15,6 +15,7 @@ from typing import Any
 
 from resilience.adapters.agent_socket import AgentSocket
 from resilience.adapters.clock import SystemClock
+from resilience.adapters.daemon_watch import DaemonWatch
 from resilience.adapters.journal import JournalFile
 from resilience.adapters.kmsg import KernelLogReader
 from resilience.adapters.nvml import NoGpuEvents
@@ -22,7 +23,7 @@ from resilience.adapters.server_logs import ServerLogFollower
 from resilience.adapters.worker import WorkerThreads
 from resilience.agent import Agent
 from resilience.model.errors import MpsControlError
-from resilience.model.ids import Color, GpuUuid, JobId, NodeName, ServerId
+from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Recovery, Settings
 from resilience.parse import options
@@ -52,6 +53,7 @@ class FakeMps:
     states: dict[ServerId, ServerState] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
     broken: bool = False
+    daemons: dict[ServerId, Process] = field(default_factory=dict)
 
     def state(self, server: ServerId) -> ServerState:
         if self.broken:
@@ -74,6 +76,9 @@ class FakeMps:
     def close(self, server: ServerId) -> tuple[str, ...]:
         self.calls.append(("close", server))
         return ()
+
+    def daemon(self, server: ServerId) -> Process | None:
+        return self.daemons.get(server)
 
     def pipe(self, server: ServerId) -> str:
         return f"/p/{server.domain}/g{server.gpu}/{server.color}"
@@ -225,6 +230,7 @@ class Site:
         self,
         root: Path,
         recovery: Recovery | None = None,
+        leases: tuple[Lease, ...] = (),
         guard: Guard | None = None,
         end_client: ClientEnd | None = None,
     ) -> None:
@@ -237,6 +243,7 @@ class Site:
         self.mps = FakeMps(root=root / "log")
         self.slurm = FakeSlurm(workdir=str(root))
         self.leases = FakeLeases()
+        self.leases.leases.update({one.job: one for one in leases})
         self.procfs = FakeProcfs()
         self.settings = Settings(recovery=recovery or Recovery())
         self.supervisors: list[Supervisor] = []
@@ -248,6 +255,7 @@ class Site:
             AgentSocket(self.socket),
             KernelLogReader(str(self.kmsg)),
             ServerLogFollower(),
+            DaemonWatch(),
         )
         self.agent = Agent(
             self.settings,
@@ -263,6 +271,7 @@ class Site:
             kernel_log=self._adapters[1],
             gpu_events=NoGpuEvents(),
             server_logs=self._adapters[2],
+            daemons=self._adapters[3],
             worker=WorkerThreads(),
             guard=guard,
             end_client=end_client,

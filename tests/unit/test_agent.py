@@ -1,12 +1,15 @@
 """The agent end to end over its real socket and real logs: news in at one end, verdicts out at the other."""
 
 import json
+import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from resilience.model.ids import JobId
+from resilience.adapters.processes import starttime
+from resilience.model.ids import JobId, Process
 from resilience.model.settings import Recovery
 from resilience.ports import ServerState
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
@@ -60,6 +63,29 @@ def test_a_fault_report_of_the_only_client(tmp_path: Path) -> None:
         )
         verdict = only.hear("verdict")
         assert (verdict["action"], verdict["part"]) == ("fail", "culprit")
+
+
+def test_a_new_agent_blames_nobody_by_elimination_until_the_others_are_back(tmp_path: Path) -> None:
+    """The first to come back after an agent's death is no more guilty for being the only one known."""
+    site = Site(tmp_path, leases=(lease(1), lease(2)))
+    with site:
+        first = site.task(lease(1), resumed=1, active_pid=os.getpid(), color="a", session=1)
+        first.hear("place")
+        first.say("fault", role="active", pid=os.getpid(), cuda=715, call="cuCtxSynchronize", seq=4, text="x")
+        verdict = first.hear("verdict")
+        assert (verdict["action"], verdict["part"]) == ("restore", "suspect")
+    assert "culprit" not in site.journal("incident.attributed")[0]
+
+
+def test_the_daemon_of_an_idle_server_is_missed_at_once(tmp_path: Path) -> None:
+    with Site(tmp_path) as site, subprocess.Popen(["sleep", "60"]) as daemon:
+        started = starttime(daemon.pid)
+        assert started is not None
+        site.mps.daemons[server("b")] = Process(pid=daemon.pid, starttime=started)
+        site.task(lease(1)).run()
+        daemon.kill()
+        until(lambda: [call for call in site.mps.calls if call[:2] == ("open", server("b"))], "another server b")
+        assert until(lambda: site.journal("server.replaced"), "the outcome")[0]["server"] == "u1001/g0/b"
 
 
 def test_a_failed_task_without_a_fault(tmp_path: Path) -> None:

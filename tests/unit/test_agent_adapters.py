@@ -13,13 +13,16 @@ import pytest
 
 from resilience.adapters.agent_socket import AgentSocket
 from resilience.adapters.clock import SystemClock
+from resilience.adapters.daemon_watch import DaemonWatch
 from resilience.adapters.journal import JournalFile
 from resilience.adapters.kmsg import KernelLogReader
 from resilience.adapters.nvml import NoGpuEvents
+from resilience.adapters.processes import starttime
 from resilience.adapters.procfs import ProcfsTree
 from resilience.adapters.server_logs import ServerLogFollower
 from resilience.adapters.worker import WorkerThreads
 from resilience.model.errors import ResilienceError
+from resilience.model.ids import Process
 from resilience.ports import Feed, Packet, ServerLine
 from tests.unit.agent_kit import BOUND, until
 from tests.unit.machine_kit import server
@@ -27,6 +30,45 @@ from tests.unit.machine_kit import server
 
 def _readable(feed: Feed) -> None:
     assert select.select([feed], [], [], BOUND)[0], "nothing to read"
+
+
+# ---------------------------------------------------------------- deaths of daemons
+def test_a_daemon_that_is_killed_is_told_once() -> None:
+    watch = DaemonWatch()
+    with subprocess.Popen(["sleep", "60"]) as daemon:
+        started = starttime(daemon.pid)
+        assert started is not None
+        watch.watch(server("a"), Process(pid=daemon.pid, starttime=started))
+        assert watch.read() == ()
+        daemon.kill()
+        _readable(watch)
+        assert watch.read() == (server("a"),)
+    assert watch.read() == ()
+    watch.close()
+
+
+def test_a_daemon_that_has_gone_already_or_left_its_number_to_another_is_gone() -> None:
+    watch = DaemonWatch()
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait(BOUND)
+    watch.watch(server("a"), Process(pid=ended.pid, starttime=1))
+    watch.watch(server("b"), Process(pid=os.getpid(), starttime=1))
+    _readable(watch)
+    assert watch.read() == (server("a"), server("b"))
+    watch.close()
+
+
+def test_a_daemon_that_is_followed_no_more_is_not_told() -> None:
+    watch = DaemonWatch()
+    with subprocess.Popen(["sleep", "60"]) as daemon:
+        started = starttime(daemon.pid)
+        assert started is not None
+        watch.watch(server("a"), Process(pid=daemon.pid, starttime=started))
+        watch.unwatch(server("a"))
+        daemon.kill()
+        daemon.wait(BOUND)
+        assert watch.read() == ()
+    watch.close()
 
 
 # ---------------------------------------------------------------- journal

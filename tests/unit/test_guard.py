@@ -153,6 +153,9 @@ class Server:
     def close(self, server: ServerId) -> tuple[str, ...]:
         raise NotImplementedError
 
+    def daemon(self, server: ServerId) -> Process | None:
+        raise NotImplementedError
+
     def pipe(self, server: ServerId) -> str:
         raise NotImplementedError
 

@@ -1,5 +1,7 @@
 """The machine through whole incidents, one story a test."""
 
+from dataclasses import replace
+
 import pytest
 
 from resilience.model import effect as fx
@@ -7,7 +9,7 @@ from resilience.model import event as ev
 from resilience.model.ids import Color, IncidentId, JobId
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
-from resilience.model.settings import Recovery
+from resilience.model.settings import Mps, Recovery
 from resilience.model.world import Health, Sight
 from tests.unit.machine_kit import DOMAIN, GPU, Node, lease, pid, ref, server
 
@@ -587,3 +589,88 @@ def test_everything_is_forgotten_when_the_last_task_leaves() -> None:
     assert (node.state.tasks, node.state.pairs, node.state.jobs) == ({}, {}, {})
     node.wait(60)
     assert not node.state.incidents
+
+
+# ---------------------------------------------------------------- a control daemon's death
+def _daemon_gone(node: Node, color: str) -> None:
+    node.see(What.DAEMON_GONE, source=Source.PROCESS, color=color)
+
+
+def _newcomer(node: Node) -> None:
+    hello = ev.Hello(
+        ref=ref(2),
+        lease=lease(2, colors=("a",)),
+        server=server("a"),
+        mpi=False,
+        resumed=False,
+        retries=0,
+        active=0,
+        session=False,
+    )
+    node.do(hello)
+
+
+def test_tasks_of_a_server_without_a_daemon_go_on_and_newcomers_go_elsewhere() -> None:
+    node = Node()
+    first = node.task(1)
+    _daemon_gone(node, "a")
+    assert node.told() == {}
+    assert node.of(fx.Open) == []
+    assert node.of(fx.SetActive) == [fx.SetActive(server=server("b"))]
+    node.task(2)
+    assert node.state.tasks[ref(2)].server == server("b")
+    node.do(ev.Gone(ref=first))
+    assert [one.server for one in node.of(fx.Open)] == [server("a")]
+    node.do(ev.ServerOpened(server=server("a"), ok=True, detail=""))
+    assert node.state.pairs[DOMAIN, GPU].health(Color("a")) is Health.UP
+
+
+def test_a_fault_on_a_server_without_a_daemon_is_recovered_like_any_other() -> None:
+    node = Node()
+    guilty, _ = node.task(1), node.task(2)
+    _daemon_gone(node, "a")
+    node.culprit(guilty)
+    assert node.told()[2] == ("promote", "bystander", "b")
+
+
+def test_a_standby_on_a_server_without_a_daemon_still_takes_over() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2)
+    node.task(3)
+    node.state = replace(
+        node.state, tasks={**node.state.tasks, ref(3): replace(node.state.tasks[ref(3)], server=server("b"))}
+    )
+    _daemon_gone(node, "b")
+    assert node.state.pairs[DOMAIN, GPU].health(Color("b")) is Health.CLOSED
+    node.culprit(guilty)
+    assert node.told()[other.job] == ("promote", "bystander", "b")
+
+
+def test_a_domain_with_one_server_gets_another_when_its_daemon_is_gone() -> None:
+    node = Node()
+    node.task(1, colors=("a",))
+    _daemon_gone(node, "a")
+    assert [one.server for one in node.of(fx.Open)] == [server("b")]
+    _newcomer(node)
+    assert node.of(fx.Place) == []
+    node.do(ev.ServerOpened(server=server("b"), ok=True, detail=""))
+    assert [(one.ref, one.server) for one in node.of(fx.Place)] == [(ref(2), server("b"))]
+
+
+def test_where_a_gpu_takes_one_server_newcomers_are_refused_instead() -> None:
+    node = Node(mps=Mps(compute_mode="exclusive"))
+    node.task(1, colors=("a",))
+    _daemon_gone(node, "a")
+    assert node.of(fx.Open) == []
+    _newcomer(node)
+    assert [one.ref for one in node.of(fx.Refuse)] == [ref(2)]
+
+
+def test_nobody_is_blamed_by_elimination_before_everyone_is_known() -> None:
+    node = Node()
+    node.state = replace(node.state, complete=node.now + 2.5)
+    only = node.task(1)
+    node.cuda(only, 715)
+    node.wait(0.2)
+    assert [row["culprit"] for row in node.journal("incident.attributed")] == [None]
+    assert node.state.tasks[only].over is False
