@@ -4,6 +4,7 @@ The daemon is the simulated one; what is asked of it was recorded on real ones (
 """
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -74,6 +75,26 @@ def test_daemons_are_the_users_and_know_nothing_of_the_job(here: Site) -> None:
         assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (USER, USER, 0o700)
     for lock in ("../../lock", "../.a.talk"):
         assert (here.pipe() / lock).stat().st_mode & 0o077 == 0
+
+
+def test_the_server_is_found_though_the_prologs_path_is_short(here: Site) -> None:
+    """The daemon looks on its PATH alone; the control program's own directory is put there."""
+    assert here.node.prolog(here.environ(12) | {"PATH": "/usr/bin:/bin"}) == 0
+    assert here.lease(12).state is LeaseState.OPEN
+
+
+def test_a_machine_without_the_server_program_says_so(here: Site, sim_build: Path) -> None:
+    alone = here.base / "nvidia-cuda-mps-control"
+    text = (sim_build / "bin/nvidia-cuda-mps-control").read_text()
+    alone.write_text(re.sub(r"sys\.path\.insert.*", f"sys.path.insert(0, {str(sim_build / 'lib')!r})", text))
+    alone.chmod(0o755)
+    here.change(replace(here.node.settings, paths=replace(here.node.settings.paths, mps_control=str(alone))))
+    assert here.node.prolog(here.environ(12) | {"PATH": "/usr/bin:/bin"}) == 0
+    lease = here.lease(12)
+    assert lease.state is LeaseState.REFUSED
+    assert "finds no nvidia-cuda-mps-server on its PATH" in lease.reason
+    here.epilog(12)
+    here.nothing_left()
 
 
 def test_a_second_user_cannot_enter(here: Site) -> None:

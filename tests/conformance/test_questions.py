@@ -41,7 +41,7 @@ def test_nothing_is_confirmed_without_a_committed_run() -> None:
     """An entry may say so when its source names a directory of docs/measurements, or when it is about programs that need no GPU."""
     for one in profile.load().values():
         named = [folder for folder in PAGE.parent.iterdir() if folder.is_dir() and folder.name in one.source]
-        assert not one.confirmed or named or one.source.startswith("recorded from the real daemons"), one.name
+        assert not one.confirmed or named or one.source.startswith("recorded from the real daemon"), one.name
 
 
 def test_the_page_is_fresh() -> None:

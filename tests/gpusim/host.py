@@ -47,7 +47,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from gpusim.{module} import main
 
-main({argument})
+main()
 """
 
 
@@ -126,14 +126,14 @@ def install(build: Path) -> None:
     compile_all = [python, "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", str(library)]
     subprocess.run(compile_all, check=True)
     scripts = {
-        "nvidia-cuda-mps-control": ("mps_control", "__file__"),
-        "nvidia-cuda-mps-server": ("mps_server", ""),
-        "gpusim-mps-client": ("mps_client", ""),
+        "nvidia-cuda-mps-control": "mps_control",
+        "nvidia-cuda-mps-server": "mps_server",
+        "gpusim-mps-client": "mps_client",
     }
-    for name, (module, argument) in scripts.items():
+    for name, module in scripts.items():
         target = build / "bin" / name
         fresh = target.with_suffix(".new")
-        fresh.write_text(_SCRIPT.format(python=python, module=module, argument=argument), encoding="utf-8")
+        fresh.write_text(_SCRIPT.format(python=python, module=module), encoding="utf-8")
         fresh.chmod(0o755)
         fresh.replace(target)
 
