@@ -8,10 +8,11 @@ A call that fails raises GpuError, or GpuFault when the code is one after which 
 least its context) is lost. A missing library or function raises GpuError too, naming it.
 """
 
+import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
 from typing import Any
 
@@ -38,6 +39,8 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "cuDeviceGetAttribute": [POINTER(c_int), c_int, c_int],
     "cuDevicePrimaryCtxRetain": [POINTER(c_void_p), c_int],
     "cuCtxSetCurrent": [c_void_p],
+    "cuCtxPushCurrent_v2": [c_void_p],
+    "cuCtxPopCurrent_v2": [POINTER(c_void_p)],
     "cuCtxSynchronize": [],
     "cuStreamCreate": [POINTER(c_void_p), c_uint],
     "cuStreamSynchronize": [c_void_p],
@@ -47,8 +50,8 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "cuLaunchKernel": [c_void_p, *[c_uint] * 7, c_void_p, POINTER(c_void_p), POINTER(c_void_p)],
     "cuMemAlloc_v2": [_PTR, c_size_t],
     "cuMemFree_v2": [c_uint64],
-    "cuMemcpyHtoD_v2": [c_uint64, c_void_p, c_size_t],
-    "cuMemcpyDtoH_v2": [c_void_p, c_uint64, c_size_t],
+    "cuMemcpyHtoDAsync_v2": [c_uint64, c_void_p, c_size_t, c_void_p],
+    "cuMemcpyDtoHAsync_v2": [c_void_p, c_uint64, c_size_t, c_void_p],
     "cuMemcpyDtoDAsync_v2": [c_uint64, c_uint64, c_size_t, c_void_p],
     "cuMemsetD8Async": [c_uint64, ctypes.c_ubyte, c_size_t, c_void_p],
     "cuMemGetAllocationGranularity": [POINTER(c_size_t), c_void_p, c_int],
@@ -182,6 +185,15 @@ class Gpu:
         """Make the context current in the calling thread."""
         self.driver("cuCtxSetCurrent", self._context)
 
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """The context is current in the calling thread for the time of the block, whichever was before."""
+        self.driver("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:
+            self.driver.result("cuCtxPopCurrent_v2", byref(c_void_p()))
+
     @property
     def name(self) -> str:
         text = ctypes.create_string_buffer(128)
@@ -239,14 +251,15 @@ class Gpu:
         self.driver("cuMemcpyDtoDAsync_v2", target, source, size, self.stream)
 
     def upload(self, target: int, source: int, size: int) -> None:
-        """`source` is a host address. Waits for our stream first, as the copy does not run on it."""
+        """`source` is a host address. On our stream, and done when this returns: cuMemcpyHtoD itself returns when the
+        bytes are staged, and only the legacy stream's order would make others wait for them."""
+        self.driver("cuMemcpyHtoDAsync_v2", target, source, size, self.stream)
         self.synchronize_stream()
-        self.driver("cuMemcpyHtoD_v2", target, source, size)
 
     def download(self, target: int, source: int, size: int) -> None:
-        """`target` is a host address. Waits for our stream first."""
+        """`target` is a host address. On our stream, and done when this returns."""
+        self.driver("cuMemcpyDtoHAsync_v2", target, source, size, self.stream)
         self.synchronize_stream()
-        self.driver("cuMemcpyDtoH_v2", target, source, size)
 
     # ------------------------------------------------------------ memory that outlives the process
     def rounded(self, size: int) -> int:
