@@ -249,6 +249,7 @@ class Site:
             KernelLogReader(str(self.kmsg)),
             ServerLogFollower(),
         )
+        self.kernel_log = self._adapters[1]
         self.agent = Agent(
             self.settings,
             NodeName("n0"),
