@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_a_culprit_may_fault_only_once(sim_host: SimHost, tmp_path: Path) -> Non
     assert run(sim_host, "culprit.py", "trap", "--once", marker).returncode == 1
     again = run(sim_host, "culprit.py", "trap", "--once", marker)
     assert (again.returncode, again.stdout) == (0, "culprit: ready\nculprit: not again\n")
+
+
+def test_a_culprit_writes_down_when_it_launched(sim_host: SimHost, tmp_path: Path) -> None:
+    before = time.monotonic()
+    assert run(sim_host, "culprit.py", "trap", "--clock", tmp_path).returncode == 1
+    (moment,) = map(float, (tmp_path / f"faults.{os.getuid()}").read_text().split())
+    assert before < moment < time.monotonic()
+    (event,) = (sim_host.path / "events").read_text().splitlines()
+    assert moment <= int(event.split()[0]) / 1e9
 
 
 def test_a_culprit_waits_for_its_file(sim_host: SimHost, tmp_path: Path) -> None:
