@@ -18,7 +18,6 @@ the domain's lock, and end within the settings' times. Failures are MpsControlEr
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -249,6 +248,8 @@ class ControlDaemons:
 
     def _ended_at_once(self, server: ServerId) -> MpsControlError:
         """Why a server did not live: what its log says, or that there is no program to start."""
+        import shutil  # costs a prolog milliseconds, for an error alone
+
         path = self._environ["PATH"]
         if shutil.which(SERVER_PROGRAM, path=path) is None:
             hint = f"install {SERVER_PROGRAM} beside the control program, or set paths.mps_control in mpsr.yaml"
