@@ -39,6 +39,9 @@ _TALK_TIMEOUT = 2.0
 """Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
 _RETRY = 0.005
 """Seconds between two tries at a busy daemon."""
+_MULTIUSER = (("-multiuser-server",), ("--multiuser-server",))
+"""How the option is written: in the documents and 550, and in the help of 580. A program that does not know one of them starts
+nothing, prints its help, and ends with status 0 (580)."""
 _POLL_FIRST, _POLL_MOST = 0.02, 0.1
 """Seconds between two questions to a daemon whose server starts (0.2 to 0.3 s on a T4 and an A16)."""
 _LOG_POLL = 0.002
@@ -208,17 +211,17 @@ class ControlDaemons:
             "CUDA_VISIBLE_DEVICES": uuid,
         }
         raise_open_files()
-        argv = [self._settings.paths.mps_control, "-d", *(["-multiuser-server"] if owner.shared else [])]
-        argv += ["-S"] if self.partitions.share(server) is not None else []
-        ran = run(
-            argv,
-            stdin=b"",
-            env=env,
-            timeout=self._settings.mps.start_timeout,
-            run_as=RunAs(uid=owner.uid, gid=owner.gid),
-        )
-        output = f"{ran.stdout} {ran.stderr}".strip()
-        if ran.timed_out or ran.status != 0:
+        run_as = RunAs(uid=owner.uid, gid=owner.gid)
+        cut = ["-S"] if self.partitions.share(server) is not None else []
+        for options in _MULTIUSER if owner.shared else ((),):
+            argv = [self._settings.paths.mps_control, "-d", *options, *cut]
+            ran = run(argv, stdin=b"", env=env, timeout=self._settings.mps.start_timeout, run_as=run_as)
+            output = f"{ran.stdout} {ran.stderr}".strip()
+            if not parse.unknown_option(output):
+                break
+        # A program without -S is found out when its daemon lists no partitions.
+        refused = parse.unknown_option(output) and not cut
+        if ran.timed_out or ran.status != 0 or refused:
             what = "control daemon did not start in time" if ran.timed_out else "control daemon did not start"
             observed = f"{' '.join(argv)}: status {ran.status}" + (f", {output[:200]}" if output else "")
             raise self._error(server, what, observed, hint=parse.start_hint(ran.status, output))

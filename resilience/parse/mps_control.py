@@ -202,9 +202,14 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)[:200]
 
 
+def unknown_option(output: str) -> bool:
+    """The control program did not know an option: from 580 on it says so and has started nothing, with status 0."""
+    return output.lower().startswith("unrecognized option")
+
+
 def start_hint(status: int, output: str) -> str:
     """What a control program that would not start is telling, by its exit status (580 and 595 print nothing)."""
-    if _NO_DAEMON in output.lower():
+    if _NO_DAEMON in output.lower() or unknown_option(output):
         return (
             "this driver's control program does not know one of these options: a multi-user server needs 550 or newer, "
             "static SM partitions need 590 or newer"

@@ -114,7 +114,10 @@ def test_nothing_stays_attached_to_the_prolog(here: Site) -> None:
     assert os.getsid(daemon) != os.getsid(0)
 
 
-def test_the_shared_domain_takes_every_user(here: Site) -> None:
+@pytest.mark.parametrize("dialect", ["550", "580"])
+def test_the_shared_domain_takes_every_user(here: Site, dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option is written differently: what one program knows makes the other print its help, with status 0."""
+    monkeypatch.setenv("SIMGPU_MPS_DIALECT", dialect)
     here.allow_shared()
     lease = here.prolog(12, "mps=on;domain=shared")
     assert lease.domain == "shared"

@@ -44,7 +44,7 @@ class Flags:
         for word in words:
             if word in ("-d", "-f", "-h", "--help", "-v") or (modern and word in LONG):
                 self.mode = word.strip("-")[0]
-            elif word in ("-multiuser-server", "--multiuser-server") or (modern and word == "-M"):
+            elif word in (("-M", "--multiuser-server") if modern else ("-multiuser-server",)):  # as their help has it
                 self.multiuser = True
             elif modern and word in ("-L", "--lazy-init"):
                 self.lazy = True

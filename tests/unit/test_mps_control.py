@@ -138,6 +138,10 @@ def test_silent_exit_statuses_of_580_get_a_hint() -> None:
     assert "libcuda" in parse.start_hint(244, "")
     assert "550" in parse.start_hint(1, "Cannot find MPS control daemon process")
     assert parse.start_hint(3, "") == ""
+    help_of_580 = "Unrecognized option \0\nCUDA MPS Control for Linux/Unix/QNX.\n"
+    assert parse.unknown_option(help_of_580)
+    assert not parse.unknown_option("")
+    assert "multi-user" in parse.start_hint(0, help_of_580)
 
 
 def test_a_daemon_inherits_nothing_of_the_job() -> None:
