@@ -21,6 +21,9 @@ from resilience.model.errors import GpuError
 STICKY = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 806, 810, 911, 999})
 """Codes that end a context for good (cuda.h 13: "must be terminated and relaunched"; 806 and 810 are MPS's own)."""
 MPS_SERVER_NOT_READY = 807
+MPS_CONNECTION_FAILED = 805
+_CONNECT_SECONDS = 3.0
+"""How long 805 is taken for a daemon or server that is being replaced: a new cuInit connects anew (tried with real drivers)."""
 ATTRIBUTE_MPS_ENABLED = 133
 _POSIX_FD = 1
 _NO_LIBRARY = -1
@@ -155,7 +158,8 @@ class Gpu:
     ours."""
 
     def __init__(self, ordinal: int = 0, *, wait_for_server: float = 0.0) -> None:
-        """Waits at most `wait_for_server` seconds while the MPS server is not ready (807). Raises GpuError."""
+        """Waits at most `wait_for_server` seconds while the MPS server is not ready (807), fewer while nobody answers at its
+        socket (805). Raises GpuError."""
         self.driver = Driver()
         self.ordinal = ordinal
         self._retry("cuInit", wait_for_server, 0)
@@ -173,9 +177,10 @@ class Gpu:
         self.granularity = granularity.value
 
     def _retry(self, call: str, seconds: float, *arguments: Any) -> None:
-        end = time.monotonic() + seconds
+        now = time.monotonic()
+        until = {MPS_SERVER_NOT_READY: now + seconds, MPS_CONNECTION_FAILED: now + min(seconds, _CONNECT_SECONDS)}
         pause = 0.002
-        while (code := self.driver.result(call, *arguments)) == MPS_SERVER_NOT_READY and time.monotonic() < end:
+        while time.monotonic() < until.get(code := self.driver.result(call, *arguments), 0.0):
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
         if code:

@@ -55,6 +55,16 @@ def test_a_run_that_did_not_get_anywhere_gives_no_verdicts() -> None:
     assert [one for one in seen if not one.why] == []
 
 
+def test_a_run_on_a_gpu_that_nobody_can_use_gives_no_verdicts() -> None:
+    """Found with the real driver 550 on a machine without a GPU: memory that was never made passed for clean."""
+    found = {
+        "environment": {"found": {"plain": {"code": 100}}},
+        "zeroing": {"found": {"outside": {"peeks": 16, "dirty": 0, "codes": [3]}}},
+    }
+    one = outcome("fresh_memory", found)
+    assert (one.agrees, one.why) == (None, "environment: no process can use the GPU (CUDA error 100)")
+
+
 def test_a_verdict_that_differs_says_so() -> None:
     found = {"limits": {"how": "ended with status 0", "found": {"accepted": 60, "refused_with": 808}}}
     assert outcome("client_limit", found) == Outcome(name="client_limit", id="E20", assumed=48, seen=60, agrees=False)
