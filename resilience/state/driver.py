@@ -50,6 +50,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "cuStreamQuery": [c_void_p],
     "cuModuleLoadData": [POINTER(c_void_p), c_char_p],
     "cuModuleGetFunction": [POINTER(c_void_p), c_void_p, c_char_p],
+    "cuFuncLoad": [c_void_p],
     "cuLaunchKernel": [c_void_p, *[c_uint] * 7, c_void_p, POINTER(c_void_p), POINTER(c_void_p)],
     "cuMemAlloc_v2": [_PTR, c_size_t],
     "cuMemFree_v2": [c_uint64],
@@ -137,7 +138,8 @@ class Driver:
 
 
 class Module:
-    """Loaded PTX or cubin; functions are looked up once."""
+    """Loaded PTX or cubin; functions are looked up once, and loaded then: left to itself CUDA does that at the first launch
+    (CUDA_MODULE_LOADING=LAZY), which for a standby is its first step after the promotion."""
 
     def __init__(self, driver: Driver, image: bytes) -> None:
         self._driver = driver
@@ -149,6 +151,8 @@ class Module:
         if name not in self._functions:
             handle = c_void_p()
             self._driver("cuModuleGetFunction", byref(handle), self._handle, name.encode())
+            with contextlib.suppress(GpuError):  # drivers before 12.4 have no such function
+                self._driver.result("cuFuncLoad", handle)
             self._functions[name] = handle
         return self._functions[name]
 
