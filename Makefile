@@ -42,7 +42,7 @@ format: setup ## let ruff and clang-format rewrite what they would complain abou
 test: build ## every tier that this machine can run; says which it leaves out and why
 	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(PYTEST)
 
-toolkit: setup ## NVIDIA's headers and ptxas from PyPI, for the tests that compare with them
+toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that compare with them
 	@bash tests/setup/toolkit.sh
 
 guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs

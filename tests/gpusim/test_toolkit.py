@@ -1,7 +1,6 @@
-"""Our prototypes, layouts, numbers and PTX against NVIDIA's own headers and assembler, where this machine has them."""
+"""Our prototypes, layouts, numbers and probes against NVIDIA's own headers and assembler, where this machine has them."""
 
 import ctypes
-import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -12,18 +11,17 @@ import pytest
 
 from resilience import catalog
 from resilience.state import driver
-from tests.gpu import nvml, raw
+from tests.gpu import features, nvml, raw
 from tests.gpu.experiments import sparse
 from tests.gpusim import toolkit
 from tests.gpusim.toolkit import Shape, shape_of, shape_of_argument, shapes, told
 
 headers = pytest.mark.skipif(toolkit.includes() is None, reason=f"no cuda.h and nvml.h: {toolkit.HINT}")
-assembler = pytest.mark.skipif(toolkit.ptxas() is None, reason=f"no ptxas: {toolkit.HINT}")
+assembler = pytest.mark.skipif(toolkit.find("bin/ptxas") is None, reason=f"no ptxas: {toolkit.HINT}")
 NEWEST_PTX = (9, 0)
 """What driver 580 (CUDA 13.0) takes."""
 OLDEST_GPU = 90
 """The hardware runs are on H100 and H200: a driver compiles PTX for its own target and newer GPUs only."""
-SAME_BITS = ("heat.ptx", "faults.ptx")
 ARCHITECTURES = ("sm_75", "sm_90", "sm_100")
 SOURCES = sorted(toolkit.HERE.glob("*.c"))
 
@@ -74,6 +72,20 @@ def raw_calls() -> dict[str, Shape]:
     probe.release(1)
     probe.copy(1, 1, 1)
     probe.read(1, 1)
+    for way in features.WAYS.values():
+        way(probe, b"x", 1, False)
+    probe.launch("k", 1, 1, ctypes.c_int(1), cooperative=True)
+    return recorder.called
+
+
+def nvml_calls() -> dict[str, Shape]:
+    """The same of its NVML."""
+    asked = nvml.Nvml.__new__(nvml.Nvml)
+    asked.trouble, asked.device = "", ctypes.c_void_p(1)
+    asked.lib = recorder = Recorder()  # type: ignore[assignment]
+    asked.call("nvmlInit_v2")
+    asked.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(0), ctypes.byref(asked.device))
+    asked.recovery_action()
     return recorder.called
 
 
@@ -82,6 +94,8 @@ def test_calls_of_the_hardware_run(tmp_path: Path) -> None:
     ours = raw_calls()
     assert len(ours) > 15
     same(ours, shapes(tmp_path, "cuda.h", ours))
+    ours = nvml_calls()
+    same(ours, shapes(tmp_path, "nvml.h", ours))
 
 
 @headers
@@ -149,6 +163,19 @@ def test_layouts(tmp_path: Path) -> None:
                 "computeInstanceId": "compute_instance",
             },
         ),
+        (
+            "nvmlFieldValue_t",
+            nvml.FieldValue,
+            {
+                "fieldId": "field",
+                "scopeId": "scope",
+                "timestamp": "timestamp",
+                "latencyUsec": "latency_us",
+                "valueType": "kind",
+                "nvmlReturn": "code",
+                "value": "value",
+            },
+        ),
     ]
     for name, ours, fields in pairs:
         lines = [f"SIZE({name})", *(f"PLACE({name}, {field})" for field in fields)]
@@ -171,7 +198,7 @@ def test_numbers(tmp_path: Path) -> None:
         "CU_MEM_ACCESS_FLAGS_PROT_READWRITE": 3,
         "CU_STREAM_NON_BLOCKING": 1,
         "nvmlEventTypeXidCriticalError": nvml.XID_EVENT,
-        "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION": 230,
+        "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION": nvml.RECOVERY_ACTION,
     } | {row.name: code for code, row in catalog.cuda_errors().items()}
     rows = told(tmp_path, "#include <cuda.h>\n#include <nvml.h>", [f"NUMBER({name})" for name in expected])
     assert {row[0]: int(row[1]) for row in rows} == expected
@@ -200,14 +227,6 @@ def test_errors_that_end_a_process() -> None:
     assert driver.MPS_SERVER_NOT_READY not in driver.STICKY
 
 
-@headers
-def test_layouts_of_the_simulated_driver(tmp_path: Path) -> None:
-    command = ["make", "-s", "-C", str(toolkit.HERE), "abi", f"CUDA_INCLUDE={toolkit.includes()}", f"OUT={tmp_path}"]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def ptx_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "*.ptx"], cwd=toolkit.ROOT, capture_output=True, text=True, check=False)
     return [toolkit.ROOT / name for name in listed.stdout.split()] or sorted(toolkit.ROOT.glob("*/**/*.ptx"))
@@ -219,16 +238,14 @@ def test_ptx_is_for_the_drivers_and_gpus_that_are_meant(file: Path) -> None:
     major, minor = map(int, re.findall(r"^\.version (\d+)\.(\d+)", text, re.MULTILINE)[0])
     assert (major, minor) <= NEWEST_PTX
     assert int(re.findall(r"^\.target sm_(\d+)\b", text, re.MULTILINE)[0]) <= OLDEST_GPU
-    if file.name in SAME_BITS:
-        assert "fma." not in text, "the same bits as on the host need separate multiplications and additions"
 
 
 @assembler
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_ptx_assembles(tmp_path: Path, architecture: str) -> None:
+def test_the_probes_of_the_hardware_run_assemble(tmp_path: Path, architecture: str) -> None:
+    """The committed PTX is assembled in test_driver_kernels.py; this is what an experiment brings along itself."""
     probes = tmp_path / "sparse.ptx"
     probes.write_text(sparse.PTX)
-    for file in (*ptx_files(), probes):
-        command = [str(toolkit.ptxas()), f"-arch={architecture}", "-o", str(tmp_path / "out.cubin"), str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), file
+    command = [str(toolkit.find("bin/ptxas")), f"-arch={architecture}", "-o", str(tmp_path / "out.cubin"), str(probes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,13 +1,16 @@
 """NVIDIA's own headers and assembler, where this machine has them, and what a C++ compiler says about their functions.
 
-Looked for in build/toolkit (`make toolkit` puts them there from PyPI) and in an installed CUDA toolkit. A function's shape is
+Looked for in build/toolkit (`make toolkit` puts them there from PyPI), in NVIDIA's Python packages beside this interpreter, and in
+an installed CUDA toolkit; programs first of all on PATH. A function's shape is
 told as one word an argument: `p` for a pointer, `n` or `f` and the bytes for a whole or a floating number. That is what the
 calling convention depends on; enums and integers of one size are the same to it.
 """
 
 import ctypes
 import re
+import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -43,17 +46,21 @@ template <class R, class... A> void shape(const char *name, const char *means, R
 """
 
 
+def find(path: str) -> Path | None:
+    """A program (bin/nvcc) or header (include/cuda.h) of a CUDA toolkit."""
+    if path.startswith("bin/") and (on_path := shutil.which(Path(path).name)):
+        return Path(on_path)
+    pips = (ROOT / "build/toolkit/nvidia", Path(sysconfig.get_path("purelib"), "nvidia"))
+    places = [place for folder in pips for place in sorted(folder.glob("cu*"), reverse=True)]
+    places += sorted(Path("/usr/local").glob("cuda*"), reverse=True)
+    return next((place / path for place in places if (place / path).exists()), None)
+
+
 @cache
 def includes() -> Path | None:
     """The directory of cuda.h and nvml.h."""
-    places = [ROOT / "build/toolkit/nvidia/cu13/include", *sorted(Path("/usr/local").glob("cuda*/include"))]
-    return next((place for place in places if (place / "cuda.h").exists() and (place / "nvml.h").exists()), None)
-
-
-@cache
-def ptxas() -> Path | None:
-    places = [ROOT / "build/toolkit/nvidia/cu13/bin/ptxas", *sorted(Path("/usr/local").glob("cuda*/bin/ptxas"))]
-    return next((place for place in places if place.exists()), None)
+    header = find("include/nvml.h")
+    return header.parent if header and (header.parent / "cuda.h").exists() else None
 
 
 def told(directory: Path, head: str, lines: Iterable[str]) -> list[list[str]]:
