@@ -14,7 +14,7 @@ CXX := g++
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin resilience/launch tests/gpusim
 
-.PHONY: help setup build contract lint format test guard demo bench soak install clean
+.PHONY: help setup build toolkit contract lint format test guard demo bench soak install clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -41,6 +41,9 @@ format: setup ## let ruff and clang-format rewrite what they would complain abou
 
 test: build ## every tier that this machine can run; says which it leaves out and why
 	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(PYTEST)
+
+toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that compare with them
+	@bash tests/setup/toolkit.sh
 
 guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs
 	@bash tests/guard/setup.sh $(GUARD)

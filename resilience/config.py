@@ -20,6 +20,7 @@ import yaml
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Options, Settings
+from resilience.parse.hostlist import expand
 from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.nearest import nearest as most_like
 from resilience.parse.options import check_value
@@ -50,6 +51,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 _HUGE = 10**15
 _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
+_DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
 _PATHS = ("run", "log", "kmsg", "python", "launcher")
 _PROGRAMS = ("mps_control", "scontrol")
@@ -189,6 +191,8 @@ def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
         check_path(f"{where}.{name}", getattr(paths, name))
     if paths.spill:
         check_path(f"{where}.spill", paths.spill)
+    if paths.devices:
+        check_devices(f"{where}.devices", paths.devices)
     for name in _PROGRAMS:
         value = getattr(paths, name)
         if not _PROGRAM.match(value):
@@ -215,6 +219,14 @@ def check_path(where: str, value: str) -> None:
         raise ConfigError(where, "is not a usable path", shown(value), hint=hint)
     if ".." in value.split("/"):
         raise ConfigError(where, "goes up with '..'", shown(value))
+
+
+def check_devices(where: str, value: str) -> None:
+    """Raises ConfigError unless the value is one device path, with one bracket at most, as gres.conf has it in File=."""
+    if not _DEVICES.match(value.replace("{node}", "n")):
+        raise ConfigError(where, "is not a device path", shown(value), hint="such as /dev/nvidia[0-3]")
+    for _ in expand(value, where):
+        pass
 
 
 def forbids(forbidden: Iterable[str], key: str, value: str) -> str:

@@ -4,6 +4,7 @@ A job's wishes are user input and are checked here again, on the node, against t
 what he asked for gets ConfigError, worded for him: it is the reason in his lease and fails his job, never the node.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from resilience.model.settings import Options as Rules
 from resilience.parse import options as wire
 
 _WIRE = contract()["wire"]
+_NO_GPU = GpuMinor(-1)
 _KEYS = frozenset(spec["key"] for spec in contract()["option"].values())
 PAIR = (Color("a"), Color("b"))
 """The two servers of a GPU and domain that take turns."""
@@ -83,13 +85,23 @@ def twins(key: DomainKey) -> tuple[DomainKey, DomainKey]:
 
 
 def pick_gpus(
-    wanted: Iterable[str], present: Iterable[tuple[GpuMinor, GpuUuid]]
+    wanted: Iterable[str], present: Iterable[tuple[GpuMinor, GpuUuid]], files: Iterable[str] = ()
 ) -> tuple[tuple[GpuMinor, GpuUuid], ...]:
-    """The job's GPUs among those of the node, in the job's order. ConfigError for none or an unknown one."""
+    """The job's GPUs among those of the node, in the job's order. ConfigError for none or an unknown one.
+
+    Slurm counts the lines of gres.conf from 0, whatever the devices are called: on a node whose only GPU is /dev/nvidia3
+    a job has GPU 0 (seen with 22.05). `files` are those devices in that order; without them `present` is, which is in the
+    driver's order, as Slurm's own detection has it.
+    """
     there = tuple(present)
+    by_number = [minor for minor, _ in there]
+    if listed := tuple(files):
+        by_number = [_minor(file) for file in listed]
     picked: list[tuple[GpuMinor, GpuUuid]] = []
     for word in wanted:
-        match = [(minor, uuid) for minor, uuid in there if word in (str(minor), uuid)]
+        number = int(word) if word.isdigit() else len(by_number)
+        minor = by_number[number] if number < len(by_number) else _NO_GPU
+        match = [gpu for gpu in there if gpu[1] == word or gpu[0] == minor]
         if not match:
             known = ", ".join(f"{minor} {uuid}" for minor, uuid in there) or "none"
             raise ConfigError(
@@ -99,6 +111,12 @@ def pick_gpus(
     if not picked:
         raise ConfigError("gpu", "no GPU in this allocation", "--mps", hint="add --gres=gpu:1, shard:N or mps:N")
     return tuple(dict.fromkeys(picked))
+
+
+def _minor(file: str) -> GpuMinor:
+    """The minor number in a device file's name, which is the driver's; none in another name."""
+    found = re.search(r"\d+\Z", file)
+    return GpuMinor(int(found[0])) if found else _NO_GPU
 
 
 def opening(

@@ -174,6 +174,10 @@ class Feed(Protocol):
 
 
 class KernelLog(Feed, Protocol):
+    @property
+    def names_our_processes(self) -> bool:
+        """Process ids in the lines are those that this process sees; False in a container, whose kernel counts anew."""
+
     def read(self) -> tuple[str, ...]:
         """New lines of the kernel log."""
 

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from resilience import config
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Settings, setting
+from resilience.parse.hostlist import MOST, expand
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _NODES = re.compile(r"[A-Za-z0-9._-]+(?:\[[0-9,-]+\][A-Za-z0-9._-]*)?\Z")
-_DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
-_MAX_NODES = 100_000
 _DEADLINE_MARGIN = 10
 """Seconds that the script gives `mpsr prolog` beyond its own deadline before it is ended by force."""
 _SOCKET_PATH = 107
@@ -102,9 +100,9 @@ def parse_site(text: str, source: str) -> Site:
     values = config.mapping(text, source)
     settings = values.get("settings")
     paths = settings.get("paths") if isinstance(settings, dict) else None
-    for name in ("python", "launcher"):
+    for name, place in (("python", "install.python"), ("launcher", "install.launcher"), ("devices", "gpus.files")):
         if isinstance(paths, dict) and name in paths:
-            raise ConfigError(f"{source}: settings.paths.{name}", "is set in two places", hint=f"set install.{name}")
+            raise ConfigError(f"{source}: settings.paths.{name}", "is set in two places", hint=f"set {place}")
     site = config.fill(Site, values, source)
     return _checked(site, source)
 
@@ -136,13 +134,13 @@ def _checked(site: Site, source: str) -> Site:
         hint = "give gpus.type, or set one of the two to 0: Slurm 22.05 then names no GPU to jobs of the other kind"
         raise ConfigError(f"{source}: gpus", "gres/mps and gres/shard on GPUs without a type", gpus.files, hint=hint)
     files = gpus.files or ("/dev/nvidia0" if gpus.per_node == 1 else f"/dev/nvidia[0-{gpus.per_node - 1}]")
-    if not _DEVICES.match(files.replace("{node}", "n")):
-        raise ConfigError(f"{source}: gpus.files", "is not a device path", config.shown(files))
+    config.check_devices(f"{source}: gpus.files", files)
     if len(found := list(expand(files, f"{source}: gpus.files"))) != gpus.per_node:
         raise ConfigError(f"{source}: gpus.files", f"names {len(found)} devices, not {gpus.per_node}", files)
     if not site.nodes:
         raise ConfigError(f"{source}: nodes", "is missing", hint="the GPU nodes, such as gpu[01-16]")
-    paths = replace(site.settings.paths, python=install.python, launcher=install.launcher)
+    devices = files if gpus.autodetect == "off" else ""  # what is detected comes in the driver's own order
+    paths = replace(site.settings.paths, python=install.python, launcher=install.launcher, devices=devices)
     settings = config.checked(replace(site.settings, paths=paths), source, "settings.")
     for node in node_names(site.nodes, f"{source}: nodes"):
         longest = f"{settings.paths.run}/{node}/d/u4294967295/g{gpus.per_node - 1}/q99/control_privileged"
@@ -159,29 +157,11 @@ def node_names(expression: str, where: str) -> list[str]:
         if not _NODES.match(part):
             raise ConfigError(where, "is not a list of nodes", config.shown(expression), hint="such as gpu[01-16]")
         names.extend(expand(part, where))
-        if len(names) > _MAX_NODES:
-            raise ConfigError(where, f"names more than {_MAX_NODES} nodes", config.shown(expression))
+        if len(names) > MOST:
+            raise ConfigError(where, f"names more than {MOST} nodes", config.shown(expression))
     if len(set(names)) != len(names):
         raise ConfigError(where, "names a node twice", config.shown(expression))
     return names
-
-
-def expand(text: str, where: str) -> Iterator[str]:
-    """The words behind one word with at most one bracket, as Slurm's host lists have it: n[08-10] is n08 n09 n10."""
-    head, bracket, rest = text.partition("[")
-    if not bracket:
-        yield text
-        return
-    inside, _, tail = rest.partition("]")
-    for item in inside.split(","):
-        low, dash, high = item.partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or len(item) > 20:
-            raise ConfigError(where, "has a bracket that is no range", config.shown(text))
-        last = int(high) if dash else int(low)
-        if last < int(low) or last - int(low) >= _MAX_NODES:
-            raise ConfigError(where, "has a range that runs the wrong way or too far", config.shown(text))
-        for number in range(int(low), last + 1):
-            yield f"{head}{number:0{len(low)}d}{tail}"
 
 
 def files(site: Site, templates: Path) -> tuple[Rendered, ...]:

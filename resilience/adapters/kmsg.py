@@ -3,6 +3,9 @@
 A device record is `priority,sequence,microseconds,flags;text` and possibly lines of properties; it is handed on as it
 is. Records that the kernel overwrote before they were read (EPIPE) are lost, and reading goes on. Without the right
 to read the log (CAP_SYSLOG) the constructor raises ResilienceError with the way out.
+
+The driver writes the process ids of the kernel's own count. In another pid namespace (a container) they are other
+processes' numbers, or nobody's: `names_our_processes` tells, so that nobody is taken for the culprit by chance.
 """
 
 import os
@@ -13,6 +16,8 @@ from resilience.model.errors import ResilienceError
 
 _RECORD = 8192
 """Bytes of the longest record (kernel: CONSOLE_EXT_LOG_MAX)."""
+_INITIAL_PIDS = "pid:[4026531836]"
+"""The namespace that counts as the kernel does (PROC_PID_INIT_INO of the kernel's proc_ns.h)."""
 _BURST = 4096
 """Records handed on at a time, so that a flood does not hold up the loop."""
 
@@ -20,7 +25,10 @@ _BURST = 4096
 class KernelLogReader:
     """KernelLog port."""
 
-    def __init__(self, path: str = "/dev/kmsg") -> None:
+    names_our_processes = True
+
+    def __init__(self, path: str = "/dev/kmsg", *, pids: str = "/proc/self/ns/pid") -> None:
+        """`pids` is the link to this process's pid namespace."""
         self._notify: Inotify | None = None
         self._tail: Tail | None = None
         self._fd = -1
@@ -32,6 +40,7 @@ class KernelLogReader:
             raise ResilienceError("kernel log", "cannot be read", f"{path}: {error.strerror}") from error
         if device:
             self._open_device(path)
+            self.names_our_processes = os.readlink(pids) == _INITIAL_PIDS
         else:
             self._follow(path)
 

@@ -9,6 +9,7 @@ reading bounded text. What the control program is known to do, and what is done 
 - sockets of a dead daemon stay, and clients then run without MPS *silently*: a daemon that does not answer is cleared;
 - removing the directories of a living daemon orphans it: they go when its processes have gone;
 - start_server returns at once: ready means get_server_status says ACTIVE (535: its logs say so);
+- the daemon finds nvidia-cuda-mps-server on PATH alone, and a hook's PATH is short: `search_path` makes it longer;
 - a driver without static SM partitions takes -S for a question or prints its help, with status 0: they are there when
   the daemon lists them.
 
@@ -38,6 +39,9 @@ _TALK_TIMEOUT = 2.0
 """Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
 _RETRY = 0.005
 """Seconds between two tries at a busy daemon."""
+_MULTIUSER = (("-multiuser-server",), ("--multiuser-server",))
+"""How the option is written: in the documents and 550, and in the help of 580. A program that does not know one of them starts
+nothing, prints its help, and ends with status 0 (580)."""
 _POLL_FIRST, _POLL_MOST = 0.02, 0.1
 """Seconds between two questions to a daemon whose server starts (0.2 to 0.3 s on a T4 and an A16)."""
 _LOG_POLL = 0.002
@@ -47,20 +51,31 @@ _GRACE = 1.0
 _SUN_PATH = 107
 """Bytes that a socket's path may have (unix(7)); beyond it the daemon fails without a message."""
 _LONGEST_SOCKET = "control_privileged"
+SERVER_PROGRAM = "nvidia-cuda-mps-server"
 _PROGRAM = "nvidia-cuda-mps"
 """Name of daemon and server as /proc shows it: the first 15 characters of both."""
 _DROP = ("SLURM", "SPANK_", "MPSR", "CUDA_", "GPU_DEVICE_ORDINAL", "BASH_FUNC_")
 _DROP_NAMES = frozenset("HOME USER LOGNAME MAIL SHELL TERM PWD OLDPWD SHLVL BASH_ENV ENV _".split())
+_USUAL = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
+"""Where packages put the two programs: Debian has the control program in /usr/bin and the server in /usr/sbin."""
 
 
-def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def search_path(environ: Mapping[str, str], control: str) -> str:
+    """PATH of a daemon: the control program's own directory first, since both must be of one driver, then the caller's
+    PATH and the usual places."""
+    own = [os.path.dirname(control)] if "/" in control else []
+    given = (environ.get("PATH") or os.defpath).split(":")
+    return ":".join(dict.fromkeys([*own, *given, *_USUAL]))
+
+
+def daemon_environment(environ: Mapping[str, str], control: str) -> dict[str, str]:
     """What a daemon inherits: the library search path and the like, nothing of the job, of Slurm or of a terminal.
 
     CUDA_MPS_ACTIVE_THREAD_PERCENTAGE, which Slurm's gres/mps sets for one job, would else become the default of all.
     """
     return {
         name: value for name, value in environ.items() if not name.startswith(_DROP) and name not in _DROP_NAMES
-    } | {"PATH": environ.get("PATH") or os.defpath}
+    } | {"PATH": search_path(environ, control)}
 
 
 def _to_stderr(text: str) -> None:
@@ -82,7 +97,7 @@ class ControlDaemons:
         self._settings = settings
         self._node = node
         self._locks = locks
-        self._environ = daemon_environment(environ)
+        self._environ = daemon_environment(environ, settings.paths.mps_control)
         self._say = say
         self.partitions = SmPartitions(
             settings.paths.run, node, lambda server, *commands: self._ask(server, *commands, must_answer=True)[1]
@@ -201,17 +216,17 @@ class ControlDaemons:
             "CUDA_VISIBLE_DEVICES": uuid,
         }
         raise_open_files()
-        argv = [self._settings.paths.mps_control, "-d", *(["-multiuser-server"] if owner.shared else [])]
-        argv += ["-S"] if self.partitions.share(server) is not None else []
-        ran = run(
-            argv,
-            stdin=b"",
-            env=env,
-            timeout=self._settings.mps.start_timeout,
-            run_as=RunAs(uid=owner.uid, gid=owner.gid),
-        )
-        output = f"{ran.stdout} {ran.stderr}".strip()
-        if ran.timed_out or ran.status != 0:
+        run_as = RunAs(uid=owner.uid, gid=owner.gid)
+        cut = ["-S"] if self.partitions.share(server) is not None else []
+        for options in _MULTIUSER if owner.shared else ((),):
+            argv = [self._settings.paths.mps_control, "-d", *options, *cut]
+            ran = run(argv, stdin=b"", env=env, timeout=self._settings.mps.start_timeout, run_as=run_as)
+            output = f"{ran.stdout} {ran.stderr}".strip()
+            if not parse.unknown_option(output):
+                break
+        # A program without -S is found out when its daemon lists no partitions.
+        refused = parse.unknown_option(output) and not cut
+        if ran.timed_out or ran.status != 0 or refused:
             what = "control daemon did not start in time" if ran.timed_out else "control daemon did not start"
             observed = f"{' '.join(argv)}: status {ran.status}" + (f", {output[:200]}" if output else "")
             raise self._error(server, what, observed, hint=parse.start_hint(ran.status, output))
@@ -230,8 +245,7 @@ class ControlDaemons:
             if complaint:
                 raise self._error(server, "control daemon refuses to start a server", complaint)
             if state is ServerState.ABSENT and parse.deaths(self._control_log(server)) > died_before:
-                why = parse.reason(self._server_log(server)) or "its log does not say why"
-                raise self._error(server, "server ended at once", why, hint=f"see server.log in {self.logs(server)}")
+                raise self._ended_at_once(server)
             if time.monotonic() >= deadline:
                 raise self._error(
                     server, f"server is not ACTIVE after {timeout:g} s", state.value, hint=f"see {self.logs(server)}"
@@ -239,6 +253,17 @@ class ControlDaemons:
             self._await_news(server, died_before, poll)
             poll = min(poll * 1.5, _POLL_MOST)
             state, complaint = self._look(server)
+
+    def _ended_at_once(self, server: ServerId) -> MpsControlError:
+        """Why a server did not live: what its log says, or that there is no program to start."""
+        import shutil  # costs a prolog milliseconds, for an error alone
+
+        path = self._environ["PATH"]
+        if shutil.which(SERVER_PROGRAM, path=path) is None:
+            hint = f"install {SERVER_PROGRAM} beside the control program, or set paths.mps_control in mpsr.yaml"
+            return self._error(server, f"control daemon finds no {SERVER_PROGRAM} on its PATH", path, hint=hint)
+        why = parse.reason(self._server_log(server)) or "its log does not say why"
+        return self._error(server, "server ended at once", why, hint=f"see server.log in {self.logs(server)}")
 
     def _await_news(self, server: ServerId, died_before: int, most: float) -> None:
         """Until control.log tells of a server that reported in or died, at most `most` seconds.

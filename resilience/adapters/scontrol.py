@@ -75,13 +75,13 @@ class Scontrol:
         return self._done(self._run("update", f"NodeName={node}", "State=DRAIN", f"Reason={one_line(tagged)}"))
 
     def gpus(self, job: JobId, node: NodeName) -> tuple[str, ...]:
-        """Minor numbers of the GPUs that the job holds on a node, from `scontrol show job -d` (GRES=…(IDX:0-1,3))."""
+        """Slurm's numbers of the GPUs that the job holds on a node, from `scontrol show job -d` (GRES=…(IDX:0-1,3))."""
         shown = self._run("show", "job", "-d", str(job))
         if shown.status != 0:
             raise SlurmError(f"job {job}", "cannot be asked for", shown.refusal())
         for nodes, gres in _HELD.findall(shown.out):
             if node in self._run("show", "hostnames", nodes).out.split():
-                return tuple(dict.fromkeys(minor for text in _INDEX.findall(gres) for minor in devices(text)))
+                return tuple(dict.fromkeys(index for text in _INDEX.findall(gres) for index in devices(text)))
         return ()
 
     # ------------------------------------------------------------------ what requeue_sequence is made of

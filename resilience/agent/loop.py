@@ -473,13 +473,14 @@ class Agent:
             if (minor := self._by_uuid.get(GpuUuid(parsed.uuid))) is not None:
                 self._by_bus[parsed.bus] = minor
             return
-        client = None if re.match(r"nvidia-cuda-mps", parsed.name) else self._clients.resolve(parsed.pid)
+        pid = parsed.pid if self._kernel_log.names_our_processes else None
+        client = None if re.match(r"nvidia-cuda-mps", parsed.name) else self._clients.resolve(pid)
         now = self._observation(
             Source.KMSG,
             What.XID,
             text,
             gpu=self._by_bus.get(parsed.bus),
-            pid=parsed.pid,
+            pid=pid,
             xid=parsed.xid,
             recovery=parsed.recovery,
         )

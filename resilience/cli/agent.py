@@ -145,7 +145,10 @@ def say(text: str) -> None:
 def kernel_log(file: str) -> KernelLog:
     """The kernel log, or a silence where it cannot be read."""
     try:
-        return KernelLogReader(file)
+        log = KernelLogReader(file)
+        if not log.names_our_processes:
+            say(f"{file} counts processes as the host does, not this container: it names no culprit")
+        return log
     except ResilienceError as error:
         print(error.lines(), file=sys.stderr, flush=True)
         return Silence()
@@ -175,6 +178,8 @@ def guard_module() -> Guard:
 
 class Silence:
     """KernelLog port of a node whose kernel log cannot be read: nothing ever comes."""
+
+    names_our_processes = True
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

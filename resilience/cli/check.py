@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 
 from resilience import config
+from resilience.adapters.mps_control import SERVER_PROGRAM, search_path
 from resilience.cli import check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
@@ -97,6 +98,7 @@ def _node(chosen: Settings) -> list[Finding]:
             warning,
             "comes with NVIDIA's driver; a GPU node needs it, a submit host does not",
         ),
+        _server_program(paths.mps_control),
         _library("libcuda.so.1"),
         _library("libnvidia-ml.so.1"),
     ]
@@ -131,6 +133,18 @@ def _program(subject: str, name: str, say: Callable[[str, str, str], Finding], h
         return fine(subject, where)
     text = "cannot be executed" if os.path.exists(name) else "is not there"
     return say(subject, f"{text}: {name}", hint)
+
+
+def _server_program(control: str) -> Finding:
+    """The daemon looks for the server on its PATH, which is made here as it is for a prolog without any."""
+    where = shutil.which(SERVER_PROGRAM, path=search_path({}, control))
+    if where:
+        return fine(SERVER_PROGRAM, where)
+    return warning(
+        SERVER_PROGRAM,
+        f"is not beside {control}, nor where packages put it",
+        "a GPU node needs it: no server starts without",
+    )
 
 
 def _library(name: str) -> Finding:

@@ -23,6 +23,7 @@ from resilience.model.ids import Color, GpuMinor, GpuUuid
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require
 from resilience.model.settings import Settings
+from resilience.parse.hostlist import expand
 from resilience.parse.job_environment import JobEnvironment, job_environment
 from resilience.ports import Clock, Gpus, Journal, ServerOwner
 
@@ -71,7 +72,9 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     """Have all servers of a job, then its lease. Raises when the job cannot have what it requires."""
     held = node.held_gpus(job.job) if job.late else job.gpus
     present = node.gpus().all() if held else ()
-    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present))
+    devices = node.settings.paths.devices.replace("{node}", job.node)
+    files = expand(devices, "paths.devices") if devices else ()
+    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
     without = ""
     if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
         try:

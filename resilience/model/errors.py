@@ -37,12 +37,13 @@ class SlurmError(ResilienceError):
 
 
 class GpuError(ResilienceError):
-    """A CUDA driver call failed. `code` is the CUresult, `call` the function's name."""
+    """A call of the CUDA driver or of NVML failed. `code` is that library's own number, `call` the function's name."""
 
     def __init__(self, call: str, code: int, name: str = "", *, hint: str = "") -> None:
         self.call = call
         self.code = code
-        super().__init__(call, f"CUDA error {code}", name, hint=hint)
+        library = "NVML" if call.startswith(("nvml", "NVML")) else "CUDA"
+        super().__init__(call, f"{library} error {code}", name, hint=hint)
 
 
 class StateError(ResilienceError):

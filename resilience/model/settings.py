@@ -27,6 +27,10 @@ class Paths:
         "",
         "directory for spilled state on a shared file system; empty: .mpsr/<job> in the job's directory",
     )
+    devices: str = setting(
+        "",
+        "the GPUs' device files as gres.conf lists them in File=, {node} for the node's name; empty: the driver's order",
+    )
     mps_control: str = setting("nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path")
     scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path")
 

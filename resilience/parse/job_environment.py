@@ -36,7 +36,7 @@ class JobEnvironment:
     late: bool
     """Run by the plugin in slurmd's place: nothing but the job's identity and options is there."""
     gpus: tuple[str, ...]
-    """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: minor numbers or UUIDs."""
+    """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: Slurm's numbers (domain_plan.pick_gpus) or UUIDs."""
     share: int | None
     """Percent of a GPU that the job's gres/mps stands for; None without gres/mps."""
 

@@ -30,7 +30,8 @@ _COUNT = re.compile(r"\d{1,5}\Z")
 _PARTITION = re.compile(r"[A-Za-z0-9+/=_-]{1,200}\Z")
 _LOG = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,6}) +([A-Za-z ]+?) +(\d+)\] ?(.*)\Z")
 _NO_DAEMON = "cannot find mps control daemon process"
-_BUSY = "cannot send command to mps control daemon process"
+_BUSY_SERVER = re.compile(r"Server \d+ is <busy>", re.IGNORECASE)
+"""In the programs' strings of 550; when a daemon says it has not been seen. It is no answer, so the question is asked again."""
 
 
 class Talk(StrEnum):
@@ -52,6 +53,8 @@ def script(*commands: str) -> bytes:
 def answer(stdout: str, stderr: str) -> tuple[Talk, tuple[str, ...]]:
     """The lines that a script printed, without the sentinel's."""
     lines = tuple(line.strip() for line in stdout.splitlines() if line.strip())
+    if any(_BUSY_SERVER.match(line) for line in lines):
+        return Talk.BUSY, ()
     if lines and _NUMBER.match(lines[-1]):
         return Talk.ANSWERED, lines[:-1]
     if _NO_DAEMON in (stdout + stderr).lower():
@@ -199,9 +202,14 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)[:200]
 
 
+def unknown_option(output: str) -> bool:
+    """The control program did not know an option: from 580 on it says so and has started nothing, with status 0."""
+    return output.lower().startswith("unrecognized option")
+
+
 def start_hint(status: int, output: str) -> str:
     """What a control program that would not start is telling, by its exit status (580 and 595 print nothing)."""
-    if _NO_DAEMON in output.lower():
+    if _NO_DAEMON in output.lower() or unknown_option(output):
         return (
             "this driver's control program does not know one of these options: a multi-user server needs 550 or newer, "
             "static SM partitions need 590 or newer"

@@ -8,10 +8,11 @@ A call that fails raises GpuError, or GpuFault when the code is one after which 
 least its context) is lost. A missing library or function raises GpuError too, naming it.
 """
 
+import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
 from typing import Any
 
@@ -20,6 +21,9 @@ from resilience.model.errors import GpuError
 STICKY = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 806, 810, 911, 999})
 """Codes that end a context for good (cuda.h 13: "must be terminated and relaunched"; 806 and 810 are MPS's own)."""
 MPS_SERVER_NOT_READY = 807
+MPS_CONNECTION_FAILED = 805
+_CONNECT_SECONDS = 3.0
+"""How long 805 is taken for a daemon or server that is being replaced: a new cuInit connects anew (tried with real drivers)."""
 ATTRIBUTE_MPS_ENABLED = 133
 _POSIX_FD = 1
 _NO_LIBRARY = -1
@@ -38,17 +42,20 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "cuDeviceGetAttribute": [POINTER(c_int), c_int, c_int],
     "cuDevicePrimaryCtxRetain": [POINTER(c_void_p), c_int],
     "cuCtxSetCurrent": [c_void_p],
+    "cuCtxPushCurrent_v2": [c_void_p],
+    "cuCtxPopCurrent_v2": [POINTER(c_void_p)],
     "cuCtxSynchronize": [],
     "cuStreamCreate": [POINTER(c_void_p), c_uint],
     "cuStreamSynchronize": [c_void_p],
     "cuStreamQuery": [c_void_p],
     "cuModuleLoadData": [POINTER(c_void_p), c_char_p],
     "cuModuleGetFunction": [POINTER(c_void_p), c_void_p, c_char_p],
+    "cuFuncLoad": [c_void_p],
     "cuLaunchKernel": [c_void_p, *[c_uint] * 7, c_void_p, POINTER(c_void_p), POINTER(c_void_p)],
     "cuMemAlloc_v2": [_PTR, c_size_t],
     "cuMemFree_v2": [c_uint64],
-    "cuMemcpyHtoD_v2": [c_uint64, c_void_p, c_size_t],
-    "cuMemcpyDtoH_v2": [c_void_p, c_uint64, c_size_t],
+    "cuMemcpyHtoDAsync_v2": [c_uint64, c_void_p, c_size_t, c_void_p],
+    "cuMemcpyDtoHAsync_v2": [c_void_p, c_uint64, c_size_t, c_void_p],
     "cuMemcpyDtoDAsync_v2": [c_uint64, c_uint64, c_size_t, c_void_p],
     "cuMemsetD8Async": [c_uint64, ctypes.c_ubyte, c_size_t, c_void_p],
     "cuMemGetAllocationGranularity": [POINTER(c_size_t), c_void_p, c_int],
@@ -131,7 +138,8 @@ class Driver:
 
 
 class Module:
-    """Loaded PTX or cubin; functions are looked up once."""
+    """Loaded PTX or cubin; functions are looked up once, and loaded then: left to itself CUDA does that at the first launch
+    (CUDA_MODULE_LOADING=LAZY), which for a standby is its first step after the promotion."""
 
     def __init__(self, driver: Driver, image: bytes) -> None:
         self._driver = driver
@@ -143,6 +151,8 @@ class Module:
         if name not in self._functions:
             handle = c_void_p()
             self._driver("cuModuleGetFunction", byref(handle), self._handle, name.encode())
+            with contextlib.suppress(GpuError):  # drivers before 12.4 have no such function
+                self._driver.result("cuFuncLoad", handle)
             self._functions[name] = handle
         return self._functions[name]
 
@@ -152,7 +162,8 @@ class Gpu:
     ours."""
 
     def __init__(self, ordinal: int = 0, *, wait_for_server: float = 0.0) -> None:
-        """Waits at most `wait_for_server` seconds while the MPS server is not ready (807). Raises GpuError."""
+        """Waits at most `wait_for_server` seconds while the MPS server is not ready (807), fewer while nobody answers at its
+        socket (805). Raises GpuError."""
         self.driver = Driver()
         self.ordinal = ordinal
         self._retry("cuInit", wait_for_server, 0)
@@ -170,9 +181,10 @@ class Gpu:
         self.granularity = granularity.value
 
     def _retry(self, call: str, seconds: float, *arguments: Any) -> None:
-        end = time.monotonic() + seconds
+        now = time.monotonic()
+        until = {MPS_SERVER_NOT_READY: now + seconds, MPS_CONNECTION_FAILED: now + min(seconds, _CONNECT_SECONDS)}
         pause = 0.002
-        while (code := self.driver.result(call, *arguments)) == MPS_SERVER_NOT_READY and time.monotonic() < end:
+        while time.monotonic() < until.get(code := self.driver.result(call, *arguments), 0.0):
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
         if code:
@@ -181,6 +193,15 @@ class Gpu:
     def use(self) -> None:
         """Make the context current in the calling thread."""
         self.driver("cuCtxSetCurrent", self._context)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """The context is current in the calling thread for the time of the block, whichever was before."""
+        self.driver("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:
+            self.driver.result("cuCtxPopCurrent_v2", byref(c_void_p()))
 
     @property
     def name(self) -> str:
@@ -239,14 +260,15 @@ class Gpu:
         self.driver("cuMemcpyDtoDAsync_v2", target, source, size, self.stream)
 
     def upload(self, target: int, source: int, size: int) -> None:
-        """`source` is a host address. Waits for our stream first, as the copy does not run on it."""
+        """`source` is a host address. On our stream, and done when this returns: cuMemcpyHtoD itself returns when the
+        bytes are staged, and only the legacy stream's order would make others wait for them."""
+        self.driver("cuMemcpyHtoDAsync_v2", target, source, size, self.stream)
         self.synchronize_stream()
-        self.driver("cuMemcpyHtoD_v2", target, source, size)
 
     def download(self, target: int, source: int, size: int) -> None:
-        """`target` is a host address. Waits for our stream first."""
+        """`target` is a host address. On our stream, and done when this returns."""
+        self.driver("cuMemcpyDtoHAsync_v2", target, source, size, self.stream)
         self.synchronize_stream()
-        self.driver("cuMemcpyDtoH_v2", target, source, size)
 
     # ------------------------------------------------------------ memory that outlives the process
     def rounded(self, size: int) -> int:

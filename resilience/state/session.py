@@ -333,8 +333,12 @@ class Session:
     def commit(self, step: int, **values: Any) -> int:
         """Keep the arrays and `values` as the state after `step`; the number of the commit.
 
-        Waits for the GPU first. Raises GpuFault, or StateError when a value is no JSON.
+        Waits for the GPU first, in whichever thread it is called. Raises GpuFault, or StateError when a value is no JSON.
         """
+        with self.gpu.current() if self.gpu else contextlib.nullcontext():
+            return self._commit(step, values)
+
+    def _commit(self, step: int, values: dict[str, Any]) -> int:
         self._seal()
         if self._faulted:
             raise StateError("commit", "this process has seen a GPU fault and must end")

@@ -97,6 +97,7 @@ class GpuStore:
             self.gpu.zero(address, spec.nbytes)
             if kept:
                 self._plain[spec] = address
+        self.gpu.synchronize_stream()  # the zeros: a program may write on a stream that nothing orders after ours
         array = DeviceArray(self.gpu, spec, address)
         return as_cupy(array) if self._cupy else array
 

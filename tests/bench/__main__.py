@@ -16,6 +16,7 @@ from tests.bench.figures import figures, shown
 from tests.bench.idle import idle, pids
 from tests.bench.latency import hooks, plugin
 from tests.bench.overhead import overhead
+from tests.cluster import gpu
 from tests.cluster.sandbox import ROOT, Sandbox, SandboxError
 from tests.demo.stage import NODE, Stage
 
@@ -30,10 +31,25 @@ SITE = "  recovery:\n    max_requeues_per_hour: 10000\n"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="what mpsr costs and how fast it is")
     parser.add_argument("--runs", type=int, default=20, help="faults on each rung; a quarter of it for requeue")
+    parser.add_argument(
+        "--gpu",
+        choices=(gpu.AUTO, gpu.SIM, gpu.REAL),
+        default=gpu.AUTO,
+        help="default: a real one that nobody uses, if any",
+    )
     options = parser.parse_args()
     try:
-        with Sandbox(nodes=1, plugin=True, site=SITE) as ours, Sandbox(nodes=1, plugin=False) as plain:
+        choice = gpu.choose(options.gpu)
+        print(choice)
+        real = choice.gpu
+        with (
+            Sandbox(nodes=1, plugin=True, site=SITE, real=real) as ours,
+            Sandbox(nodes=1, plugin=False, real=real) as plain,
+        ):
             values = measure(ours, plain, options.runs)
+    except LookupError as error:
+        print(f"mpsr: bench: --gpu=real cannot be had: {error}", file=sys.stderr)
+        return 1
     except SandboxError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,9 +1,9 @@
 """Time from a fault to its detection, to the decision, and to the first step after it, on each rung of the ladder.
 
 One long solver is the bystander; a culprit beside it makes the same fault again and again. The fault's moment is the
-simulated GPU's own record of it (on a real GPU: the agent's first sighting), detection and decision are the journal's,
-the first step is when the bystander itself says that it was done: all on one monotonic clock. A run counts for the rung
-that the journal says was used, not for the one that was meant.
+simulated GPU's own record of it (on a real GPU: the moment before the culprit's launch), detection and decision are the
+journal's, the first step is when the bystander itself says that it was done: all on one monotonic clock. A run counts for
+the rung that the journal says was used, not for the one that was meant.
 """
 
 import time

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.sim]
 
 @pytest.fixture
 def small() -> Iterator[Sandbox]:
-    with Sandbox(nodes=1, simulated=True, journal_kib=512) as sandbox:
+    with Sandbox(nodes=1, journal_kib=512) as sandbox:
         yield sandbox
 
 

@@ -15,6 +15,8 @@ REPO = "/opt/mpsr"
 VENV = "/opt/venv"
 BIN = "/opt/bin"
 GPUSIM = f"{REPO}/build/gpusim"
+SIM_DEVICES = "/run/simgpu/dev/{node}/nvidia"
+"""Device files of simulated GPUs, without their number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +26,14 @@ class Plan:
     venv: str
     """The virtual environment on the host; empty when Debian's own Python is used."""
     nodes: tuple[str, ...]
-    gpus: int
-    """GPUs of each node."""
+    minors: tuple[int, ...]
+    """Numbers of the device files of each node's GPUs."""
     real_gpu: str
     """Model of the real GPU, empty for the simulated one."""
+    path: str
+    """PATH of the real GPU's programs; empty for the simulated one."""
+    libraries: str
+    """LD_LIBRARY_PATH of the real GPU's driver, empty where it needs none."""
     plugin: bool
     """With mpsr (plugin, prolog, epilog, agents); False is Slurm as it was before."""
     ports: tuple[int, ...]
@@ -45,6 +51,17 @@ class Plan:
     def python(self) -> str:
         return f"{VENV}/bin/python" if self.venv else "/usr/bin/python3"
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of each node."""
+        return len(self.minors)
+
+    @property
+    def devices(self) -> str:
+        """Their device files, {node} for the node's name, as gres.conf has them."""
+        numbers = ",".join(map(str, self.minors))
+        return ("/dev/nvidia" if self.real_gpu else SIM_DEVICES) + (f"[{numbers}]" if self.gpus > 1 else numbers)
+
     def simgpu(self, node: str) -> str:
         """SIMGPU_DIR of a node; empty on a real GPU."""
         return "" if self.real_gpu else f"/run/simgpu/{node}"
@@ -53,7 +70,8 @@ class Plan:
         """What a node's daemons (and so prolog and epilog) and its tasks have in their environment."""
         base = {"PATH": f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": REPO}
         if self.real_gpu:
-            return base
+            libraries = {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
+            return base | {"PATH": f"{base['PATH']}:{self.path}"} | libraries
         return base | {
             "PATH": f"{GPUSIM}/bin:{base['PATH']}",
             "LD_LIBRARY_PATH": GPUSIM,

@@ -6,8 +6,8 @@
 
 slurmctld, munged and one slurmd per node are Debian's, in namespaces of their own (pid, mount, uts, ipc) below init.py;
 only the network is the host's, with free loopback ports. Whatever happens to this process, the kernel ends the whole
-sandbox when its end of init's standard input closes. Needs root. On a machine with an NVIDIA driver the real GPU is
-taken, with one node; else the simulated one.
+sandbox when its end of init's standard input closes. Needs root. Its GPUs are simulated, unless it is given a real one
+(gpu.py), which one node has.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
 
 ROOT: Path = Path(__file__).resolve().parents[2]
@@ -44,18 +45,6 @@ class Done:
     status: int
     out: str
     err: str
-
-
-def real_gpu() -> tuple[str, int]:
-    """Model and number of the machine's NVIDIA GPUs; ("", 0) without a driver."""
-    if not Path("/proc/driver/nvidia/version").exists() or not shutil.which("nvidia-cuda-mps-control"):
-        return "", 0
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        names = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
-        if names:
-            return names[0].strip(), len(names)
-    return "", 0
 
 
 def what_is_missing() -> str:
@@ -151,26 +140,29 @@ class Sandbox:
     """A running cluster; a context manager that ends it. All paths are those inside."""
 
     def __init__(
-        self, *, nodes: int = 2, gpus: int = 1, plugin: bool = True, simulated: bool | None = None,
+        self, *, nodes: int = 2, gpus: int = 1, plugin: bool = True, real: RealGpu | None = None, minors: Sequence[int] = (),
         journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (),
     ) -> None:  # fmt: skip
+        """`minors` are the numbers of each node's simulated GPUs, 0 to `gpus` - 1 when it is left out."""
         if reason := what_is_missing():
             raise SandboxError(f"mpsr: sandbox: cannot start: {reason}")
         plain(ROOT)
-        model, count = ("", 0) if simulated else real_gpu()
         self.plan = Plan(
             repo=str(ROOT),
             venv="" if sys.prefix == sys.base_prefix else sys.prefix,
-            nodes=("n0",) if model else tuple(f"n{index}" for index in range(nodes)),
-            gpus=min(gpus, count) if model else gpus,
-            real_gpu=model,
+            nodes=("n0",) if real else tuple(f"n{index}" for index in range(nodes)),
+            minors=(real.minor,) if real else tuple(minors) or tuple(range(gpus)),
+            real_gpu=real.model if real else "",
+            path=real.path if real else "",
+            libraries=real.libraries if real else "",
             plugin=plugin,
-            ports=free_ports(1 + (1 if model else nodes)),
+            ports=free_ports(1 + (1 if real else nodes)),
             slurm=slurm_release(),
             journal_kib=journal_kib,
             simulated=tuple(simulation),
             site=site,
         )
+        self.real = real
         self.nodes = self.plan.nodes
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by close()
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
@@ -301,8 +293,17 @@ class Sandbox:
         if simulated := self.plan.simgpu(node):
             files = self.path(f"{simulated}/procs").glob("*")
             return [int(file.name.rpartition(".")[2]) for file in files if held(file)]
-        query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
-        return [int(line) for line in self.good(query).split()]
+        return [pid for pid in self.processes() if self.computes(pid)]
+
+    def computes(self, pid: int) -> bool:
+        """Whether a process has the driver's memory manager open, as each one with a context has. nvidia-smi is no help: it
+        knows processes by the host's numbers."""
+        with contextlib.suppress(OSError):
+            for descriptor in self.path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(descriptor) == "/dev/nvidia-uvm":
+                        return True
+        return False
 
     def residue(self) -> list[str]:
         """What jobs have left behind, in words: processes, directories and leases of mpsr, memory of the GPU."""
@@ -311,6 +312,8 @@ class Sandbox:
             user, pid, command = line.split(None, 2)
             if user in USERS or "nvidia-cuda-mps" in command:
                 found.append(f"process {pid} of {user}: {command}")
+        if self.plan.real_gpu:
+            found += [f"process {pid} is on the GPU" for pid in self.on_gpu(self.nodes[0])]
         for node in self.nodes:
             for kind in ("jobs", "d"):
                 directory = self.path(f"/run/mpsr/{node}/{kind}")

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import slurmconf
-from tests.cluster.plan import BIN, REPO, Plan
+from tests.cluster.plan import BIN, REPO, SIM_DEVICES, Plan
 from tests.gpusim import host
 
 CONF = "/etc/slurm"
-DEVICES = "/run/simgpu/dev/{node}/nvidia"
 
 
 def write_all(plan: Plan, write: Callable[[str, str, int], None]) -> None:
@@ -39,17 +38,14 @@ def write_all(plan: Plan, write: Callable[[str, str, int], None]) -> None:
 
 def site_yaml(plan: Plan, node: str = "") -> str:
     """The sandbox's choices. The file of one `node` differs in where its driver's messages are read."""
-    gpus = plan.gpus
-    bracket = f"[0-{gpus - 1}]" if gpus > 1 else "0"
-    files = ("/dev/nvidia" if plan.real_gpu else DEVICES) + bracket
     kmsg = f"{plan.simgpu(node)}/kmsg" if node and not plan.real_gpu else "/dev/kmsg"
     return f"""\
 nodes: "{",".join(plan.nodes)}"
 slurm:
   version: "{plan.slurm[0]:02}.{plan.slurm[1]:02}"
 gpus:
-  per_node: {gpus}
-  files: "{files}"
+  per_node: {plan.gpus}
+  files: "{plan.devices}"
   type: {slurmconf.GPU_TYPE}
   shards: {slurmconf.SHARDS}
 install:
@@ -86,9 +82,9 @@ def simulated_hosts(plan: Plan) -> None:
     if plan.real_gpu:
         return
     for node in plan.nodes:
-        host.make(Path(plan.simgpu(node)), gpus=plan.gpus, values=dict(plan.simulation))
-        for gpu in range(plan.gpus):
-            device = Path(f"{DEVICES.format(node=node)}{gpu}")
+        host.make(Path(plan.simgpu(node)), minors=plan.minors, values=dict(plan.simulation))
+        for minor in plan.minors:
+            device = Path(f"{SIM_DEVICES.format(node=node)}{minor}")
             device.parent.mkdir(parents=True, exist_ok=True)
             os.mknod(device, 0o20666, os.makedev(1, 3))
             device.chmod(0o666)

@@ -69,10 +69,8 @@ def gres_conf(plan: Plan) -> str:
     """Every node's GPUs, shared as gres/mps and gres/shard too. Simulated ones are device nodes of the sandbox."""
     lines = ["AutoDetect=off"]
     for name in plan.nodes:
-        where = "/dev/nvidia" if plan.real_gpu else f"/run/simgpu/dev/{name}/nvidia"
-        files = f"{where}[0-{plan.gpus - 1}]" if plan.gpus > 1 else f"{where}0"
         lines += [
-            f"NodeName={name} Name=gpu Type={GPU_TYPE} File={files}",
+            f"NodeName={name} Name=gpu Type={GPU_TYPE} File={plan.devices.format(node=name)}",
             f"NodeName={name} Name=mps Count={100 * plan.gpus}",
             f"NodeName={name} Name=shard Count={SHARDS * plan.gpus}",
         ]

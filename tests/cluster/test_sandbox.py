@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Sandbox]:
-    with Sandbox(nodes=2, gpus=2, plugin=False, simulated=True) as sandbox:
+    with Sandbox(nodes=2, gpus=2, plugin=False) as sandbox:
         yield sandbox
 
 

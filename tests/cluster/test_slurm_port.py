@@ -22,7 +22,7 @@ N0, N1 = NodeName("n0"), NodeName("n1")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Sandbox]:
-    with Sandbox(nodes=2, gpus=1, plugin=False, simulated=True) as sandbox:
+    with Sandbox(nodes=2, gpus=1, plugin=False) as sandbox:
         yield sandbox
 
 

@@ -24,7 +24,7 @@ ASK = "--gres=shard:2"
 
 @pytest.fixture(scope="module")
 def partitioned() -> Iterator[Sandbox]:
-    with Sandbox(nodes=1, simulated=True, site=SITE, simulation=DRIVER) as sandbox:
+    with Sandbox(nodes=1, site=SITE, simulation=DRIVER) as sandbox:
         yield sandbox
 
 

@@ -4,6 +4,7 @@ The daemon is the simulated one; what is asked of it was recorded on real ones (
 """
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -76,6 +77,26 @@ def test_daemons_are_the_users_and_know_nothing_of_the_job(here: Site) -> None:
         assert (here.pipe() / lock).stat().st_mode & 0o077 == 0
 
 
+def test_the_server_is_found_though_the_prologs_path_is_short(here: Site) -> None:
+    """The daemon looks on its PATH alone; the control program's own directory is put there."""
+    assert here.node.prolog(here.environ(12) | {"PATH": "/usr/bin:/bin"}) == 0
+    assert here.lease(12).state is LeaseState.OPEN
+
+
+def test_a_machine_without_the_server_program_says_so(here: Site, sim_build: Path) -> None:
+    alone = here.base / "nvidia-cuda-mps-control"
+    text = (sim_build / "bin/nvidia-cuda-mps-control").read_text()
+    alone.write_text(re.sub(r"sys\.path\.insert.*", f"sys.path.insert(0, {str(sim_build / 'lib')!r})", text))
+    alone.chmod(0o755)
+    here.change(replace(here.node.settings, paths=replace(here.node.settings.paths, mps_control=str(alone))))
+    assert here.node.prolog(here.environ(12) | {"PATH": "/usr/bin:/bin"}) == 0
+    lease = here.lease(12)
+    assert lease.state is LeaseState.REFUSED
+    assert "finds no nvidia-cuda-mps-server on its PATH" in lease.reason
+    here.epilog(12)
+    here.nothing_left()
+
+
 def test_a_second_user_cannot_enter(here: Site) -> None:
     here.prolog(12)
     tried = subprocess.run(
@@ -93,7 +114,10 @@ def test_nothing_stays_attached_to_the_prolog(here: Site) -> None:
     assert os.getsid(daemon) != os.getsid(0)
 
 
-def test_the_shared_domain_takes_every_user(here: Site) -> None:
+@pytest.mark.parametrize("dialect", ["550", "580"])
+def test_the_shared_domain_takes_every_user(here: Site, dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option is written differently: what one program knows makes the other print its help, with status 0."""
+    monkeypatch.setenv("SIMGPU_MPS_DIALECT", dialect)
     here.allow_shared()
     lease = here.prolog(12, "mps=on;domain=shared")
     assert lease.domain == "shared"

@@ -41,7 +41,7 @@ def test_nothing_is_confirmed_without_a_committed_run() -> None:
     """An entry may say so when its source names a directory of docs/measurements, or when it is about programs that need no GPU."""
     for one in profile.load().values():
         named = [folder for folder in PAGE.parent.iterdir() if folder.is_dir() and folder.name in one.source]
-        assert not one.confirmed or named or one.source.startswith("recorded from the real daemons"), one.name
+        assert not one.confirmed or named or one.source.startswith("recorded from the real daemon"), one.name
 
 
 def test_the_page_is_fresh() -> None:
@@ -53,6 +53,16 @@ def test_a_run_that_did_not_get_anywhere_gives_no_verdicts() -> None:
     seen = outcomes({"two_servers": {"how": "stopped after 45 s"}})
     assert {one.agrees for one in seen} == {None}
     assert [one for one in seen if not one.why] == []
+
+
+def test_a_run_on_a_gpu_that_nobody_can_use_gives_no_verdicts() -> None:
+    """Found with the real driver 550 on a machine without a GPU: memory that was never made passed for clean."""
+    found = {
+        "environment": {"found": {"plain": {"code": 100}}},
+        "zeroing": {"found": {"outside": {"peeks": 16, "dirty": 0, "codes": [3]}}},
+    }
+    one = outcome("fresh_memory", found)
+    assert (one.agrees, one.why) == (None, "environment: no process can use the GPU (CUDA error 100)")
 
 
 def test_a_verdict_that_differs_says_so() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_a_culprit_may_fault_only_once(sim_host: SimHost, tmp_path: Path) -> Non
     assert (again.returncode, again.stdout) == (0, "culprit: ready\nculprit: not again\n")
 
 
+def test_a_culprit_writes_down_when_it_launched(sim_host: SimHost, tmp_path: Path) -> None:
+    before = time.monotonic()
+    assert run(sim_host, "culprit.py", "trap", "--clock", tmp_path).returncode == 1
+    (moment,) = map(float, (tmp_path / f"faults.{os.getuid()}").read_text().split())
+    assert before < moment < time.monotonic()
+    (event,) = (sim_host.path / "events").read_text().splitlines()
+    assert moment <= int(event.split()[0]) / 1e9
+
+
 def test_a_culprit_waits_for_its_file(sim_host: SimHost, tmp_path: Path) -> None:
     trigger = tmp_path / "now"
     command = [sys.executable, str(PROGRAMS / "culprit.py"), "none", "--when", str(trigger)]
@@ -89,3 +99,41 @@ def test_the_plain_program_names_what_failed(sim_host: SimHost) -> None:
     (sim_host.path / "inject").write_text("fail cuMemAlloc_v2 1 2\n")
     done = run(sim_host, "plain.py", 5)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "plain: cuMemAlloc_v2 failed with CUDA error 2\n")
+
+
+OTHER_STREAM = """
+import ctypes, pathlib, sys, threading
+import resilience
+
+N = 1 << 23  # 64 MiB: the last word is far behind the first
+with resilience.session(arrays="device", spill_seconds=0) as s:
+    gpu, stream = s.gpu, ctypes.c_void_p()
+    gpu.driver("cuStreamCreate", ctypes.byref(stream), 1)  # non-blocking: nothing orders it after the session's
+    kernel = gpu.load(pathlib.Path(sys.argv[1]).read_bytes()).function("fill")
+    x = s.array("x", N, "float64")
+    ours, gpu.stream = gpu.stream, stream.value
+    gpu.launch(kernel, 1, 1, (ctypes.c_uint64(x.ptr + 8 * (N - 1)), ctypes.c_int(1), ctypes.c_double(7.0)))
+    gpu.synchronize_stream()
+    gpu.stream = ours
+    if sys.argv[2] == "thread":
+        commits = threading.Thread(target=s.commit, args=(0,))
+        commits.start()
+        commits.join()
+    elif sys.argv[2] == "upload":
+        x.copy_from(bytes(8 * (N - 1)) + b"\\0\\0\\0\\0\\0\\0\\x20\\x40")  # the last word is 8.0
+        gpu.stream = stream.value
+        gpu.launch(kernel, 1, 1, (ctypes.c_uint64(x.ptr + 8 * (N - 1)), ctypes.c_int(1), ctypes.c_double(9.0)))
+        gpu.synchronize_stream()
+        gpu.stream = ours
+    print(s.step, x.numpy()[-1])
+"""
+"""Work of a program on a stream of its own: what the session did before must be done, not merely given to the GPU."""
+
+
+@pytest.mark.parametrize(("what", "expected"), [("zeros", "-1 7.0"), ("thread", "0 7.0"), ("upload", "-1 9.0")])
+def test_a_programs_own_stream_and_thread_find_whole_arrays(what: str, expected: str) -> None:
+    with SimHost(memory=256) as sim:
+        command = [sys.executable, "-c", OTHER_STREAM, str(PROGRAMS / "faults.ptx"), what]
+        environ = sim.env(PYTHONPATH=str(ROOT))
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False, cwd="/")
+        assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr

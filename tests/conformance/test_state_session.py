@@ -337,6 +337,23 @@ def test_outside_mps_it_is_refused(task: Task) -> None:
     assert "mpsr: session: the job asked for MPS, but this process runs outside it: pipe directory" in err
 
 
+@pytest.mark.parametrize(
+    ("codes", "status"), [((805, 807, 805), 0), ((805,) * 60, 3)], ids=["for a moment", "for good"]
+)
+def test_a_server_that_is_being_replaced_is_waited_for(
+    task: Task, sim_host: SimHost, codes: tuple[int, ...], status: int
+) -> None:
+    """805 may be a daemon between two servers; one that stays is an answer, and the job must not wait for it for long."""
+    task.start_keeper()
+    rules = [f"fail cuInit {number} {code}" for number, code in enumerate(codes, 1)]
+    (sim_host.path / "inject").write_text("\n".join(rules) + "\n")
+    sooner = "import resilience.state.driver as driver; driver._CONNECT_SECONDS = 1.0\n"
+    program = task.start(["-c", sooner + DECLARES, "s.array('u', 4)"])
+    ended, _, err = program.ended()
+    assert ended == status, err
+    assert ("MPS_CONNECTION_FAILED" in err) is bool(status)
+
+
 def test_without_a_driver_it_is_refused(task: Task) -> None:
     program = task.start(Solver(task).argv, LD_LIBRARY_PATH="")
     status, _, err = program.ended()

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
+from tests.cluster import gpu
 from tests.cluster.sandbox import ROOT, Sandbox, SandboxError
 from tests.demo import faults, impossible, nobody, unmodified
 from tests.demo.result import Result, account
@@ -74,6 +75,12 @@ def main() -> int:
     )
     parser.add_argument("--short", action="store_true", help="leave out variants")
     parser.add_argument("--only", action="append", metavar="NAME", help=f"one of: {', '.join(SCENARIOS)}")
+    parser.add_argument(
+        "--gpu",
+        choices=(gpu.AUTO, gpu.SIM, gpu.REAL),
+        default=gpu.AUTO,
+        help="default: a real one that nobody uses, if any",
+    )
     options = parser.parse_args()
     if unknown := sorted(set(options.only or ()) - set(SCENARIOS)):
         parser.error(f"no scenario {unknown[0]}; there are: {', '.join(SCENARIOS)}")
@@ -84,9 +91,13 @@ def main() -> int:
     ]
     results: list[Result] = []
     try:
-        with Sandbox(nodes=2) as sandbox:
-            introduce(sandbox)
+        choice = gpu.choose(options.gpu)
+        with Sandbox(nodes=2, real=choice.gpu) as sandbox:
+            introduce(sandbox, choice)
             results += [play(sandbox, name) for name in chosen]
+    except LookupError as error:
+        print(f"mpsr: demo: --gpu=real cannot be had: {error}", file=sys.stderr)
+        return 1
     except SandboxError as error:
         print(error, file=sys.stderr)
         return 1
@@ -103,12 +114,9 @@ def main() -> int:
     return 0 if held else 1
 
 
-def introduce(sandbox: Sandbox) -> None:
+def introduce(sandbox: Sandbox, choice: gpu.Choice) -> None:
     release = ".".join(f"{part:02}" for part in sandbox.plan.slurm)
-    if sandbox.plan.real_gpu:
-        print(f"GPU: {sandbox.gpu}, because this machine has an NVIDIA driver with MPS")
-    else:
-        print("GPU: simulated, because this machine has no NVIDIA driver with MPS")
+    print(choice)
     print(f"Slurm {release}: slurmctld, munged and slurmd for {', '.join(sandbox.nodes)}, in namespaces of their own")
 
 

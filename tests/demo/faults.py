@@ -86,7 +86,7 @@ def bystanders(stage: Stage, result: Result, jobs: list[Job], reference: str) ->
 
 def named(stage: Stage, job: int, since: float) -> bool:
     """Whether the journal attributes a fault to this job, and to no other."""
-    culprits = [entry["culprit"] or "nobody" for entry in stage.journal(since, "incident.attributed")]
+    culprits = [entry.get("culprit") or "nobody" for entry in stage.journal(since, "incident.attributed")]
     return bool(culprits) and all(culprit.startswith(f"job {job} ") for culprit in culprits)
 
 

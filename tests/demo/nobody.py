@@ -24,7 +24,9 @@ CHANCE = 0.001
 
 
 def nobody_asked(stage: Stage, result: Result) -> None:
-    with Sandbox(nodes=len(stage.sandbox.nodes), gpus=stage.sandbox.plan.gpus, plugin=False) as plain:
+    with Sandbox(
+        nodes=len(stage.sandbox.nodes), gpus=stage.sandbox.plan.gpus, plugin=False, real=stage.sandbox.real
+    ) as plain:
         sides = {"without mpsr": plain, "with mpsr": stage.sandbox}
         looks = {name: look(side) for name, side in sides.items()}
         times: dict[str, list[float]] = {name: [] for name in sides}

@@ -1,7 +1,8 @@
 """A running sandbox with what scenarios share: submit the programs, wait until they are under way, gather the facts.
 
 Every fact comes from where a user or an admin would look: Slurm's own records, the job's files, the journal. Only
-the moment of a simulated fault is read from the simulated GPU itself, which is a stricter clock than ours.
+the moment of a fault is not: the simulated GPU records it; on a real GPU the culprit writes down the moment before its
+launch. Both are stricter clocks than our own first sighting.
 """
 
 import itertools
@@ -50,7 +51,7 @@ class Stage:
     # ------------------------------------------------------------------ jobs
     def solver(
         self, *options: str, user: str = "alice", plain: bool = False, tasks: int = 1, steps: int = programs.STEPS,
-        pace_ms: float = programs.PACE_MS, also: str = "", mps: bool = True,
+        pace_ms: float | None = None, also: str = "", mps: bool = True,
     ) -> Job:  # fmt: skip
         """Submit a batch job that runs a solver in a step; `also` is shell text that runs beside it."""
         stem = f"/home/{user}/run{next(_NUMBERS)}"
@@ -149,9 +150,11 @@ class Stage:
         return [entry for entry in self.journal(since, event) if entry["task"].startswith(f"{job.number}.")]
 
     def faults(self, since: float) -> list[float]:
-        """Moments of the monotonic clock at which the GPU faulted: simulated, or as first seen by the agent."""
+        """Moments of the monotonic clock at which the simulated GPU faulted, or at which a fault of a real one was launched."""
         if self.sandbox.plan.real_gpu:
-            return [entry["mono"] for entry in self.journal(since, "incident.opened")]
+            files = sorted(self.sandbox.path(programs.CLOCK).glob("faults.*"))
+            launched = sorted(float(line) for file in files for line in file.read_text().splitlines())
+            return [moment for moment in launched if moment >= since]
         rows = self.sandbox.read(f"{self.sandbox.plan.simgpu(NODE)}/events").splitlines()
         return [moment for moment in (int(row.split()[0]) / 1e9 for row in rows if row) if moment >= since]
 

@@ -122,8 +122,9 @@ class Puppet:
         return {**self.told(answer), "hex": data.hex()}, []
 
     def do_copy(self, fds: list[int], target: int, source: int, size: int) -> tuple[dict[str, Any], list[int]]:
+        """cuMemcpyDtoD does not wait, and our stream does not wait for it: the whole context does."""
         copied = self.driver.copy(target, source, size)
-        done = self.driver.sync()
+        done = self.driver.call("cuCtxSynchronize")
         return {"code": copied.code or done.code, "us": copied.us + done.us}, []
 
     def do_launch(

@@ -24,7 +24,7 @@ from typing import Any
 
 from tests.gpu import verdicts
 from tests.gpu.experiments import LIMITS
-from tests.gpu.stage import end_leftovers, leftovers
+from tests.gpu.stage import WITHOUT_MPS, end_leftovers, leftovers
 
 ROOT = Path(__file__).parent.parent.parent
 BUDGET_SECONDS = 530.0
@@ -76,6 +76,12 @@ def clear(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
     return ended
 
 
+def no_mps(found: dict[str, Any]) -> str:
+    """Why MPS cannot be used, from what `environment` found; empty where a server was ACTIVE, or nobody tried."""
+    server = found.get("server", {"state": "ACTIVE"})
+    return "" if server["state"] == "ACTIVE" else f"state {server['state']}, rc {server['rc']} {server['out']}".strip()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/gpu")))
@@ -99,6 +105,9 @@ def main() -> int:
             continue
         results["experiments"][name], text = conduct(name, limit, options.out, options.small)
         print(f"    {results['experiments'][name]['how']}", flush=True)
+        if why := no_mps(results["experiments"][name].get("found", {})):
+            results["without_mps"] = os.environ[WITHOUT_MPS] = why
+            print(f"    no MPS server starts here ({why}): from now on only what needs none is asked", flush=True)
         with (options.out / "logs.txt").open("a") as logs:
             logs.write(text)
         (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")

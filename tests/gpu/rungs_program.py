@@ -22,7 +22,9 @@ class Steps:
 
     def __init__(self, s: Any, array: Any) -> None:
         self.session, self.array = s, array
-        self.cupy = hasattr(array, "device")
+        is_cupy = hasattr(array, "device")
+        self.address = ctypes.c_uint64(array.data.ptr if is_cupy else array.ptr)
+        self.cupy = is_cupy and cupy_computes()
         if not self.cupy:
             self.kernel = s.gpu.load(PTX.read_bytes()).function("fill")
 
@@ -31,8 +33,21 @@ class Steps:
             self.array += 1.0
         else:
             count = self.array.size
-            arguments = self.array.argument, ctypes.c_int(count), ctypes.c_double(float(step))
+            arguments = self.address, ctypes.c_int(count), ctypes.c_double(float(step))
             self.session.gpu.launch(self.kernel, -(-count // BLOCK), BLOCK, arguments)
+
+
+def cupy_computes() -> bool:
+    """cupy can build its kernels here (it needs NVRTC for that). Leaves the one for a step loaded, as a program does that means to
+    be fast after a promotion."""
+    try:
+        import cupy
+
+        one = cupy.zeros(1)
+        one += 1.0
+        return bool(one[0] == 1.0)
+    except Exception:  # whatever a cupy without its libraries raises means the same
+        return False
 
 
 def main(mib: int, steps: int, every: int) -> None:

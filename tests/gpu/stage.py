@@ -1,12 +1,14 @@
 """The stage on which an experiment happens: MPS servers of its own and GPU processes on strings, all gone afterwards.
 
-Relies on `python3` and the driver's library; on `nvidia-cuda-mps-control` for servers (`Stage.mps` is empty where there is none).
+Relies on `python3` and the driver's library; on `nvidia-cuda-mps-control` for servers (`Stage.mps` is empty where there is none, or
+where the run has seen that no server starts: `WITHOUT_MPS` is set).
 Guarantees that every process and directory that it started is ended at `close`, hung ones included. Never changes a setting of the GPU.
 """
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent.parent
 QUIT_SECONDS = 3.0
+WITHOUT_MPS = "MPSR_RUN_WITHOUT_MPS"
 READY_SECONDS = 30.0
 """Longest wait for a server: NVIDIA's own example shows seconds on machines without the persistence daemon."""
 
@@ -109,7 +112,7 @@ class Server:
                                  capture_output=True, text=True)  # fmt: skip
         self.start = {"rc": started.returncode, "out": (started.stdout + started.stderr)[-500:]}
         self.command(f"start_server -uid {os.getuid()}")
-        self.start["state"] = self.wait("ACTIVE", READY_SECONDS)
+        self.start["state"] = self.wait("ACTIVE", READY_SECONDS if started.returncode == 0 else 0.0, until=self.died)
         self.start["seconds"] = time.monotonic() - begin
 
     def command(self, line: str) -> str:
@@ -127,11 +130,16 @@ class Server:
         pid = self.pid()
         return self.command(f"get_server_status {pid}") if pid else "none"
 
-    def wait(self, state: str, seconds: float) -> str:
+    def wait(self, state: str, seconds: float, until: Callable[[], bool] = lambda: False) -> str:
+        """The state after at most that time; waits no longer once `until` says so."""
         end = time.monotonic() + seconds
-        while (seen := self.state()) != state and time.monotonic() < end:
+        while (seen := self.state()) != state and time.monotonic() < end and not until():
             time.sleep(0.005)
         return seen
+
+    def died(self) -> bool:
+        """A server that was started has ended: the daemon starts no other by itself."""
+        return any(re.search(r"Server \d+ exited with status", line) for line in self.log_lines("control.log"))
 
     def logged(self) -> str:
         """Both logs, whole."""
@@ -163,7 +171,8 @@ class Stage:
         """`folder`: an empty one that exists already; its name must be nobody else's."""
         self.small = small
         self.environ = dict(environ)
-        self.mps = shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
+        without = self.environ.get(WITHOUT_MPS)
+        self.mps = "" if without else shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
         self.servers: list[Server] = []
         self.puppets: list[Puppet] = []

@@ -296,9 +296,17 @@ class Outcome:
     why: str = ""
 
 
+def usable(found: Found) -> None:
+    """Raises Unseen when the run's first process could not use the GPU at all: whatever failed after it says nothing."""
+    code = (found.get("environment", {}).get("found") or {}).get("plain", {}).get("code", 0)
+    if code:
+        raise Unseen(f"environment: no process can use the GPU (CUDA error {code})")
+
+
 def outcome(name: str, found: Found) -> Outcome:
     assumption = profile.load()[name]
     try:
+        usable(found)
         seen = VERDICTS[name].measure(found)
     except Unseen as unseen:
         return Outcome(name=name, id=assumption.id, assumed=assumption.value, seen=None, agrees=None, why=str(unseen))

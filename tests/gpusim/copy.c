@@ -3,7 +3,10 @@
  * A synchronous call checks its device range first, as the driver does: an address that is not
  * memory is error 1 and nothing else happens. An asynchronous one is found out when it runs: error
  * 700 and Xid 31 of the copy engine. Host memory that is not page-locked is staged as the driver
- * does it: read before the call returns, or the call waits until it is written.
+ * does it: read before the call returns, or the call waits until it is written. So a "synchronous"
+ * call does not always wait for the device ("API synchronization behavior" in the CUDA driver API):
+ * a copy from ordinary host memory returns when its bytes are staged, a copy within the device and
+ * a fill return at once. Only the null stream's order then makes others wait for them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -62,27 +65,34 @@ static CUresult submit(struct copy c, CUstream stream) {
 }
 
 static CUresult copy(CUdeviceptr to, const void *host_from, CUdeviceptr from, void *host_to,
-                     size_t size, CUstream handle, bool wait) {
+                     size_t size, CUstream handle, bool synchronous) {
     CUstream stream;
     CUresult result = sim_stream_resolve(handle, &stream);
     if (result != CUDA_SUCCESS || size == 0)
         return result;
-    if (wait && ((host_to == NULL && !sim_is_mapped(to, size, true)) ||
-                 (host_from == NULL && !sim_is_mapped(from, size, false))))
+    if (synchronous && ((host_to == NULL && !sim_is_mapped(to, size, true)) ||
+                        (host_from == NULL && !sim_is_mapped(from, size, false))))
         return CUDA_ERROR_INVALID_VALUE;
     struct copy c = {.size = size};
     c.device_to = host_to == NULL ? to : 0;
     c.device_from = host_from == NULL ? from : 0;
     c.to = host_to != NULL ? host_to : sim_host_address(to);
     c.from = host_from != NULL ? host_from : sim_host_address(from);
-    if (host_from != NULL && !wait && !sim_is_pinned_host(host_from, size)) {
+    const bool pinned = (host_from != NULL && sim_is_pinned_host(host_from, size)) ||
+                        (host_to != NULL && sim_is_pinned_host(host_to, size));
+    if (host_from != NULL && !pinned) {
+        if (synchronous)
+            result = sim_wait_stream(stream);
+        if (result != CUDA_SUCCESS)
+            return result;
         c.staged = malloc(size);
         if (c.staged == NULL)
             return CUDA_ERROR_OUT_OF_MEMORY;
         memcpy(c.staged, host_from, size);
         c.from = c.staged;
     }
-    wait = wait || (host_to != NULL && !sim_is_pinned_host(host_to, size));
+    const bool wait =
+        host_to != NULL ? synchronous || !pinned : host_from != NULL && synchronous && pinned;
     result = submit(c, stream);
     return result == CUDA_SUCCESS && wait ? sim_wait_stream(stream) : result;
 }
@@ -146,21 +156,20 @@ SIM_EXPORT CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size,
 }
 
 static CUresult fill(CUdeviceptr to, uint32_t value, enum fill_unit unit, size_t n, CUstream handle,
-                     bool wait) {
+                     bool synchronous) {
     CUstream stream;
     CUresult result = sim_stream_resolve(handle, &stream);
     if (result != CUDA_SUCCESS || n == 0)
         return result;
     if (to % unit != 0 || n > SIM_WINDOW_SIZE / unit ||
-        (wait && !sim_is_mapped(to, n * unit, true)))
+        (synchronous && !sim_is_mapped(to, n * unit, true)))
         return CUDA_ERROR_INVALID_VALUE;
-    result = submit((struct copy){.to = sim_host_address(to),
-                                  .device_to = to,
-                                  .size = n * unit,
-                                  .value = value,
-                                  .unit = unit},
-                    stream);
-    return result == CUDA_SUCCESS && wait ? sim_wait_stream(stream) : result;
+    return submit((struct copy){.to = sim_host_address(to),
+                                .device_to = to,
+                                .size = n * unit,
+                                .value = value,
+                                .unit = unit},
+                  stream);
 }
 
 #define FILL(bits, type, unit)                                                                     \

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import tomllib
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -47,7 +48,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib"))
 from gpusim.{module} import main
 
-main({argument})
+main()
 """
 
 
@@ -74,10 +75,15 @@ def profile_values(profile: Path) -> dict[str, str]:
 
 
 def make(
-    path: Path, *, gpus: int = 1, memory: int = 1024, profile: Path = PROFILE, values: dict[str, str] | None = None
+    path: Path,
+    *,
+    minors: Iterable[int] = (0,),
+    memory: int = 1024,
+    profile: Path = PROFILE,
+    values: dict[str, str] | None = None,
 ) -> list[SimGpu]:
-    """Prepare `path`, which must not exist or be empty, with `gpus` GPUs of `memory` MiB; `values` overrides the
-    profile."""
+    """Prepare `path`, which must not exist or be empty, with a GPU of `memory` MiB for each minor number, in the order of
+    the bus; `values` overrides the profile."""
     head = tomllib.loads(profile.read_text(encoding="utf-8"))
     made = [
         SimGpu(
@@ -85,9 +91,9 @@ def make(
             uuid=f"GPU-{uuid.uuid5(uuid.NAMESPACE_URL, f'gpusim:{path.resolve()}:{minor}')}",
             memory=memory,
             name=head["gpu"],
-            bus=f"0000:{6 + minor:02x}:00.0",
+            bus=f"0000:{6 + place:02x}:00.0",
         )
-        for minor in range(gpus)
+        for place, minor in enumerate(minors)
     ]
     numbers = {"driver": head["driver"], "cuda": str(head["cuda"]), "dialect": head["dialect"]}
     numbers |= profile_values(profile) | (values or {})
@@ -126,14 +132,14 @@ def install(build: Path) -> None:
     compile_all = [python, "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", str(library)]
     subprocess.run(compile_all, check=True)
     scripts = {
-        "nvidia-cuda-mps-control": ("mps_control", "__file__"),
-        "nvidia-cuda-mps-server": ("mps_server", ""),
-        "gpusim-mps-client": ("mps_client", ""),
+        "nvidia-cuda-mps-control": "mps_control",
+        "nvidia-cuda-mps-server": "mps_server",
+        "gpusim-mps-client": "mps_client",
     }
-    for name, (module, argument) in scripts.items():
+    for name, module in scripts.items():
         target = build / "bin" / name
         fresh = target.with_suffix(".new")
-        fresh.write_text(_SCRIPT.format(python=python, module=module, argument=argument), encoding="utf-8")
+        fresh.write_text(_SCRIPT.format(python=python, module=module), encoding="utf-8")
         fresh.chmod(0o755)
         fresh.replace(target)
 
@@ -157,7 +163,7 @@ class SimHost:
     def __enter__(self) -> Self:
         shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.path = Path(tempfile.mkdtemp(prefix="gpusim-", dir=shm))
-        self.gpus = make(self.path, gpus=self._gpus, memory=self._memory, values=self._values)
+        self.gpus = make(self.path, minors=range(self._gpus), memory=self._memory, values=self._values)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -206,7 +212,7 @@ def main() -> None:
         if words.dir.exists() and any(words.dir.iterdir()):
             raise SystemExit(f"gpusim: directory: is not empty: {words.dir}\n  hint: remove it with `rm` first")
         for gpu in make(
-            words.dir, gpus=words.gpus, memory=words.memory_mib, profile=words.profile, values=dict(words.set)
+            words.dir, minors=range(words.gpus), memory=words.memory_mib, profile=words.profile, values=dict(words.set)
         ):
             print(gpu.line())
     elif words.verb == "rm":

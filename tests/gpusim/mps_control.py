@@ -14,7 +14,7 @@ import os
 import sys
 
 from . import dialect as dialects
-from . import mps_commands, mps_daemon, mps_host, mps_log, mps_spawn, mps_ui, mps_v3, mps_wire
+from . import mps_commands, mps_daemon, mps_host, mps_log, mps_ui, mps_v3, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Flags:
         for word in words:
             if word in ("-d", "-f", "-h", "--help", "-v") or (modern and word in LONG):
                 self.mode = word.strip("-")[0]
-            elif word in ("-multiuser-server", "--multiuser-server") or (modern and word == "-M"):
+            elif word in (("-M", "--multiuser-server") if modern else ("-multiuser-server",)):  # as their help has it
                 self.multiuser = True
             elif modern and word in ("-L", "--lazy-init"):
                 self.lazy = True
@@ -90,8 +90,8 @@ def banner(dialect: Dialect, version: bool) -> str:
     return f"CUDA MPS Control for {system}." + (f" Binary version: {dialect.cuda}" if version else "")
 
 
-def main(script: str) -> None:
-    """Entry point of build/gpusim/bin/nvidia-cuda-mps-control; `script` is that file."""
+def main() -> None:
+    """Entry point of build/gpusim/bin/nvidia-cuda-mps-control."""
     host = mps_host.read()
     name = os.environ.get("SIMGPU_MPS_DIALECT") or (
         host.values.get("dialect", dialects.DEFAULT) if host else dialects.DEFAULT
@@ -105,7 +105,7 @@ def main(script: str) -> None:
     if not os.environ.get("CUDA_MPS_PIPE_DIRECTORY") and os.geteuid() == 0 and (flags.protocol == 3 or flags.command):
         pipe = mps_v3.PIPE_OF_ROOT
     if flags.mode in ("d", "f"):
-        raise SystemExit(daemon(dialect, flags, pipe, script))
+        raise SystemExit(daemon(dialect, flags, pipe))
     if flags.mode == "bad":
         print("Unrecognized option \0")
     if flags.mode in ("h", "bad"):
@@ -117,7 +117,7 @@ def main(script: str) -> None:
     raise SystemExit(mps_ui.run(pipe, [flags.command] if flags.command else sys.stdin))
 
 
-def daemon(dialect: Dialect, flags: Flags, pipe: str, script: str) -> int:
+def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
     """Start the daemon; the exit status of the process that was called."""
     host = mps_host.read()
     if not flags.lazy and host is None and dialect.silent_without_driver:
@@ -132,7 +132,7 @@ def daemon(dialect: Dialect, flags: Flags, pipe: str, script: str) -> int:
         print("Only root user may enable -multiuser-server!")
         return 1
     if flags.mode == "f":
-        return serve(dialect, flags, pipe, script, None)
+        return serve(dialect, flags, pipe, None)
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
@@ -144,12 +144,12 @@ def daemon(dialect: Dialect, flags: Flags, pipe: str, script: str) -> int:
     writer = READY
     status = 1
     try:
-        status = serve(dialect, flags, pipe, script, writer)
+        status = serve(dialect, flags, pipe, writer)
     finally:
         os._exit(status)
 
 
-def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | None) -> int:
+def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
     """Everything from the directories to the end; `ready` gets one byte when the sockets listen."""
     lock = take_lock(pipe)
     if isinstance(lock, str):
@@ -183,9 +183,8 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, script: str, ready: int | N
     pid_file = os.path.join(pipe, PID_FILE)
     if dialect.pid_file:
         write_pid(pid_file)
-    binary = os.path.join(os.path.dirname(os.path.abspath(script)), mps_spawn.SERVER)
     names = mps_v3.Names(pipe, logs) if flags.protocol == 3 else None
-    options = mps_daemon.Options(flags.multiuser, flags.partitions, server_log, binary, names)
+    options = mps_daemon.Options(flags.multiuser, flags.partitions, server_log, names)
     text = os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     if text is not None and mps_commands.percentage(text) is None:
         log.note("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE should be between (0.0, 100.0]")

@@ -33,21 +33,18 @@ CUDA_SERVER_NOT_READY, CUDA_CONNECTION_FAILED = 807, 805
 
 
 class Options:
-    """How the daemon was started: flags, the descriptor of server.log (or None) and the server's executable.
+    """How the daemon was started: flags, the descriptor of server.log (or None).
 
     `names` are the named servers of protocol 3, None with protocol 2.
     """
 
-    __slots__ = ("multiuser", "names", "partitioned", "server_binary", "server_log")
+    __slots__ = ("multiuser", "names", "partitioned", "server_log")
 
-    def __init__(
-        self, multiuser: bool, partitioned: bool, server_log: int | None, server_binary: str, names: mps_v3.Names | None
-    ) -> None:
+    def __init__(self, multiuser: bool, partitioned: bool, server_log: int | None, names: mps_v3.Names | None) -> None:
         self.names = names
         self.multiuser = multiuser
         self.partitioned = partitioned
         self.server_log = server_log
-        self.server_binary = server_binary
 
 
 class Control:
@@ -62,7 +59,6 @@ class Control:
         self.partitioned = options.partitioned
         self.partitions = mps_partitions.Partitions()
         self.server_log = options.server_log
-        self.server_binary = options.server_binary
         self.names = options.names
         self.listeners = listeners
         self.servers: dict[int, Child] = {}

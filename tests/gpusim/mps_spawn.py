@@ -132,4 +132,4 @@ def _child(control: Control, uid: int, link: socket, name: str) -> None:
             os.setgroups([])
             os.setgid(uid)
         os.setuid(uid)
-    os.execv(control.server_binary, [SERVER])
+    os.execvp(SERVER, [SERVER])  # on PATH alone, as the real daemons look for it

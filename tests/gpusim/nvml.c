@@ -4,8 +4,8 @@
  * from procs/ (a locked file each), Xid events from the file `events`, watched with inotify. NVML
  * sees all GPUs, whatever CUDA_VISIBLE_DEVICES says. Without a simulated host nvmlInit answers 9,
  * Driver Not Loaded. A function that is not written is not exported: pynvml then raises
- * NVMLError_FunctionNotFound. Layouts follow nvml.h; abi_check.c has no nvml.h to compare with,
- * pynvml is the check.
+ * NVMLError_FunctionNotFound. Layouts follow nvml.h; test_toolkit.py compares the functions with
+ * it, the layouts are checked by what pynvml reads.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 
 from tests.gpusim.driver_harness import FAULTS, HEAT, ROOT, Program, built, out
 from tests.gpusim.host import HERE, SimHost
+from tests.gpusim.toolkit import HINT, find
 
 Field = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -135,15 +134,6 @@ def test_plain_kernels(sim: SimHost, threads: int) -> None:
         assert one.read(sums, 64) == np.array(hashes, dtype=np.uint64).tobytes()
 
 
-def toolkit(path: str) -> Path | None:
-    """A program or header of a CUDA toolkit: on PATH, below /usr/local, or from NVIDIA's Python packages beside this interpreter."""
-    on_path = shutil.which(Path(path).name)
-    if on_path:
-        return Path(on_path)
-    folders = [*Path("/usr/local").glob("cuda*"), *Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*")]
-    return next((one / path for one in sorted(folders, reverse=True) if (one / path).exists()), None)
-
-
 def release(nvcc: Path) -> str:
     told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"release ([0-9.]+)", told)
@@ -167,9 +157,9 @@ def test_ptx_was_made_from_this_source(ptx: Path) -> None:
 @pytest.mark.parametrize("ptx", [HEAT, FAULTS], ids=["heat", "faults"])
 def test_ptx_is_what_nvcc_makes_of_it(ptx: Path, tmp_path: Path) -> None:
     """To the byte with the release that made it; with another one the same kernels and parameters."""
-    nvcc = toolkit("bin/nvcc")
+    nvcc = find("bin/nvcc")
     if nvcc is None:
-        pytest.skip("nvcc is not here (on PATH, below /usr/local, or pip's): the PTX cannot be compiled again")
+        pytest.skip(f"no nvcc, so the PTX cannot be compiled again: {HINT}")
     fresh, committed = tmp_path / "fresh.ptx", ptx.read_text()
     argv = ["sh", str(HERE / "ptx.sh"), str(ptx.with_suffix(".cu")), str(fresh)]
     subprocess.run(argv, env={**os.environ, "NVCC": str(nvcc)}, check=True)
@@ -183,9 +173,9 @@ def test_ptx_is_what_nvcc_makes_of_it(ptx: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ptx", [HEAT, FAULTS], ids=["heat", "faults"])
 def test_ptx_is_accepted_by_the_gpus_assembler(ptx: Path, target: str, tmp_path: Path) -> None:
     """What the driver's own compiler does to it when it is loaded."""
-    ptxas = toolkit("bin/ptxas")
+    ptxas = find("bin/ptxas")
     if ptxas is None:
-        pytest.skip("ptxas is not here (on PATH, below /usr/local, or pip's)")
+        pytest.skip(f"no ptxas: {HINT}")
     argv = [str(ptxas), f"-arch={target}", "-o", str(tmp_path / "out.cubin"), str(ptx)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -203,7 +193,7 @@ def test_ptx_names_the_kernels_of_its_source_and_fuses_nothing(ptx: Path) -> Non
 
 
 def test_abi_is_that_of_the_toolkit() -> None:
-    header = toolkit("include/cuda.h")
+    header = find("include/cuda.h")
     if header is None:
         pytest.skip("no cuda.h below /usr/local or from pip: nothing to compare cuda_abi.h with")
     done = subprocess.run(

@@ -44,7 +44,7 @@ def test_idle_server_of_another_user_makes_room_at_once(mps: Mps) -> None:
 
 
 def test_multiuser_server_takes_everybody(mps: Mps) -> None:
-    assert mps.start("-multiuser-server").returncode == 0
+    assert mps.start("--multiuser-server").returncode == 0
     assert mps.client(user=ALICE).hello.startswith("attached")
     assert mps.client(user=BOB).hello.startswith("attached")
     assert len(mps.command("get_server_list")) == 1

@@ -1,10 +1,11 @@
-"""A program that makes a GPU fault: `culprit.py KIND [--after S] [--when FILE] [--once FILE] [--session]`.
+"""A program that makes a GPU fault: `culprit.py KIND [--after S] [--when FILE] [--once FILE] [--session] [--clock DIR]`.
 
 KIND is one of the kernels of faults.cu that go wrong. Until the time has passed, or FILE is there, it does honest work,
 so that it is a busy client of its MPS server. It says `culprit: ready` when it has begun and `culprit: KIND` before the
 fault; the error ends it with exit status 1. KIND `none` ends well.
 
 --session    run inside a session: the fault is reported to the supervisor
+--clock DIR  add the moment before the launch, on the monotonic clock, as a line to DIR/faults.<uid>
 --once FILE  fault only when FILE is not there yet, and make it: a second try ends well after the same time
 """
 
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--when", type=Path, metavar="FILE", help="honest work until FILE is there")
     parser.add_argument("--once", type=Path, metavar="FILE", help="end well when FILE is there already")
     parser.add_argument("--session", action="store_true")
+    parser.add_argument("--clock", type=Path, metavar="DIR", help="write down when the fault was launched")
     options = parser.parse_args()
 
     with contextlib.ExitStack() as stack:
@@ -107,6 +109,9 @@ def main() -> None:
         if options.kind == "hang":
             # What spins until *stop is not 0 must find a 0 there.
             gpu.zero(culprit.y.value, ctypes.sizeof(ctypes.c_int))
+        if options.clock:
+            with (options.clock / f"faults.{os.getuid()}").open("a") as file:
+                file.write(f"{time.monotonic():.9f}\n")
         culprit.fault(options.kind)
         print("culprit: done")
 

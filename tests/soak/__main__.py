@@ -31,7 +31,7 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     rounds: list[dict[str, Any]] = []
     try:
-        with Sandbox(nodes=1, plugin=True, site=SITE, simulated=True) as sandbox:
+        with Sandbox(nodes=1, plugin=True, site=SITE) as sandbox:
             stage = Stage(sandbox)
             for plain in (False, True):
                 stage.reference(plain=plain)

@@ -257,6 +257,7 @@ class Site:
             ServerLogFollower(),
             DaemonWatch(),
         )
+        self.kernel_log = self._adapters[1]
         self.agent = Agent(
             self.settings,
             NodeName("n0"),

@@ -42,6 +42,24 @@ def test_a_line_of_the_server_log_becomes_verdicts(tmp_path: Path) -> None:
         assert until(lambda: site.journal("recovered"), "the outcome")[0]["supervisor_ms"] == 1.25
 
 
+@pytest.mark.parametrize("ours", [True, False], ids=["host", "container"])
+def test_a_number_of_another_count_makes_nobody_the_culprit(tmp_path: Path, ours: bool) -> None:
+    """In a container the kernel log's process id may by chance be a bystander's."""
+    with Site(tmp_path) as site:
+        site.kernel_log.names_our_processes = ours
+        one, two = site.task(lease(1)).run(), site.task(lease(2)).run()
+        until(lambda: len(site.journal("task.hello")) == 2, "hellos")
+        site.kernel(
+            f"NVRM: Xid (PCI:0000:06:00): 31, pid={one.pid}, name=python3, Ch 00000008, intr 00000000. MMU Fault: "
+            "ENGINE GRAPHICS GPCCLIENT_T1_3 faulted @ 0x7f29_5b8c9000. Fault is of type FAULT_PDE ACCESS_TYPE_VIRT_READ"
+        )
+        for each in (one, two):
+            each.say("fault", role="active", pid=each.pid, cuda=700, call="cuCtxSynchronize", seq=4, text="x")
+        two.hear("verdict")
+        (row,) = until(lambda: site.journal("incident.attributed"), "the verdict on who did it")
+        assert (row.get("culprit") == "job 1 task 0") is ours
+
+
 def test_the_jobs_log_tells_the_story_beside_its_output(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         guilty, other = site.task(lease(1)).run(), site.task(lease(2)).run()

@@ -191,6 +191,26 @@ def test_the_real_kernel_log_device() -> None:
     log.close()
 
 
+def test_in_a_container_the_kernel_log_names_other_processes(tmp_path: Path) -> None:
+    device = tmp_path / "kmsg"
+    try:
+        os.mknod(device, 0o20600, os.makedev(1, 3))
+        os.close(os.open(device, os.O_RDONLY))
+    except OSError:
+        pytest.skip("no device can be made here")
+    for namespace, ours in (("pid:[4026531836]", True), ("pid:[4026532198]", False)):
+        link = tmp_path / namespace
+        link.symlink_to(namespace)
+        log = KernelLogReader(str(device), pids=str(link))
+        assert log.names_our_processes is ours
+        log.close()
+    file = tmp_path / "file"
+    file.write_text("")
+    log = KernelLogReader(str(file), pids=str(link))
+    assert log.names_our_processes, "a file is written by somebody who counts as its readers do"
+    log.close()
+
+
 # ---------------------------------------------------------------- server logs
 def _lines(lines: tuple[ServerLine, ...]) -> list[tuple[str, bool, str]]:
     return [(line.server.color, line.control, line.text) for line in lines]

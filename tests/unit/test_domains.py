@@ -123,6 +123,34 @@ def test_gpus_keep_the_jobs_order_and_unknown_ones_are_named() -> None:
         domain_plan.pick_gpus(("7",), GPUS)
 
 
+ODD = ((GpuMinor(3), GpuUuid("GPU-3")), (GpuMinor(0), GpuUuid("GPU-0")))
+"""In the driver's order, which is that of the bus."""
+
+
+@pytest.mark.parametrize(
+    ("files", "word", "expected"),
+    [
+        ((), "0", "GPU-3"),
+        ((), "1", "GPU-0"),
+        (("/dev/nvidia0", "/dev/nvidia3"), "0", "GPU-0"),
+        (("/dev/nvidia0", "/dev/nvidia3"), "1", "GPU-3"),
+        (("/dev/nvidia0", "/dev/nvidia3"), "GPU-3", "GPU-3"),
+        (("/dev/nvidia3",), "0", "GPU-3"),
+    ],
+)
+def test_slurms_number_is_a_place_in_gres_conf(files: tuple[str, ...], word: str, expected: str) -> None:
+    """Seen with slurmd 22.05: a node with File=/dev/nvidia5 alone gives its jobs SLURM_JOB_GPUS=0."""
+    assert [uuid for _, uuid in domain_plan.pick_gpus((word,), ODD, files)] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("files", "word"), [((), "3"), (("/dev/nvidia3",), "1"), (("/dev/gpu",), "0"), (("/dev/nvidia9",), "0")]
+)
+def test_a_place_that_is_nobodys_is_refused(files: tuple[str, ...], word: str) -> None:
+    with pytest.raises(ConfigError, match="the driver does not show"):
+        domain_plan.pick_gpus((word,), ODD, files)
+
+
 BASE = {"SLURM_JOB_ID": "12", "SLURM_JOB_UID": "1001", "SLURMD_NODENAME": "n0"}
 
 

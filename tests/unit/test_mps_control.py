@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.adapters.mps_control import daemon_environment
+from resilience.adapters.mps_control import daemon_environment, search_path
 from resilience.parse import mps_control as parse
 from resilience.parse.mps_control import Talk
 
@@ -28,6 +28,7 @@ from resilience.parse.mps_control import Talk
         # cut off before the sentinel: 0 is terminate_client's answer, never the sentinel's
         ("0\n", "", Talk.BUSY, ()),
         ("15892\n", "", Talk.BUSY, ()),
+        ("15892\nServer 15892 is <busy>\n100.0\n", "", Talk.BUSY, ()),
         ("", "Cannot find MPS control daemon process\n", Talk.NO_DAEMON, ()),
     ],
 )
@@ -137,6 +138,10 @@ def test_silent_exit_statuses_of_580_get_a_hint() -> None:
     assert "libcuda" in parse.start_hint(244, "")
     assert "550" in parse.start_hint(1, "Cannot find MPS control daemon process")
     assert parse.start_hint(3, "") == ""
+    help_of_580 = "Unrecognized option \0\nCUDA MPS Control for Linux/Unix/QNX.\n"
+    assert parse.unknown_option(help_of_580)
+    assert not parse.unknown_option("")
+    assert "multi-user" in parse.start_hint(0, help_of_580)
 
 
 def test_a_daemon_inherits_nothing_of_the_job() -> None:
@@ -153,5 +158,12 @@ def test_a_daemon_inherits_nothing_of_the_job() -> None:
         "BASH_FUNC_x%%": "() { :; }",
         "SITE": "kept",
     }
-    assert daemon_environment(given) == {"PATH": "/p", "LD_LIBRARY_PATH": "/l", "SITE": "kept"}
-    assert daemon_environment({})["PATH"]
+    made = daemon_environment(given, "nvidia-cuda-mps-control")
+    assert made | {"PATH": ""} == {"PATH": "", "LD_LIBRARY_PATH": "/l", "SITE": "kept"}
+
+
+def test_a_daemon_finds_its_server() -> None:
+    """The real one looks on PATH alone, and Debian has the server in /usr/sbin."""
+    assert search_path({"PATH": "/p:/usr/bin"}, "nvidia-cuda-mps-control").startswith("/p:/usr/bin:")
+    assert "/usr/sbin" in search_path({"PATH": "/usr/bin:/bin"}, "nvidia-cuda-mps-control").split(":")
+    assert search_path({}, "/opt/nv/bin/nvidia-cuda-mps-control").startswith("/opt/nv/bin:")

@@ -79,7 +79,7 @@ def test_a_broken_driver_is_named(node: World) -> None:
 
     node.gpus = Broken()
     assert node.prolog(node.environ(12)) == 0
-    assert "nvmlInit: CUDA error 9: Driver Not Loaded (see nvidia-smi)" in refused(node)
+    assert "nvmlInit: NVML error 9: Driver Not Loaded (see nvidia-smi)" in refused(node)
 
 
 def test_a_fault_in_our_own_code_refuses_the_job(node: World) -> None:

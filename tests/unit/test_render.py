@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from resilience import config
 from resilience.model.errors import ConfigError
-from resilience.render import Rendered, Site, expand, files, node_names, parse_site, write
+from resilience.parse.hostlist import expand
+from resilience.render import Rendered, Site, files, node_names, parse_site, write
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "site"
 DEFAULT = (TEMPLATES / "site.yaml").read_text()
