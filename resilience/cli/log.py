@@ -32,9 +32,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     chosen = settings.find(arguments.config).settings
     earliest = journal_lines.since(arguments.since, time.time()) if arguments.since else 0.0
-    file = arguments.journal or journal_path(chosen, arguments.node)
+    filtered = arguments.json or arguments.incident or arguments.since
+    try:
+        file = arguments.journal or journal_path(chosen, arguments.node)
+    except ConfigError:
+        if arguments.job is None or filtered:
+            raise
+        return _own(chosen, JobId(arguments.job))  # which journal is meant is not clear, which job's log is
     if arguments.job is not None and not arguments.journal and not os.access(file, os.R_OK):
-        if arguments.json or arguments.incident or arguments.since:
+        if filtered:
             raise ConfigError("log", "only the journal can be filtered, and it is for admins", file)
         return _own(chosen, JobId(arguments.job))
     read = journal_lines.read(file)

@@ -225,3 +225,20 @@ def test_a_sites_defaults_hold_where_nothing_is_asked() -> None:
     options = in_force("retries=5;threads=25", site)
     assert (options.mps, options.retries, options.threads) == (True, 5, 25)
     assert any("retries=5" in line for line in consequences(options))
+
+
+def test_a_jobs_own_log_needs_no_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where several nodes' journals lie, which one is meant is not clear; which job's log is."""
+    for node in ("n0", "n1"):
+        (tmp_path / "log" / node).mkdir(parents=True)
+    (tmp_path / "mpsr-7.log").write_text("a line of the log\n")
+    scontrol = tmp_path / "scontrol"
+    state = "JobState=RUNNING Priority=1 Reason=None Requeue=1 Restarts=0 BatchFlag=1"
+    record = f"JobId=7\\n   {state}\\n   WorkDir={tmp_path}\\n   StdOut={tmp_path}/slurm-7.out\\n"
+    scontrol.write_text(f"#!/bin/sh\nprintf '{record}'\n")
+    scontrol.chmod(0o755)
+    config = tmp_path / "mpsr.yaml"
+    config.write_text(f"paths:\n  log: {tmp_path}/log\n  scontrol: {scontrol}\nslurm:\n  adapter: scontrol\n")
+    assert run("log", "-j", "7", "--config", str(config), capsys=capsys) == (0, "a line of the log\n", "")
+    status, _, err = run("log", "-j", "7", "--json", "--config", str(config), capsys=capsys)
+    assert (status, "there are several: n0 n1" in err) == (2, True)
