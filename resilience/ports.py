@@ -138,7 +138,7 @@ class Slurm(Protocol):
         """The sequence that starts again within seconds: requeue, exclude and comment, wait for PENDING, start now."""
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
-        """Set AdminComment."""
+        """Set AdminComment, asking again while nobody answers. A job that has ended refuses."""
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         """Drain a node with a reason that starts `mpsr:`."""
@@ -275,7 +275,8 @@ class Result:
 
 
 class Worker(Feed, Protocol):
-    """Threads for what takes its time: one lane for the MPS daemons, one for Slurm, each in order."""
+    """Threads for what takes its time, one a lane, each in order: `mps` for the MPS daemons, `slurm` for Slurm, and
+    `account` for jobs' accounts, which must not wait behind a requeue."""
 
     def submit(self, lane: str, tag: object, call: Callable[[], object]) -> None: ...
 

@@ -13,10 +13,10 @@ array; so tasks of arrays go through the scontrol adapter.
 import importlib
 from typing import Any
 
-from resilience.adapters import requeue_sequence
+from resilience.adapters import admin_comment, requeue_sequence
 from resilience.adapters.requeue_sequence import Snapshot, one_line
 from resilience.adapters.scontrol import Scontrol
-from resilience.model.errors import SlurmError
+from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, JobInfo, Refused
 
@@ -37,9 +37,10 @@ def load() -> Any:
 class Pyslurm:
     """See the module. `api` is the module pyslurm, `arrays` what tasks of job arrays go through."""
 
-    def __init__(self, api: Any, *, arrays: Scontrol, requeue_timeout: float) -> None:
+    def __init__(self, api: Any, *, arrays: Scontrol, timeout: float, requeue_timeout: float) -> None:
         self._api = api
         self._arrays = arrays
+        self._timeout = timeout
         self._requeue_timeout = requeue_timeout
 
     def job(self, job: JobId) -> JobInfo:
@@ -53,7 +54,7 @@ class Pyslurm:
     def comment(self, job: JobId, text: str) -> Done | Refused:
         if self._of_array(job):
             return self._arrays.comment(job, text)
-        return self.ask_update(job, comment=one_line(text))
+        return admin_comment.comment(self, job, text, patience=self._timeout)
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         tagged = one_line(reason if reason.startswith("mpsr:") else f"mpsr:{reason}")
@@ -119,10 +120,10 @@ class Pyslurm:
 
 
 def _refused(error: Exception) -> Refused:
-    """Slurm's own words. Raises SlurmError when nobody answered."""
+    """Slurm's own words. Raises SlurmAway when nobody answered."""
     words = " ".join(str(error).split()) or "no reason given"
     if any(part in words.lower() for part in _UNREACHABLE):
-        raise SlurmError("slurmctld", "cannot be asked", words) from error
+        raise SlurmAway("slurmctld", "cannot be asked", words) from error
     return Refused(reason=words)
 
 

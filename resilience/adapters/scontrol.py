@@ -3,7 +3,7 @@
 Relies on `scontrol show job` (one line of fixed fields each, a path to the end of its line), `requeue` and `update`; on
 exit statuses and, where they do not tell, on the fixed English messages of slurm_errno. Each call has a deadline.
 A task of a job array is always named `array_task`: the bare number of the last task means the whole array, and asking
-for that would requeue healthy jobs. Raises SlurmError when there is no scontrol, no controller or no such job;
+for that would requeue healthy jobs. Raises SlurmError when there is no scontrol or no such job, SlurmAway when no controller answers;
 everything else that Slurm will not do is Refused in its own words.
 """
 
@@ -12,9 +12,9 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from resilience.adapters import requeue_sequence
+from resilience.adapters import admin_comment, requeue_sequence
 from resilience.adapters.requeue_sequence import Snapshot, one_line
-from resilience.model.errors import SlurmError
+from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.parse.job_environment import devices
 from resilience.ports import Done, JobInfo, Refused
@@ -30,6 +30,8 @@ _UNREACHABLE = ("contact slurm controller", "timed out", "communication", "conne
 _UNKNOWN_JOB = "invalid job id"
 _NONE = ("", "(null)", "None")
 _HELD = re.compile(r"^\s+Nodes=(\S+) .*\bGRES=(\S*)", re.MULTILINE)
+_NAMES = 4096
+"""Names of jobs that are remembered."""
 _INDEX = re.compile(r"\(IDX:([0-9,-]+)\)")
 
 
@@ -52,6 +54,7 @@ class Scontrol:
         self._program = program
         self._timeout = timeout
         self._requeue_timeout = requeue_timeout
+        self._names: dict[JobId, str] = {}
 
     def job(self, job: JobId) -> JobInfo:
         return self.snapshot(job).info
@@ -60,7 +63,7 @@ class Scontrol:
         return requeue_sequence.requeue(self, job, comment=comment, exclude=exclude, timeout=self._requeue_timeout)
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
-        return self.ask_update(job, comment=one_line(text))
+        return admin_comment.comment(self, job, text, patience=self._timeout)
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         if not _NODE.match(node):
@@ -103,7 +106,14 @@ class Scontrol:
         return self._done(self._run("update", f"JobId={self._name(job)}", *changes))
 
     def _name(self, job: JobId) -> str:
-        """What stands for exactly this job in a request."""
+        """What stands for exactly this job in a request. It never changes: Slurm is asked for it once."""
+        if job not in self._names:
+            if len(self._names) >= _NAMES:
+                self._names.clear()
+            self._names[job] = self._look_up_name(job)
+        return self._names[job]
+
+    def _look_up_name(self, job: JobId) -> str:
         record = self._record(job)
         array, task = record.get("ArrayJobId", ""), record.get("ArrayTaskId", "")
         if not array:
@@ -140,13 +150,13 @@ class Scontrol:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise SlurmError("scontrol", f"gave no answer within {self._timeout:g} s", " ".join(words)[:80]) from error
+            raise SlurmAway("scontrol", f"gave no answer within {self._timeout:g} s", " ".join(words)[:80]) from error
         except OSError as error:
             hint = "set paths.scontrol in mpsr.yaml"
             raise SlurmError(self._program, "cannot be run", error.strerror or error, hint=hint) from error
         answer = Answer(status=done.returncode, out=done.stdout, err=done.stderr)
         if answer.status != 0 and any(part in answer.err.lower() for part in _UNREACHABLE):
-            raise SlurmError("slurmctld", "cannot be asked", answer.refusal())
+            raise SlurmAway("slurmctld", "cannot be asked", answer.refusal())
         return answer
 
 

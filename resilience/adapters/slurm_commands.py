@@ -37,7 +37,12 @@ def pick(settings: Settings) -> Picked:
         api = load()
     except (ImportError, RuntimeError) as error:
         return _without_pyslurm(settings, scontrol, str(error))
-    adapter = Pyslurm(api, arrays=scontrol, requeue_timeout=settings.recovery.requeue_timeout)
+    adapter = Pyslurm(
+        api,
+        arrays=scontrol,
+        timeout=settings.slurm.timeout,
+        requeue_timeout=settings.recovery.requeue_timeout,
+    )
     return Picked(slurm=adapter, name="pyslurm", why="installed and built for this release of Slurm")
 
 

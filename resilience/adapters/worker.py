@@ -1,6 +1,6 @@
 """Threads for calls that take their time, one a lane, each in order; results come back through a descriptor.
 
-A call that raises gives its exception as the result. Lanes keep slow Slurm calls from holding up the MPS daemons.
+A call that raises gives its exception as the result. A lane's slow calls hold up no other lane.
 Threads are daemon threads: a call that hangs does not keep the agent from ending.
 """
 
@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 
 from resilience.ports import Result
-
-LANES = ("mps", "slurm")
 
 
 class WorkerThreads:

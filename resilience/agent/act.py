@@ -5,7 +5,7 @@ opened a failed opening, a Slurm that does not answer a refusal with the reason.
 """
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +15,7 @@ from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
+from resilience.model.settings import Recovery
 from resilience.model.world import Sight
 from resilience.parse.words import pack
 from resilience.ports import (
@@ -39,6 +40,8 @@ from resilience.ports import (
 
 _LINE = 800
 """Characters of a recovery log line: percent-encoded it must fit a packet."""
+_STAY = 2.0
+"""Seconds that a job's tasks stay after their end at most, for Slurm to take the job's account: it takes some 50 ms."""
 _HELD = 200
 """Lines of one job that wait for Slurm to say where its log lies."""
 
@@ -67,6 +70,7 @@ class Actor:
         self,
         *,
         node: NodeName,
+        recovery: Recovery,
         clock: Clock,
         journal: AgentJournal,
         leases: Leases,
@@ -79,6 +83,7 @@ class Actor:
         past: Callable[[tuple[ServerLine, ...]], None],
     ) -> None:
         self._node = node
+        self._recovery = recovery
         self._clock = clock
         self._journal = journal
         self._leases = leases
@@ -92,6 +97,8 @@ class Actor:
         self.peers: dict[TaskRef, Peer] = {}
         self.timers: dict[tuple[object, ...], float] = {}
         self._job_logs: dict[JobId, _JobLog] = {}
+        self._accounts: Counter[JobId] = Counter()
+        """Accounts that Slurm is being given, by job."""
         self._asked: dict[ServerId, float] = {}
         """Servers whose state is being asked for, and when that was last wished."""
 
@@ -136,8 +143,7 @@ class Actor:
             case fx.AskDrain():
                 self._submit("slurm", _Tag(what="drain"), lambda: self._slurm.drain(self._node, effect.reason))
             case fx.AskComment():
-                tag = _Tag(what="comment", job=effect.job)
-                self._submit("slurm", tag, lambda: self._slurm.comment(effect.job, effect.text))
+                self._account(effect)
             case fx.SetTimer():
                 self.timers[effect.key] = effect.at
             case _:
@@ -160,6 +166,9 @@ class Actor:
             standby=standby.color if standby else "",
             standby_pipe=self._mps.pipe(standby) if standby else "",
             isolation=place.isolation,
+            grace_ms=_ms(self._recovery.grace),
+            restore_ms=_ms(self._recovery.restore_timeout),
+            requeue_ms=_ms(self._recovery.requeue_timeout),
         )
 
     def _verdict(self, verdict: fx.Verdict) -> None:
@@ -222,6 +231,23 @@ class Actor:
         tag = _Tag(what="requeue", job=ask.job)
         self._submit("slurm", tag, lambda: self._slurm.requeue(ask.job, comment=ask.comment, exclude=exclude))
 
+    def _account(self, ask: fx.AskComment) -> None:
+        """Slurm takes a comment only while the job runs: its tasks here stay until Slurm has answered."""
+        self._accounts[ask.job] += 1
+        self._tell_all(ask.job, "hold", ms=_ms(_STAY))
+        tag = _Tag(what="comment", job=ask.job)
+        self._submit("account", tag, lambda: self._slurm.comment(ask.job, ask.text))
+
+    def _accounted(self, job: JobId) -> None:
+        self._accounts[job] -= 1
+        if self._accounts[job] <= 0:
+            del self._accounts[job]
+            self._tell_all(job, "release")
+
+    def _tell_all(self, job: JobId, verb: str, **words: object) -> None:
+        for ref in [ref for ref in self.peers if ref.job == job]:
+            self.tell(ref, verb, **words)
+
     def result(self, result: Result) -> ev.Event | None:
         """A worker's result as an event; None when nothing follows from it."""
         tag, value = result.tag, result.value
@@ -242,6 +268,8 @@ class Actor:
             case "job" if tag.job is not None:
                 return self._job(tag.job, value)
             case "requeue" | "drain" | "comment":
+                if tag.what == "comment" and tag.job is not None:
+                    self._accounted(tag.job)
                 ok = isinstance(value, Done)
                 detail = (
                     value.detail
@@ -275,3 +303,7 @@ class Actor:
             while log.held and ref is not None:
                 self.tell(ref, "log", path=log.path, line=log.held.popleft())
         return ev.JobKnown(job=job, batch=value.batch, requeueable=value.requeue)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -19,6 +19,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.isolated import Isolated
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
 from resilience.machine import step
+from resilience.machine.words import ref_words
 from resilience.model import event as ev
 from resilience.model.effect import Effect, Journal, Unwatch, Verdict
 from resilience.model.errors import GpuError, ResilienceError, WireError
@@ -93,7 +94,7 @@ class Agent:
     journal       AgentJournal      adapters.journal.JournalFile(contract.path("journal", log=…, node=…), clock)
     leases        Leases            reads leases and the `active` files, sets the latter
     mps           Mps               called from the worker's lane `mps` only, but for pipe() and logs(), which are pure
-    slurm         Slurm             called from the worker's lane `slurm` only
+    slurm         Slurm             called from the worker's lanes `slurm` and `account` only
     gpus          Gpus              adapters.nvml.NvmlGpus(); asked once, at the start
     procfs        Procfs            adapters.procfs.ProcfsTree()
     supervisors   Supervisors       adapters.agent_socket.AgentSocket(contract.path("agent_socket", run=…, node=…))
@@ -158,6 +159,7 @@ class Agent:
         self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
         self._actor = Actor(
             node=node,
+            recovery=settings.recovery,
             clock=clock,
             journal=journal,
             leases=leases,
@@ -361,7 +363,7 @@ class Agent:
                 self.take(ev.Seen(observation=now, client=Client(pid=message.pid, task=ref, job=ref.job)))
             case KeeperWords():
                 self._journal.append(
-                    "observation", source="client", what="keeper", task=str(ref.task), text=message.state
+                    "observation", source="client", what="keeper", task=ref_words(ref), text=message.state
                 )
             case ev.Started():
                 if not self._clients.belongs(message.pid, peer.pid):

@@ -9,6 +9,7 @@ from typing import Any
 
 from resilience.cli.journal_lines import Record, jobs, listing, when
 from resilience.contract import contract
+from resilience.model.ids import JobId, StepId, TaskId, TaskRef
 
 _ACTIONS = {
     "none": "nothing is done: no fault of the GPU is known, and its exit status is passed on",
@@ -96,7 +97,7 @@ def _task(record: Record) -> str:
     task = record.get("task")
     if isinstance(task, str) and task.count(".") == 2:
         job, step, rank = task.split(".")
-        return f"task {rank} of job {job}.{step}"
+        return TaskRef(job=JobId(int(job)), step=StepId(int(step)), task=TaskId(int(rank))).words()
     if record.get("job") is not None:
         return f"task {task} of job {record['job']}" if task is not None else f"job {record['job']}"
     return f"task {task}" if task is not None else "a task"

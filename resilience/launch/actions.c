@@ -181,7 +181,7 @@ static bool start_alone(struct supervisor *self) {
 static void recovering(struct supervisor *self) {
     self->recovering = true;
     self->retries++;
-    self->deadline = self->session ? now_ms() + STEP_WAIT_MS : 0;
+    self->deadline = self->session ? now_ms() + self->times.restore : 0;
 }
 
 static bool restart(struct supervisor *self) {
@@ -219,7 +219,7 @@ static bool promote(struct supervisor *self) {
 
 static bool spill(struct supervisor *self) {
     char partition[MPSR_LEASE_WORD];
-    self->deadline = now_ms() + SPILL_WAIT_MS;
+    self->deadline = now_ms() + self->times.requeue;
     self->spiller.seq = -1;
     sigdelset(&self->told, SIGTERM); /* an earlier one was the program's to follow */
     if (!self->session)
@@ -236,18 +236,37 @@ static bool spill(struct supervisor *self) {
     return true;
 }
 
+static bool pass(struct supervisor *self) {
+    int status = self->exit_status;
+    finish(self, self->failed && !status ? MPSR_EXIT_FAILED << 8 : status);
+}
+
+static bool leave(struct supervisor *self) {
+    if (self->hold_until <= now_ms())
+        return pass(self);
+    self->deadline = self->hold_until;
+    return false;
+}
+
 static bool fail(struct supervisor *self, const char *reason) {
     self->failed = true;
     say("%s", *reason ? reason : "the task cannot go on");
     if (!self->active.pid)
-        return act(self, PASS, ON_FAIL, ENDED);
+        return leave(self);
     tell(&self->active, "fail", "reason", reason);
     return true;
 }
 
-static bool pass(struct supervisor *self) {
-    int status = self->exit_status;
-    finish(self, self->failed && !status ? MPSR_EXIT_FAILED << 8 : status);
+/* The program raises its own error then. It says nothing of the reason: that is for us to do, once,
+ * whatever the program is. */
+static void no_way(struct supervisor *self, enum event event) {
+    const char *reason = self->order.reason;
+    if (event != ON_FAULT) { /* else it has been said with the verdict */
+        reason = event == ON_DEADLINE ? "no verdict in time" : "no fault of the GPU is known";
+        say("%s", reason);
+    }
+    tell(&self->active, "fail", "reason", reason);
+    self->deadline = 0;
 }
 
 /* The agent has been told what happened: give it time. Without any agent there is nobody to ask. A
@@ -262,7 +281,7 @@ static bool ask(struct supervisor *self, enum event event) {
     return true;
 }
 
-bool act(struct supervisor *self, enum action action, enum event event, enum state before) {
+static bool act(struct supervisor *self, enum action action, enum event event, enum state before) {
     switch (action) {
     case NOTHING:
         return true;
@@ -293,7 +312,7 @@ bool act(struct supervisor *self, enum action action, enum event event, enum sta
             return act(self, END_NOW, event,
                        before); /* it waits for us: it will not end by itself */
         else
-            self->deadline = now_ms() + GRACE_MS;
+            self->deadline = now_ms() + self->times.grace;
         return true;
     case RESTART:
         return restart(self);
@@ -306,12 +325,10 @@ bool act(struct supervisor *self, enum action action, enum event event, enum sta
         if (sigismember(&self->told, SIGTERM) == 1) /* came while it spilled */
             finish(self, SIGTERM);
         if (event != ON_PLACED)
-            self->deadline = now_ms() + PARK_WAIT_MS;
+            self->deadline = now_ms() + 2 * self->times.requeue;
         return true;
     case TELL:
-        tell(&self->active, "fail", "reason",
-             event == ON_DEADLINE ? "no verdict in time" : "no fault of the GPU is known");
-        self->deadline = 0;
+        no_way(self, event);
         return true;
     case FAIL:
         self->deadline = 0;
@@ -323,6 +340,8 @@ bool act(struct supervisor *self, enum action action, enum event event, enum sta
         return true;
     case PASS:
         return pass(self);
+    case LEAVE:
+        return leave(self);
     case GIVE_UP:
         say("requeue: Slurm has not ended the job in time");
         finish(self, MPSR_EXIT_RECOVERY_FAILED << 8);
@@ -332,14 +351,12 @@ bool act(struct supervisor *self, enum action action, enum event event, enum sta
     return false;
 }
 
-/* As the user, never through a link, whole lines only (O_APPEND). */
-void recovery_log(const char *path, const char *line) {
-    int fd =
-        *path == '/'
-            ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600)
-            : -1;
-    if (fd < 0 || dprintf(fd, "%s\n", line) < 0)
-        say("recovery log: cannot be written: %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+void happen(struct supervisor *self, enum event event) {
+    enum state before = self->state;
+    const struct cell *cell = &verdict_table[before][event];
+    if (cell->next != before)
+        self->deadline = 0; /* the old state's; the action may set one for the new */
+    self->state = cell->next;
+    if (!act(self, cell->action, event, before))
+        self->state = cell->otherwise;
 }

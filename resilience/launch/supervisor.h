@@ -1,7 +1,8 @@
-/* The supervisor of one task: what it knows, and the three files that work on it.
+/* The supervisor of one task: what it knows, and the files that work on it.
  *
- * loop.c waits for news and turns them into events; verdicts.c says what an event means; actions.c
- * does it; reports.c tells the agent. One thread, one record, no allocation.
+ * loop.c waits for news and turns them into events, orders.c those of the agent; verdicts.c says
+ * what an event means; actions.c does it; reports.c tells the agent; say.c is below them all. One
+ * thread, one record, no allocation.
  */
 #ifndef MPSR_SUPERVISOR_H
 #define MPSR_SUPERVISOR_H
@@ -22,15 +23,20 @@ enum {
     VERDICT_WAIT_MS = 10000,  /* for a verdict, before a failure is passed on */
     RECONNECT_MS = 100,       /* between two tries for a lost agent, at first */
     RECONNECT_SLOW_MS = 2000, /* later: an agent that stays away is not to cost a core */
-    GRACE_MS = 1000,          /* an unmodified program has to end by itself (recovery.grace) */
     RETIRE_MS = 100,          /* from `retire` to SIGKILL: time for one _exit */
     SUPERSEDED_MS = 100,      /* that a faulted process may stay beside the one promoted: its end
                                  would take time from the first step, but its server waits for it */
-    STEP_WAIT_MS = 30000,     /* to the first step after a recovery (recovery.restore_timeout) */
-    SPILL_WAIT_MS = 60000,    /* for a few GiB on a shared file system (recovery.requeue_timeout) */
-    PARK_WAIT_MS =
-        120000, /* for Slurm to end a job that is to be requeued: KillWait and its own retries */
-    FAREWELL_MS = 1000, /* for killed processes to be gone before we are */
+    HOLD_MAX_MS = 10000,      /* the longest that an agent may have a task stay after its end */
+    FAREWELL_MS = 1000,       /* for killed processes to be gone before we are */
+    TIMES_MAX_MS = 86400000,  /* a day: more is no time that an admin means */
+};
+
+/* Milliseconds, the admin's choice (mpsr.yaml): the agent says them with every `place`. Without an
+ * agent no verdict comes, and none is needed. */
+struct times {
+    long grace;   /* an unmodified program has to end by itself (recovery.grace) */
+    long restore; /* to the first step after a recovery (recovery.restore_timeout) */
+    long requeue; /* to spill; twice that for Slurm to end the job (recovery.requeue_timeout) */
 };
 
 enum {
@@ -71,32 +77,36 @@ struct supervisor {
     bool session;    /* the program has opened a session: kept state may exist */
     int exit_status; /* raw, of the active process that has gone */
     pid_t exit_pid;
-    int retries;          /* recoveries so far */
+    int retries; /* recoveries so far */
+    struct times times;
+    long long hold_until; /* the agent has asked us to stay so long after the end; 0: it has not */
     long long deadline;   /* of the state; 0: none */
     long long connect_at; /* next try for an agent; 0: connected */
     long long lost_at;
     sigset_t told; /* signals that Slurm has sent to us, and so to the program */
 };
 
+/* say.c */
 long long now_ms(void);
 long long now_us(void);
-
 /* One line on standard error. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void recovery_log(const char *path, const char *line);
 
 /* loop.c */
 _Noreturn void supervise(struct supervisor *self, int signals);
-void happen(struct supervisor *self, enum event event);
+
+/* orders.c */
+void read_agent(struct supervisor *self);
 void look_for_agent(struct supervisor *self);
 
-/* actions.c: false when it could not be done */
-bool act(struct supervisor *self, enum action action, enum event event, enum state before);
+/* actions.c */
+void happen(struct supervisor *self, enum event event);
 void start_standby(struct supervisor *self);
 void retire(struct supervisor *self, struct child *child);
 void way_is_free(struct supervisor *self);
 void kill_due(struct supervisor *self);
 _Noreturn void finish(struct supervisor *self, int status);
-void recovery_log(const char *path, const char *line);
 
 /* reports.c: messages to the agent */
 void report_hello(struct supervisor *self);

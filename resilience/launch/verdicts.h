@@ -18,6 +18,7 @@ enum state {
     SPILLING, /* kept state is being written to disk */
     PARKED,   /* Slurm is to end this job and to start it again */
     FAILING,  /* nothing more will be done; the active process's exit is passed on */
+    LEAVING,  /* it has gone; the agent still tells Slurm of this job, which must not end before */
     STATES
 };
 
@@ -36,7 +37,8 @@ enum event {
     ON_FAIL,
     ON_DEADLINE,
     ON_SPILLED,
-    ON_TERM, /* SIGTERM: Slurm ends the step, or a user signals it */
+    ON_TERM,     /* SIGTERM: Slurm ends the step, or a user signals it */
+    ON_RELEASED, /* the agent has told Slurm what it had to */
     EVENTS
 };
 
@@ -56,6 +58,7 @@ enum action {
     FAIL,     /* say the reason; tell a living program, else exit badly */
     LATE,     /* no step within the time: tell the agent */
     PASS,     /* exit as the active process did */
+    LEAVE,    /* the same, unless the agent has asked us to stay a moment */
     GIVE_UP,  /* exit `recovery_failed` */
     END_TERM, /* die by SIGTERM */
 };

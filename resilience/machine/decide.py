@@ -194,18 +194,21 @@ def _account(turn: Turn, incident: Incident) -> None:
         by_job.setdefault(ref.job, []).append(ref)
     for job, refs in by_job.items():
         cases = [incident.cases[ref] for ref in refs]
-        if job in incident.accounted or not all(case.outcome.settled for case in cases):
+        if job in incident.accounted:
             continue
+        known = turn.jobs.get(job)
+        text = account(incident, cases, known.faults if known else 1)
         expected = [
             ref for ref in incident.clients if ref.job == job and ref in turn.tasks and ref not in incident.cases
         ]
-        if incident.hit and any(not turn.tasks[ref].over for ref in expected):
+        waits = incident.hit and any(not turn.tasks[ref].over for ref in expected)
+        if waits or not all(case.outcome.settled for case in cases):
+            if any(case.outcome is Outcome.FAILED for case in cases):
+                jobs.comment(turn, job, text)  # the job may end with that task, and then Slurm takes no comment
             continue
         incident = turn.incident(incident, accounted=incident.accounted | {job})
         if all(case.outcome is Outcome.GONE and ref in turn.tasks for ref, case in zip(refs, cases, strict=True)):
             continue  # another incident has taken its tasks over, and accounts for them
-        known = turn.jobs.get(job)
-        text = account(incident, cases, known.faults if known else 1)
         turn.job_line(job, text.removeprefix("mpsr: "))
         if all(case.action is not Action.REQUEUE or case.outcome is Outcome.FAILED for case in cases):
             jobs.comment(turn, job, text)

@@ -182,8 +182,12 @@ def drain(turn: Turn, reason: str) -> None:
 
 
 def comment(turn: Turn, job: JobId, text: str) -> None:
-    """Put the account where sacct and scontrol show it."""
-    if job in turn.jobs and turn.act(fx.AskComment(job=job, text=text)):
+    """Put the account where sacct and scontrol show it, unless it stands there."""
+    known = turn.jobs.get(job)
+    if known is None or known.account == text:
+        return
+    turn.jobs[job] = replace(known, account=text)
+    if turn.act(fx.AskComment(job=job, text=text)):
         turn.journal("slurm.intent", ask="comment", job=job, text=text)
 
 

@@ -355,7 +355,7 @@ def next_rung(turn: Turn, ref: TaskRef, reason: str) -> None:
     incident, case = found
     rung = case.tried[-1].value if case.tried else "?"
     turn.journal("recovery.failed", incident=incident.id, task=ref_words(ref), rung=rung, reason=reason)
-    turn.job_line(ref.job, f"task {ref.task}: {rung} did not work: {reason}")
+    turn.job_line(ref.job, f"{ref.in_job()}: {rung} did not work: {reason}")
     turn.case(incident.id, ref, outcome=Outcome.WAITING, reasons=(*case.reasons, f"{rung}: {reason}"))
     climb(turn, incident.id, ref)
 

@@ -42,7 +42,7 @@ def server_words(server: ServerId) -> str:
 
 
 def blame(incident: Incident) -> str:
-    """`by job 12 task 0`, `by one of 3 tasks` or `nobody's doing`."""
+    """`by job 12 step 0 task 0`, `by one of 3 tasks` or `nobody's doing`."""
     attribution = incident.attribution
     if attribution is None or attribution.blameless:
         return "nobody's doing"
@@ -63,7 +63,7 @@ def opening(incident: Incident, job_tasks: Iterable[tuple[TaskRef, Part]], pair:
     """The recovery log's first line of an incident, for one job."""
     attribution = incident.attribution
     why = f" ({attribution.why[0]})" if attribution and attribution.why else ""
-    parts = ", ".join(f"task {ref.task} {part.value}" for ref, part in sorted(job_tasks))
+    parts = ", ".join(f"{ref.in_job()} {part.value}" for ref, part in sorted(job_tasks))
     sure = attribution.confidence.value if attribution and attribution.confidence is not Confidence.NONE else ""
     how = f" {sure}" if sure else ""
     kept = _KEPT if incident.isolated else ""
@@ -76,14 +76,14 @@ def opening(incident: Incident, job_tasks: Iterable[tuple[TaskRef, Part]], pair:
 def told(ref: TaskRef, action: Action, server: ServerId | None, reason: str) -> str:
     """What a task was told."""
     where = f" on server {server.color}" if server else ""
-    return f"task {ref.task}: {_TOLD[action]}{where}" + (f": {reason}" if reason else "")
+    return f"{ref.in_job()}: {_TOLD[action]}{where}" + (f": {reason}" if reason else "")
 
 
 def recovered(ref: TaskRef, case: Case, seq: int) -> str:
     """The line that says that a task runs again."""
     doing = _DONE.get(case.action, "running again") if case.action else "running again"
     commit = f", goes on from commit {seq}" if seq >= 0 else ""
-    return f"task {ref.task}: {doing} {case.ms:.1f} ms after the fault was seen{commit}"
+    return f"{ref.in_job()}: {doing} {case.ms:.1f} ms after the fault was seen{commit}"
 
 
 def account(incident: Incident, cases: Iterable[Case], faults: int) -> str:
@@ -91,8 +91,9 @@ def account(incident: Incident, cases: Iterable[Case], faults: int) -> str:
     cases = list(cases)
     head = f"{faults} fault{'s' if faults != 1 else ''}{', last' if faults > 1 else ''}"
     if any(case.part is Part.CULPRIT for case in cases):
+        culprit = incident.attribution.culprit if incident.attribution else None
         head = "caused a fault"
-        who = ""
+        who = f" in {culprit.task.in_job()}" if culprit and culprit.task else ""
     else:
         who = f" {blame(incident)}"
     kept = _KEPT if incident.isolated else ""

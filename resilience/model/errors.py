@@ -36,6 +36,10 @@ class SlurmError(ResilienceError):
     """Slurm refused or could not be reached."""
 
 
+class SlurmAway(SlurmError):
+    """Nobody answered: what was asked may be asked again."""
+
+
 class GpuError(ResilienceError):
     """A call of the CUDA driver or of NVML failed. `code` is that library's own number, `call` the function's name."""
 

@@ -67,7 +67,7 @@ class Client:
 
     def __str__(self) -> str:
         if self.task is not None:
-            return f"job {self.task.job} task {self.task.task}"
+            return self.task.words()
         if self.job is not None:
             return f"job {self.job} process {self.pid}"
         return f"process {self.pid}"

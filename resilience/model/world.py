@@ -143,6 +143,9 @@ class Job:
     incident: IncidentId | None = None
     spilling: frozenset[TaskRef] = frozenset()
     comment: str = ""
+    """Goes with the requeue."""
+    account: str = ""
+    """What Slurm was last asked to show of the job."""
     exclude: bool = False
     refusal: str = ""
 

@@ -436,10 +436,7 @@ class Session:
         while word := self._supervisor.heard():
             if word[0] == "retire":
                 os._exit(names.EXIT_OK)
-            if word[0] == "fail":
-                _say(word[1].get("reason", "") or "the task is not recovered")
-                return
-            if word[0] == GONE:
+            if word[0] in ("fail", GONE):  # the supervisor has said why
                 return
 
 

@@ -157,6 +157,20 @@ def test_a_drained_node_keeps_its_first_reason(cluster: Sandbox, slurm: Scontrol
         cluster.good(["scontrol", "update", "NodeName=n1", "State=RESUME"])
 
 
+def test_a_comment_is_taken_while_the_job_runs_and_not_when_it_ends(cluster: Sandbox, slurm: Scontrol) -> None:
+    """Why the agent has a job's tasks stay until Slurm has the job's account."""
+    job = JobId(cluster.sbatch("-w", "n0", script="trap 'sleep 1; exit 1' TERM; sleep 60 & wait"))
+    cluster.wait(job, {"RUNNING"})
+    assert slurm.comment(job, "while it runs") == Done()
+    cluster.good(["scancel", str(job)])
+    cluster.wait(job, {"COMPLETING"})
+    late = Refused(reason=f"Job has already finished for job {job}")
+    assert slurm.comment(job, "while it ends") == late
+    cluster.wait(job)
+    assert slurm.comment(job, "when it has ended") == late
+    assert cluster.job(job)["AdminComment"].strip() == "while it runs"
+
+
 def test_an_unknown_job_is_an_error(slurm: Scontrol) -> None:
     with pytest.raises(SlurmError, match="job 999999: is unknown to Slurm"):
         slurm.job(JobId(999999))

@@ -41,6 +41,9 @@ def faults(stage: Stage, result: Result, fault: str, neighbours: Neighbours) -> 
     fields = stage.end(culprit)
     result.require(fields["JobState"] == "FAILED", f"the culprit is {fields['JobState']}, not FAILED")
     result.require(fields["Restarts"] == "0", "the culprit was requeued")
+    account = fields.get("AdminComment", "")
+    result.require("caused a fault" in account, f"Slurm's record of the culprit says {account or 'nothing'}")
+    result.require(stage.output(culprit).count("caused the GPU fault") == 1, "the reason is not told once")
     bystanders(stage, result, jobs, reference)
     result.culprit_named = named(stage, culprit.number, since)
     result.require(result.culprit_named, f"no incident names job {culprit.number} as the culprit")
@@ -65,6 +68,10 @@ def four_tasks(stage: Stage, result: Result, fault: str) -> None:
     result.require(status not in ("", "0"), f"the culprit's step ended with status {status or 'none'}")
     result.culprit_named = named(stage, job.number, since)
     result.require(result.culprit_named, "no incident names the culprit")
+    log = stage.sandbox.read(f"/home/{job.user}/mpsr-{job.number}.log")
+    told = [f"by job {job.number} step 1 task 0", *(f"step 0 task {task}: recovered" for task in range(4))]
+    missing = [words for words in told if words not in log]
+    result.require(not missing, f"the job's log does not tell its steps apart: {missing}")
     finish(stage, result, [job], since)
     result.require(len(result.recovery_ms) == 4, f"{len(result.recovery_ms)} of 4 tasks recovered")
 

@@ -42,6 +42,9 @@ def main(plan: str) -> int:
         supervisor.send(words.pack("stepped", seq=4, at=12.5))
         return 0
     say(f"active on {os.environ['MPSR_COLOR']}")
+    if os.environ["MPSR_COLOR"] == "slow":  # never comes to its first step
+        say(hear())
+        return 0
     if os.environ["MPSR_COLOR"] != "a":
         supervisor.send(words.pack("stepped", seq=4))
         return 0

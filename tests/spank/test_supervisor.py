@@ -4,7 +4,9 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -379,6 +381,97 @@ def test_several_relaunches_are_counted(node: Node) -> None:
     assert supervised.end()[0] == 9
 
 
+# ---------------------------------------------------------------- staying for Slurm to take the job's account
+
+
+def test_a_task_that_failed_stays_until_it_is_released(node: Node) -> None:
+    supervised, agent = node.both(*shell("exit 9"))
+    agent.expect("exit")
+    agent.send("hold", ms=9000)
+    agent.verdict("fail", reason="this task caused the GPU fault")
+    assert supervised.process.stderr
+    assert supervised.process.stderr.readline() == "mpsr: this task caused the GPU fault\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        supervised.process.wait(0.3)
+    agent.send("release")
+    assert supervised.end() == (9, "", "")
+
+
+def test_a_program_that_ends_well_stays_too_and_no_longer_than_said(node: Node) -> None:
+    supervised, agent = node.both(*shell("read x; exit 0"))
+    agent.expect("started")
+    agent.send("hold", ms=400)
+    agent.send("log", path=str(node.jobs / "barrier"), line="x")
+    wait_for((node.jobs / "barrier").exists, "all messages to be read")
+    began = time.monotonic()
+    assert supervised.end(stdin="\n")[0] == 0
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_a_task_that_stays_goes_when_slurm_ends_it(node: Node) -> None:
+    supervised, agent = node.both(*shell("exit 9"))
+    agent.expect("exit")
+    agent.send("hold", ms=9000)
+    agent.verdict("none")
+    with pytest.raises(subprocess.TimeoutExpired):
+        supervised.process.wait(0.2)
+    supervised.process.terminate()
+    assert supervised.end()[0] == 9
+
+
+@pytest.mark.parametrize("words", [{}, {"ms": ""}, {"ms": "-1"}, {"ms": "1e3"}, {"ms": "99999999999999999999"}])
+def test_a_hold_without_a_time_holds_nobody(node: Node, words: dict[str, str]) -> None:
+    supervised, agent = node.both(*shell("exit 9"))
+    agent.expect("exit")
+    agent.send("hold", **words)
+    agent.verdict("none")
+    status, _, errors = supervised.end()
+    assert (status, errors) == (9, f"mpsr: agent: hold without a time: {words.get('ms', '')}\n")
+
+
+# ---------------------------------------------------------------- the site's times
+
+
+def test_the_sites_grace_is_kept(node: Node) -> None:
+    script = "if [ $MPSR_COLOR = b ]; then exit 0; fi; trap '' TERM; while :; do sleep 0.05; done"
+    supervised, agent = node.both(*shell(script), grace_ms=0)
+    agent.expect("started")
+    began = time.monotonic()
+    agent.verdict("relaunch", **B)
+    agent.expect("exit", status=str(int(signal.SIGKILL)))
+    assert time.monotonic() - began < 0.9  # the default is a second
+    assert supervised.end()[0] == 0
+
+
+def test_the_sites_restore_timeout_is_kept(node: Node) -> None:
+    supervised, agent = node.both(*PROGRAM, "fault,wait", restore_ms=50)
+    agent.expect("fault")
+    agent.verdict("restore", incident="i8", color="slow", pipe="/pipes/slow")
+    assert agent.expect("rung_failed", incident="i8")["reason"] == "no step in time"
+    agent.verdict("fail", reason="over")
+    assert supervised.end()[0] == 1
+
+
+def test_the_sites_requeue_timeout_is_kept(node: Node) -> None:
+    supervised, agent = node.both(*shell("exit 9"), requeue_ms=100)
+    agent.expect("exit")
+    agent.verdict("requeue", incident="i7")
+    agent.expect("spilled")
+    status, _, errors = supervised.end(seconds=5)
+    assert (status, errors) == (75, "mpsr: requeue: Slurm has not ended the job in time\n")
+
+
+def test_a_place_without_the_times_is_not_followed(node: Node) -> None:
+    supervised = node.start(*shell("echo ran"))
+    agent = node.agent.accept()
+    agent.expect("hello")
+    agent.send("place", color="a", pipe="/pipes/a", standby="", standby_pipe="", grace_ms="soon")
+    agent.send("refuse", reason="no server answers")
+    status, out, errors = supervised.end()
+    assert (status, out) == (3, "")
+    assert errors.startswith("mpsr: agent: place without the site's times: grace soon restore  requeue \n")
+
+
 # ---------------------------------------------------------------- verdicts on programs with a session
 
 
@@ -449,7 +542,9 @@ def test_none_after_a_fault_raises_the_programs_own_error(node: Node) -> None:
     supervised, agent = node.both(*PROGRAM, "fault,wait,exit=6")
     agent.expect("fault")
     agent.verdict("none")
-    assert supervised.end()[:2] == (6, "active on a\nfail reason=no fault of the GPU is known\n")
+    status, out, errors = supervised.end()
+    assert (status, out) == (6, "active on a\nfail reason=no fault of the GPU is known\n")
+    assert errors.count("no fault of the GPU is known") == 1
 
 
 def test_quarantine_is_restore_for_a_session(node: Node) -> None:

@@ -257,6 +257,6 @@ def test_refusals(oracle: Oracle, arguments: str, asked: str, line: str) -> None
 def test_the_table_of_verdicts_is_total(oracle: Oracle) -> None:
     answer = oracle.ask("table")
     cells = [cell.split(":") for cell in answer[1:]]
-    assert len(cells) == 9 * 15
+    assert len(cells) == 10 * 16
     # a cell that was forgotten is zero: it would lead back to `placing`
     assert not [cell for cell in cells if cell[0] != "placing" and "placing" in cell[3:]]

@@ -92,6 +92,8 @@ class FakeSlurm:
     workdir: str
     calls: list[tuple[object, ...]] = field(default_factory=list)
     refuse: str = ""
+    busy: threading.Event | None = None
+    """Until it is set nobody answers about a comment."""
 
     def job(self, job: JobId) -> JobInfo:
         return JobInfo(
@@ -111,6 +113,8 @@ class FakeSlurm:
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
         self.calls.append(("comment", job, text))
+        if self.busy is not None:
+            self.busy.wait(BOUND)
         return Done()
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
@@ -200,14 +204,23 @@ class Supervisor:
         self.socket.send(pack(verb, **words))
 
     def hear(self, verb: str) -> dict[str, str]:
-        """The next message of this verb; log lines that come before it are passed over."""
+        """The next message of this verb; those of which none is the answer to anything are passed over."""
         while True:
             data = self.socket.recv(8192)
             assert data, f"the agent hung up instead of {verb}"
             said, words = unpack(data)
             if said == verb:
                 return words
-            assert said in ("log", "standby"), f"heard {said} instead of {verb}: {words}"
+            assert said in ("log", "standby", "hold", "release"), f"heard {said} instead of {verb}: {words}"
+
+    def verbs(self, last: str) -> list[str]:
+        """What is said up to the next message with the verb `last`; lines of the log are left out."""
+        heard: list[str] = []
+        while last not in heard:
+            data = self.socket.recv(8192)
+            assert data, f"the agent hung up after {heard}"
+            heard += [verb for verb in [unpack(data)[0]] if verb != "log"]
+        return heard
 
     def run(self, color: str = "a", standby: str = "b") -> "Supervisor":
         """Start the task, open a session, have a standby ready."""

@@ -113,6 +113,7 @@ class Node:
         job: int,
         task: int = 0,
         *,
+        step: int = 0,
         session: bool = True,
         ready: bool = True,
         mpi: bool = False,
@@ -123,8 +124,8 @@ class Node:
         slot: int = 0,
         **options: object,
     ) -> TaskRef:
-        """A task that runs: pid is 1000·job + 10·task, its standby's one more."""
-        who = ref(job, task)
+        """A task that runs: pid is 1000·job + 100·step + 10·task, its standby's one more."""
+        who = ref(job, task, step)
         self.do(
             ev.Hello(
                 ref=who,
@@ -207,7 +208,7 @@ class Node:
 
 
 def pid(who: TaskRef) -> int:
-    return 1000 * who.job + 10 * who.task
+    return 1000 * who.job + 100 * who.step % 1000 + 10 * who.task
 
 
 def client(who: TaskRef, number: int = 0) -> Client:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_line_of_the_server_log_becomes_verdicts(tmp_path: Path) -> None:
         other.say("stepped", incident=verdict["incident"], seq=7, ms="1.25")
         until(lambda: [call for call in site.slurm.calls if call[:2] == ("comment", 2)], "the account")
         (comment,) = [call[2] for call in site.slurm.calls if call[:2] == ("comment", 2)]
-        assert str(comment).startswith("mpsr: 1 fault by job 1 task 0 (illegal address, Xid 31) on GPU-1d5f7a52")
+        assert str(comment).startswith("mpsr: 1 fault by job 1 step 0 task 0 (illegal address, Xid 31) on GPU-1d5f7a52")
         assert "recovered on standby in" in str(comment)
         assert site.leases.actives == [server("b")]
         assert until(lambda: site.journal("recovered"), "the outcome")[0]["supervisor_ms"] == 1.25
@@ -57,7 +58,45 @@ def test_a_number_of_another_count_makes_nobody_the_culprit(tmp_path: Path, ours
             each.say("fault", role="active", pid=each.pid, cuda=700, call="cuCtxSynchronize", seq=4, text="x")
         two.hear("verdict")
         (row,) = until(lambda: site.journal("incident.attributed"), "the verdict on who did it")
-        assert (row.get("culprit") == "job 1 task 0") is ours
+        assert (row.get("culprit") == "job 1 step 0 task 0") is ours
+
+
+def test_tasks_stay_until_slurm_has_their_jobs_account(tmp_path: Path) -> None:
+    """Slurm takes no comment on a job that ends: the task that fails is told to stay before it is told to fail."""
+    with Site(tmp_path) as site:
+        site.slurm.busy = threading.Event()
+        guilty, mate = site.task(lease(1)).run(), site.task(lease(1), task=1).run()
+        mate.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client {{PID: {guilty.pid}, Context: 1}} encountered a fatal GPU error.")
+        assert guilty.verbs("verdict") == ["hold", "verdict"]
+        assert "hold" in mate.verbs("hold")
+        until(lambda: [call for call in site.slurm.calls if call[:2] == ("comment", 1)], "the account")
+        guilty.close()  # nobody has to wait for one that has gone
+        mate.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            mate.verbs("release")
+        mate.socket.settimeout(BOUND)
+        site.slurm.busy.set()
+        assert mate.verbs("release")[-1] == "release"
+
+
+def test_a_requeue_does_not_hold_up_the_account_of_another_job(tmp_path: Path) -> None:
+    """Requeues take seconds, accounts must not wait for them."""
+    with Site(tmp_path) as site:
+        first = threading.Event()
+        site.agent._worker.submit("slurm", "a long requeue", lambda: first.wait(BOUND))
+        guilty = site.task(lease(1)).run()
+        guilty.say("fault", role="active", pid=guilty.pid, cuda=716, call="c", seq=4, text="misaligned address")
+        assert guilty.hear("verdict")["action"] == "fail"
+        assert guilty.hear("release") == {}
+        first.set()
+
+
+def test_the_sites_times_go_with_the_place(tmp_path: Path) -> None:
+    with Site(tmp_path, Recovery(grace=2.5, restore_timeout=7, requeue_timeout=90)) as site:
+        place = site.task(lease(1)).hear("place")
+        assert (place["grace_ms"], place["restore_ms"], place["requeue_ms"]) == ("2500", "7000", "90000")
 
 
 def test_the_jobs_log_tells_the_story_beside_its_output(tmp_path: Path) -> None:
@@ -70,7 +109,7 @@ def test_the_jobs_log_tells_the_story_beside_its_output(tmp_path: Path) -> None:
         words = other.hear("log")
         assert words["path"] == f"{tmp_path}/mpsr-2.log"
         assert "GPU fault on GPU-1d5f7a52" in words["line"]
-        assert "by job 1 task 0 certain" in words["line"]
+        assert "by job 1 step 0 task 0 certain" in words["line"]
 
 
 def test_a_fault_report_of_the_only_client(tmp_path: Path) -> None:
@@ -180,7 +219,7 @@ def test_requeue_goes_through_slurm(tmp_path: Path) -> None:
         (call,) = [call for call in site.slurm.calls if call[0] == "requeue"]
         assert call[1] == 2
         assert call[3] is None
-        assert "by job 1 task 0" in str(call[2])
+        assert "by job 1 step 0 task 0" in str(call[2])
 
 
 def test_a_broken_gpu_drains_the_node(tmp_path: Path) -> None:

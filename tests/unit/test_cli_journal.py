@@ -25,7 +25,7 @@ RECORDS = [
         "wall": BEGAN,
         "source": "client",
         "text": "error 700",
-        "who": "job 13 task 0",
+        "who": "job 13 step 0 task 0",
         "server": "u1001/g0/a",
     },
     {
@@ -40,7 +40,7 @@ RECORDS = [
         "event": "incident.attributed",
         "wall": BEGAN + 0.0011,
         "incident": "6a-1",
-        "culprit": "job 13 task 0",
+        "culprit": "job 13 step 0 task 0",
         "confidence": "certain",
         "why": ["the server named it"],
     },
@@ -109,13 +109,13 @@ def test_the_story_of_an_incident(journal: Path, capsys: pytest.CaptureFixture[s
     assert status == 0
     assert out.splitlines() == [
         "Incident 6a-1, 2026-09-21 (times are UTC)",
-        "14:13:20.000            seen on server u1001/g0/a by job 13 task 0 (client): error 700",
+        "14:13:20.000            seen on server u1001/g0/a by job 13 step 0 task 0 (client): error 700",
         "14:13:20.000            incident 6a-1: a GPU fault on server u1001/g0/a; its tasks are 12.0.0, 13.0.0",
         "14:13:20.001     +1 ms  it is a fault of class mmu (Xid 31)",
-        "14:13:20.001            the culprit is job 13 task 0, confidence certain: the server named it",
-        "14:13:20.002     +1 ms  verdict for task 0 of job 12.0, a bystander, promote: its standby takes over:"
+        "14:13:20.001            the culprit is job 13 step 0 task 0, confidence certain: the server named it",
+        "14:13:20.002     +1 ms  verdict for job 12 step 0 task 0, a bystander, promote: its standby takes over:"
         " its standby is ready",
-        "14:13:20.006     +4 ms  task 0 of job 12.0 goes on from commit 41 after 4.2 ms",
+        "14:13:20.006     +4 ms  job 12 step 0 task 0 goes on from commit 41 after 4.2 ms",
         "14:13:21.000   +994 ms  incident 6a-1 is over: 1 recovered",
     ]
 
@@ -131,7 +131,7 @@ def test_sightings_of_other_servers_and_other_times_are_another_story() -> None:
 
 def test_the_story_of_a_job_has_the_incidents_that_it_was_in(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run("explain", "13", "--journal", str(journal), capsys=capsys)
-    assert "by job 13 task 0 (client): error 700" in out
+    assert "by job 13 step 0 task 0 (client): error 700" in out
     assert "goes on from commit 41" in out
     assert "job 14" not in out
 

@@ -67,10 +67,10 @@ def test_an_isolated_client_is_ended_and_its_neighbour_left_alone(tmp_path: Path
         assert module.ended == [(Process(pid=guilty.pid, starttime=1187), server("a"))]
         words = other.hear("log")
         assert (
-            f"GPU fault on {UUID}: illegal address, by job 1 task 0 certain (the guard names job 1 task 0)"
+            f"GPU fault on {UUID}: illegal address, by job 1 step 0 task 0 certain (the guard names job 1 step 0 task 0)"
             in words["line"]
         )
-        assert words["line"].endswith("task 0 bystander; isolation: guard; isolated, no neighbour touched")
+        assert words["line"].endswith("step 0 task 0 bystander; isolation: guard; isolated, no neighbour touched")
         guilty.say("exit", role="active", pid=guilty.pid, status=9)
         verdict = guilty.hear("verdict")
         assert (verdict["action"], verdict["part"]) == ("fail", "culprit")

@@ -41,9 +41,39 @@ def test_bystanders_are_promoted_in_the_turn_that_names_the_culprit() -> None:
     node.do(ev.Stepped(ref=other, incident=_incident(node), seq=17, ms=1.5))
     node.do(ev.Stepped(ref=third, incident=_incident(node), seq=17, ms=1.5))
     comments = {one.job: one.text for one in node.of(fx.AskComment, node.log)}
-    assert comments[JobId(2)].startswith("mpsr: 1 fault by job 1 task 0 (illegal address, Xid 31) on GPU-1d5f")
+    assert comments[JobId(2)].startswith("mpsr: 1 fault by job 1 step 0 task 0 (illegal address, Xid 31) on GPU-1d5f")
     assert "recovered on standby in 0.0 ms" in comments[JobId(2)]
-    assert comments[JobId(1)].startswith("mpsr: caused a fault (illegal address, Xid 31)")
+    assert comments[JobId(1)].startswith("mpsr: caused a fault in step 0 task 0 (illegal address, Xid 31)")
+
+
+def test_steps_of_a_job_are_told_apart() -> None:
+    """Two steps of one job have a task 0 each: log, journal and account say which one did it."""
+    node = Node()
+    solver = node.task(1)
+    guilty = node.task(1, step=2)
+    script = node.task(1, step=0xFFFFFFFB, session=False)
+    node.culprit(guilty)
+    node.xid(31, guilty)
+    lines = [one.text for one in node.of(fx.JobLine, node.log)]
+    assert "by job 1 step 2 task 0 certain" in lines[0]
+    assert lines[0].endswith("; step 0 task 0 bystander, step 2 task 0 culprit, step batch task 0 bystander")
+    assert "step 0 task 0: handed to its standby on server b" in lines
+    assert any(line.startswith("step 2 task 0: failed: this task caused") for line in lines)
+    assert any(line.startswith("step batch task 0: relaunched") for line in lines)
+    assert node.journal("incident.attributed")[0]["culprit"] == "job 1 step 2 task 0"
+    assert {solver, guilty, script} == set(node.verdicts(node.log))
+
+
+def test_the_account_of_a_failed_task_does_not_wait_for_its_mates() -> None:
+    """The job may end with its first failed task, and Slurm takes no account of a job that ends."""
+    node = Node()
+    guilty, mate = node.task(1), node.task(1, 1)
+    node.culprit(guilty)
+    node.xid(31, guilty)
+    (early,) = node.of(fx.AskComment, node.log)
+    assert early.text.startswith("mpsr: caused a fault in step 0 task 0 (illegal address, Xid 31)")
+    node.do(ev.Stepped(ref=mate, incident=_incident(node), seq=17, ms=1.5))
+    assert node.of(fx.AskComment, node.log) == [early], "what stands there is not asked for again"
 
 
 @pytest.mark.parametrize(("said", "ms"), [(0.007, 7.0), (0.0, 12.0), (-3.0, 12.0), (0.5, 12.0), (1e9, 12.0)])
@@ -180,7 +210,7 @@ def test_rungs_go_down_and_end_in_a_requeue() -> None:
     node.do(ev.Spilled(ref=other, seq=4))
     (asked,) = node.of(fx.AskRequeue)
     assert (asked.job, asked.exclude) == (JobId(2), False)
-    assert "by job 1 task 0" in asked.comment
+    assert "by job 1 step 0 task 0" in asked.comment
     node.do(ev.SlurmAnswered(ask=ev.Ask.REQUEUE, job=JobId(2), ok=True, detail=""))
     assert [row["ok"] for row in node.journal("slurm.outcome")] == [True]
     assert node.of(fx.Verdict) == []

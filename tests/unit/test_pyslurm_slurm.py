@@ -36,7 +36,7 @@ def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
 @pytest.fixture
 def slurm(controller: Controller) -> Pyslurm:
     arrays = Scontrol(program="/nonexistent/scontrol", timeout=1, requeue_timeout=1)
-    return Pyslurm(module(controller), arrays=arrays, requeue_timeout=30)
+    return Pyslurm(module(controller), arrays=arrays, timeout=5, requeue_timeout=30)
 
 
 def test_a_job_is_seen_as_it_is(controller: Controller, slurm: Pyslurm) -> None:

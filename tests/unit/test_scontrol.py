@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from resilience.adapters.requeue_sequence import merged, one_line
 from resilience.adapters.scontrol import Scontrol, parse_record
-from resilience.model.errors import SlurmError
+from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
-from resilience.ports import Refused
+from resilience.ports import Done, Refused
 
 RECORD = """\
 JobId=2 ArrayJobId=2 ArrayTaskId=1 JobName=a b=c JobState=FAILED Restarts=9
@@ -96,6 +96,36 @@ def test_an_unreachable_controller_is_an_error_and_a_refusal_is_not(tmp_path: Pa
     (tmp_path / "record").write_text(RECORD)
     body = f'case "$1" in show) cat {tmp_path}/record ;; *) echo "slurm_update error: Bad day" >&2; exit 1 ;; esac'
     assert program(tmp_path, body).comment(JobId(2), "x") == Refused(reason="Bad day")
+
+
+AWAY = "slurm_update error: Unable to contact slurm controller (connect failure)"
+
+
+def test_a_comment_that_nobody_takes_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text(RECORD)
+    count = f"echo x >>{tmp_path}/tries; [ $(wc -l <{tmp_path}/tries) -ge 3 ] || {{ echo '{AWAY}' >&2; exit 1; }}"
+    slurm = program(tmp_path, f'case "$1" in show) cat {tmp_path}/record ;; *) {count} ;; esac')
+    slurm._timeout = 30
+    assert slurm.comment(JobId(2), "x") == Done()
+    assert (tmp_path / "tries").read_text().count("x") == 3
+
+
+def test_a_comment_is_not_asked_for_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text(RECORD)
+    tries = f"echo x >>{tmp_path}/tries; echo '{AWAY}' >&2; exit 1"
+    body = f'case "$1" in show) cat {tmp_path}/record ;; *) {tries} ;; esac'
+    with pytest.raises(SlurmAway):
+        program(tmp_path, body).comment(JobId(2), "x")
+    assert 1 < (tmp_path / "tries").read_text().count("x") < 8  # of 0.5 s with pauses of 0.1, 0.2, 0.4 s
+
+
+def test_a_comment_that_slurm_will_not_take_is_asked_for_once(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text(RECORD)
+    said = "Job has already finished for job 2"
+    tries = f"echo x >>{tmp_path}/tries; echo '{said}' >&2; exit 1"
+    body = f'case "$1" in show) cat {tmp_path}/record ;; *) {tries} ;; esac'
+    assert program(tmp_path, body).comment(JobId(2), "x") == Refused(reason=said)
+    assert (tmp_path / "tries").read_text().count("x") == 1
 
 
 def test_a_task_of_an_array_is_named_as_one(tmp_path: Path) -> None:
