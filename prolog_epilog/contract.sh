@@ -29,6 +29,8 @@ mpsr_path_node='{run}/{node}'
 mpsr_path_agent_socket='{run}/{node}/agent.sock'
 mpsr_path_lease='{run}/{node}/jobs/{job}.lease'
 mpsr_path_job_dir='{run}/{node}/jobs/{job}'
+mpsr_path_spill_notes='{run}/{node}/jobs/{job}/spills'
+mpsr_path_requeue_mark='{run}/{node}/jobs/{job}.requeue'
 mpsr_path_domain='{run}/{node}/d/{key}'
 mpsr_path_pipe='{run}/{node}/d/{key}/g{gpu}/{color}'
 mpsr_path_active='{run}/{node}/d/{key}/g{gpu}/active'
@@ -36,6 +38,7 @@ mpsr_path_cut='{run}/{node}/d/{key}/g{gpu}/cut'
 mpsr_path_partitions='{run}/{node}/d/{key}/g{gpu}/{color}.sm'
 mpsr_path_mps_log='{log}/{node}/d/{key}/g{gpu}/{color}'
 mpsr_path_journal='{log}/{node}/journal.jsonl'
+mpsr_path_spills='{log}/{node}/spills'
 
 # exit codes of our own programs
 mpsr_exit_ok=0

@@ -34,6 +34,8 @@
 #define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
 #define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
 #define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s" /* run, node, job */
+#define MPSR_PATH_SPILL_NOTES "%s/%s/jobs/%s/spills" /* run, node, job */
+#define MPSR_PATH_REQUEUE_MARK "%s/%s/jobs/%s.requeue" /* run, node, job */
 #define MPSR_PATH_DOMAIN "%s/%s/d/%s" /* run, node, key */
 #define MPSR_PATH_PIPE "%s/%s/d/%s/g%s/%s" /* run, node, key, gpu, color */
 #define MPSR_PATH_ACTIVE "%s/%s/d/%s/g%s/active" /* run, node, key, gpu */
@@ -41,6 +43,7 @@
 #define MPSR_PATH_PARTITIONS "%s/%s/d/%s/g%s/%s.sm" /* run, node, key, gpu, color */
 #define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s" /* log, node, key, gpu, color */
 #define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
+#define MPSR_PATH_SPILLS "%s/%s/spills" /* log, node */
 
 /* exit codes of our own programs */
 #define MPSR_EXIT_OK 0

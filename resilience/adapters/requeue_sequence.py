@@ -30,7 +30,7 @@ _WATCH = 3.0
 _FIRST_POLL = 0.05
 _SLOWEST_POLL = 0.5
 """Seconds between two looks at the state. The steps of the way take 0.1 s to KillWait."""
-_ENDED = frozenset("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY TIMEOUT".split())
+ENDED = frozenset("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY TIMEOUT".split())
 _DONE_WITH = frozenset("CANCELLED COMPLETED DEADLINE TIMEOUT".split())
 """States of a job that nobody wants again. FAILED is not among them: the fault may have ended the job before us."""
 _MAX_COMMENT = 1024
@@ -86,7 +86,7 @@ def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | 
     notes = _exclude_and_comment(slurm, job, one_line(comment), wanted)
     wait = _FIRST_POLL
     while (now := slurm.snapshot(job)).info.state != "PENDING":
-        if now.info.state in _ENDED:
+        if now.info.state in ENDED:
             return Refused(reason=f"the job is {now.info.state}")
         if now.info.restarts > before.info.restarts and now.info.state == "RUNNING":
             return Done(detail="; ".join(["requeued and running again", *notes]))

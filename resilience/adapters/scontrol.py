@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from resilience.adapters import admin_comment, requeue_sequence
 from resilience.adapters.requeue_sequence import Snapshot, one_line
-from resilience.model.errors import SlurmAway, SlurmError
+from resilience.model.errors import SlurmAway, SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
 from resilience.parse.job_environment import devices
 from resilience.ports import Done, JobInfo, Refused
@@ -30,6 +30,7 @@ _UNREACHABLE = ("contact slurm controller", "timed out", "communication", "conne
 _UNKNOWN_JOB = "invalid job id"
 _NONE = ("", "(null)", "None")
 _HELD = re.compile(r"^\s+Nodes=(\S+) .*\bGRES=(\S*)", re.MULTILINE)
+_REQUEUE_EXIT = re.compile(r"^RequeueExit(?:Hold)?\s*=\s*(\S+)", re.MULTILINE)
 _NAMES = 4096
 """Names of jobs that are remembered."""
 _INDEX = re.compile(r"\(IDX:([0-9,-]+)\)")
@@ -87,6 +88,33 @@ class Scontrol:
                 return tuple(dict.fromkeys(index for text in _INDEX.findall(gres) for index in devices(text)))
         return ()
 
+    def over(self, job: JobId, restart: int) -> bool:
+        """Whether a job, seen from its run number `restart`, is over for good: no other run of it is to come.
+
+        While a job completes Slurm shows whether it was requeued by its restarts and by an end that is unknown; but not
+        that it will be for its exit status (RequeueExit), which is looked up (22.05, seen). A job that Slurm does not
+        know any more is over.
+        """
+        try:
+            record = self._record(job)
+        except UnknownJob:
+            return True
+        state = record.get("JobState", "")
+        if state != "COMPLETING":
+            return state in requeue_sequence.ENDED
+        again = not record.get("Restarts", "").isdigit() or int(record["Restarts"]) > restart
+        return not again and record.get("EndTime") != "Unknown" and not self._requeued_for(record.get("ExitCode", ""))
+
+    def _requeued_for(self, status: str) -> bool:
+        """Whether the site has Slurm requeue jobs that end with this exit status (`75:0`)."""
+        number = status.partition(":")[0]
+        if number in ("", "0"):
+            return False
+        shown = self._run("show", "config")
+        if shown.status != 0:
+            raise SlurmError("slurmctld", "does not show its configuration", shown.refusal())
+        return any(number in _numbers(text) for text in _REQUEUE_EXIT.findall(shown.out))
+
     # ------------------------------------------------------------------ what requeue_sequence is made of
 
     def snapshot(self, job: JobId) -> Snapshot:
@@ -130,7 +158,7 @@ class Scontrol:
             fields = parse_record(record)
             if fields.get("JobId") == str(job):
                 return fields
-        raise SlurmError(f"job {job}", "is unknown to Slurm", hint="it may have ended more than MinJobAge ago")
+        raise UnknownJob(f"job {job}", "is unknown to Slurm", hint="it may have ended more than MinJobAge ago")
 
     def _done(self, answer: Answer) -> Done | Refused:
         return Done() if answer.status == 0 else Refused(reason=answer.refusal())
@@ -158,6 +186,16 @@ class Scontrol:
         if answer.status != 0 and any(part in answer.err.lower() for part in _UNREACHABLE):
             raise SlurmAway("slurmctld", "cannot be asked", answer.refusal())
         return answer
+
+
+def _numbers(text: str) -> set[str]:
+    """Of a list such as 75,80-82."""
+    found: set[str] = set()
+    for word in text.split(","):
+        span = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word.strip())
+        if span:
+            found |= set(map(str, range(int(span[1]), int(span[2] or span[1]) + 1)))
+    return found
 
 
 def parse_record(text: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from resilience.adapters import guard, slurm_commands
@@ -32,7 +33,9 @@ from resilience.adapters.server_logs import ServerLogFollower
 from resilience.adapters.worker import WorkerThreads
 from resilience.agent import Agent
 from resilience.cli import settings
+from resilience.cli.node import build
 from resilience.cli.place import node_name
+from resilience.cli.tidy_slurm import TidySlurm
 from resilience.contract import exit_code, path
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
 from resilience.model.ids import NodeName
@@ -116,6 +119,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
         picked = slurm_commands.pick(chosen)
         mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
         say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
+        made = partial(build, node, os.environ, chosen, gpus=NvmlGpus, clock=clock, journal=journal)
         agent = Agent(
             chosen,
             node,
@@ -123,7 +127,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
             journal=journal,
             leases=LeaseFiles(chosen.paths.run, node, journal),
             mps=mps,
-            slurm=picked.slurm,
+            slurm=TidySlurm(picked.slurm, made),
             gpus=NvmlGpus(),
             procfs=ProcfsTree(),
             supervisors=closing(AgentSocket(path("agent_socket", run=chosen.paths.run, node=node))),

@@ -3,15 +3,18 @@
 Relies on the lease alone, not on the GPUs in the environment, so that a job whose prolog was killed is cleaned up too.
 Guarantees: idempotent, bounded in time, safe beside other prologs and epilogs (the domain's lock). A server goes when
 no open lease names its domain and GPU; of processes only those are ended that carry this job's id, run as its user,
-and hold its servers or are our own helpers. What is left after all is told in `job.closed` as `residue`, never hidden.
+and hold its servers or are our own helpers; spilled state goes when the job is over for good. What is left after all is told
+in `job.closed` as `residue`, never hidden.
 """
 
+import pwd
 import sys
 from collections.abc import Callable, Mapping
 
 from resilience import domain_plan
 from resilience.adapters.processes import Seen, end, living, look
 from resilience.cli.closing import close_unused, prune_logs
+from resilience.cli.leftovers import settle, sweep
 from resilience.cli.node import Node, build
 from resilience.cli.prolog import failed
 from resilience.contract import exit_code
@@ -47,15 +50,36 @@ def epilog(
     key = lease.domain if lease else _asked_key(job, settings)
     residue += _give_back(node, job, key)
     residue += _sweep(node, key)
+    spill = settle(node, job, _gid(job, lease))
     residue += node.leases.remove_job_dir(job.job)
+    swept = {str(record.job): outcome for record, outcome in sweep(node)}
     prune_logs(node, job.node)
     on_gpu, unproven = _on_gpu(node, job, lease)
     residue += on_gpu
     for wrong in residue:
         print(f"mpsr: epilog: job {job.job} left behind: {wrong}", file=sys.stderr)
-    ms = round((clock.monotonic() - started) * 1000, 1)
-    journal.append("job.closed", job=job.job, uid=job.uid, domain=key, residue=residue, unproven=unproven, ms=ms)
+    journal.append(
+        "job.closed",
+        job=job.job,
+        uid=job.uid,
+        domain=key,
+        residue=residue,
+        unproven=unproven,
+        spill=spill or None,
+        swept=swept or None,
+        ms=round((clock.monotonic() - started) * 1000, 1),
+    )
     return failed(settings) if residue else exit_code("ok")
+
+
+def _gid(job: JobEnvironment, lease: Lease | None) -> int:
+    """The group of the job's user."""
+    if lease is not None and lease.uid == job.uid:
+        return lease.gid
+    try:
+        return pwd.getpwuid(job.uid).pw_gid if job.gid is None else job.gid
+    except KeyError:
+        return job.uid
 
 
 def _asked_key(job: JobEnvironment, settings: Settings) -> DomainKey:

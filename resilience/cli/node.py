@@ -7,17 +7,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Thread
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from resilience import contract
 from resilience.adapters.domain_locks import DomainLocks
 from resilience.adapters.leases import LeaseFiles
 from resilience.adapters.mps_control import ControlDaemons
+from resilience.adapters.spill_records import SpillRecords
 from resilience.model.errors import MpsControlError
 from resilience.model.ids import JobId, NodeName, ServerId
 from resilience.model.settings import Settings
 from resilience.parse.job_environment import JobEnvironment
 from resilience.ports import Clock, Gpus, Journal
+
+if TYPE_CHECKING:
+    from resilience.adapters.scontrol import Scontrol  # most runs do without, and should not wait for it
 
 T = TypeVar("T")
 
@@ -29,6 +33,7 @@ class Node:
     locks: DomainLocks
     leases: LeaseFiles
     mps: ControlDaemons
+    spills: SpillRecords
     gpus: Callable[[], Gpus]
     clock: Clock
     journal: Journal
@@ -37,11 +42,17 @@ class Node:
 
     def held_gpus(self, job: JobId) -> tuple[str, ...]:
         """What Slurm's controller says of a job's GPUs here; for a run that slurmd did not start. Raises SlurmError."""
+        return self._scontrol().gpus(job, self.name)
+
+    def over(self, job: JobId, restart: int) -> bool:
+        """Whether Slurm holds a job, seen from its run number `restart`, to be over for good. Raises SlurmError."""
+        return self._scontrol().over(job, restart)
+
+    def _scontrol(self) -> "Scontrol":
         from resilience.adapters.scontrol import Scontrol
 
-        limit = self.settings.slurm.timeout
-        slurm = Scontrol(program=self.settings.paths.scontrol, timeout=limit, requeue_timeout=limit)
-        return slurm.gpus(job, self.name)
+        limit = min(self.settings.slurm.timeout, self.left())
+        return Scontrol(program=self.settings.paths.scontrol, timeout=limit, requeue_timeout=limit)
 
     def left(self) -> float:
         """Seconds until the deadline."""
@@ -64,6 +75,7 @@ def build(
         locks=locks,
         leases=LeaseFiles(settings.paths.run, name, journal),
         mps=ControlDaemons(settings, name, locks, environ),
+        spills=SpillRecords(settings.paths.log, name),
         gpus=gpus,
         clock=clock,
         journal=journal,

@@ -98,7 +98,7 @@ static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
         good = good && mpsr_format(task->spill, sizeof(task->spill), "%s/%s", lease->spill, job);
     else
         good = good && getcwd(directory, sizeof(directory)) &&
-               mpsr_format(task->spill, sizeof(task->spill), "%s/.mpsr/%s", directory, job);
+               mpsr_format(task->spill, sizeof(task->spill), "%s/.mpsr-%s", directory, job);
     if (!good)
         snprintf(why, MPSR_WHY_BYTES, "job directory or working directory: %s", strerror(errno));
     if (good && getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {

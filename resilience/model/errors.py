@@ -40,6 +40,10 @@ class SlurmAway(SlurmError):
     """Nobody answered: what was asked may be asked again."""
 
 
+class UnknownJob(SlurmError):
+    """Slurm does not know the job: it never did, or it ended more than MinJobAge ago."""
+
+
 class GpuError(ResilienceError):
     """A call of the CUDA driver or of NVML failed. `code` is that library's own number, `call` the function's name."""
 

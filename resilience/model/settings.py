@@ -25,7 +25,7 @@ class Paths:
     launcher: str = setting("/usr/libexec/mpsr/mpsr-launch", "the supervisor of a task")
     spill: str = setting(
         "",
-        "directory for spilled state on a shared file system; empty: .mpsr/<job> in the job's directory",
+        "directory for spilled state on a shared file system; empty: .mpsr-<job> in the task's directory",
     )
     devices: str = setting(
         "",

@@ -31,7 +31,7 @@ from typing import Any, NoReturn, Self
 
 from resilience.model.errors import GpuError, ResilienceError, StateError
 from resilience.model.settings import Kept as Defaults
-from resilience.state import layout, names, record, spillfile
+from resilience.state import layout, leftover, names, record, spillfile
 from resilience.state.arrays import cupy_works
 from resilience.state.driver import NO_GPU, Gpu, GpuFault
 from resilience.state.layout import ArraySpec, Kept, check_same
@@ -129,6 +129,7 @@ class Session:
             if self._link.first:
                 self._take_in(self._link.first)
         if self.role == "active" and (where := spillfile.place(self._environ)):
+            leftover.note(self._environ, str(where.directory))
             self._spill = SpillThread(where, self._spill_seconds)
             if self._held is None:
                 self._look_on_disk()

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 
 from resilience.model.errors import GpuError, ResilienceError, StateError
-from resilience.state import layout, names, spillfile
+from resilience.state import layout, leftover, names, spillfile
 from resilience.state.driver import Gpu
 from resilience.state.link import Deposit, KeeperLink
 from resilience.state.record import COPYING, Record
@@ -29,7 +29,7 @@ _TRIES = 20
 def on_disk(where: Place) -> int:
     """The commit in the file, if a restarted task would go on from it; -1 otherwise."""
     head = spillfile.read(where, content=False)
-    return head.sequence if head and (head.run == where.run or head.restart < where.restart) else -1
+    return head.sequence if head and spillfile.ours(where, head) else -1
 
 
 def spill(where: Place, held: Deposit) -> int:
@@ -60,6 +60,7 @@ def main(environ: Mapping[str, str]) -> int:
         missing = StateError("spill", "needs a task's environment", f"{names.SPILL}, {names.KEEPER}, SLURM_JOB_ID")
         print(missing.lines(), file=sys.stderr)
         return names.EXIT_USAGE
+    leftover.note(environ, str(where.directory))
     status = names.EXIT_OK
     sequence = -1
     try:

@@ -2,10 +2,11 @@
 
 `magic · length and CRC-32 of the head · head as JSON · each array's bytes in the head's order · CRC-32 of all before`,
 little-endian. Written beside, fsynced, renamed, so that the name always holds a whole file; read back only with the CRC
-right. The file belongs to the user, mode 0600, and is never opened through a link.
+right. The file belongs to the user, mode 0600, and is never opened through a link; the directory must be the user's alone,
+since whoever may write it can put an older state in place of the newest.
 
-Which file may be gone on from: the head names job, step, task, the restart that wrote it and the *run* (a digest of the
-supervisor's token). The same run, or an earlier restart of the same job, is taken; anything else with this name is a
+Which file may be gone on from: the head names cluster, job, step, task, the restart that wrote it and the *run* (a digest
+of the supervisor's token). The same run, or an earlier restart of the same job, is taken; anything else with this name is a
 leftover of another job with the same number and is removed.
 """
 
@@ -16,7 +17,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +40,7 @@ class Place:
     """Whose state it is and where it lies."""
 
     directory: Path
+    cluster: str
     job: str
     step: str
     task: str
@@ -46,8 +48,12 @@ class Place:
     run: str
 
     @property
+    def name(self) -> str:
+        return f"{self.job}.{self.step}.{self.task}.state"
+
+    @property
     def path(self) -> Path:
-        return self.directory / f"{self.job}.{self.step}.{self.task}.state"
+        return self.directory / self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,7 @@ class Spilled:
     step: int
     values: dict[str, Any]
     arrays: list[ArraySpec]
+    cluster: str
     restart: int
     run: str
     content: dict[str, bytearray]
@@ -70,6 +77,7 @@ def place(environ: Mapping[str, str]) -> Place | None:
     restart = environ.get("SLURM_RESTART_COUNT", "")
     return Place(
         directory=Path(environ[SPILL]),
+        cluster=environ.get("SLURM_CLUSTER_NAME", ""),
         job=environ["SLURM_JOB_ID"],
         step=environ.get("SLURM_STEP_ID", "0"),
         task=environ.get("SLURM_PROCID", "0"),
@@ -89,6 +97,7 @@ def write(
     """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission)."""
     arrays = list(content)
     head = {
+        "cluster": where.cluster,
         "job": where.job,
         "step_id": where.step,
         "task": where.task,
@@ -100,30 +109,42 @@ def write(
         "arrays": [[spec.name, list(spec.shape), spec.dtype] for spec, _ in arrays],
     }
     text = json.dumps(head, separators=(",", ":")).encode("ascii")
-    beside = where.path.with_name(f".{where.path.name}.{os.getpid()}")
+    beside = f".{where.name}.{os.getpid()}"
     try:
         where.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb", buffering=0) as file:
-                total = _put(file, _MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text, 0)
-                for _, data in arrays:
-                    total = _put(file, data, total)
-                _put(file, _CRC.pack(total), 0)
-                os.fsync(fd)
-            os.rename(beside, where.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
-        directory = os.open(where.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with own_directory(where.directory) as directory:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(beside, flags, 0o600, dir_fd=directory)
+            try:
+                with open(fd, "wb", buffering=0) as file:
+                    total = _put(file, _MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text, 0)
+                    for _, data in arrays:
+                        total = _put(file, data, total)
+                    _put(file, _CRC.pack(total), 0)
+                    os.fsync(fd)
+                os.rename(beside, where.name, src_dir_fd=directory, dst_dir_fd=directory)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(beside, dir_fd=directory)
+                raise
             os.fsync(directory)
-        finally:
-            os.close(directory)
     except OSError as error:
         hint = f"the last whole one stays; see {SPILL} and the free space there"
         raise StateError("spill", f"cannot write {where.path}", error.strerror, hint=hint) from error
+
+
+@contextlib.contextmanager
+def own_directory(path: Path | str) -> Iterator[int]:
+    """A descriptor of a directory that is this user's alone. Raises OSError, or StateError when others may write it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+            observed = f"uid {info.st_uid} mode {stat.S_IMODE(info.st_mode):04o}"
+            raise StateError("spill", f"{path} is not a directory of this user alone", observed)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _put(file: IO[bytes], data: bytes | bytearray, crc: int) -> int:
@@ -139,7 +160,8 @@ def _put(file: IO[bytes], data: bytes | bytearray, crc: int) -> int:
 def read(where: Place, *, content: bool = True) -> Spilled | None:
     """What lies there, with its arrays (CRC checked) or only the head; None without a file. Raises StateError."""
     try:
-        fd = os.open(where.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with own_directory(where.directory) as directory:
+            fd = os.open(where.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -184,6 +206,7 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
         step=int(head["step"]),
         values=head["values"],
         arrays=specs,
+        cluster=str(head["cluster"]),
         restart=int(head["restart"]),
         run=str(head["run"]),
         content=arrays,
@@ -208,22 +231,29 @@ def usable(where: Place) -> Spilled | None:
     head = read(where, content=False)
     if head is None:
         return None
-    if head.run == where.run or head.restart < where.restart:
+    if ours(where, head):
         return read(where)
     remove(where)
     return None
 
 
+def ours(where: Place, head: Spilled) -> bool:
+    """Whether a task may go on from it: written in this run, or by an earlier start of its job."""
+    return head.cluster == where.cluster and (head.run == where.run or head.restart < where.restart)
+
+
 def sweep(where: Place) -> None:
     """Take away what writers that were killed have left half written."""
-    with contextlib.suppress(OSError):
-        for left in where.directory.glob(f".{where.path.name}.*"):
-            left.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, StateError), own_directory(where.directory) as directory:
+        for name in os.listdir(directory):
+            if name.startswith(f".{where.name}."):
+                os.unlink(name, dir_fd=directory)
 
 
 def remove(where: Place) -> None:
     """Take the file away, and the directory when it was the last."""
     sweep(where)
-    with contextlib.suppress(OSError):
-        where.path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, StateError):
+        with own_directory(where.directory) as directory, contextlib.suppress(FileNotFoundError):
+            os.unlink(where.name, dir_fd=directory)
         where.directory.rmdir()

@@ -306,7 +306,7 @@ class Sandbox:
         return False
 
     def residue(self) -> list[str]:
-        """What jobs have left behind, in words: processes, directories and leases of mpsr, memory of the GPU."""
+        """What jobs have left behind, in words: processes, directories, leases, spilled state, memory of the GPU."""
         found: list[str] = []
         for line in self.good(["ps", "-e", "-o", "user:32=,pid=,args="]).splitlines():
             user, pid, command = line.split(None, 2)
@@ -318,11 +318,14 @@ class Sandbox:
             for kind in ("jobs", "d"):
                 directory = self.path(f"/run/mpsr/{node}/{kind}")
                 found += [f"/run/mpsr/{node}/{kind}/{entry.name}" for entry in directory.glob("*")]
+            records = self.path(f"/var/log/mpsr/{node}/spills")
+            found += [f"record of the spilled state of job {entry.name}" for entry in records.glob("*")]
             if simulated := self.plan.simgpu(node):
                 there = self.path(simulated)
                 files = [*there.glob("mem/*/*"), *there.glob("procs/*")]
                 found += [str(Path(simulated) / file.relative_to(there)) for file in files if held(file)]
-        return found
+        homes = self.path("/home")
+        return found + [f"/home/{entry.relative_to(homes)}" for entry in homes.glob("*/.mpsr*")]
 
 
 if __name__ == "__main__":

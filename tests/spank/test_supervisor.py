@@ -220,7 +220,7 @@ def test_hello_and_the_environment_of_the_task(built: Path, tmp_path: Path) -> N
         "MPSR_LEASE": f"{tmp_path}/n0/jobs/7.lease",
         "MPSR_OPTIONS": hello["options"],
         "MPSR_ROLE": "active",
-        "MPSR_SPILL": f"{tmp_path}/n0/.mpsr/7",
+        "MPSR_SPILL": f"{tmp_path}/n0/.mpsr-7",
     }
     node.agent.close()
 
