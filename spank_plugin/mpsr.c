@@ -10,8 +10,6 @@
 
 SPANK_PLUGIN(mpsr, 1)
 
-struct mpsr_plugin mpsr_plugin;
-
 int slurm_spank_init(spank_t spank, int count, char **arguments) {
     switch (spank_context()) {
     case S_CTX_ALLOCATOR:

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct mpsr_plugin mpsr_plugin; /* filled by the callbacks below, first of all files here */
+
 static int take(int index, const char *text, int remote) {
     char line[2 * MPSR_WHY_BYTES];
     if (mpsr_ask(&mpsr_plugin.asked, &mpsr_plugin.site, index, text, line))

@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 
 from resilience import domain_plan
 from resilience.adapters.processes import Seen, end, living, look
+from resilience.cli.beginning import begin, failed
 from resilience.cli.closing import close_unused, prune_logs
 from resilience.cli.leftovers import settle, sweep
-from resilience.cli.node import Node, build
-from resilience.cli.prolog import failed
+from resilience.cli.node import Node
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, GpuError, MpsControlError, ResilienceError
 from resilience.model.ids import DomainKey, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Settings
-from resilience.parse.job_environment import JobEnvironment, job_environment
+from resilience.parse.job_environment import JobEnvironment
 from resilience.ports import Clock, Gpus, Journal
 
 _KEEPER = "resilience.state.keeper"
@@ -32,12 +32,9 @@ def epilog(
     environ: Mapping[str, str], settings: Settings, *, gpus: Callable[[], Gpus], clock: Clock, journal: Journal
 ) -> int:
     """Exit status: 0, or 1 and the word `drain` when something was left and the site wants that."""
-    try:
-        job = job_environment(environ)
-    except ConfigError as error:
-        print(error.lines(), file=sys.stderr)
+    if (begun := begin(environ, settings, gpus=gpus, clock=clock, journal=journal)) is None:
         return failed(settings)
-    node = build(job.node, environ, settings, gpus=gpus, clock=clock, journal=journal)
+    job, node = begun
     started = clock.monotonic()
     residue: list[str] = []
     lease = None

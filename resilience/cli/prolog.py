@@ -15,8 +15,9 @@ from functools import partial
 from resilience import domain_plan, partition_plan
 from resilience.adapters import guard
 from resilience.cli import partitions
+from resilience.cli.beginning import begin, failed
 from resilience.cli.closing import close_unused
-from resilience.cli.node import Node, agent_socket, at_once, build
+from resilience.cli.node import Node, agent_socket, at_once
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
 from resilience.model.ids import Color, GpuMinor, GpuUuid
@@ -24,7 +25,7 @@ from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require
 from resilience.model.settings import Settings
 from resilience.parse.hostlist import expand
-from resilience.parse.job_environment import JobEnvironment, job_environment
+from resilience.parse.job_environment import JobEnvironment
 from resilience.ports import Clock, Gpus, Journal, ServerOwner
 
 
@@ -32,14 +33,11 @@ def prolog(
     environ: Mapping[str, str], settings: Settings, *, gpus: Callable[[], Gpus], clock: Clock, journal: Journal
 ) -> int:
     """Exit status: 0, or 1 and the word `drain` when the site wants that for failures of ours and there was one."""
-    try:
-        job = job_environment(environ)
-    except ConfigError as error:
-        print(error.lines(), file=sys.stderr)
+    if (begun := begin(environ, settings, gpus=gpus, clock=clock, journal=journal)) is None:
         return failed(settings)
+    job, node = begun
     if not job.asked:
         return exit_code("ok")
-    node = build(job.node, environ, settings, gpus=gpus, clock=clock, journal=journal)
     lease = _refused(job, settings, clock)
     try:
         options = domain_plan.in_force(job.asked, settings.options)
@@ -58,14 +56,6 @@ def prolog(
         _refuse(node, lease, error)
         return failed(settings)
     return exit_code("ok")
-
-
-def failed(settings: Settings) -> int:
-    """Exit status after a failure of ours. The word keeps a drain apart from a program that crashed (also status 1)."""
-    if settings.prolog.on_failure != "drain":
-        return exit_code("ok")
-    print("drain")
-    return exit_code("failed")
 
 
 def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:

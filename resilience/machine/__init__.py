@@ -9,14 +9,15 @@ What it guarantees, whatever the order of events (tests/unit/test_machine_rules.
 What the world must do comes out as effects, results come back as events; time comes in as `now`, timers are effects.
 An event about something unknown (a task that has gone, an incident long closed, a stale timer) does nothing.
 
-The parts: turn.py (the working copy), sightings.py (sighting → incident), decide.py (incident → who did it, who is
-told), recover.py (one task up the ladder), servers.py (health, swap, rebuild), tasks.py (supervisors' reports),
-jobs.py (Slurm).
+The parts, each calling only those before it: words.py, turn.py (the working copy), verdicts.py (a task is told),
+jobs.py (Slurm), servers.py (health, swap, rebuild), incidents.py (which one, what joins it), recover.py (one task up
+the ladder), decide.py (incident → who did it, who is told), sightings.py (sighting → incident), tasks.py (supervisors'
+reports), answers.py (of MPS daemons and Slurm).
 """
 
 from typing import assert_never
 
-from resilience.machine import decide, jobs, recover, servers, sightings, tasks
+from resilience.machine import answers, decide, jobs, recover, servers, sightings, tasks
 from resilience.machine.turn import Turn
 from resilience.model import event as ev
 from resilience.model.effect import Effect
@@ -62,13 +63,13 @@ def _handle(turn: Turn, event: ev.Event) -> None:
         case ev.ClientLeft():
             servers.client_left(turn, event)
         case ev.ServerSeen():
-            servers.server_seen(turn, event)
+            answers.server_seen(turn, event)
         case ev.ServerOpened():
-            servers.server_opened(turn, event)
+            answers.server_opened(turn, event)
         case ev.JobKnown():
             jobs.known(turn, event)
         case ev.SlurmAnswered():
-            jobs.answered(turn, event)
+            answers.answered(turn, event)
         case ev.TimerFired():
             _fire(turn, event.key)
         case _:

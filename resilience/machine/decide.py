@@ -9,10 +9,9 @@ program's fault may turn out to be a memory error, and then the named process is
 from resilience.attribute import attribute, blameless
 from resilience.classify import merge
 from resilience.history import cleared, suspicion, with_suspicion
-from resilience.machine import jobs, recover, servers, sightings
+from resilience.machine import incidents, jobs, recover, servers
 from resilience.machine.turn import Turn
 from resilience.machine.words import account, blame, opening, ref_words, server_words
-from resilience.model import effect as fx
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import GpuMinor, IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Attribution, Confidence, Incident, Outcome, Part
@@ -42,7 +41,7 @@ def look(turn: Turn, name: IncidentId) -> None:
         task = turn.tasks.get(ref)
         if task is None or task.over or task.server != incident.server or ref in turn.incidents[name].cases:
             continue
-        if not (ref in incident.hits or (incident.hit and not sightings.partitioned(turn, incident.server))):
+        if not (ref in incident.hits or (incident.hit and not servers.partitioned(turn, incident.server))):
             continue  # of a hit server with SM partitions, a task that goes on may be one that the fault did not reach
         part = _part(incident, ref)
         waits = incident.fault.kind not in _KNOWN and turn.now.mono < incident.deadline
@@ -67,7 +66,7 @@ def _decide(turn: Turn, incident: Incident) -> None:
     inside = incident.slot and not incident.hit
     if inside and Source.GUARD not in incident.sources:
         known = pair.servers.get(server.color) if pair else None
-        proven = known is not None and known.active - incident.opened >= sightings.ENCLOSED
+        proven = known is not None and known.active - incident.opened >= incidents.ENCLOSED
         incident = turn.incident(incident, enclosed=proven and turn.health(server) is Health.UP)
         if not incident.enclosed and turn.now.mono < incident.deadline:
             return
@@ -146,16 +145,16 @@ def _split(turn: Turn, incident: Incident, result: Attribution) -> None:
 def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
     """The GPU is out of use: whoever runs on it is requeued elsewhere or fails, and the node is drained."""
     uuid, fresh = "", False
-    for pair in sightings.of_gpu(turn, gpu):
+    for pair in incidents.of_gpu(turn, gpu):
         uuid = pair.uuid
         for color in list(pair.servers):
             server = pair.server(color)
-            if not turn.tasks_on(server) and sightings.joinable(turn, server) is None:
+            if not turn.tasks_on(server) and incidents.joinable(turn, server) is None:
                 servers.condemned(turn, server)
                 continue
-            incident = sightings.joinable(turn, server)
+            incident = incidents.joinable(turn, server)
             if incident is None:
-                incident = sightings.open_incident(turn, server, fault)
+                incident = incidents.open_incident(turn, server, fault)
             fresh = fresh or not incident.fault.device.out_of_use or not incident.sources
             everyone = frozenset(task.ref for task in turn.tasks_on(server))
             incident = turn.incident(
@@ -248,8 +247,3 @@ def _close(turn: Turn, incident: Incident) -> None:
 
 def _ms(turn: Turn, incident: Incident) -> float:
     return round((turn.now.mono - incident.opened) * 1000, 3)
-
-
-def effect_terminate(turn: Turn, incident: Incident, pid: int) -> None:
-    """A culprit that hangs is ended by its server: its process gets an error and ends by itself."""
-    turn.act(fx.TerminateClient(server=incident.server, pid=pid))

@@ -7,11 +7,11 @@ have answered or the bound has passed. If Slurm does not take the job back its t
 from dataclasses import replace
 
 from resilience.history import may_drain, may_requeue, with_drain, with_requeue
-from resilience.machine import recover
+from resilience.machine import verdicts
 from resilience.machine.turn import Turn
 from resilience.machine.words import blame, ref_words, told
 from resilience.model import effect as fx
-from resilience.model.event import Ask, JobKnown, SlurmAnswered
+from resilience.model.event import JobKnown
 from resilience.model.ids import IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.world import Job, Requeue
@@ -50,7 +50,7 @@ def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude:
     """Have the whole job requeued: its tasks spill first. `refusal` has said yes."""
     job = turn.jobs[ref.job]
     if job.requeue in (Requeue.SPILLING, Requeue.ASKED, Requeue.TAKEN):
-        recover.ask_to_spill(turn, name, ref, Part.UNKNOWN, reason)
+        verdicts.ask_to_spill(turn, name, ref, Part.UNKNOWN, reason)
         if job.requeue is Requeue.SPILLING:
             turn.jobs[ref.job] = replace(job, spilling=job.spilling | {ref}, exclude=job.exclude or exclude)
         elif job.requeue is Requeue.TAKEN:
@@ -71,7 +71,9 @@ def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude:
     )
     for mate in sorted(mates):
         part = incident.parts.get(mate, Part.UNKNOWN)
-        recover.ask_to_spill(turn, name, mate, part, reason if mate == ref else "another task of this job cannot go on")
+        verdicts.ask_to_spill(
+            turn, name, mate, part, reason if mate == ref else "another task of this job cannot go on"
+        )
     turn.timer("spill", ref.job, after=turn.recovery.requeue_timeout * _SPILL_SHARE)
 
 
@@ -93,7 +95,7 @@ def parked(turn: Turn, ref: TaskRef) -> None:
         spilled(turn, ref)
         return
     if why := refusal(turn, ref.job):
-        _fail(turn, ref, f"its requeue was begun, but is not possible any more: {why}")
+        fail(turn, ref, f"its requeue was begun, but is not possible any more: {why}")
         return
     mates = [task.ref for task in turn.tasks_of(ref.job) if not task.over and task.ref != ref]
     reason = "the agent that began this requeue has ended"
@@ -117,7 +119,7 @@ def _send(turn: Turn, ref: TaskRef, action: Action, reason: str) -> None:
     turn.job_line(ref.job, told(ref, action, None, reason))
 
 
-def _fail(turn: Turn, ref: TaskRef, reason: str) -> None:
+def fail(turn: Turn, ref: TaskRef, reason: str) -> None:
     _send(turn, ref, Action.FAIL, reason)
     turn.task(ref, over=True, asking=0, reported=0)
 
@@ -145,29 +147,6 @@ def _ask(turn: Turn, job: Job) -> None:
     turn.history = with_requeue(turn.history, turn.now.mono)
     turn.journal("slurm.intent", ask="requeue", job=job.job, incident=job.incident, comment=job.comment)
     turn.act(fx.AskRequeue(job=job.job, comment=job.comment, exclude=job.exclude))
-
-
-def answered(turn: Turn, event: SlurmAnswered) -> None:
-    """Slurm's answer; a job that Slurm does not take back has its tasks fail."""
-    turn.journal("slurm.outcome", ask=event.ask.value, job=event.job, ok=event.ok, detail=event.detail)
-    if event.ask is not Ask.REQUEUE or event.job is None:
-        return
-    job = turn.jobs.get(event.job)
-    if job is None or job.requeue is not Requeue.ASKED:
-        return
-    outcome = Requeue.TAKEN if event.ok else Requeue.REFUSED
-    turn.jobs[event.job] = replace(job, requeue=outcome, refusal="" if event.ok else f"Slurm: {event.detail}")
-    turn.job_line(event.job, "requeued" if event.ok else f"requeue refused: {event.detail}")
-    for task in turn.tasks_of(event.job):
-        found = turn.open_case(task.ref)
-        if found is None and job.incident is None and not event.ok and not task.over:
-            _fail(turn, task.ref, f"Slurm did not requeue the job: {event.detail}")
-        if found is None or found[1].action is not Action.REQUEUE:
-            continue
-        if event.ok:
-            turn.case(found[0].id, task.ref, outcome=Outcome.REQUEUED)
-        else:
-            recover.requeue_refused(turn, found[0].id, task.ref, f"Slurm did not requeue the job: {event.detail}")
 
 
 def drain(turn: Turn, reason: str) -> None:

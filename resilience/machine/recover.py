@@ -8,9 +8,9 @@ incident. Intents are journalled before the supervisor is told, outcomes when th
 from dataclasses import replace
 
 from resilience import policy
-from resilience.machine import decide, jobs, servers
+from resilience.machine import jobs, servers, verdicts
 from resilience.machine.turn import Turn
-from resilience.machine.words import blame, recovered, ref_words, server_words, told
+from resilience.machine.words import blame, recovered, ref_words, told
 from resilience.model import effect as fx
 from resilience.model.event import RungFailed, Stepped
 from resilience.model.fault import FaultClass
@@ -47,7 +47,7 @@ def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     """The one that did it: fail, quarantine or requeue, as its job chose."""
     incident, task = turn.incidents[name], turn.tasks[ref]
     if incident.fault.kind is FaultClass.HANG and task.active and ref not in incident.hits:
-        decide.effect_terminate(turn, incident, task.active)
+        turn.act(fx.TerminateClient(server=incident.server, pid=task.active))  # it gets an error, and ends by itself
     action, why = policy.culprit(task, jobs.refusal(turn, ref.job))
     did = f"this task caused the GPU fault ({incident.fault.numbers()})"
     if action is Action.QUARANTINE:
@@ -56,7 +56,7 @@ def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     elif action is Action.REQUEUE:
         jobs.requeue(turn, name, ref, did)
     else:
-        fail(turn, name, ref, f"{did}; {why}" if why else did)
+        verdicts.fail(turn, name, ref, f"{did}; {why}" if why else did)
 
 
 def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
@@ -64,7 +64,9 @@ def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     incident, task = turn.incidents[name], turn.tasks[ref]
     case = incident.cases[ref]
     if case.part is Part.CULPRIT:
-        fail(turn, name, ref, f"this task caused the GPU fault ({incident.fault.numbers()}); quarantine did not work")
+        verdicts.fail(
+            turn, name, ref, f"this task caused the GPU fault ({incident.fault.numbers()}); quarantine did not work"
+        )
         return
     target, possible = servers.target(turn, _near(incident, task), task, case.target)
     means = policy.Means(
@@ -75,7 +77,7 @@ def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     rung, reasons = policy.climb(task, means, case.tried, case.counted)
     if rung is None:
         why = "; ".join((*case.reasons, *(reason for reason in reasons if not reason.endswith(": tried"))))
-        fail(turn, name, ref, f"GPU fault {blame(incident)}: {why}")
+        verdicts.fail(turn, name, ref, f"GPU fault {blame(incident)}: {why}")
     elif rung is Rung.REQUEUE:
         jobs.requeue(turn, name, ref, "; ".join((*case.reasons, *reasons)) or "no faster way is allowed")
     elif rung is Rung.STANDBY:
@@ -108,7 +110,7 @@ def resume(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
         rung = Rung.RESTORE if turn.tasks[ref].session else Rung.RELAUNCH
         tell(turn, name, ref, rung, Action.QUARANTINE, case.target)
     elif health is Health.DOWN:
-        fail(turn, name, ref, "this task caused the GPU fault; no server for its quarantine could be started")
+        verdicts.fail(turn, name, ref, "this task caused the GPU fault; no server for its quarantine could be started")
 
 
 def _standby(turn: Turn, incident: Incident, task: Task, case: Case) -> str:
@@ -139,7 +141,7 @@ def tell(turn: Turn, name: IncidentId, ref: TaskRef, rung: Rung, action: Action,
         steps=steps,
         counted=True,
     )
-    _send(turn, name, ref, action, server, "")
+    verdicts.send(turn, name, ref, action, server, "")
     changes: dict[str, object] = {
         "server": server,
         "asking": 0,
@@ -173,56 +175,12 @@ def _set_due(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     turn.timer("case", name, ref, after=after)
 
 
-def _send(turn: Turn, name: IncidentId, ref: TaskRef, action: Action, server: ServerId | None, reason: str) -> None:
-    case = turn.incidents[name].cases[ref]
-    turn.journal(
-        "verdict",
-        incident=name,
-        task=ref_words(ref),
-        action=action.value,
-        part=case.part.value,
-        server=server_words(server) if server else None,
-        reason=reason,
-        ms=_since(turn, name),
-    )
-    turn.do(fx.Verdict(ref=ref, incident=name, action=action, part=case.part, server=server, reason=reason))
-    turn.job_line(ref.job, told(ref, action, server, reason))
-
-
-def fail(turn: Turn, name: IncidentId, ref: TaskRef, reason: str) -> None:
-    """The last word: the task passes its failure on."""
-    case = turn.incidents[name].cases[ref]
-    turn.case(name, ref, outcome=Outcome.FAILED, action=Action.FAIL, reasons=(*case.reasons, reason))
-    _send(turn, name, ref, Action.FAIL, None, reason)
-    turn.task(ref, over=True, asking=0, reported=0)
-
-
-def ask_to_spill(turn: Turn, name: IncidentId, ref: TaskRef, part: Part, reason: str) -> None:
-    """Verdict requeue: to the task whose case came to that, and to its job's other tasks."""
-    before = turn.open_case(ref)
-    if before is not None and before[0].id != name:
-        turn.case(before[0].id, ref, outcome=Outcome.GONE, reasons=(*before[1].reasons, "its job is requeued"))
-    incident = turn.incidents[name]
-    case = incident.cases.get(ref) or Case(part=part, outcome=Outcome.TOLD)
-    case = replace(
-        case,
-        outcome=Outcome.TOLD,
-        action=Action.REQUEUE,
-        tried=(*case.tried, Rung.REQUEUE),
-        told_at=turn.now.mono,
-        due=0.0,
-    )
-    turn.incident(incident, cases={**incident.cases, ref: case})
-    turn.task(ref, incident=name, asking=0, reported=0)
-    _send(turn, name, ref, Action.REQUEUE, None, reason)
-
-
 def requeue_refused(turn: Turn, name: IncidentId, ref: TaskRef, reason: str) -> None:
     """Slurm does not take the job back: who has another way left takes it, the others fail."""
     incident = turn.incidents[name]
     case = turn.case(name, ref, outcome=Outcome.WAITING, reasons=(*incident.cases[ref].reasons, reason))
     if case.part is Part.CULPRIT or incident.fault.device.out_of_use:
-        fail(turn, name, ref, reason)
+        verdicts.fail(turn, name, ref, reason)
     else:
         climb(turn, name, ref)
 
@@ -250,7 +208,7 @@ def give_up(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     if turn.observe:
         _observe(turn, name, task, case.part)
     elif (why := jobs.refusal(turn, ref.job)) or Rung.REQUEUE not in task.options.recover:
-        fail(turn, name, ref, f"{words}; cannot be requeued: {why or 'not in --mps-recover'}")
+        verdicts.fail(turn, name, ref, f"{words}; cannot be requeued: {why or 'not in --mps-recover'}")
     else:
         jobs.requeue(turn, name, ref, words, exclude=True)
 
@@ -279,7 +237,7 @@ def _observe(turn: Turn, name: IncidentId, task: Task, part: Part) -> None:
         action=action.value,
         part=part.value,
         reason="; ".join(reasons),
-        ms=_since(turn, name),
+        ms=verdicts.since(turn, name),
     )
     turn.job_line(task.ref.job, f"observing only; would be: {told(task.ref, action, None, '')}")
     turn.case(name, task.ref, outcome=Outcome.PASSED, action=Action.NONE)
@@ -378,7 +336,3 @@ def dismiss(turn: Turn, ref: TaskRef, reason: str) -> None:
     """The task has ended: nothing is left to do in its case."""
     if found := turn.open_case(ref):
         turn.case(found[0].id, ref, outcome=Outcome.GONE, reasons=(*found[1].reasons, reason))
-
-
-def _since(turn: Turn, name: IncidentId) -> float:
-    return round((turn.now.mono - turn.incidents[name].opened) * 1000, 3)

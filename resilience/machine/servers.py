@@ -7,30 +7,30 @@ servers are opened for one incident, never rebuilt, and closed when nobody uses 
 """
 
 from resilience.domain_plan import PAIR
-from resilience.machine import decide, recover, tasks
 from resilience.machine.turn import Turn
-from resilience.machine.words import server_words
 from resilience.model import effect as fx
-from resilience.model.event import ClientJoined, ClientLeft, ServerOpened, ServerSeen
+from resilience.model.event import ClientJoined, ClientLeft
 from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Outcome
 from resilience.model.options import Rung
-from resilience.model.world import Health, Pair, Server, Sight, Task
+from resilience.model.world import Health, Pair, Server, Task
 
 _FIRST_POLL = 0.02
 _FAST_POLL = 0.025
 """Seconds between questions while a task waits for the answer; one costs the daemon about 3 ms."""
 _SLOW_POLL = 0.25
-_PROOF = 1.0
-"""Seconds after which ACTIVE is believed without a trace of the rebuild: it took 1.1 s in NVIDIA's example."""
-_AGAIN = 60.0
-"""Seconds until a server that could not be started is tried again."""
 _COMING = (Health.UP, Health.FAULTED, Health.REPLACING, Health.OPENING)
 
 
 def quarantine(pair: Pair, color: Color) -> bool:
     """A colour that is not one of those that take turns."""
     return color not in pair.colors
+
+
+def partitioned(turn: Turn, server: ServerId) -> bool:
+    """Whether this server is cut into SM partitions."""
+    pair = turn.pair_of(server)
+    return pair is not None and pair.partitioned and not quarantine(pair, server.color)
 
 
 # ---------------------------------------------------------------- health
@@ -86,35 +86,6 @@ def poll(turn: Turn, server: object) -> None:
     turn.timer("poll", server, after=_FAST_POLL if _awaited(turn, server) else _SLOW_POLL)
 
 
-def server_seen(turn: Turn, event: ServerSeen) -> None:
-    """The control daemon's answer. An answer to a question from before the fault proves nothing."""
-    pair = turn.pair_of(event.server)
-    known = pair.servers.get(event.server.color) if pair else None
-    if known is None or event.sight is None:
-        return
-    known = turn.server(event.server, answered=max(known.answered, event.asked)) or known
-    if known.health is Health.UP and event.sight is Sight.FAULT:
-        tasks.server_in_fault(turn, event.server)
-        known = turn.server(event.server) or known
-    if known.health is Health.UP and event.sight is Sight.ACTIVE:
-        turn.server(event.server, active=max(known.active, event.asked))
-        for incident in list(turn.incidents.values()):
-            if incident.server == event.server and incident.slot and not incident.decided:
-                decide.look(turn, incident.id)
-    if known.health is not Health.FAULTED or event.asked < known.since:
-        return
-    match event.sight:
-        case Sight.FAULT:
-            turn.server(event.server, fault_seen=True)
-        case Sight.ACTIVE:
-            if known.fault_seen or known.recreated or event.asked - known.since >= _PROOF:
-                up(turn, event.server, "server.rebuilt")
-        case Sight.ABSENT:
-            replace_now(turn, event.server)
-        case Sight.INITIALIZING:
-            turn.server(event.server, fault_seen=True)
-
-
 def recreated(turn: Turn, server: ServerId) -> None:
     """The log says that contexts are made anew: the server is about to answer."""
     if turn.health(server) is Health.FAULTED:
@@ -148,35 +119,6 @@ def reopen(turn: Turn) -> None:
             if pair.health(color) is Health.CLOSED and not turn.tasks_on(pair.server(color)):
                 faulted(turn, pair.server(color))
                 replace_now(turn, pair.server(color))
-
-
-def up(turn: Turn, server: ServerId, event: str) -> None:
-    """The server takes clients again: those who wait go on, and standbys come back."""
-    pair = turn.pair_of(server)
-    known = pair.servers.get(server.color) if pair else None
-    if pair is None or known is None:
-        return
-    took = round((turn.now.mono - known.since) * 1000, 1)
-    turn.server(server, health=Health.UP)
-    turn.journal(event, server=server_words(server), ms=took)
-    if not quarantine(pair, server.color):
-        swap(turn, server)
-    go_on(turn, server)
-    if not quarantine(pair, server.color):
-        offer_standbys(turn, server)
-
-
-def go_on(turn: Turn, server: ServerId) -> None:
-    """Whatever waits for a server of this pair looks again."""
-    for incident in list(turn.incidents.values()):
-        if (incident.server.domain, incident.server.gpu) != (server.domain, server.gpu):
-            continue
-        for ref in sorted(incident.cases):
-            if turn.incidents[incident.id].cases[ref].outcome is Outcome.WAITING and ref in turn.tasks:
-                recover.resume(turn, incident.id, ref)
-    for task in list(turn.tasks.values()):
-        if not task.placed and (task.server.domain, task.server.gpu) == (server.domain, server.gpu):
-            tasks.place(turn, task.ref)
 
 
 # ---------------------------------------------------------------- rebuild
@@ -236,24 +178,6 @@ def open_quarantine(turn: Turn, near: ServerId) -> ServerId:
 
 def _open(turn: Turn, pair: Pair, server: ServerId, *, anew: bool) -> None:
     turn.act(fx.Open(server=server, uuid=pair.uuid, uid=pair.uid, gid=pair.gid, shared=pair.shared, anew=anew))
-
-
-def server_opened(turn: Turn, event: ServerOpened) -> None:
-    """A server was started, or could not be."""
-    pair = turn.pair_of(event.server)
-    if pair is None or pair.health(event.server.color) not in (Health.REPLACING, Health.OPENING):
-        if event.ok and event.server.color.startswith("q") and (pair is None or event.server.color not in pair.servers):
-            turn.act(fx.Close(server=event.server))
-        return
-    if event.ok:
-        turn.do(fx.Watch(server=event.server))
-        up(turn, event.server, "server.replaced")
-        return
-    turn.journal("server.replaced", server=server_words(event.server), ok=False, reason=event.detail)
-    turn.server(event.server, health=Health.DOWN)
-    if not quarantine(pair, event.server.color):
-        turn.timer("rebuild", event.server, after=_AGAIN)
-    go_on(turn, event.server)
 
 
 # ---------------------------------------------------------------- where tasks go

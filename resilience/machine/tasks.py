@@ -4,15 +4,13 @@ A failing exit is not a fault by itself: it is one when its server is in an inci
 within `settle_ms`; otherwise the task failed for reasons of its own and its status is passed on.
 """
 
-from resilience.machine import decide, jobs, recover, servers, sightings
+from resilience.machine import incidents, jobs, recover, servers, sightings
 from resilience.machine.turn import Turn
 from resilience.machine.words import ref_words, server_words
 from resilience.model import effect as fx
 from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
-from resilience.model.fault import Fault
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
-from resilience.model.observation import Source
 from resilience.model.options import Domain
 from resilience.model.world import SERVING, Health, Job, Pair, Task
 
@@ -171,7 +169,7 @@ def exited(turn: Turn, event: Exited) -> None:
         return
     turn.leave(event.ref, event.pid, task.reported)
     turn.task(event.ref, active=0, asking=event.pid, asked_at=turn.now.mono, reported=0)
-    incident = sightings.joinable(turn, task.server, task.slot)
+    incident = incidents.joinable(turn, task.server, task.slot)
     if incident is not None and incident.hit:
         _failed_in(turn, task, incident, event)
     elif found is not None and found[1].outcome is Outcome.TOLD:
@@ -226,20 +224,6 @@ def _pass_on(turn: Turn, ref: TaskRef) -> None:
     )
     turn.do(verdict)
     turn.task(ref, asking=0, over=True)
-
-
-def server_in_fault(turn: Turn, server: ServerId) -> None:
-    """The control daemon says FAULT of a server that we held to be healthy."""
-    incident = sightings.widen(turn, server, Fault(words="GPU fault"))
-    failed = {task.ref for task in turn.tasks_on(server) if task.asking}
-    incident = turn.incident(
-        incident,
-        hits=incident.hits | failed,
-        clients=incident.clients | failed,
-        sources=(*incident.sources, Source.CONTROL),
-    )
-    sightings.hit(turn, incident)
-    decide.look(turn, incident.id)
 
 
 def gone(turn: Turn, event: Gone) -> None:

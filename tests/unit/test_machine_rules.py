@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from resilience import policy
-from resilience.machine import recover, servers, sightings
+from resilience.machine import recover, servers, verdicts
 from resilience.machine.turn import Turn
 from resilience.model import effect as fx
 from resilience.model import event as ev
@@ -492,18 +492,18 @@ def _careless_look(turn: Turn, name: IncidentId) -> None:
 
 def _one_fate_for_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat a server with SM partitions as any other."""
-    monkeypatch.setattr(sightings, "partitioned", lambda turn, server: False)
+    monkeypatch.setattr(servers, "partitioned", lambda turn, server: False)
 
 
 def _two_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say `fail` twice."""
-    real = recover.fail
+    real = verdicts.fail
 
     def twice(turn: Turn, name: IncidentId, who: TaskRef, reason: str) -> None:
         real(turn, name, who, reason)
         real(turn, name, who, reason)
 
-    monkeypatch.setattr(recover, "fail", twice)
+    monkeypatch.setattr(verdicts, "fail", twice)
 
 
 def _into_the_quarantine(monkeypatch: pytest.MonkeyPatch) -> None:

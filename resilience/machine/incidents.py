@@ -1,0 +1,133 @@
+"""The incidents that are open: which one a server is in, how one begins, what joins it, that its whole server is hit."""
+
+from resilience.attribute import weigh
+from resilience.classify import merge
+from resilience.machine import servers
+from resilience.machine.turn import Turn
+from resilience.machine.words import ref_words, server_words
+from resilience.model.fault import Fault
+from resilience.model.ids import GpuMinor, IncidentId, ServerId
+from resilience.model.incident import Incident
+from resilience.model.observation import Client, Observation
+from resilience.model.world import Health, Pair
+
+_SOURCES = 16
+_ASK = 0.02
+"""Seconds until the control daemon is asked what it knows: its log has mostly said so by then, and starting the
+question takes the agent's time just when the verdict does."""
+ENCLOSED = 0.05
+"""Seconds after which ACTIVE proves that a fault stayed in its partition: the server has dealt with it by then."""
+_PATIENCE = 0.5
+"""Seconds that this proof is waited for when the control daemon is slow. Only tasks that met the fault wait."""
+
+
+def joinable(turn: Turn, server: ServerId, slot: int = 0) -> Incident | None:
+    """The incident that a sighting of this server, in this SM partition, belongs to."""
+    for incident in reversed(turn.incidents.values()):
+        elsewhere = slot and incident.slot not in (0, slot) and not incident.hit
+        if incident.server == server and not elsewhere:
+            over = incident.decided and turn.health(server) is Health.UP and incident.hit
+            window = turn.recovery.incident_window_ms / 1000
+            private = incident.decided and not incident.hit and turn.now.mono - incident.opened > window
+            return None if over or private else incident
+    return None
+
+
+def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> Incident:
+    """Begin an incident on a server of a known pair, or in one SM partition of it."""
+    pair = turn.pairs[server.domain, server.gpu]
+    turn.count += 1
+    now = turn.now
+    wait = max(turn.recovery.attribution_ms / 1000, _PATIENCE if slot else 0.0)
+    incident = Incident(
+        id=IncidentId(f"{int(now.wall):x}-{turn.count}"),
+        server=server,
+        uuid=pair.uuid,
+        opened_wall=now.wall,
+        opened=now.mono,
+        deadline=now.mono + wait,
+        fault=fault,
+        sources=(),
+        slot=slot,
+        clients=frozenset(task.ref for task in turn.tasks_on(server) if not slot or task.slot == slot),
+    )
+    turn.incidents[incident.id] = incident
+    turn.journal(
+        "incident.opened",
+        incident=incident.id,
+        server=server_words(server),
+        gpu=pair.uuid,
+        partition=slot or None,
+        clients=sorted(map(ref_words, incident.clients)),
+    )
+    window = turn.recovery.incident_window_ms / 1000
+    for stray in turn.strays:
+        if stray.observation.gpu == server.gpu and now.mono - stray.observation.mono <= window:
+            incident = join(turn, incident, stray.observation, stray.fault, None)
+    turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu != server.gpu)
+    turn.timer("decide", incident.id, after=wait)
+    turn.timer("window", incident.id, after=turn.recovery.incident_window_ms / 1000)
+    turn.timer("ask", server, after=_ASK)
+    if servers.partitioned(turn, server):
+        turn.timer("prove", server, after=ENCLOSED)
+    return incident
+
+
+def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:
+    """The whole server is hit: the one incident of what was seen in its partitions, opened if nothing was.
+
+    The earliest that names somebody counts, else the earliest. Others that are still undecided were the same fault.
+    """
+    window = turn.recovery.incident_window_ms / 1000
+    recent = [
+        one
+        for one in turn.incidents.values()
+        if one.server == server and not one.hit and turn.now.mono - one.opened <= window
+    ]
+    if not recent:
+        return joinable(turn, server) or open_incident(turn, server, fault)
+    main = next((one for one in recent if one.evidence), recent[0])
+    for other in recent:
+        if other is main or other.decided:
+            continue
+        main = turn.incident(
+            main,
+            fault=merge(main.fault, other.fault),
+            sources=(*main.sources, *other.sources)[:_SOURCES],
+            evidence=(*main.evidence, *other.evidence),
+            clients=main.clients | other.clients,
+            hits=main.hits | other.hits,
+        )
+        del turn.incidents[other.id]
+        turn.journal("incident.closed", incident=other.id, outcome=f"the same fault as {main.id}")
+    return main
+
+
+def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client: Client | None) -> Incident:
+    merged = merge(incident.fault, fault)
+    evidence = weigh(now, fault, client)
+    said = {(item.client, item.confidence) for item in incident.evidence}
+    known = evidence is None or (evidence.client, evidence.confidence) in said
+    changed = merged.kind is not incident.fault.kind or not incident.sources
+    incident = turn.incident(
+        incident,
+        fault=merged,
+        sources=incident.sources if len(incident.sources) >= _SOURCES else (*incident.sources, now.source),
+        evidence=incident.evidence if known or evidence is None else (*incident.evidence, evidence),
+    )
+    if changed:
+        turn.journal("incident.classified", incident=incident.id, fault=merged.kind.value, words=merged.numbers())
+    return incident
+
+
+def hit(turn: Turn, incident: Incident) -> None:
+    """The whole server is hit: it takes no new clients until it has recovered."""
+    if incident.hit:
+        return
+    everyone = frozenset(task.ref for task in turn.tasks_on(incident.server))
+    turn.incident(incident, hit=True, clients=incident.clients | everyone)
+    servers.faulted(turn, incident.server)
+
+
+def of_gpu(turn: Turn, gpu: GpuMinor) -> list[Pair]:
+    return [pair for pair in turn.pairs.values() if pair.gpu == gpu]
