@@ -24,6 +24,7 @@
 #define MPSR_ENV_STDIO "MPSR_STDIO"
 #define MPSR_ENV_COLOR "MPSR_COLOR"
 #define MPSR_ENV_SPILL "MPSR_SPILL"
+#define MPSR_ENV_SPILL_MS "MPSR_SPILL_MS"
 
 /* paths; %s in the order of the comment */
 #define MPSR_PATH_CONFIG "/etc/slurm/mpsr.yaml"

@@ -15,7 +15,7 @@ from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
-from resilience.model.settings import Recovery
+from resilience.model.settings import Settings
 from resilience.model.world import Sight
 from resilience.parse.words import pack
 from resilience.ports import (
@@ -70,7 +70,7 @@ class Actor:
         self,
         *,
         node: NodeName,
-        recovery: Recovery,
+        settings: Settings,
         clock: Clock,
         journal: AgentJournal,
         leases: Leases,
@@ -83,7 +83,7 @@ class Actor:
         past: Callable[[tuple[ServerLine, ...]], None],
     ) -> None:
         self._node = node
-        self._recovery = recovery
+        self._settings = settings
         self._clock = clock
         self._journal = journal
         self._leases = leases
@@ -166,9 +166,10 @@ class Actor:
             standby=standby.color if standby else "",
             standby_pipe=self._mps.pipe(standby) if standby else "",
             isolation=place.isolation,
-            grace_ms=_ms(self._recovery.grace),
-            restore_ms=_ms(self._recovery.restore_timeout),
-            requeue_ms=_ms(self._recovery.requeue_timeout),
+            grace_ms=_ms(self._settings.recovery.grace),
+            restore_ms=_ms(self._settings.recovery.restore_timeout),
+            requeue_ms=_ms(self._settings.recovery.requeue_timeout),
+            spill_ms=_ms(self._settings.state.spill_seconds),
         )
 
     def _verdict(self, verdict: fx.Verdict) -> None:

@@ -159,7 +159,7 @@ class Agent:
         self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
         self._actor = Actor(
             node=node,
-            recovery=settings.recovery,
+            settings=settings,
             clock=clock,
             journal=journal,
             leases=leases,

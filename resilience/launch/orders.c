@@ -7,6 +7,7 @@
 #include "../../spank_plugin/shared/text.h"
 #include "supervisor.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static bool absolute(const char *path) {
@@ -19,6 +20,7 @@ static bool milliseconds(const struct words *words, const char *key, long *value
 
 static void on_place(struct supervisor *self, const struct words *words) {
     struct times times;
+    long spill = 0;
     const char *color = words_get(words, "color"), *pipe = words_get(words, "pipe");
     const char *spare = words_get(words, "standby"), *spare_pipe = words_get(words, "standby_pipe");
     self->agent.placed = self->agent.ever = true;
@@ -31,13 +33,15 @@ static void on_place(struct supervisor *self, const struct words *words) {
     }
     if (!milliseconds(words, "grace_ms", &times.grace) ||
         !milliseconds(words, "restore_ms", &times.restore) ||
-        !milliseconds(words, "requeue_ms", &times.requeue)) {
-        say("agent: place without the site's times: grace %s restore %s requeue %s",
+        !milliseconds(words, "requeue_ms", &times.requeue) ||
+        !milliseconds(words, "spill_ms", &spill)) {
+        say("agent: place without the site's times: grace %s restore %s requeue %s spill %s",
             words_get(words, "grace_ms"), words_get(words, "restore_ms"),
-            words_get(words, "requeue_ms"));
+            words_get(words, "requeue_ms"), words_get(words, "spill_ms"));
         return;
     }
     self->times = times;
+    setenv(MPSR_ENV_SPILL_MS, words_get(words, "spill_ms"), 1); /* the programs' to keep */
     if (*spare && absolute(spare_pipe) && !self->standby.pid && strcmp(spare, self->color) != 0 &&
         mpsr_copy(self->spare_color, sizeof(self->spare_color), spare))
         mpsr_copy(self->spare_pipe, sizeof(self->spare_pipe), spare_pipe);

@@ -8,6 +8,7 @@ KEEPER = env("keeper")
 TOKEN = env("token")
 STDIO = env("stdio")
 SPILL = env("spill")
+SPILL_MS = env("spill_ms")
 
 PROTOCOL_VERSION = int(contract()["wire"]["protocol_version"])
 MAX_FDS = int(contract()["wire"]["max_fds"])

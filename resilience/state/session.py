@@ -27,24 +27,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from resilience.model.errors import GpuError, ResilienceError, StateError
-from resilience.model.settings import Kept as Defaults
-from resilience.state import layout, leftover, names, record, spillfile
-from resilience.state.arrays import cupy_works
-from resilience.state.driver import NO_GPU, Gpu, GpuFault
+from resilience.model.errors import ResilienceError, StateError
+from resilience.state import layout, names, record
+from resilience.state.driver import Gpu, GpuFault
 from resilience.state.layout import ArraySpec, Kept, check_same
 from resilience.state.link import Deposit, KeeperLink
+from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.record import COPYING, HELD, Commit, Record
 from resilience.state.spillfile import Spilled
-from resilience.state.spillthread import SpillThread
-from resilience.state.stores import GpuStore, HostStore, Store
+from resilience.state.spills import Spills
+from resilience.state.stores import GpuStore, Store
 from resilience.state.supervisor import GONE, Streams, Supervisor, flush_streams
 
-_WAIT_FOR_SERVER = 20.0
-"""Seconds that a program waits for an MPS server that is not ready (807): a rebuild takes about one."""
-_ARRAYS = ("auto", "cupy", "device", "numpy")
 _opened = False
 """A program has one session: the keeper holds one state a task."""
 
@@ -55,8 +51,8 @@ class Session:
     def __init__(
         self, environ: Mapping[str, str], *, spill_seconds: float | None, arrays: str, device: int, overhead: float
     ) -> None:
-        if arrays not in _ARRAYS:
-            raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(_ARRAYS)}")
+        if arrays not in ARRAYS:
+            raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(ARRAYS)}")
         if not 0 < overhead <= 1:
             raise StateError("session", "overhead is no share of the time", overhead, hint="0.01 is one per cent")
         self._environ = environ
@@ -66,7 +62,7 @@ class Session:
         self._commit_cost = 0.0
         """Seconds that the last commit took beyond the program's own work; 0 before the first."""
         self._committed_at = 0.0
-        self._spill_seconds = Defaults().spill_seconds if spill_seconds is None else spill_seconds
+        self._spills = Spills(environ, spill_seconds)
         self.role = environ.get(names.ROLE) or "active"
         """active or standby; a standby becomes active when it is promoted."""
         self.step = -1
@@ -84,14 +80,12 @@ class Session:
         self._disk: Spilled | None = None
         self._sealed = False
         self._faulted = False
-        self._promoted = False
         self._tell_step = False
         self._store: Store
         self._record: Record | None = None
         self._link: KeeperLink | None = None
         self._supervisor: Supervisor | None = None
         self._streams = Streams("")
-        self._spill: SpillThread | None = None
 
     # ------------------------------------------------------------ opening
     def __enter__(self) -> Self:
@@ -115,50 +109,27 @@ class Session:
         return self
 
     def _open(self) -> None:
-        self.gpu = self._open_gpu()
+        self.gpu = open_gpu(self._environ, self._device, self._arrays, supervised=self._supervisor is not None)
         keeper = self._environ.get(names.KEEPER) if self._supervisor else None
-        if self.gpu is None:
-            self._store = HostStore()
-        else:
-            cupy = self._arrays == "cupy" or (self._arrays == "auto" and cupy_works())
-            self._store = GpuStore(self.gpu, shared=bool(keeper), cupy=cupy)
+        self._store = open_store(self.gpu, self._arrays, shared=bool(keeper))
         if self._supervisor:
             self._supervisor.session(self.role)
         if keeper:
             self._link = KeeperLink(keeper, self._environ.get(names.TOKEN, ""), self.role)
             if self._link.first:
                 self._take_in(self._link.first)
-        if self.role == "active" and (where := spillfile.place(self._environ)):
-            leftover.note(self._environ, str(where.directory))
-            self._spill = SpillThread(where, self._spill_seconds)
+        if self.role == "active":
+            self._spills.begin()
             if self._held is None:
                 self._look_on_disk()
 
     def _look_on_disk(self) -> None:
         """Nobody holds state: go on from what an earlier start of the job has left on disk, if anything."""
-        if (where := spillfile.place(self._environ)) and (found := spillfile.usable(where)):
+        if found := self._spills.found():
             self._disk = found
             self._sequence, self.step, self.values = found.sequence, found.step, found.values
             self.restored_from = "disk"
             self._tell_step = True
-
-    def _open_gpu(self) -> Gpu | None:
-        if self._arrays == "numpy" and not self._supervisor:
-            return None
-        try:
-            gpu = Gpu(self._device, wait_for_server=_WAIT_FOR_SERVER if self._supervisor else 0.0)
-        except GpuFault:
-            raise
-        except GpuError as error:
-            if self._supervisor:
-                _refuse("session", "the job asked for MPS, but the GPU cannot be used", error)
-            if self._arrays != "cupy" and error.code in NO_GPU:
-                return None
-            raise
-        if self._supervisor and not gpu.under_mps:
-            pipe = self._environ.get("CUDA_MPS_PIPE_DIRECTORY", "not set")
-            _refuse("session", "the job asked for MPS, but this process runs outside it", f"pipe directory {pipe}")
-        return gpu
 
     def _take_in(self, held: Deposit) -> None:
         """Map the state that another process made; an active one goes on from it at once."""
@@ -255,7 +226,7 @@ class Session:
             return False
         self._streams.put_back()
         self.role = "active"
-        self._promoted = True
+        self._spills.promoted()
         if self._link:
             self._link.take()
         return True
@@ -351,16 +322,8 @@ class Session:
         self._write(self._sequence + 1, step, values)
         self._committed_at = time.monotonic()
         self._commit_cost = self._committed_at - began
-        if self._promoted:
-            self._spill_from_now_on()
-        if self._spill and self._spill.due(now=time.monotonic(), asked=self._asked_to_spill()):
-            self._spill.start(
-                time.monotonic(),
-                sequence=self._sequence,
-                step=self.step,
-                values=self.values,
-                content=self._store.read(),
-            )
+        made = Commit(self._sequence, HELD, step, values)
+        self._spills.committed(made, self._store.read, asked=self._asked_to_spill)
         return self._sequence
 
     def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
@@ -373,19 +336,8 @@ class Session:
             record.encode_values(values)
         self._sequence, self.step, self.values = sequence, step, values
 
-    def _spill_from_now_on(self) -> None:
-        """The disk is this process's from its first commit after a promotion on: before, it was another's."""
-        self._promoted = False
-        if where := spillfile.place(self._environ):
-            self._spill = SpillThread(where, self._spill_seconds)
-
     def _asked_to_spill(self) -> bool:
-        asked = False
-        while self._supervisor and (word := self._supervisor.heard(timeout=0)):
-            if word[0] == GONE:
-                break
-            asked = asked or word[0] == "spill"
-        return asked
+        return self._supervisor is not None and self._supervisor.asks_to_spill()
 
     # ------------------------------------------------------------ the end
     def __exit__(
@@ -401,17 +353,13 @@ class Session:
         fault = self._fault(error)
         if fault:
             self._report(fault)
-        if self._promoted:
-            self._spill_from_now_on()
-        if self._spill:
-            self._spill.join()
+        self._spills.finish()
         if self._link:
             self._link.close()
         if error is None:
             if fault:
                 raise fault  # the program ignored it: its results are not to be trusted
-            if self._spill:
-                spillfile.remove(self._spill.where)
+            self._spills.remove()
             if self._supervisor:
                 self._supervisor.say("done")
 
@@ -433,12 +381,7 @@ class Session:
         if self._supervisor is None:
             return
         text = f"{fault.observed or fault}"
-        self._supervisor.fault(cuda=fault.code, call=fault.call, sequence=self._sequence, text=text)
-        while word := self._supervisor.heard():
-            if word[0] == "retire":
-                os._exit(names.EXIT_OK)
-            if word[0] in ("fail", GONE):  # the supervisor has said why
-                return
+        self._supervisor.report_fault(cuda=fault.code, call=fault.call, sequence=self._sequence, text=text)
 
 
 def session(
@@ -457,10 +400,3 @@ def session(
 
 def _say(text: str) -> None:
     print(f"mpsr: {text}", file=sys.stderr, flush=True)
-
-
-def _refuse(subject: str, wrong: str, observed: object) -> NoReturn:
-    """End the program: it cannot have what its job asked for."""
-    hint = "the job's recovery log and `mpsr check` on the node say more"
-    print(ResilienceError(subject, wrong, observed, hint=hint).lines(), file=sys.stderr, flush=True)
-    raise SystemExit(names.EXIT_REFUSED)

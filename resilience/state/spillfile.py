@@ -136,7 +136,12 @@ def write(
 @contextlib.contextmanager
 def own_directory(path: Path | str) -> Iterator[int]:
     """A descriptor of a directory that is this user's alone. Raises OSError, or StateError when others may write it."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        if os.path.islink(path):
+            raise StateError("spill", f"{path} is not a directory of this user alone", "a symbolic link") from None
+        raise
     try:
         info = os.fstat(fd)
         if info.st_uid != os.geteuid() or info.st_mode & 0o022:

@@ -12,7 +12,7 @@ import sys
 
 from resilience.model.errors import WireError
 from resilience.parse.words import MAX_BYTES, pack, unpack
-from resilience.state.names import PROTOCOL_VERSION
+from resilience.state.names import EXIT_OK, PROTOCOL_VERSION
 
 GONE = "gone"
 _LIBC = ctypes.CDLL(None)
@@ -38,8 +38,23 @@ class Supervisor:
     def session(self, role: str) -> None:
         self.say("session", v=PROTOCOL_VERSION, role=role)
 
-    def fault(self, *, cuda: int, call: str, sequence: int, text: str) -> None:
+    def report_fault(self, *, cuda: int, call: str, sequence: int, text: str) -> None:
+        """Tell of a fault and do what is said then. Returns when the program is to fail: why, the supervisor says."""
         self.say("fault", cuda=cuda, call=call, seq=sequence, text=text[:_MAX_TEXT])
+        while word := self.heard():
+            if word[0] == "retire":
+                os._exit(EXIT_OK)
+            if word[0] in ("fail", GONE):
+                return
+
+    def asks_to_spill(self) -> bool:
+        """Whether a commit is wanted on disk at once; takes in all that has been said."""
+        asked = False
+        while word := self.heard(timeout=0):
+            if word[0] == GONE:
+                break
+            asked = asked or word[0] == "spill"
+        return asked
 
     def heard(self, timeout: float | None = None) -> tuple[str, dict[str, str]] | None:
         """The next message, waiting at most `timeout` seconds (None: for ever); None when there was none.

@@ -92,7 +92,7 @@ class Connection:
     def place(self, **values: object) -> Words:
         """Hear hello, answer with a place on colour a (and a standby on b when asked for)."""
         hello = self.expect("hello")
-        times = {"grace_ms": 1000, "restore_ms": 30000, "requeue_ms": 60000}
+        times = {"grace_ms": 1000, "restore_ms": 30000, "requeue_ms": 60000, "spill_ms": 45000}
         self.send("place", **({"color": "a", "pipe": "/pipes/a", "standby": "", "standby_pipe": ""} | times | values))
         return hello
 

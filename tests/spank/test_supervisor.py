@@ -221,6 +221,7 @@ def test_hello_and_the_environment_of_the_task(built: Path, tmp_path: Path) -> N
         "MPSR_OPTIONS": hello["options"],
         "MPSR_ROLE": "active",
         "MPSR_SPILL": f"{tmp_path}/n0/.mpsr-7",
+        "MPSR_SPILL_MS": "45000",
     }
     node.agent.close()
 
@@ -469,7 +470,7 @@ def test_a_place_without_the_times_is_not_followed(node: Node) -> None:
     agent.send("refuse", reason="no server answers")
     status, out, errors = supervised.end()
     assert (status, out) == (3, "")
-    assert errors.startswith("mpsr: agent: place without the site's times: grace soon restore  requeue \n")
+    assert errors.startswith("mpsr: agent: place without the site's times: grace soon restore  requeue  spill \n")
 
 
 # ---------------------------------------------------------------- verdicts on programs with a session

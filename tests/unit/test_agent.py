@@ -97,6 +97,7 @@ def test_the_sites_times_go_with_the_place(tmp_path: Path) -> None:
     with Site(tmp_path, Recovery(grace=2.5, restore_timeout=7, requeue_timeout=90)) as site:
         place = site.task(lease(1)).hear("place")
         assert (place["grace_ms"], place["restore_ms"], place["requeue_ms"]) == ("2500", "7000", "90000")
+        assert place["spill_ms"] == "60000"
 
 
 def test_the_jobs_log_tells_the_story_beside_its_output(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from resilience.model.errors import StateError
 from resilience.state import layout, spillfile
 from resilience.state.layout import ArraySpec, Kept
 from resilience.state.spillfile import Place
+from resilience.state.spills import Spills
 
 ENVIRON = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "3", "SLURM_PROCID": "1", "MPSR_TOKEN": "t"}
 U = ArraySpec(name="u", shape=(3, 2), dtype="float64")
@@ -74,6 +75,50 @@ def test_who_may_go_on_from_it(tmp_path: Path) -> None:
     first_start = where(tmp_path, MPSR_TOKEN="another")
     assert spillfile.usable(first_start) is None
     assert not first_start.path.exists(), "a leftover of an older job with this number is taken away"
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("45000", 45.0), ("0", 0.0), ("", 60.0), ("soon", 60.0), ("-1", 60.0)])
+def test_the_sites_time_between_spills_holds(tmp_path: Path, said: str, seconds: float) -> None:
+    environ = ENVIRON | {"MPSR_SPILL": str(tmp_path), "MPSR_SPILL_MS": said}
+    spills = Spills(environ, None)
+    spills.begin()
+    assert spills._thread is not None
+    assert spills._thread._seconds == seconds
+    assert Spills(environ, 7.0)._seconds == 7.0, "the program's own choice comes first"
+
+
+def test_a_spill_of_another_clusters_job_is_not_gone_on_from(tmp_path: Path) -> None:
+    put(where(tmp_path, SLURM_CLUSTER_NAME="east"))
+    assert spillfile.usable(where(tmp_path, SLURM_CLUSTER_NAME="west", SLURM_RESTART_COUNT="1")) is None
+    put(where(tmp_path, SLURM_CLUSTER_NAME="east"))
+    assert spillfile.usable(where(tmp_path, SLURM_CLUSTER_NAME="east", SLURM_RESTART_COUNT="1")) is not None
+
+
+@pytest.mark.parametrize("how", ["group", "others", "owner", "link", "fifo"])
+def test_a_directory_of_others_is_neither_written_nor_read(tmp_path: Path, how: str) -> None:
+    """Who may write it could put an older state in place of the newest, or hold us up with a fifo."""
+    place = where(tmp_path / "d")
+    put(place)
+    match how:
+        case "group":
+            place.directory.chmod(0o770)
+        case "others":
+            place.directory.chmod(0o707)
+        case "owner" if os.geteuid() == 0:
+            os.chown(place.directory, 1, 1)
+        case "owner":
+            pytest.skip("needs root")
+        case "link":
+            place.directory.rename(tmp_path / "real")
+            place.directory.symlink_to(tmp_path / "real")
+        case "fifo":
+            place.path.unlink()
+            os.mkfifo(place.path)
+    with pytest.raises(StateError):
+        spillfile.read(place)
+    if how != "fifo":
+        with pytest.raises(StateError):
+            put(place)
 
 
 def test_tasks_steps_and_jobs_are_apart(tmp_path: Path) -> None:
