@@ -90,6 +90,37 @@ def test_supervisor_killed(stage: Stage) -> None:
     assert stage.clean([job.number], since) == []
 
 
+@pytest.mark.parametrize("moment", ["fault", "incident.opened", "verdict", "recovered"])
+def test_supervisor_killed_in_the_middle(stage: Stage, moment: str) -> None:
+    """The job of the dead supervisor fails and leaves nothing; the other bystander recovers as if nothing were."""
+    reference = stage.reference()
+    since = time.monotonic()
+    victim, other = stage.solver(*SHARD.ask(), steps=LONG), stage.solver(*SHARD.ask())
+    stage.under_way([victim, other])
+    culprit = stage.culprit("illegal-address", *SHARD.ask())
+    wait_for(lambda: stage.faults(since) if moment == "fault" else stage.journal(since, moment), 30)
+    kill(stage, "mpsr-launch", victim.stems[0].removesuffix("0"), user="alice")
+    assert stage.end(victim)["JobState"] == "FAILED"
+    stage.end(culprit)
+    completed(stage, other, reference)
+    assert stage.clean([victim.number, other.number, culprit.number], since) == []
+
+
+@pytest.mark.parametrize("moment", ["fault", "verdict", "recovered"])
+def test_keeper_killed_in_the_middle(stage: Stage, moment: str) -> None:
+    """Every keeper of the node dies while the fault is dealt with: the programs still hold the state."""
+    reference = stage.reference()
+    since = time.monotonic()
+    job = stage.solver(*SHARD.ask())
+    stage.under_way([job])
+    culprit = stage.culprit("illegal-address", *SHARD.ask())
+    wait_for(lambda: stage.faults(since) if moment == "fault" else stage.journal(since, moment), 30)
+    kill(stage, "resilience.state.keeper", user="alice")
+    stage.end(culprit)
+    completed(stage, job, reference)
+    assert stage.clean([job.number, culprit.number], since) == []
+
+
 def test_program_killed(stage: Stage) -> None:
     """A program that dies by itself, without a fault of the GPU, ends as it would without us."""
     since = time.monotonic()

@@ -145,7 +145,9 @@ class Supervised:
         return self.process.returncode, out, errors
 
 
-def launch(it: Lease, *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Supervised:
+def launch(
+    it: Lease, *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, launcher: Path = LAUNCHER
+) -> Supervised:
     """Start the supervisor as Slurm would have it in a step, without the plugin."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -157,7 +159,7 @@ def launch(it: Lease, *command: str, env: Mapping[str, str] | None = None, cwd: 
         "MPSR_LEASE": f"{it.run}/{it.node}/jobs/{it.job}.lease",
     }
     process = subprocess.Popen(
-        [str(LAUNCHER), *command],
+        [str(launcher), *command],
         env=environment | dict(env or {}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

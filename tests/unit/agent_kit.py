@@ -28,7 +28,7 @@ from resilience.model.lease import Lease
 from resilience.model.settings import Recovery, Settings
 from resilience.parse import options
 from resilience.parse.words import pack, unpack
-from resilience.ports import ClientEnd, Done, Gpu, Guard, JobInfo, Refused, ServerOwner, ServerState
+from resilience.ports import ClientEnd, Done, Gpu, Gpus, Guard, JobInfo, Refused, ServerOwner, ServerState
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0
@@ -246,7 +246,9 @@ class Site:
         leases: tuple[Lease, ...] = (),
         guard: Guard | None = None,
         end_client: ClientEnd | None = None,
+        gpus: Gpus | None = None,
     ) -> None:
+        root.mkdir(exist_ok=True)
         self.root = root
         self.kmsg = root / "kmsg"
         self.kmsg.write_text("")
@@ -279,7 +281,7 @@ class Site:
             leases=self.leases,
             mps=self.mps,
             slurm=self.slurm,
-            gpus=OneGpu(),
+            gpus=gpus or OneGpu(),
             procfs=self.procfs,
             supervisors=self._adapters[0],
             kernel_log=self._adapters[1],

@@ -1,0 +1,95 @@
+"""Whatever a peer says to the agent, in words or in bytes: the agent goes on, and honest tasks do not notice."""
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilience.adapters.nvml import NvmlEvents, NvmlGpus
+from resilience.agent import messages
+from resilience.model.errors import GpuError, WireError
+from resilience.model.ids import JobId, StepId, TaskId, TaskRef
+from resilience.parse.words import pack
+from tests.unit.agent_kit import BOUND, Site, Supervisor
+from tests.unit.machine_kit import lease
+
+VERBS = "hello started session ready fault exit stepped rung_failed spilled keeper place verdict hold release x".split()
+KEYS = (
+    "v job step task local gpu pid starttime options mpi resumed retries_used active_pid color session role cuda call "
+    "seq text status told incident ms at rung reason state"
+).split()
+values = st.one_of(
+    st.sampled_from(["", "0", "1", "-1", "a", "b", "q1", "q0", "q999999", "active", "standby", "nan", "inf", "1e400"]),
+    st.sampled_from(
+        ["9" * 15, "9" * 16, "-" + "9" * 15, "٣", "0x1", "1 ", "mps=on", "mps=on;domain=shared", "/etc/passwd"]
+    ),
+    st.integers().map(str),
+    st.text(max_size=30),
+)
+
+
+def _packed(verb: str, words: dict[str, str]) -> bytes:
+    try:
+        return pack(verb, **words)
+    except WireError:  # a text that nobody can pack
+        return b"x"
+
+
+packets = st.one_of(
+    st.builds(_packed, st.sampled_from(VERBS), st.dictionaries(st.sampled_from(KEYS), values, max_size=8)),
+    st.binary(min_size=1, max_size=60),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(VERBS), st.dictionaries(st.sampled_from(KEYS), values, max_size=12))
+def test_any_words_are_a_message_or_a_wire_error(verb: str, words: dict[str, str]) -> None:
+    with suppress(WireError):
+        messages.hello(verb, words)
+    with suppress(WireError):
+        messages.message(TaskRef(job=JobId(1), step=StepId(0), task=TaskId(0)), verb, words)
+
+
+def test_no_packets_stop_the_agent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One agent, many peers of one job, some before and some after their hello."""
+    with Site(tmp_path) as site:
+        site.leases.leases[JobId(1)] = lease(1)
+
+        @settings(deadline=None, max_examples=150, database=None)
+        @given(st.booleans(), st.integers(0, 5), st.lists(packets, min_size=1, max_size=10))
+        def talk(greet: bool, task: int, said: list[bytes]) -> None:
+            if greet:
+                peer = Supervisor(site.socket, 1, task)
+                connection = peer.socket
+            else:
+                connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                connection.settimeout(BOUND)
+                connection.connect(site.socket)
+            with connection, suppress(BrokenPipeError, ConnectionResetError):
+                for packet in said:
+                    connection.send(packet)
+
+        talk()
+        honest = site.task(lease(2)).run()
+        honest.say("exit", role="active", pid=honest.pid, status=0)
+        honest.close()
+        again = site.task(lease(3))
+        assert again.hear("place")["color"] in ("a", "b")
+    assert "unexpected error" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.path.exists("/proc/driver/nvidia/version"), reason="NVML works here")
+def test_without_nvmls_library_the_agent_runs_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """This machine has none in its search path, or its driver is not loaded: both are GpuErrors that say so."""
+    with pytest.raises(GpuError, match="nvmlInit") as caught:
+        NvmlGpus().all()
+    assert caught.value.hint
+    with pytest.raises(GpuError):
+        NvmlEvents()
+    with Site(tmp_path, gpus=NvmlGpus()) as site:
+        assert site.task(lease(1)).hear("place")["color"] == "a"
+    assert "nvmlInit" in capfd.readouterr().err
