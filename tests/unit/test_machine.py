@@ -56,7 +56,9 @@ def test_steps_of_a_job_are_told_apart() -> None:
     node.xid(31, guilty)
     lines = [one.text for one in node.of(fx.JobLine, node.log)]
     assert "by job 1 step 2 task 0 certain" in lines[0]
-    assert lines[0].endswith("; step 0 task 0 bystander, step 2 task 0 culprit, step batch task 0 bystander; isolation: domains")
+    assert lines[0].endswith(
+        "; step 0 task 0 bystander, step 2 task 0 culprit, step batch task 0 bystander; isolation: domains"
+    )
     assert "step 0 task 0: handed to its standby on server b" in lines
     assert any(line.startswith("step 2 task 0: failed: this task caused") for line in lines)
     assert any(line.startswith("step batch task 0: relaunched") for line in lines)

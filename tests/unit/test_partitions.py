@@ -136,7 +136,8 @@ def test_a_trap_stays_with_the_tasks_of_its_partition() -> None:
     told = {one.ref: (one.action.value, one.part.value) for one in node.of(fx.Verdict, log)}
     assert told == {ref(1): ("fail", "culprit"), ref(1, 1): ("promote", "bystander")}
     (line,) = [one.text for one in node.of(fx.JobLine, log) if one.text.startswith("GPU fault")]
-    assert line.endswith("task 0 culprit, task 1 bystander; isolation: SM partitions; isolated, no neighbour touched")
+    end = "step 0 task 0 culprit, step 0 task 1 bystander; isolation: SM partitions; isolated, no neighbour touched"
+    assert line.endswith(end)
     assert node.journal("incident.opened")[0]["partition"] == 1
     assert node.journal("incident.attributed")[0]["isolated"] is True
     pair = next(iter(node.state.pairs.values()))
