@@ -14,6 +14,8 @@ from contextlib import suppress
 
 from resilience.model.errors import WireError
 
+_MOST_DIRECTORIES = 1 << 16
+"""Levels of directories that are removed: far beyond what a path can name."""
 READ_LIMIT = 1 << 18
 """Bytes read of a log: thousands of lines, and no more than a moment's work."""
 
@@ -112,23 +114,64 @@ def make_dirs(path: str) -> None:
 def remove_tree(path: str) -> str:
     """Remove a directory (or whatever lies there) and all in it; empty when gone, else what is in the way.
 
-    os.fwalk works on descriptors of directories: a link that a user plants while we work is removed, not followed.
+    Works on descriptors of directories: a link that a user plants while we work is removed, not followed. Root takes
+    each directory away from its user before it looks inside, so that nobody goes on filling it. However deep the tree
+    is, two descriptors do: what lies deeper than one level is moved up.
     """
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
             return ""
-        for _, directories, files, fd in os.fwalk(path, topdown=False):
-            for name in files:
-                os.unlink(name, dir_fd=fd)
-            for name in directories:
-                if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                    os.unlink(name, dir_fd=fd)
-                else:
-                    os.rmdir(name, dir_fd=fd)
+        top = _take(path)
+        try:
+            _empty(top, path)
+        finally:
+            os.close(top)
         os.rmdir(path)
     except FileNotFoundError:
         return "" if not os.path.lexists(path) else f"{path}: changes while it is removed"
     except OSError as error:
         return f"{error.filename or path}: {error.strerror}"
     return ""
+
+
+def _take(path: str, inside: int | None = None) -> int:
+    """A descriptor of a directory that is root's alone from now on."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
+    if os.geteuid() == 0:
+        os.fchown(fd, 0, 0)
+        os.fchmod(fd, 0o700)
+    return fd
+
+
+def _empty(top: int, path: str) -> None:
+    """Remove all that a directory holds. Raises OSError."""
+    moved = 0
+    for _ in range(_MOST_DIRECTORIES):
+        directories = _without_files(top)
+        if not directories:
+            return
+        for name in directories:
+            inner = _take(name, top)
+            try:
+                for deeper in _without_files(inner):
+                    moved += 1
+                    while (place := f".moved-{moved}") in directories:
+                        moved += 1
+                    os.rename(deeper, place, src_dir_fd=inner, dst_dir_fd=top)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=top)
+    raise OSError(errno.ENOTEMPTY, "has no end of directories in it", path)
+
+
+def _without_files(fd: int) -> list[str]:
+    """Remove everything but directories; their names."""
+    directories: list[str] = []
+    with os.scandir(fd) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=fd)
+    return directories

@@ -5,7 +5,7 @@ opened a failed opening, a Slurm that does not answer a refusal with the reason.
 """
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.settings import Settings
 from resilience.model.world import Sight
-from resilience.parse.words import pack
+from resilience.parse.words import cut, encode, pack
 from resilience.ports import (
     AgentJournal,
     Clock,
@@ -39,7 +39,12 @@ from resilience.ports import (
 )
 
 _LINE = 800
-"""Characters of a recovery log line: percent-encoded it must fit a packet."""
+"""Characters of a recovery log line."""
+_TEXT = 2400
+"""Bytes of such a line, or of a reason, on the wire: with the rest of its packet it must fit there, whatever a user's
+program has put into it."""
+_PATH = 1400
+"""Bytes on the wire that the path of a recovery log may take."""
 _STAY = 2.0
 """Seconds that a job's tasks stay after their end at most, for Slurm to take the job's account: it takes some 50 ms."""
 _HELD = 200
@@ -97,8 +102,8 @@ class Actor:
         self.peers: dict[TaskRef, Peer] = {}
         self.timers: dict[tuple[object, ...], float] = {}
         self._job_logs: dict[JobId, _JobLog] = {}
-        self._accounts: Counter[JobId] = Counter()
-        """Accounts that Slurm is being given, by job."""
+        self._accounts: dict[JobId, str] = {}
+        """Jobs whose account Slurm is being given, and the one that is to follow it."""
         self._asked: dict[ServerId, float] = {}
         """Servers whose state is being asked for, and when that was last wished."""
 
@@ -182,12 +187,12 @@ class Actor:
             part=verdict.part.value,
             color=server.color if server else "",
             pipe=self._mps.pipe(server) if server else "",
-            reason=verdict.reason[:_LINE],
+            reason=cut(verdict.reason[:_LINE], _TEXT),
         )
 
     def _job_line(self, job: JobId, text: str) -> None:
         stamp = datetime.fromtimestamp(self._clock.wall()).isoformat(timespec="milliseconds")
-        line = f"{stamp} mpsr[{self._node}] {text}"[:_LINE]
+        line = cut(f"{stamp} mpsr[{self._node}] {text}"[:_LINE], _TEXT)
         log = self._job_logs.setdefault(job, _JobLog())
         if not log.path:
             log.held.append(line)
@@ -233,16 +238,22 @@ class Actor:
         self._submit("slurm", tag, lambda: self._slurm.requeue(ask.job, comment=ask.comment, exclude=exclude))
 
     def _account(self, ask: fx.AskComment) -> None:
-        """Slurm takes a comment only while the job runs: its tasks here stay until Slurm has answered."""
-        self._accounts[ask.job] += 1
+        """Slurm takes a comment only while the job runs: its tasks here stay until Slurm has answered.
+
+        One at a time for a job, and then its latest: whose faults come fast must not keep others waiting.
+        """
         self._tell_all(ask.job, "hold", ms=_ms(_STAY))
+        if ask.job in self._accounts:
+            self._accounts[ask.job] = ask.text
+            return
+        self._accounts[ask.job] = ""
         tag = _Tag(what="comment", job=ask.job)
         self._submit("account", tag, lambda: self._slurm.comment(ask.job, ask.text))
 
     def _accounted(self, job: JobId) -> None:
-        self._accounts[job] -= 1
-        if self._accounts[job] <= 0:
-            del self._accounts[job]
+        if later := self._accounts.pop(job, ""):
+            self._account(fx.AskComment(job=job, text=later))
+        else:
             self._tell_all(job, "release")
 
     def _tell_all(self, job: JobId, verb: str, **words: object) -> None:
@@ -298,8 +309,9 @@ class Actor:
             return None
         log = self._job_logs.get(job)
         directory = os.path.dirname(value.stdout) if value.stdout else value.workdir
-        if log is not None and directory.startswith("/"):
-            log.path = os.path.join(directory, f"mpsr-{job}.log")
+        path = os.path.join(directory, f"mpsr-{job}.log")
+        if log is not None and path.startswith("/") and len(encode(path)) <= _PATH:
+            log.path = path
             ref = min((ref for ref in self.peers if ref.job == job), default=None)
             while log.held and ref is not None:
                 self.tell(ref, "log", path=log.path, line=log.held.popleft())

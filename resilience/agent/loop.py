@@ -48,6 +48,7 @@ from resilience.ports import (
     Packet,
     Peer,
     Procfs,
+    Result,
     ServerLine,
     ServerLogs,
     Slurm,
@@ -267,8 +268,11 @@ class Agent:
             for result in self._worker.read():
                 if self._isolated is not None and self._isolated.ended(result):
                     continue
-                if (event := self._actor.result(result)) is not None:
-                    self._guard(self.take, event)
+                self._guard(self._result, result)
+
+    def _result(self, result: Result) -> None:
+        if (event := self._actor.result(result)) is not None:
+            self.take(event)
 
     def _guard(self, call: object, *values: object) -> None:
         """The loop's outer edge: nothing that goes wrong with one piece of news ends the agent."""

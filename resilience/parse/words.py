@@ -18,7 +18,7 @@ _VALUE = re.compile(r"(?:[A-Za-z0-9\-._~,:/;=+]|%[0-9A-Fa-f]{2})*\Z")
 
 def encode(value: object) -> str:
     """A value as it stands on the wire; bytes outside the safe set become %XX (UTF-8)."""
-    return quote(str(value), safe=_SAFE)
+    return quote(str(value), safe=_SAFE, errors="replace")
 
 
 def decode(text: str) -> str:
@@ -29,6 +29,18 @@ def decode(text: str) -> str:
         return unquote_to_bytes(text).decode("utf-8")
     except UnicodeDecodeError:
         raise WireError("message", "value is not UTF-8", text[:80]) from None
+
+
+def cut(text: str, size: int) -> str:
+    """The longest beginning of a text that takes at most `size` bytes on the wire."""
+    if len(encode(text)) <= size:
+        return text
+    used = 0
+    for index, character in enumerate(text):
+        used += len(encode(character))
+        if used > size:
+            return text[:index]
+    return text
 
 
 def pack(verb: str, **values: object) -> bytes:

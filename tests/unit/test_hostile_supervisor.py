@@ -14,7 +14,7 @@ from resilience.agent import messages
 from resilience.model.errors import GpuError, WireError
 from resilience.model.ids import JobId, StepId, TaskId, TaskRef
 from resilience.parse.words import pack
-from tests.unit.agent_kit import BOUND, Site, Supervisor
+from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease
 
 VERBS = "hello started session ready fault exit stepped rung_failed spilled keeper place verdict hold release x".split()
@@ -80,6 +80,26 @@ def test_no_packets_stop_the_agent(tmp_path: Path, capfd: pytest.CaptureFixture[
         again = site.task(lease(3))
         assert again.hear("place")["color"] in ("a", "b")
     assert "unexpected error" not in capfd.readouterr().err
+
+
+def test_a_jobs_long_paths_and_words_cost_nobody_elses_news(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A path for the output file, and a reason for a failure, that fit no packet once they are percent-encoded."""
+    with Site(tmp_path) as site:
+        site.slurm.workdir = "/home/" + "é" * 1500
+        one = site.task(lease(1)).run()
+        two = site.task(lease(2)).run()
+        two.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client {{PID: {two.pid}, Context: 1}} encountered a fatal GPU error.")
+        verdict = one.hear("verdict")
+        while verdict["action"] not in ("fail", "requeue"):
+            one.say("rung_failed", incident=verdict["incident"], rung="x", reason="é" * 190)
+            verdict = one.hear("verdict")
+        assert verdict["reason"].count("é") > 190
+        assert two.hear("verdict")["action"] == "fail"
+    said = capfd.readouterr().err
+    assert "longer than" not in said
+    assert "unexpected error" not in said
 
 
 @pytest.mark.skipif(os.path.exists("/proc/driver/nvidia/version"), reason="NVML works here")

@@ -33,6 +33,15 @@ def test_what_is_packed_comes_back(verb: str, pairs: dict[str, str]) -> None:
     assert words.unpack(words.pack(verb, **pairs)) == (verb, pairs)
 
 
+@given(st.text(max_size=60), st.integers(0, 80))
+def test_a_cut_text_fits_and_is_the_longest_that_does(text: str, size: int) -> None:
+    short = words.cut(text, size)
+    assert text.startswith(short)
+    assert len(words.encode(short)) <= size or not short
+    if short != text:
+        assert len(words.encode(text[: len(short) + 1])) > size
+
+
 @given(st.binary(max_size=120))
 def test_any_bytes_are_taken_or_refused(packet: bytes) -> None:
     try:
