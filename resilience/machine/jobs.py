@@ -34,8 +34,8 @@ def refusal(turn: Turn, job: JobId) -> str:
     if known.requeueable is False:
         return "submitted with --no-requeue"
     limit = turn.recovery.max_requeues_per_hour
-    if not may_requeue(turn.history, limit, turn.now.mono):
-        return f"breaker: {limit} requeues on this node in the last hour"
+    if not may_requeue(turn.history, limit, known.uid, turn.now.mono):
+        return f"breaker: {limit} requeues on this node in the last hour, or too many of them of one user"
     return ""
 
 
@@ -144,7 +144,7 @@ def spill_overdue(turn: Turn, job: object) -> None:
 
 def _ask(turn: Turn, job: Job) -> None:
     turn.jobs[job.job] = replace(job, requeue=Requeue.ASKED, spilling=frozenset())
-    turn.history = with_requeue(turn.history, turn.now.mono)
+    turn.history = with_requeue(turn.history, job.uid, turn.now.mono)
     turn.journal("slurm.intent", ask="requeue", job=job.job, incident=job.incident, comment=job.comment)
     turn.act(fx.AskRequeue(job=job.job, comment=job.comment, exclude=job.exclude))
 

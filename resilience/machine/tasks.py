@@ -46,7 +46,7 @@ def hello(turn: Turn, event: Hello) -> None:
         retries=event.retries,
     )
     if event.ref.job not in turn.jobs:
-        turn.jobs[event.ref.job] = Job(job=event.ref.job)
+        turn.jobs[event.ref.job] = Job(job=event.ref.job, uid=event.lease.uid)
         turn.do(fx.LookUpJob(job=event.ref.job))
     turn.journal(
         "task.hello",

@@ -70,7 +70,9 @@ class Recovery:
     grace: float = setting(1.0, "time that an unmodified program has to end by itself")
     restore_timeout: float = setting(30.0, "most time from verdict to the first step of a restored task")
     requeue_timeout: float = setting(60.0, "most time for Slurm to take a job back")
-    max_requeues_per_hour: int = setting(20, "breaker: further requeues of this node are only logged")
+    max_requeues_per_hour: int = setting(
+        20, "breaker: further requeues of this node are only logged; one user gets three quarters at most"
+    )
     max_drains_per_hour: int = setting(1, "breaker: further drains of this node are only logged")
 
 

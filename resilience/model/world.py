@@ -135,6 +135,7 @@ class Requeue(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     job: JobId
+    uid: int = 0
     batch: bool | None = None
     """None: Slurm has not been asked yet, or did not answer."""
     requeueable: bool | None = None
@@ -169,7 +170,8 @@ class Suspicion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    requeues: tuple[float, ...] = ()
+    requeues: tuple[tuple[float, int], ...] = ()
+    """When, and for whose job."""
     drains: tuple[float, ...] = ()
     suspicions: Mapping[tuple[DomainKey, GpuMinor], Suspicion] = field(default_factory=dict)
 

@@ -88,12 +88,22 @@ def test_one_that_evidence_points_at_goes_alone(suspects: set[TaskRef], data: st
 def test_the_breaker_counts_an_hour() -> None:
     past = History()
     for at in (0.0, 10.0):
-        past = history.with_requeue(past, at)
-    assert not history.may_requeue(past, 2, 20.0)
-    assert history.may_requeue(past, 2, 3601.0)
+        past = history.with_requeue(past, 1001, at)
+    assert not history.may_requeue(past, 2, 1002, 20.0)
+    assert history.may_requeue(past, 2, 1001, 3601.0)
     assert history.may_drain(past, 1, 20.0)
     assert not history.may_drain(history.with_drain(past, 20.0), 1, 30.0)
-    assert not history.may_requeue(past, 0, 99999.0)
+    assert not history.may_requeue(past, 0, 1001, 99999.0)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_one_user_cannot_take_all_requeues_of_a_node(limit: int, tries: int) -> None:
+    past = History()
+    for at in range(tries):
+        if history.may_requeue(past, limit, 1001, float(at)):
+            past = history.with_requeue(past, 1001, float(at))
+    assert len(past.requeues) == min(tries, limit - limit // 4)
+    assert history.may_requeue(past, limit, 1002, 100.0) is (limit > len(past.requeues))
 
 
 def test_suspicion_fades_and_is_cleared() -> None:
