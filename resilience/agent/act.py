@@ -15,6 +15,7 @@ from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
+from resilience.model.incident import Action
 from resilience.model.settings import Settings
 from resilience.model.world import Sight
 from resilience.parse.words import cut, encode, pack
@@ -320,3 +321,15 @@ class Actor:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def urgency(effect: fx.Effect) -> int:
+    """The journal first, for what is in it comes before the act; then those who wait to go on; then the rest in order.
+
+    A task that fails is told last: its supervisor ends, and the lines of its job's log go through it.
+    """
+    if isinstance(effect, fx.Journal):
+        return 0
+    if isinstance(effect, fx.Verdict):
+        return 3 if effect.action in (Action.FAIL, Action.NONE) else 1
+    return 2

@@ -10,29 +10,27 @@ import re
 import selectors
 import sys
 import traceback
-from dataclasses import replace
 
 from resilience import catalog
-from resilience.agent import messages
-from resilience.agent.act import Actor
+from resilience.agent.act import Actor, urgency
+from resilience.agent.budget import Budget, Taken
 from resilience.agent.clients import Clients
+from resilience.agent.connections import Connections
 from resilience.agent.isolated import Isolated
-from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
+from resilience.agent.reception import Reception
 from resilience.machine import step
-from resilience.machine.words import ref_words
+from resilience.machine.words import server_words
 from resilience.model import event as ev
-from resilience.model.effect import Effect, Journal, Unwatch, Verdict
-from resilience.model.errors import GpuError, ResilienceError, WireError
-from resilience.model.ids import Color, GpuMinor, GpuUuid, NodeName, ServerId, TaskRef
-from resilience.model.incident import Action
+from resilience.model.effect import Unwatch
+from resilience.model.errors import GpuError, ResilienceError
+from resilience.model.ids import GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.lease import LeaseState
-from resilience.model.mpslog import LogKind, LogLine
+from resilience.model.mpslog import LogKind
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
 from resilience.parse import mpslog, xid
 from resilience.parse.guard import Record
-from resilience.parse.words import pack, unpack
 from resilience.ports import (
     AgentJournal,
     ClientEnd,
@@ -45,8 +43,6 @@ from resilience.ports import (
     KernelLog,
     Leases,
     Mps,
-    Packet,
-    Peer,
     Procfs,
     Result,
     ServerLine,
@@ -65,23 +61,10 @@ _SIGHTS = {
     LogKind.DAEMON_EXITED: What.DAEMON_GONE,
 }
 _TEXT = 300
-_MINUTE = 60.0
 _REUNION = 2.5
 """Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
-_REFUSALS = 30
-"""Peers turned away in a minute that the journal names: anybody may knock, and must not fill the disk with it."""
-
-
-def _urgency(effect: Effect) -> int:
-    """The journal first, for what is in it comes before the act; then those who wait to go on; then the rest in order.
-
-    A task that fails is told last: its supervisor ends, and the lines of its job's log go through it.
-    """
-    if isinstance(effect, Journal):
-        return 0
-    if isinstance(effect, Verdict):
-        return 3 if effect.action in (Action.FAIL, Action.NONE) else 1
-    return 2
+_LINES = 6000
+"""Lines of one server's logs in a minute that mean something to us. A fault of 60 clients writes some 300."""
 
 
 class Agent:
@@ -150,14 +133,16 @@ class Agent:
             if guard is not None and end_client is not None
             else None
         )
-        self._tasks: dict[Peer, TaskRef] = {}
-        self._refusals_since, self._refusals = float("-inf"), 0
+        self._lines = Budget(_LINES)
         self._by_bus: dict[xid.Bus, GpuMinor] = {}
         self._by_uuid: dict[GpuUuid, GpuMinor] = {}
         self._mode = settings.recovery.mode
         others = any(lease.state is LeaseState.OPEN for lease in leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0
         self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
+        self._connections = Connections(
+            self._clients, procfs, state=lambda: self.state, take=self.take, guard=self._guard
+        )
         self._actor = Actor(
             node=node,
             settings=settings,
@@ -170,7 +155,18 @@ class Agent:
             server_logs=server_logs,
             daemons=daemons,
             worker=worker,
-            past=self._past,
+            past=self._connections.past,
+        )
+        self._reception = Reception(
+            clock=clock,
+            journal=journal,
+            leases=leases,
+            supervisors=supervisors,
+            clients=self._clients,
+            actor=self._actor,
+            take=self.take,
+            know=self._know,
+            observe=self._observation,
         )
 
     # ------------------------------------------------------------ the loop
@@ -263,7 +259,7 @@ class Agent:
                 self._guard(self._gpu_event, uuid, number)
         elif feed is self._supervisors:
             for packet in self._supervisors.read():
-                self._guard(self._packet, packet)
+                self._guard(self._reception.packet, packet)
         else:
             for result in self._worker.read():
                 if self._isolated is not None and self._isolated.ended(result):
@@ -288,105 +284,12 @@ class Agent:
         """Let the machine decide, and carry out what it says. One effect that fails does not stop the others."""
         moment = Moment(wall=self._clock.wall(), mono=self._clock.monotonic())
         self.state, effects = step(self.state, event, moment)
-        for effect in sorted(effects, key=_urgency):
+        for effect in sorted(effects, key=urgency):
             self._guard(self._actor.carry_out, effect)
             if isinstance(effect, Unwatch):
                 self._actor.timers = {
                     key: at for key, at in self._actor.timers.items() if len(key) < 2 or key[1] != effect.server
                 }
-
-    # ------------------------------------------------------------ supervisors
-    def _packet(self, packet: Packet) -> None:
-        peer = packet.peer
-        if packet.data is None:
-            self._left(peer)
-            return
-        try:
-            verb, words = unpack(packet.data)
-            ref = self._tasks.get(peer)
-            if ref is None:
-                self._hello(peer, messages.hello(verb, words))
-            else:
-                self._message(peer, ref, messages.message(ref, verb, words))
-        except WireError as error:
-            self._turn_away(peer, error)
-
-    def _turn_away(self, peer: Peer, error: WireError) -> None:
-        now = self._clock.monotonic()
-        if now - self._refusals_since > _MINUTE:
-            self._refusals_since, self._refusals = now, 0
-        self._refusals += 1
-        if self._refusals <= _REFUSALS:
-            last = " (further ones of this minute are not written down)" if self._refusals == _REFUSALS else ""
-            self._journal.append("task.gone", pid=peer.pid, uid=peer.uid, refused=True, reason=f"{error}{last}")
-        self._supervisors.send(peer, pack("refuse", reason=f"{error} {error.hint}".strip()[:_TEXT]))
-        self._supervisors.drop(peer)
-        self._left(peer)
-
-    def _hello(self, peer: Peer, words: HelloWords) -> None:
-        lease = self._leases.read(words.ref.job)
-        if lease is None:
-            raise WireError("agent socket", "no lease on this node", f"job {words.ref.job}")
-        if peer.uid not in (0, lease.uid):
-            raise WireError("agent socket", f"job {words.ref.job} is not yours", f"uid {peer.uid}")
-        if lease.state is not LeaseState.OPEN:
-            raise WireError("agent socket", "the lease is refused", lease.reason)
-        if words.gpu not in dict(lease.gpus):
-            raise WireError("agent socket", f"GPU is not in the lease of job {words.ref.job}", words.gpu)
-        here = ServerId(domain=lease.domain, gpu=words.gpu, color=lease.colors[0] if lease.colors else Color("a"))
-        active = words.color if words.resumed and words.color else self._leases.active(here)
-        for minor, uuid in lease.gpus:
-            self._know(uuid, minor)
-        before = self._actor.peers.get(words.ref)
-        if before is not None:
-            self._tasks.pop(before, None)
-            self._supervisors.drop(before)
-        self._tasks[peer] = words.ref
-        self._actor.peers[words.ref] = peer
-        self._clients.learn(peer.pid, words.ref)
-        if words.active and self._clients.belongs(words.active, peer.pid):
-            self._clients.learn(words.active, words.ref)
-        chosen = replace(words.options, domain=lease.options.domain)
-        self.take(
-            ev.Hello(
-                ref=words.ref,
-                lease=replace(lease, options=chosen),
-                server=replace(here, color=active or here.color),
-                mpi=words.mpi,
-                resumed=words.resumed,
-                retries=words.retries,
-                active=words.active,
-                session=words.session,
-            )
-        )
-
-    def _message(self, peer: Peer, ref: TaskRef, message: messages.Message) -> None:
-        match message:
-            case FaultWords():
-                now = self._observation(Source.CLIENT, What.CUDA, message.text, pid=message.pid, cuda=message.cuda)
-                self.take(ev.Seen(observation=now, client=Client(pid=message.pid, task=ref, job=ref.job)))
-            case KeeperWords():
-                self._journal.append(
-                    "observation", source="client", what="keeper", task=ref_words(ref), text=message.state
-                )
-            case ev.Started():
-                if not self._clients.belongs(message.pid, peer.pid):
-                    raise WireError("agent socket", "started names a process that is not the task's", message.pid)
-                self._clients.learn(message.pid, ref)
-                self.take(message)
-            case _:
-                self.take(message)
-
-    def _left(self, peer: Peer) -> None:
-        ref = self._tasks.pop(peer, None)
-        if ref is None:
-            return
-        if self._actor.peers.get(ref) is peer:
-            del self._actor.peers[ref]
-            self.take(ev.Gone(ref=ref))
-            self._clients.forget(ref)
-            if not any(other.job == ref.job for other in self._actor.peers):
-                self._actor.forget_job(ref.job)
 
     # ------------------------------------------------------------ logs
     def _observation(self, source: Source, what: What, text: str, **fields: object) -> Observation:
@@ -400,41 +303,17 @@ class Agent:
             **fields,  # type: ignore[arg-type]
         )
 
-    def _past(self, lines: tuple[ServerLine, ...]) -> None:
-        """Lines from before a log was followed: only who is connected, and who the daemons are."""
-        for line in lines:
-            if (parsed := mpslog.parse_line(line.text)) is not None:
-                self._guard(self._connections, line, parsed)
-
-    def _connections(self, line: ServerLine, parsed: LogLine) -> None:
-        self._clients.daemon(parsed.writer)
-        match parsed.kind:
-            case LogKind.STARTING_SERVER | LogKind.SERVER_READY:
-                self._clients.daemon(parsed.pid)
-            case LogKind.NEW_CLIENT | LogKind.CONNECTED:
-                self._forget_dead_strangers(line.server)
-                fresh = parsed.kind is LogKind.NEW_CLIENT
-                client = self._clients.connected(parsed.pid) if fresh else self._clients.resolve(parsed.pid)
-                if client is None or client.task is None:
-                    self.take(ev.ClientJoined(server=line.server, client=client or Client(pid=parsed.pid)))
-            case LogKind.EXIT:
-                if parsed.pid:
-                    self.take(ev.ClientLeft(server=line.server, pid=parsed.pid))
-            case _:
-                pass
-
-    def _forget_dead_strangers(self, server: ServerId) -> None:
-        """Clients that ended without a line of the log. Not done at a fault: the dead one may have caused it."""
-        pair = self.state.pairs.get((server.domain, server.gpu))
-        for pid, color in dict(pair.strangers).items() if pair else ():
-            if self._procfs.starttime(pid) is None:
-                self.take(ev.ClientLeft(server=replace(server, color=color), pid=pid))
-
     def _server_line(self, line: ServerLine) -> None:
         parsed = mpslog.parse_line(line.text)
         if parsed is None:
             return
-        self._connections(line, parsed)
+        taken = self._lines.take(line.server, self._clock.monotonic())
+        if taken is not Taken.YES:
+            if taken is Taken.LAST:
+                text = f"more than {_LINES} lines in a minute: the rest of them is not read"
+                self._journal.append("observation", source="server_log", server=server_words(line.server), text=text)
+            return
+        self._connections.heard(line, parsed)
         what = _SIGHTS.get(parsed.kind)
         if what is None:
             return
