@@ -155,6 +155,7 @@ static bool start_active(struct supervisor *self) {
 void start_standby(struct supervisor *self) {
     char partition[MPSR_LEASE_WORD];
     if (self->standby.pid || !self->active.pid || !self->active.session || !*self->spare_color ||
+        !strcmp(self->spare_color, self->color) || /* it would die with the active one */
         !mpsr_options_on(&self->task.options, MPSR_OPTION_STANDBY) ||
         !partition_on(&self->task, self->spare_color, partition))
         return;

@@ -152,9 +152,10 @@ def tell(turn: Turn, name: IncidentId, ref: TaskRef, rung: Rung, action: Action,
         changes |= {"active": task.standby}
     else:
         changes |= {"active": 0, "session": False}
-    if action is Action.PROMOTE or task.standby_server == server:
+    given_up = task.standby_server == server and action is not Action.PROMOTE
+    if action is Action.PROMOTE or given_up:
         changes |= {"standby": 0, "standby_server": None, "ready": False}
-    turn.leave(ref, task.active, task.reported)
+    turn.leave(ref, task.active, task.reported, task.standby if given_up else 0)
     turn.task(ref, **changes)
     if noticed:
         _set_due(turn, name, ref)

@@ -40,9 +40,7 @@ def faulted(turn: Turn, server: ServerId) -> None:
     if pair is None or pair.health(server.color) not in (Health.UP, Health.OPENING, Health.CLOSED):
         return
     turn.server(server, health=Health.FAULTED, since=turn.now.mono, fault_seen=False, recreated=False)
-    for task in list(turn.tasks.values()):
-        if task.standby_server == server:
-            turn.task(task.ref, ready=False, standby=0, standby_server=None)
+    _lose_standbys(turn, server)
     if quarantine(pair, server.color):
         return
     swap(turn, server)
@@ -56,8 +54,14 @@ def condemned(turn: Turn, server: ServerId) -> None:
     if turn.observe:
         return
     turn.server(server, health=Health.DOWN, since=turn.now.mono)
+    _lose_standbys(turn, server)
+
+
+def _lose_standbys(turn: Turn, server: ServerId) -> None:
+    """Standbys on this server are dead. What they still say of their fault is not about their task's own server."""
     for task in list(turn.tasks.values()):
         if task.standby_server == server:
+            turn.leave(task.ref, task.standby)
             turn.task(task.ref, ready=False, standby=0, standby_server=None)
 
 
@@ -94,9 +98,12 @@ def recreated(turn: Turn, server: ServerId) -> None:
 
 
 def daemon_gone(turn: Turn, server: ServerId) -> None:
-    """The control daemon ended: its clients live on, new ones cannot join. New tasks go to the other colour."""
+    """The control daemon ended: its clients live on, new ones cannot join. New tasks go to the other colour.
+
+    Where no task of the domain is left the epilog is closing it, and nobody needs another.
+    """
     pair = turn.pair_of(server)
-    if pair is None or turn.observe or pair.health(server.color) is not Health.UP:
+    if pair is None or turn.observe or pair.health(server.color) is not Health.UP or not _in_use(turn, pair):
         return
     if not turn.tasks_on(server):
         faulted(turn, server)
@@ -113,12 +120,19 @@ def daemon_gone(turn: Turn, server: ServerId) -> None:
 
 
 def reopen(turn: Turn) -> None:
-    """A server that lost its daemon is started anew when its last task has left it."""
+    """A server that lost its daemon is started anew when its last task has left it, for those of the domain that go on."""
     for pair in list(turn.pairs.values()):
         for color in pair.servers:
-            if pair.health(color) is Health.CLOSED and not turn.tasks_on(pair.server(color)):
+            lost = pair.health(color) is Health.CLOSED and not turn.tasks_on(pair.server(color))
+            if lost and _in_use(turn, pair):
                 faulted(turn, pair.server(color))
                 replace_now(turn, pair.server(color))
+
+
+def _in_use(turn: Turn, pair: Pair) -> bool:
+    """Whether a task of this domain and GPU goes on, so that its lease keeps the servers open."""
+    here = (pair.domain, pair.gpu)
+    return any((task.server.domain, task.server.gpu) == here and not task.over for task in turn.tasks.values())
 
 
 # ---------------------------------------------------------------- rebuild

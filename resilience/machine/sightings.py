@@ -63,7 +63,8 @@ def seen(turn: Turn, event: Seen) -> None:
     if task is not None and now.what is What.CUDA and client is not None:
         turn.task(task.ref, reported=client.pid)
         if task.server == incident.server:
-            incident = turn.incident(incident, hits=incident.hits | {task.ref})
+            mine = {task.ref}  # it may have come back to a new agent after the incident began
+            incident = turn.incident(incident, hits=incident.hits | mine, clients=incident.clients | mine)
     if _server_wide(turn, now, server):
         incidents.hit(turn, incident)
     decide.look(turn, incident.id)

@@ -4,16 +4,21 @@ A failing exit is not a fault by itself: it is one when its server is in an inci
 within `settle_ms`; otherwise the task failed for reasons of its own and its status is passed on.
 """
 
+from resilience.contract import exit_code
 from resilience.machine import incidents, jobs, recover, servers, sightings
 from resilience.machine.turn import Turn
 from resilience.machine.words import ref_words, server_words
 from resilience.model import effect as fx
 from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
+from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.options import Domain
 from resilience.model.world import SERVING, Health, Job, Pair, Task
 
+_REFUSED = exit_code("refused") << 8
+"""Wait status of a session that could not join its server."""
+_NO_DAEMON = Fault(kind=FaultClass.CONTROL_DAEMON, words="its control daemon had gone")
 _PATIENCE = 20
 """Times `settle_ms` that a failed task waits for the control daemon's answer when the daemon is slow."""
 _STANDBY_AGAIN = 1.0
@@ -176,6 +181,8 @@ def exited(turn: Turn, event: Exited) -> None:
         recover.next_rung(turn, event.ref, f"its new process ended with wait status {event.status}")
     elif incident is not None:
         _failed_in(turn, task, incident, event)
+    elif turn.health(task.server) is Health.CLOSED and event.status == _REFUSED:
+        _failed_in(turn, task, incidents.open_incident(turn, task.server, _NO_DAEMON), event)
     else:
         servers.ask(turn, task.server)
         turn.timer("settle", event.ref, event.pid, after=turn.recovery.settle_ms / 1000)

@@ -706,3 +706,42 @@ def test_nobody_is_blamed_by_elimination_before_everyone_is_known() -> None:
     node.wait(0.2)
     assert [row["culprit"] for row in node.journal("incident.attributed")] == [None]
     assert node.state.tasks[only].over is False
+
+
+def test_a_process_that_could_not_join_for_want_of_a_daemon_is_started_elsewhere() -> None:
+    node = Node()
+    late, _ = node.task(1, session=False, ready=False), node.task(2)
+    _daemon_gone(node, "a")
+    node.exit(late, status=3 << 8)
+    assert node.told() == {1: ("relaunch", "bystander", "b")}
+
+
+def test_a_daemon_that_the_epilog_ends_is_not_started_again() -> None:
+    node = Node()
+    last = node.task(1)
+    node.exit(last, status=0)
+    _daemon_gone(node, "b")
+    _daemon_gone(node, "a")
+    assert node.of(fx.Open, node.log) == []
+
+
+# ---------------------------------------------------------------- words that come late
+def test_what_a_dead_standby_says_of_its_fault_is_not_about_the_task_that_left_its_server() -> None:
+    node = Node()
+    guilty, other = node.task(1), node.task(2, ready=False)
+    node.standby(other, "a", 2)  # on the server that will be hit
+    node.culprit(guilty)
+    assert node.told()[2] == ("restore", "bystander", "b")
+    node.cuda(other, 719, 2)
+    assert len(node.journal("incident.opened")) == 1
+
+
+def test_a_task_that_comes_back_after_the_incident_began_gets_its_verdict() -> None:
+    node = Node()
+    node.state = replace(node.state, complete=node.now + 2.5)
+    first = node.task(1)
+    node.cuda(first, 715)
+    node.task(2)
+    node.cuda(ref(2), 715)
+    node.wait(0.2)
+    assert {row["task"] for row in node.journal("verdict")} == {"1.0.0", "2.0.0"}
