@@ -22,7 +22,7 @@ from resilience.model.errors import ConfigError, GpuError, MpsControlError, Resi
 from resilience.model.ids import DomainKey, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Settings
-from resilience.parse.job_environment import JobEnvironment
+from resilience.parse.job_environment import JobEnvironment, process_job
 from resilience.ports import Clock, Gpus, Journal
 
 _KEEPER = "resilience.state.keeper"
@@ -153,7 +153,7 @@ def _end_leftovers(node: Node, job: JobEnvironment, key: DomainKey) -> list[str]
 
 
 def _of_job(seen: Seen, job: JobEnvironment) -> bool:
-    return seen.uid == job.uid and seen.environ.get("SLURM_JOB_ID") == str(job.job)
+    return seen.uid == job.uid and process_job(seen.environ) == job.job
 
 
 def _on_gpu(node: Node, job: JobEnvironment, lease: Lease | None) -> tuple[list[str], str]:
