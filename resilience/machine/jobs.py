@@ -47,7 +47,7 @@ def own_fault(turn: Turn, incident: Incident, job: JobId) -> str:
         return ""
     if any(turn.tasks[ref].options.on_culprit is OnCulprit.REQUEUE for ref in culprits if ref in turn.tasks):
         return ""
-    return f"task {culprits[0].task} of this job caused the fault"
+    return f"step {culprits[0].step} task {culprits[0].task} of this job caused the fault"
 
 
 def count_fault(turn: Turn, incident: Incident, ref: TaskRef) -> None:

@@ -139,6 +139,7 @@ def lines(text: str) -> list[str]:
     text = re.sub(r"^\[20\d\d-\S+\] ", "", text, flags=re.M)  # 26.05
     text = re.sub(r"StepId=\d+(\+\d+)?|STEP \d+(\+\d+)?|JOB \d+|job \d+|Job \d+|AT \d{4}-\S+", "…", text)
     text = re.sub(r"\bn[01](?=: tasks? )|(?<=slurmstepd-)n[01]|(?<= ON )n[01]", "node", text)
+    text = re.sub(r"^User defined signal 1\n", "", text, flags=re.M)  # bash, if the signal met its `sleep`
     text = re.sub(r"/home/alice/(plain|mps)|/tmp/copy\.(plain|mps)", "DIR", text)
     return sorted(re.sub(r"copy\.(plain|mps)", "copy", text).splitlines())
 

@@ -270,7 +270,7 @@ def test_an_mpi_job_whose_own_task_did_it_comes_back_only_if_it_wants_to(wish: O
     told = {who: one.action.value for who, one in node.verdicts(node.log).items()}
     assert told == {guilty: expected, mate: expected}
     if expected == "fail":
-        assert "requeue: task 0 of this job caused the fault" in node.verdicts(node.log)[mate].reason
+        assert "requeue: step 0 task 0 of this job caused the fault" in node.verdicts(node.log)[mate].reason
 
 
 def test_a_job_that_slurm_ends_before_it_answers_counts_as_requeued() -> None:
