@@ -11,10 +11,12 @@ PREFIX := /opt/mpsr
 PLUGIN_DIR := /usr/lib/$(shell uname -m)-linux-gnu/slurm-wlm
 CC := gcc
 CXX := g++
+# Debian's names; each has another release of Slurm.
+RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin resilience/launch tests/gpusim
 
-.PHONY: help setup build toolkit contract lint format test guard demo bench soak install clean
+.PHONY: help setup build toolkit contract lint format test releases guard demo bench soak install clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -44,6 +46,9 @@ test: build ## every tier that this machine can run; says which it leaves out an
 
 toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that compare with them
 	@bash tests/setup/toolkit.sh
+
+releases: ## tests and short demo on the Slurm of other Debian releases, RELEASES="trixie sid"
+	@status=0; for suite in $(RELEASES); do bash tests/setup/release.sh $$suite $(PYTEST) || status=1; done; exit $$status
 
 guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs
 	@bash tests/guard/setup.sh $(GUARD)

@@ -100,7 +100,7 @@ class Procfs(Protocol):
         """Parent, grandparent, … up to 1; empty when the process is gone."""
 
     def job(self, pid: int) -> JobId | None:
-        """SLURM_JOB_ID in the process's environment, None when unknown."""
+        """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@
 #define MPSR_ENV_CONFIG "MPSR_CONFIG"
 #define MPSR_ENV_JOB_CONTROL "MPSR"
 #define MPSR_ENV_JOB_CONTROL_SCRIPT "SPANK_MPSR"
+#define MPSR_ENV_JOB_CONTROL_STEP "SLURM_SPANK_MPSR"
 #define MPSR_ENV_OPTIONS "MPSR_OPTIONS"
 #define MPSR_ENV_LATE "MPSR_LATE"
 #define MPSR_ENV_LEASE "MPSR_LEASE"
@@ -34,6 +35,7 @@
 #define MPSR_PATH_NODE "%s/%s" /* run, node */
 #define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
 #define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
+#define MPSR_PATH_LATE_LOCK "%s/%s/late.lock" /* run, node */
 #define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s" /* run, node, job */
 #define MPSR_PATH_SPILL_NOTES "%s/%s/jobs/%s/spills" /* run, node, job */
 #define MPSR_PATH_REQUEUE_MARK "%s/%s/jobs/%s.requeue" /* run, node, job */

@@ -2,13 +2,16 @@
  * not run.
  *
  * slurmd 22.05 sometimes skips the prolog of a batch job that starts again on the same node before
- * the credentials of its last run have expired (cred_expire, 120 s): in its log the batch script is
- * launched, and no prolog ran. A job that
- * asked for MPS has then no lease. Where the admin named the site's hook (`prolog=` in
- * plugstack.conf) it is run now, with nothing of the user's in its environment but the options,
- * which it validates as always. Only for the batch script: a step may ask for more than its job
- * did, and the job's epilog would not know of it. Bounded; never fails (a failing init_post_opt
- * drains the node): whatever goes wrong, task_init refuses as before.
+ * the credentials of its last run have expired (cred_expire, 120 s): in its log the batch script
+ * (on the job's other nodes: a step) is launched, and no prolog ran. A job that asked for MPS has
+ * then no lease. Where the admin named the site's hook (`prolog=` in plugstack.conf) it is run now,
+ * with nothing of the user's in its environment but the job's options, which it validates as
+ * always. The options are the job's also when a step comes first: a step may ask for more than its
+ * job did. They are user input in either case; whoever forges them has servers opened for himself,
+ * which the epilog closes because there is a lease.
+ *
+ * Bounded; one hook at a time on a node; never fails (a failing init_post_opt drains the node):
+ * whatever goes wrong, task_init refuses as before.
  */
 #include "plugin.h"
 #include "shared/text.h"
@@ -18,12 +21,15 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static const uint32_t STEP_BATCH = 0xfffffffb; /* slurm.h; its options are those of the job */
+/* slurm.h: steps that are no srun of the user's. */
+static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa,
+                      STEP_LARGEST = 0xfffffff0;
 
 enum {
     LATE_MS = 50000, /* the hook has its own deadline, 40 s unless the site says otherwise */
@@ -68,15 +74,49 @@ static void become_hook(const char *hook, char *const *list) {
     _exit(MPSR_EXIT_NOT_EXECUTABLE);
 }
 
-static void wait_for(pid_t hook) {
+static void rest(void) {
     const struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
+    nanosleep(&pause, NULL);
+}
+
+static void wait_for(pid_t hook) {
     for (int waited = 0; waited < LATE_MS; waited += POLL_MS) {
         if (waitpid(hook, NULL, WNOHANG) != 0)
             return;
-        nanosleep(&pause, NULL);
+        rest();
     }
     kill(hook, SIGKILL);
     waitpid(hook, NULL, 0);
+}
+
+/* Several steps of a job may come at once. The file is root's alone: no user can hold the lock. -1:
+ * not had in time. */
+static int lock(const char *node) {
+    char path[MPSR_LEASE_PATH];
+    if (!mpsr_format(path, sizeof(path), MPSR_PATH_LATE_LOCK, mpsr_plugin.site.run, node))
+        return -1;
+    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    for (int waited = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; waited += POLL_MS) {
+        if (waited >= LATE_MS) {
+            close(fd);
+            return -1;
+        }
+        rest();
+    }
+    return fd;
+}
+
+/* What the job asked for, if it asked for MPS. A batch step has the job's options; a step has its
+ * own, and those of its job in its environment. */
+static bool job_asked(spank_t spank, uint32_t step, struct mpsr_options *options) {
+    char wire[MPSR_WIRE_MAX_BYTES + 1], why[MPSR_WHY_BYTES];
+    if (step == STEP_BATCH)
+        mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, options);
+    else if ((step >= STEP_LARGEST && step != STEP_INTERACTIVE) ||
+             spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, sizeof(wire)) != ESPANK_SUCCESS ||
+             !mpsr_options_parse(wire, options, why))
+        return false;
+    return mpsr_options_on(options, MPSR_OPTION_MPS);
 }
 
 void mpsr_remote_late(spank_t spank) {
@@ -86,21 +126,23 @@ void mpsr_remote_late(spank_t spank) {
     const char *node = getenv("SLURMD_NODENAME"); /* slurmstepd's own; the step's comes later */
     struct mpsr_options options;
     uint32_t job = 0, step = 0;
-    if (!*mpsr_plugin.site.prolog || *mpsr_plugin.problem)
-        return;
-    mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
-    if (!mpsr_options_on(&options, MPSR_OPTION_MPS) ||
-        spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS || !node ||
-        spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step != STEP_BATCH)
+    if (!*mpsr_plugin.site.prolog || *mpsr_plugin.problem || !node ||
+        spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+        spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS ||
+        !job_asked(spank, step, &options))
         return;
     snprintf(id, sizeof(id), "%u", job);
     mpsr_options_serialize(&options, wire);
     if (!mpsr_format(path, sizeof(path), MPSR_PATH_LEASE, mpsr_plugin.site.run, node, id) ||
         access(path, F_OK) == 0 || !environment(spank, node, job, wire, text, list))
         return;
-    pid_t hook = fork();
+    int held = lock(node);
+    if (held < 0)
+        return;
+    pid_t hook = access(path, F_OK) == 0 ? -1 : fork();
     if (hook == 0)
         become_hook(mpsr_plugin.site.prolog, list);
     if (hook > 0)
         wait_for(hook);
+    close(held);
 }

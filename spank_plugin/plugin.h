@@ -30,6 +30,9 @@ int mpsr_local_options(spank_t spank);
 int mpsr_remote_init(spank_t spank);
 int mpsr_remote_task(spank_t spank);
 
+/* several.c */
+bool mpsr_several_programs(int count, char *const *arguments, const char *path);
+
 /* late.c: slurmstepd as root, when the prolog did not run */
 void mpsr_remote_late(spank_t spank);
 

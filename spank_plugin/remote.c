@@ -89,18 +89,18 @@ static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_le
                      : "");
 }
 
-/* Environment of the batch script: plain commands in it join the server that is active now, on the
- * first GPU. */
-static void environment_of_script(spank_t spank, const struct mpsr_lease *lease,
-                                  const struct mpsr_options *options) {
+/* Environment of what has no supervisor: it joins the server of one GPU that is active now. Plain
+ * commands of a batch script use the first GPU. */
+static void environment_of_mps(spank_t spank, const struct mpsr_lease *lease,
+                               const struct mpsr_options *options, int gpu) {
     char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], limit[MPSR_VALUE_BYTES + 8];
     char partition[MPSR_LEASE_WORD];
-    if (!mpsr_lease_active(lease, 0, color) || !mpsr_lease_pipe(lease, 0, color, pipe))
-        refuse(MPSR_TAG ": lease: the active server of the first GPU cannot be told", "");
-    if (!mpsr_lease_partition(lease, 0, color, partition))
-        refuse(MPSR_TAG ": lease: the SM partition on the first GPU cannot be told", "");
+    if (!mpsr_lease_active(lease, gpu, color) || !mpsr_lease_pipe(lease, gpu, color, pipe))
+        refuse(MPSR_TAG ": lease: the active server of the task's GPU cannot be told", "");
+    if (!mpsr_lease_partition(lease, gpu, color, partition))
+        refuse(MPSR_TAG ": lease: the SM partition on the task's GPU cannot be told", "");
     spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
-    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", lease->gpu[0].uuid, 1);
+    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", lease->gpu[gpu].uuid, 1);
     if (*partition) { /* its size is the share: in a partition a percentage means nothing */
         spank_setenv(spank, "CUDA_MPS_SM_PARTITION", partition, 1);
         spank_unsetenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
@@ -112,11 +112,33 @@ static void environment_of_script(spank_t spank, const struct mpsr_lease *lease,
         spank_setenv(spank, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", limit, 1);
 }
 
-static void supervise(spank_t spank) {
+/* A task of --multi-prog: its command is out of reach, so it is under MPS without a supervisor,
+ * unless the user has put ours before it in the file. Said once. */
+static void leave_to_the_user(spank_t spank, const struct mpsr_lease *lease,
+                              const struct mpsr_options *options) {
+    uint32_t rank = 0;
+    int local = 0;
+    spank_get_item(spank, S_TASK_GLOBAL_ID, &rank);
+    spank_get_item(spank, S_TASK_ID, &local);
+    environment_of_mps(spank, lease, options, local % lease->gpus);
+    spank_unsetenv(spank, MPSR_ENV_ARGV0);
+    if (rank == 0)
+        slurm_error(MPSR_TAG ": --multi-prog: under MPS, but without recovery (put %s before each "
+                             "program in the file)",
+                    mpsr_plugin.site.launcher);
+}
+
+static void supervise(spank_t spank, const struct mpsr_lease *lease,
+                      const struct mpsr_options *options) {
     int count = 0;
-    char **arguments = NULL;
+    char **arguments = NULL, path[8192] = "";
     if (spank_get_item(spank, S_JOB_ARGV, &count, &arguments) != ESPANK_SUCCESS || count < 1)
         refuse(MPSR_TAG ": task: no command from Slurm", "");
+    spank_getenv(spank, "PATH", path, sizeof(path));
+    if (mpsr_several_programs(count, arguments, path)) {
+        leave_to_the_user(spank, lease, options);
+        return;
+    }
     const char *name = strrchr(arguments[0], '/');
     if (!strcmp(name ? name + 1 : arguments[0], "mpsr-launch"))
         return; /* the user has put it there already */
@@ -149,8 +171,8 @@ int mpsr_remote_task(spank_t spank) {
     spank_setenv(spank, MPSR_ENV_LEASE, path, 1);
     spank_get_item(spank, S_JOB_STEPID, &step);
     if (step == STEP_BATCH || step == STEP_INTERACTIVE)
-        environment_of_script(spank, &lease, &options);
+        environment_of_mps(spank, &lease, &options, 0);
     else
-        supervise(spank);
+        supervise(spank, &lease, &options);
     return ESPANK_SUCCESS;
 }

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from resilience.model.ids import JobId
+from resilience.parse.job_environment import process_job
 
 _DEPTH = 64
 """Generations looked at: a loop in a racing /proc must end."""
@@ -46,7 +47,5 @@ class ProcfsTree:
                 text = file.read(_ENVIRONMENT)
         except OSError:
             return None
-        for entry in text.split(b"\0"):
-            if entry.startswith(b"SLURM_JOB_ID=") and entry[13:].isdigit():
-                return JobId(int(entry[13:]))
-        return None
+        words = (word.partition("=") for word in text.decode("utf-8", "replace").split("\0"))
+        return process_job({name: value for name, _, value in words})

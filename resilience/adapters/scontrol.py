@@ -22,9 +22,9 @@ from resilience.ports import Done, JobInfo, Refused
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _FIELD = re.compile(r"(\S+?)=(\S*)")
 _FREE = re.compile(
-    r"(?:^|\s)(JobName|WorkDir|StdOut|StdErr|StdIn|Command|Comment|AdminComment|SystemComment|Extra)=(.*)"
+    r"(?:^|\s)(JobName|SubmitLine|WorkDir|StdOut|StdErr|StdIn|Command|Comment|AdminComment|SystemComment|Extra)=(.*)"
 )
-"""Fields with a text of the user's, which may have blanks. Each is the last of its line."""
+"""Fields with a text of the user's, which may have blanks. Each is the last of its line. SubmitLine: seen in 26.05."""
 _UNREACHABLE = ("contact slurm controller", "timed out", "communication", "connection", "protocol", "authentication")
 """Parts of messages that mean nobody answered, or not in a language that we share."""
 _UNKNOWN_JOB = "invalid job id"
@@ -34,6 +34,8 @@ _REQUEUE_EXIT = re.compile(r"^RequeueExit(?:Hold)?\s*=\s*(\S+)", re.MULTILINE)
 _NAMES = 4096
 """Names of jobs that are remembered."""
 _INDEX = re.compile(r"\(IDX:([0-9,-]+)\)")
+_SHARES = re.compile(r"\((\d+/\d+(?:,\d+/\d+)*)\)")
+"""What 24.11 and later say of gres that share a GPU: units held of units there are, for each GPU in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +81,13 @@ class Scontrol:
         return self._done(self._run("update", f"NodeName={node}", "State=DRAIN", f"Reason={one_line(tagged)}"))
 
     def gpus(self, job: JobId, node: NodeName) -> tuple[str, ...]:
-        """Slurm's numbers of the GPUs that the job holds on a node, from `scontrol show job -d` (GRES=…(IDX:0-1,3))."""
+        """Slurm's numbers of the GPUs that the job holds on a node, from `scontrol show job -d`."""
         shown = self._run("show", "job", "-d", str(job))
         if shown.status != 0:
             raise SlurmError(f"job {job}", "cannot be asked for", shown.refusal())
         for nodes, gres in _HELD.findall(shown.out):
             if node in self._run("show", "hostnames", nodes).out.split():
-                return tuple(dict.fromkeys(index for text in _INDEX.findall(gres) for index in devices(text)))
+                return held_gpus(gres)
         return ()
 
     def over(self, job: JobId, restart: int) -> bool:
@@ -196,6 +198,14 @@ def _numbers(text: str) -> set[str]:
         if span:
             found |= set(map(str, range(int(span[1]), int(span[2] or span[1]) + 1)))
     return found
+
+
+def held_gpus(gres: str) -> tuple[str, ...]:
+    """The GPUs in a job's gres on one node: `gpu:2(IDX:0-1)`, `shard:2(IDX:1)`, since 24.11 `shard:2(0/8,2/8)`."""
+    found = [index for text in _INDEX.findall(gres) for index in devices(text)]
+    for shares in _SHARES.findall(gres):
+        found += [str(index) for index, share in enumerate(shares.split(",")) if not share.startswith("0/")]
+    return tuple(dict.fromkeys(found))
 
 
 def parse_record(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Which task or job a process belongs to: tasks' known processes, then ancestors, then SLURM_JOB_ID in its environment.
+"""Which task or job a process belongs to: tasks' known processes, then ancestors, then what its environment says.
 
 Clients are looked up when they connect, since the process may be gone when the server's log names it. The MPS daemons
 themselves are nobody's: their environment can name the job whose prolog started them.

@@ -22,7 +22,7 @@ from resilience.model.errors import ConfigError, GpuError, MpsControlError, Resi
 from resilience.model.ids import DomainKey, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Settings
-from resilience.parse.job_environment import JobEnvironment
+from resilience.parse.job_environment import JobEnvironment, process_job
 from resilience.ports import Clock, Gpus, Journal
 
 _KEEPER = "resilience.state.keeper"
@@ -42,7 +42,7 @@ def epilog(
         lease = node.leases.read(job.job)
     except ResilienceError as error:
         residue.append(str(error))
-    if lease is None and not residue and not job.asked:
+    if lease is None and not residue and not _asked(job, settings):
         return exit_code("ok")
     key = lease.domain if lease else _asked_key(job, settings)
     residue += _give_back(node, job, key)
@@ -77,6 +77,14 @@ def _gid(job: JobEnvironment, lease: Lease | None) -> int:
         return pwd.getpwuid(job.uid).pw_gid if job.gid is None else job.gid
     except KeyError:
         return job.uid
+
+
+def _asked(job: JobEnvironment, settings: Settings) -> bool:
+    """Whether the job wanted MPS. Options that cannot be read had a lease with a refusal: then it did."""
+    try:
+        return bool(job.asked) and domain_plan.in_force(job.asked, settings.options).mps
+    except ConfigError:
+        return True
 
 
 def _asked_key(job: JobEnvironment, settings: Settings) -> DomainKey:
@@ -145,7 +153,7 @@ def _end_leftovers(node: Node, job: JobEnvironment, key: DomainKey) -> list[str]
 
 
 def _of_job(seen: Seen, job: JobEnvironment) -> bool:
-    return seen.uid == job.uid and seen.environ.get("SLURM_JOB_ID") == str(job.job)
+    return seen.uid == job.uid and process_job(seen.environ) == job.job
 
 
 def _on_gpu(node: Node, job: JobEnvironment, lease: Lease | None) -> tuple[list[str], str]:

@@ -61,12 +61,26 @@ static bool lease_path(char path[MPSR_LEASE_PATH], char why[MPSR_WHY_BYTES]) {
            mpsr_format(path, MPSR_LEASE_PATH, MPSR_PATH_LEASE, MPSR_PATH_RUN, node, job);
 }
 
+/* Most components of a heterogeneous job (Slurm's own limit). */
+enum { COMPONENTS = 128 };
+
+/* Is this process in the job? In a heterogeneous job SLURM_JOB_ID names the first component in all
+ * of them; the others have variables of their own. */
+static bool in_job(long job) {
+    char name[48];
+    bool found = environment_number("SLURM_JOB_ID", job) == job;
+    for (int component = 0; !found && component < COMPONENTS; component++) {
+        snprintf(name, sizeof(name), "SLURM_JOB_ID_HET_GROUP_%d", component);
+        found = environment_number(name, -1) == job;
+    }
+    return found;
+}
+
 static int read_lease(struct task *task, char why[MPSR_WHY_BYTES]) {
     char path[MPSR_LEASE_PATH] = "", reason[MPSR_WHY_BYTES] = "";
     if (!lease_path(path, why) || mpsr_lease_load(path, &task->lease, why) != MPSR_LEASE_OK)
         return MPSR_EXIT_REFUSED;
-    long job = environment_number("SLURM_JOB_ID", task->lease.job);
-    if (task->lease.uid != getuid() || task->lease.job != job) {
+    if (task->lease.uid != getuid() || !in_job(task->lease.job)) {
         snprintf(why, MPSR_WHY_BYTES, "lease of another job or user: %.200s", path);
         return MPSR_EXIT_REFUSED;
     }

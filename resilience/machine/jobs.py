@@ -14,6 +14,7 @@ from resilience.model import effect as fx
 from resilience.model.event import JobKnown
 from resilience.model.ids import IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
+from resilience.model.options import OnCulprit
 from resilience.model.world import Job, Requeue
 
 _SPILL_SHARE = 0.5
@@ -37,6 +38,16 @@ def refusal(turn: Turn, job: JobId) -> str:
     if not may_requeue(turn.history, limit, known.uid, turn.now.mono):
         return f"breaker: {limit} requeues on this node in the last hour, or too many of them of one user"
     return ""
+
+
+def own_fault(turn: Turn, incident: Incident, job: JobId) -> str:
+    """Why this incident is no reason to requeue the job: it would only bring its culprit back. Empty when it is one."""
+    culprits = [ref for ref, part in incident.parts.items() if ref.job == job and part is Part.CULPRIT]
+    if not culprits or turn.jobs[job].requeue in (Requeue.SPILLING, Requeue.ASKED, Requeue.TAKEN):
+        return ""
+    if any(turn.tasks[ref].options.on_culprit is OnCulprit.REQUEUE for ref in culprits if ref in turn.tasks):
+        return ""
+    return f"step {culprits[0].step} task {culprits[0].task} of this job caused the fault"
 
 
 def count_fault(turn: Turn, incident: Incident, ref: TaskRef) -> None:

@@ -72,7 +72,7 @@ def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     means = policy.Means(
         standby=_standby(turn, incident, task, case),
         server="" if possible else "no MPS server can be started",
-        requeue=jobs.refusal(turn, ref.job),
+        requeue=jobs.refusal(turn, ref.job) or jobs.own_fault(turn, incident, ref.job),
     )
     rung, reasons = policy.climb(task, means, case.tried, case.counted)
     if rung is None:
@@ -222,7 +222,7 @@ def _observe(turn: Turn, name: IncidentId, task: Task, part: Part) -> None:
     means = policy.Means(
         standby=_standby(turn, incident, task, case),
         server="" if target or possible else "no MPS server can be started",
-        requeue=jobs.refusal(turn, task.ref.job),
+        requeue=jobs.refusal(turn, task.ref.job) or jobs.own_fault(turn, incident, task.ref.job),
     )
     rung, reasons = policy.climb(task, means, (), False)
     action = policy.ACTIONS[rung] if rung else Action.FAIL

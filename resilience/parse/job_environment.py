@@ -66,6 +66,16 @@ def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
     )
 
 
+def process_job(environ: Mapping[str, str]) -> JobId | None:
+    """The job that a user's process belongs to by its environment, which is the user's to change.
+
+    The lease's name comes first: in a heterogeneous job SLURM_JOB_ID names the first component in all of them.
+    """
+    found = re.search(r"/([1-9]\d{0,9})\.lease\Z", environ.get(contract.env("lease"), ""), re.ASCII)
+    text = found[1] if found else environ.get("SLURM_JOB_ID", "")
+    return JobId(int(text)) if text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
 def job_gpus(slurm: str, cuda: str) -> tuple[str, ...]:
     """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices."""
     by_slurm, by_cuda = devices(slurm), devices(cuda)

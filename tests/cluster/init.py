@@ -103,6 +103,10 @@ def start(plan: Plan) -> dict[str, Callable[[], int]]:
     site.write_all(plan, write)
     for directory in ("/run/munge", "/var/spool/slurmctld", "/var/spool/slurmd", "/var/log/slurm", "/var/log/munge"):
         Path(directory).mkdir(parents=True, exist_ok=True)
+    for node in plan.nodes:
+        temporary = Path("/run/sandbox/tmp") / node
+        temporary.mkdir(parents=True)
+        temporary.chmod(0o1777)
     key = Path("/run/sandbox/munge.key")
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from resilience.adapters.scontrol import parse_record
 from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
 
@@ -255,9 +256,9 @@ class Sandbox:
         return self.run(["srun", *argv], user=user, timeout=timeout)
 
     def job(self, job: int) -> dict[str, str]:
-        """The fields of `scontrol -o show job`."""
-        words = re.split(r"(?:^| )([A-Z][A-Za-z/:]*)=", self.good(["scontrol", "-o", "show", "job", str(job)]).strip())
-        return dict(zip(words[1::2], words[2::2], strict=True))
+        """The fields of `scontrol show job`; of an array those of the task with this number."""
+        records = [parse_record(text) for text in self.good(["scontrol", "show", "job", str(job)]).split("\n\n")]
+        return next((record for record in records if record.get("JobId") == str(job)), records[0])
 
     def wait(self, job: int, states: Iterable[str] = FINAL, timeout: float = 30.0) -> dict[str, str]:
         """The job's fields as soon as it is in one of `states`."""

@@ -40,6 +40,7 @@ def slurm_conf(plan: Plan) -> str:
             "CredType=cred/munge",
             "StateSaveLocation=/var/spool/slurmctld",
             "SlurmdSpoolDir=/var/spool/slurmd/%n",
+            "TmpFS=/run/sandbox/tmp/%n",  # PMIx keeps one directory a step there: several nodes cannot share it
             "SlurmctldPidFile=/run/slurmctld.pid",
             "SlurmdPidFile=/run/slurmd.%n.pid",
             "SlurmctldLogFile=/var/log/slurm/slurmctld.log",

@@ -12,7 +12,7 @@ from tests.cluster.sandbox import Sandbox, SandboxError
 from tests.demo.result import Result
 from tests.demo.stage import Stage
 
-_PASSING = re.compile(r"(PORT|PID|_START_TIME|_END_TIME|^SLURM_STEPID|^SLURM_STEP_ID|JOB_?ID)$")
+_PASSING = re.compile(r"(PORT|PID|_START_TIME|_END_TIME|^SLURM_STEPID|^SLURM_STEP_ID|JOB_?ID|JOB_SLUID)$")
 """Variables that differ from one job to the next."""
 _LOOK = (
     'env -0 | sort -z | tr "\\0" "\\n"; echo ----; pid=$$; while [ $pid -gt 1 ]; do '

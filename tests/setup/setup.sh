@@ -14,9 +14,10 @@ die() {
     exit 1
 }
 
-# The first group builds and lints; the second is the private Slurm cluster.
+# The first group builds and lints; the second is the private Slurm cluster (Debian 12's srun --mpi=pmix looks for
+# libpmix.so, which only the -dev package has).
 build=(git gcc g++ libc6-dev make python3 python3-venv clang-format shellcheck libslurm-dev)
-cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount)
+cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount libpmix-dev)
 
 missing() {
     local package

@@ -131,6 +131,38 @@ def test_user_gives_the_launcher_by_hand(slurm: Site) -> None:
     assert (done.stdout, done.returncode) == ("active\n", 4)
 
 
+def test_several_programs_run_under_mps_and_are_told_that_nobody_supervises_them(slurm: Site) -> None:
+    conf = slurm.cluster.dir / "work/several.conf"
+    show = "bash -c 'echo $SLURM_PROCID $CUDA_MPS_PIPE_DIRECTORY $CUDA_VISIBLE_DEVICES ${MPSR_ARGV0-x}'"
+    launcher = slurm.built / "mpsr-launch"
+    conf.write_text(f"# by rank\n0-1 {show}\n\n2 {launcher} bash -c 'echo supervised $MPSR_ROLE; exit 6'\n")
+    done = slurm.cluster.run("srun", "-Q", "--mps", "-n3", "--multi-prog", str(conf))
+    gpus = f"{slurm.run}/n0/d/u0"
+    expected = [f"0 {gpus}/g0/a GPU-aaaa x", f"1 {gpus}/g3/a GPU-bbbb x", "supervised active"]
+    assert sorted(done.stdout.splitlines()) == expected
+    assert done.stderr.count("mpsr: --multi-prog: under MPS, but without recovery") == 1
+    assert done.returncode == 6
+
+
+def test_so_are_those_whose_file_is_not_on_the_node(slurm: Site) -> None:
+    """srun has sent its text along; here it is gone when the task starts."""
+    conf = slurm.cluster.dir / "work/gone.conf"
+    conf.write_text("0 bash -c 'echo $CUDA_MPS_PIPE_DIRECTORY'\n")
+    prolog = slurm.cluster.dir / "work/remove"
+    prolog.write_text(f"#!/bin/sh\nrm {conf}\n")
+    prolog.chmod(0o755)
+    done = slurm.cluster.run("srun", "-Q", "--mps", f"--prolog={prolog}", "--multi-prog", "gone.conf")
+    assert done.stdout == f"{slurm.run}/n0/d/u0/g0/a\n", done.stderr
+    assert "mpsr: --multi-prog" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["1 a\n2 b\n", "x", "0"])
+def test_a_program_with_one_argument_is_not_taken_for_several(slurm: Site, word: str) -> None:
+    done = slurm.cluster.run("srun", "-Q", "--mps", "printf", word)
+    assert (done.stdout, done.stderr) == (word, "")
+    assert "MPSR" not in done.stdout
+
+
 def test_an_ordinary_user(slurm: Site) -> None:
     done = slurm.cluster.run("srun", "-Q", "--mps", "id", "-un", user="daemon", env={"HOME": "/"})
     assert (done.stdout, done.returncode) == ("daemon\n", 0), done.stderr

@@ -132,7 +132,8 @@ def test_salloc_hands_its_options_to_srun(slurm: Site) -> None:
 
 
 VOLATILE = re.compile(
-    r"^(SLURM_JOB_?ID|SLURM_TASK_PID|SLURM_.*PORT|SLURM_WORKING_CLUSTER|SLURM_TOPOLOGY.*|_|SHLVL)=", re.M
+    r"^(SLURM_JOB_?ID|SLURM_JOB_(START_TIME|END_TIME|SLUID)|SLURM_TASK_PID|SLURM_.*PORT|SLURM_WORKING_CLUSTER|SLURM_TOPOLOGY.*|_|SHLVL)=",
+    re.M,
 )
 
 

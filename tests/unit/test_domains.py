@@ -17,7 +17,7 @@ from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, Nod
 from resilience.model.lease import LeaseState
 from resilience.model.options import Domain, JobOptions, Require, Rung
 from resilience.model.settings import Options as Rules
-from resilience.parse.job_environment import job_environment, job_gpus
+from resilience.parse.job_environment import job_environment, job_gpus, process_job
 from resilience.parse.options import serialize
 from tests.unit.test_leases import LEASE
 
@@ -174,6 +174,20 @@ def test_the_environment_of_a_prolog() -> None:
 def test_a_prolog_without_its_environment_says_what_is_wrong(change: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         job_environment(BASE | change)
+
+
+@pytest.mark.parametrize(
+    ("environ", "job"),
+    [
+        ({"SLURM_JOB_ID": "12"}, 12),
+        ({"SLURM_JOB_ID": "12", "MPSR_LEASE": "/run/mpsr/n0/jobs/13.lease"}, 13),
+        ({"SLURM_JOB_ID": "12", "MPSR_LEASE": "/run/mpsr/n0/jobs/x.lease"}, 12),
+        ({"SLURM_JOB_ID": "12 13"}, None),
+        ({}, None),
+    ],
+)
+def test_the_job_of_a_process(environ: dict[str, str], job: int | None) -> None:
+    assert process_job(environ) == job
 
 
 @given(st.dictionaries(st.sampled_from([*BASE, "SLURM_JOB_GPUS", "SPANK_MPSR", "SLURM_JOB_USER"]), st.text()))

@@ -258,6 +258,21 @@ def test_mpi_tasks_are_requeued_with_their_whole_job() -> None:
     assert len(node.of(fx.AskRequeue, effects)) == 1
 
 
+@pytest.mark.parametrize("wish", OnCulprit)
+def test_an_mpi_job_whose_own_task_did_it_comes_back_only_if_it_wants_to(wish: OnCulprit) -> None:
+    """Requeued for its innocent tasks' sake it would make the same fault again, and again."""
+    node = Node()
+    guilty = node.task(1, 0, mpi=True, on_culprit=wish)
+    mate = node.task(1, 1, mpi=True, on_culprit=wish)
+    node.culprit(guilty)
+    node.xid(31, guilty)
+    expected = "requeue" if wish is OnCulprit.REQUEUE else "fail"
+    told = {who: one.action.value for who, one in node.verdicts(node.log).items()}
+    assert told == {guilty: expected, mate: expected}
+    if expected == "fail":
+        assert "requeue: step 0 task 0 of this job caused the fault" in node.verdicts(node.log)[mate].reason
+
+
 def test_a_job_that_slurm_ends_before_it_answers_counts_as_requeued() -> None:
     node = Node()
     guilty, other = node.task(1), node.task(2, retries=3)

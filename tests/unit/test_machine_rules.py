@@ -74,6 +74,8 @@ class Hostile(RuleBasedStateMachine):
         self.refused: set[JobId] = set()
         self.opening: list[ServerId] = []
         self.culprits: dict[TaskRef, ServerId] = {}
+        self.named: dict[IncidentId, set[tuple[JobId, OnCulprit]]] = {}
+        """Jobs of culprits by incident, and what they want to become of them."""
 
     # ------------------------------------------------------------ events
     @rule(
@@ -291,6 +293,10 @@ class Hostile(RuleBasedStateMachine):
     def check(self, effects: tuple[fx.Effect, ...]) -> None:
         requeues = [one for one in effects if isinstance(one, fx.Verdict) and one.action.value == "requeue"]
         verdicts = [one for one in effects if isinstance(one, fx.Verdict)]
+        for verdict in verdicts:
+            if verdict.part is Part.CULPRIT:
+                wish = self.tasks[verdict.ref].options.on_culprit
+                self.named.setdefault(verdict.incident, set()).add((verdict.ref.job, wish))
         self.justified(requeues)
         for one in effects:
             match one:
@@ -386,6 +392,8 @@ class Hostile(RuleBasedStateMachine):
         for job in {one.ref.job for one in requeues} - self.requeued:
             mine = [one for one in requeues if one.ref.job == job]
             assert self.broken or any(self.must_requeue(one) for one in mine), f"requeued without need: {mine}"
+            wishes = {wish for who, wish in self.named.get(mine[0].incident, ()) if who == job}
+            assert self.broken or not wishes or OnCulprit.REQUEUE in wishes, f"its culprit is brought back: {mine}"
 
     def must_requeue(self, one: fx.Verdict) -> bool:
         known = self.tasks[one.ref]

@@ -111,6 +111,26 @@ def test_a_hook_runs_our_script_only_for_a_job_that_asked(tmp_path: Path, asked:
     assert (done.returncode, done.stdout) == ((7, "/m/mpsr /etc/slurm/mpsr.yaml\n") if runs else (0, ""))
 
 
+@pytest.mark.parametrize(
+    ("asked", "lease", "runs"),
+    [("", False, False), ("mps=off", False, False), ("", True, True), ("mps=off", True, True), ("mps=on", False, True)],
+)
+def test_the_epilog_runs_for_a_job_that_asked_or_has_a_lease(
+    tmp_path: Path, asked: str, lease: bool, runs: bool
+) -> None:
+    script = tmp_path / "epilog"
+    script.write_text("#!/bin/sh\nexit 7\n")
+    script.chmod(0o755)
+    hook = tmp_path / "hook"
+    text = f"nodes: n0\ninstall: {{epilog: {script}}}\nsettings: {{paths: {{run: /tmp/{tmp_path.name}}}}}"
+    hook.write_text(rendered(text)["epilog.d/50-mpsr"].replace(f"/tmp/{tmp_path.name}", str(tmp_path)))
+    (tmp_path / "n0/jobs").mkdir(parents=True)
+    if lease:
+        (tmp_path / "n0/jobs/12.lease").touch()
+    environment = {"SPANK_MPSR": asked, "SLURMD_NODENAME": "n0", "SLURM_JOB_ID": "12"}
+    assert subprocess.run(["/bin/sh", hook], env=environment, check=False, timeout=10).returncode == 7 * runs
+
+
 def test_a_missing_script_does_not_fail_the_prolog(tmp_path: Path) -> None:
     hook = tmp_path / "hook"
     hook.write_text(rendered("nodes: n0\ninstall: {prolog: /nonexistent/prolog}")["prolog.d/50-mpsr"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.adapters.requeue_sequence import merged, one_line
-from resilience.adapters.scontrol import Scontrol, parse_record
+from resilience.adapters.scontrol import Scontrol, held_gpus, parse_record
 from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused
@@ -66,9 +66,32 @@ def test_of_an_array_the_right_record_is_taken(tmp_path: Path) -> None:
         slurm.job(JobId(4))
 
 
+@pytest.mark.parametrize(
+    ("gres", "held"),
+    [
+        ("gpu:sandbox:2(IDX:0-1)", ("0", "1")),  # all four forms as 22.05 and 24.11 were seen to print them
+        ("shard:2(IDX:1)", ("1",)),
+        ("shard:2(0/8,2/8)", ("1",)),
+        ("mps:120(100/100,20/100)", ("0", "1")),
+        ("gpu:a:1(IDX:2),shard:a:2(0/8,0/8,2/8)", ("2",)),
+        ("shard:2", ()),
+        ("", ()),
+    ],
+)
+def test_the_gpus_of_a_job(gres: str, held: tuple[str, ...]) -> None:
+    assert held_gpus(gres) == held
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_parsed_without_an_exception(text: str) -> None:
     assert all(isinstance(value, str) for value in parse_record(text).values())
+
+
+def test_what_the_user_typed_is_no_field() -> None:
+    """Slurm 26.05 shows the command line."""
+    fields = parse_record("JobId=1 JobName=a\n   Command=(null)\n   SubmitLine=sbatch -J ArrayJobId=9 x\n   WorkDir=/")
+    assert "ArrayJobId" not in fields
+    assert (fields["SubmitLine"], fields["WorkDir"]) == ("sbatch -J ArrayJobId=9 x", "/")
 
 
 def test_a_form_that_we_do_not_know_is_said(tmp_path: Path) -> None:
