@@ -45,9 +45,9 @@ test: build ## every tier that this machine can run; says which it leaves out an
 toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that compare with them
 	@bash tests/setup/toolkit.sh
 
-guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs
+guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs (GUARD=--all, --debug)
 	@bash tests/guard/setup.sh $(GUARD)
-	@$(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
+	@GUARD=$(GUARD) $(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
 
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)
