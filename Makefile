@@ -50,9 +50,9 @@ toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that
 releases: ## tests and short demo on the Slurm of other Debian releases, RELEASES="trixie sid"
 	@status=0; for suite in $(RELEASES); do bash tests/setup/release.sh $$suite $(PYTEST) || status=1; done; exit $$status
 
-guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs
+guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs (GUARD=--all, --debug)
 	@bash tests/guard/setup.sh $(GUARD)
-	@$(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
+	@GUARD=$(GUARD) $(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
 
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)

@@ -10,7 +10,7 @@
  */
 #include <linux/jiffies.h>
 #include <linux/sched.h>
-#include <linux/timekeeping.h>
+#include <linux/ktime.h>
 
 #include "mps_guard.h"
 

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two hooks in the driver's path of a fatal replayable fault.
+ * Two hooks in the driver's path of a fatal replayable fault, and one where an address space ends.
  *
  *   uvm_tools_record_gpu_fatal_fault(gpu, va_space, entry, reason)
  *       says which client faulted, where and why: noted
  *   uvm_hal_*_cancel_faults_va(push, pdb, entry, mode)
  *       emits the cancel: decided here; returns at once when the decision is HOLD
+ *   uvm_va_space_destroy(va_space)
+ *       its pointer means another one from now on
  *
- * Both run in one thread, the first right before the second, so the note waits in a slot under
- * (thread, entry). The driver also records faults that it does not cancel this way (copy engines):
- * their note is overwritten and nothing is decided. ftrace lets the second function return by
- * pointing the saved instruction pointer at a function that does nothing. The faulting address is
- * the entry's first field in every driver version looked at. No lock of the driver is taken,
- * nothing sleeps; arguments that make no sense (another driver's shape) mean PASS.
+ * The first two run in one thread, the first right before the second, so the note waits in a slot
+ * under (thread, entry). The driver also records faults that it does not cancel this way (copy
+ * engines): their note is overwritten and nothing is decided. ftrace lets the second function
+ * return by pointing the saved instruction pointer at a function that does nothing. The faulting
+ * address is the entry's first field in every driver version looked at. No lock of the driver is
+ * taken, nothing sleeps; arguments that make no sense (another driver's shape) mean PASS.
  */
-#include <linux/ftrace.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 
+#include "mg_compat.h"
 #include "mps_guard.h"
 
 #ifndef CONFIG_X86_64
@@ -27,7 +29,6 @@
 #define MG_SLOTS 32
 #define MG_REASON_MAX 64u /* the driver has less than ten */
 
-static const char record_name[] = "uvm_tools_record_gpu_fatal_fault";
 /* One per generation of GPU; a driver has some of them. */
 static const char *const cancel_names[] = {
 	"uvm_hal_volta_cancel_faults_va",
@@ -120,88 +121,48 @@ static void notrace on_cancel(unsigned long ip, unsigned long parent, struct ftr
 		regs->ip = (unsigned long)do_nothing;
 }
 
+static void notrace on_destroy(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+			       struct ftrace_regs *fregs)
+{
+	struct pt_regs *regs = ftrace_get_regs(fregs);
+
+	if (regs)
+		mg_space_gone((void *)regs->di);
+}
+
+static struct ftrace_ops destroy_ops = { .func = on_destroy, .flags = FTRACE_OPS_FL_SAVE_REGS };
 static struct ftrace_ops record_ops = { .func = on_record, .flags = FTRACE_OPS_FL_SAVE_REGS };
 static struct ftrace_ops cancel_ops = {
 	.func = on_cancel,
 	.flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY,
 };
 
-/* 0, -ENOENT when the driver has no such function, or why it cannot be traced (told). */
-static int filter(struct ftrace_ops *ops, const char *name, bool reset)
-{
-	unsigned long address = (unsigned long)mg_symbol(name);
-	int error;
-
-	if (!address)
-		return -ENOENT;
-	error = ftrace_set_filter_ip(ops, address, 0, reset);
-	if (error)
-		pr_err("mps_guard: driver: function cannot be traced: %s: %d\n", name, error);
-	return error;
-}
-
-static int arm(struct ftrace_ops *ops, const char *name)
-{
-	int error = register_ftrace_function(ops);
-
-	if (!error)
-		return 0;
-	ftrace_free_filter(ops);
-	pr_err("mps_guard: kernel: cannot be hooked, a live patch may hold it: %s: %d\n", name,
-	       error);
-	return error;
-}
-
-int mg_hook(struct ftrace_ops *ops, const char *name)
-{
-	int error = filter(ops, name, true);
-
-	if (error == -ENOENT)
-		pr_err("mps_guard: driver: anchor missing: %s\n", name);
-	return error ? error : arm(ops, name);
-}
-
-void mg_unhook(struct ftrace_ops *ops)
-{
-	unregister_ftrace_function(ops);
-	ftrace_free_filter(ops);
-}
-
-static int hook_cancels(void)
-{
-	static const char any[] = "uvm_hal_*_cancel_faults_va";
-	unsigned int found = 0;
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(cancel_names); i++) {
-		int error = filter(&cancel_ops, cancel_names[i], !found);
-
-		if (error && error != -ENOENT) {
-			ftrace_free_filter(&cancel_ops);
-			return error;
-		}
-		found += !error;
-	}
-	if (found)
-		return arm(&cancel_ops, any);
-	pr_err("mps_guard: driver: anchor missing: %s\n", any);
-	return -ENOENT;
-}
-
 int mg_hooks_arm(void)
 {
-	int error = hook_cancels();
+	int error = mg_hook(&destroy_ops, "uvm_va_space_destroy");
 
 	if (error)
 		return error;
-	error = mg_hook(&record_ops, record_name);
+	error = mg_hook_any(&cancel_ops, "uvm_hal_*_cancel_faults_va", cancel_names,
+			    ARRAY_SIZE(cancel_names));
 	if (error)
-		mg_unhook(&cancel_ops);
+		goto unhook_destroy;
+	error = mg_hook(&record_ops, "uvm_tools_record_gpu_fatal_fault");
+	if (!error)
+		return 0;
+	mg_unhook(&cancel_ops);
+unhook_destroy:
+	mg_unhook(&destroy_ops);
 	return error;
+}
+
+void mg_hooks_let_pass(void)
+{
+	mg_unhook(&record_ops);
+	mg_unhook(&cancel_ops);
 }
 
 void mg_hooks_disarm(void)
 {
-	mg_unhook(&record_ops);
-	mg_unhook(&cancel_ops);
+	mg_unhook(&destroy_ops);
 }

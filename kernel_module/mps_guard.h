@@ -2,14 +2,19 @@
 /*
  * What the files of mps_guard.ko know of each other.
  *
- *   hooks.c   ftrace hooks in the driver's path of a fatal MMU fault; they decide (mg_policy.h)
- *             and never sleep
- *   space.c   the table of faulting address spaces and the worker that takes one from held to sunk
- *   ending.c  the end of a client whose fault was sunk: kill, linger, let go
- *   owner.c   which processes hold an address space; which of them is the client
- *   sink.c    the driver's own entry points that put sparse mappings under an address
- *   events.c  /dev/mps_guard: records out, words of the agent in
- *   main.c    parameters, load and unload
+ * Each uses only those below it:
+ *
+ *   main.c      load and unload
+ *   hooks.c     ftrace hooks in the driver's path of a fatal MMU fault; they never sleep
+ *   device.c    /dev/mps_guard: records out, words of the agent in
+ *   worker.c    takes a faulting address space from held to sunk
+ *   ending.c    the end of a client whose fault was sunk: kill, linger, let go
+ *   table.c     the faulting address spaces; hold or pass (mg_policy.h)
+ *   sink.c      the driver's own entry points that put sparse mappings under an address
+ *   owner.c     which processes hold an address space; which of them is the client
+ *   ring.c      the records
+ *   driver.c    the driver: its functions by name, hooks on them
+ *   settings.c  parameters
  */
 #ifndef MPS_GUARD_H
 #define MPS_GUARD_H
@@ -29,23 +34,40 @@
 
 enum mg_scope { MG_SCOPE_MPS, MG_SCOPE_LISTED, MG_SCOPE_ALL };
 
-/* parameters and names of functions */
+/* settings.c */
 struct mg_limits mg_limits_now(void);
+void mg_null_page_refuse(void);
 enum mg_scope mg_scope_now(void);
 unsigned int mg_kill_ms(void);
 unsigned int mg_ack_ms(void);
 unsigned int mg_linger_ms(void);
-unsigned int mg_rate_per_minute(void);
+
+/* driver.c */
+struct ftrace_ops;
+struct module;
+int mg_driver_find(void); /* holds it; mg_driver_put lets it go, also after a failure */
+void mg_driver_put(void);
+bool mg_is_driver(const struct module *module);
 void *
 mg_symbol(const char *name); /* a function of the driver, NULL when it has none of that name */
 int mg_peek(u64 *value, unsigned long address); /* any context; an error where nothing is mapped */
-
-/* hooks.c */
-struct ftrace_ops;
-int mg_hook(struct ftrace_ops *ops, const char *name); /* says what is wrong itself */
+/* Hooks say what is wrong themselves. */
+int mg_hook(struct ftrace_ops *ops, const char *name);
+int mg_hook_any(struct ftrace_ops *ops, const char *what, const char *const *names, size_t count);
 void mg_unhook(struct ftrace_ops *ops); /* its function runs nowhere any more */
-int mg_hooks_arm(void);
-void mg_hooks_disarm(void);
+
+/* ring.c */
+struct mg_reader {
+	u64 next;
+	u64 dropped;
+};
+
+extern struct wait_queue_head mg_readers; /* woken at every record */
+void mg_event(struct mps_guard_event *event); /* any context; fills in what all records have */
+void mg_reader_begin(struct mg_reader *reader); /* at the oldest record there is */
+bool mg_reader_next(struct mg_reader *reader, struct mps_guard_event *event);
+bool mg_reader_has(const struct mg_reader *reader);
+void mg_ring_exit(void);
 
 /* owner.c */
 struct mg_owner {
@@ -72,7 +94,15 @@ bool mg_owners_alive(void *va_space); /* somebody but a server holds it now */
 unsigned int mg_owners_kill(void *va_space); /* everybody but servers; how many */
 int mg_list_pid(int tgid);
 
-/* space.c */
+/* sink.c */
+int mg_sink_init(void);
+void mg_sink_exit(void);
+bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window);
+int mg_sink_learn_gpu(const u8 uuid[16]);
+
+/* table.c */
+#define MG_ENTRIES 64
+
 struct mg_entry {
 	void *va_space; /* NULL: the entry is free */
 	struct mg_space policy;
@@ -92,31 +122,31 @@ struct mg_entry {
 	struct delayed_work end;
 };
 
-extern struct workqueue_struct *mg_queue;
-int mg_spaces_init(void);
-void mg_spaces_stop(void);
+extern struct mg_entry mg_entries[MG_ENTRIES];
+extern struct workqueue_struct *mg_queue; /* runs the works of the entries */
+extern raw_spinlock_t
+	mg_spaces_lock; /* over every entry but `owners.file`, which its worker owns */
 enum mg_verdict mg_space_fault(void *va_space, u32 gpu, u32 reason, u64 va); /* atomic context */
 void mg_space_gone(void *va_space); /* atomic context */
 int mg_space_ack(u64 incident);
 void mg_space_report(const struct mg_entry *entry, enum mps_guard_kind kind, enum mg_why why);
-extern raw_spinlock_t
-	mg_spaces_lock; /* over every entry but `owners.file`, which its worker owns */
 
 /* ending.c */
 void mg_end_work(struct work_struct *work);
 void mg_end_begin(struct mg_entry *entry); /* a fault of this client has been sunk */
 void mg_end_at_unload(struct mg_entry *entry); /* its works have stopped */
 
-/* sink.c */
-int mg_sink_init(bool null_page);
-void mg_sink_exit(void);
-bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window);
-int mg_sink_learn_gpu(const u8 uuid[16]);
-bool mg_sink_null_page(void);
+/* worker.c */
+int mg_worker_init(void);
+void mg_worker_stop(void);
 
-/* events.c */
-int mg_events_init(void);
-void mg_events_exit(void);
-void mg_event(struct mps_guard_event *event); /* any context; fills in what all records have */
+/* device.c */
+int mg_device_init(void);
+void mg_device_exit(void);
+
+/* hooks.c */
+int mg_hooks_arm(void);
+void mg_hooks_let_pass(void); /* no fault is held from now on */
+void mg_hooks_disarm(void); /* after that; ends of address spaces are not seen any more */
 
 #endif

@@ -11,7 +11,6 @@
 #include <linux/cred.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
-#include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 
@@ -44,8 +43,7 @@ static int match(const void *data, struct file *file, unsigned int fd)
 	if (((unsigned long)READ_ONCE(file->private_data) & ~MG_TAG_BITS) !=
 	    (unsigned long)walk->va_space)
 		return 0;
-	if (!file->f_op || !file->f_op->owner ||
-	    strcmp(module_name(file->f_op->owner), "nvidia_uvm"))
+	if (!file->f_op || !mg_is_driver(file->f_op->owner))
 		return 0;
 	walk->file = file;
 	if (walk->owners && !walk->owners->file)

@@ -9,12 +9,12 @@
  * Null page: the driver refuses a range at 0, so a range at [64K, 128K) is made and, for this
  * thread only, a probe on the function that fills in page table ranges moves its start to 0.
  */
-#include <linux/ftrace.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 
+#include "mg_compat.h"
 #include "mps_guard.h"
 
 #define NV_STATUS_OK 0x00u
@@ -40,6 +40,8 @@ static u32 (*map_sparse)(struct map_external_sparse *params, struct file *file);
 
 static u8 gpus[MG_MAX_GPUS][16];
 static unsigned int gpu_count;
+module_param_named(gpus, gpu_count, uint, 0444);
+MODULE_PARM_DESC(gpus, "how many it was told of (read only): without any nothing can be sunk");
 static DEFINE_SPINLOCK(gpus_lock);
 
 static DEFINE_MUTEX(null_mutex); /* one thread at a time: the hook knows one */
@@ -55,17 +57,7 @@ static void notrace on_range_vec(unsigned long ip, unsigned long parent, struct 
 		regs->si = 0;
 }
 
-static void notrace on_destroy(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
-			       struct ftrace_regs *fregs)
-{
-	struct pt_regs *regs = ftrace_get_regs(fregs);
-
-	if (regs)
-		mg_space_gone((void *)regs->di);
-}
-
 static struct ftrace_ops null_ops = { .func = on_range_vec, .flags = FTRACE_OPS_FL_SAVE_REGS };
-static struct ftrace_ops destroy_ops = { .func = on_destroy, .flags = FTRACE_OPS_FL_SAVE_REGS };
 
 int mg_sink_learn_gpu(const u8 uuid[16])
 {
@@ -83,11 +75,6 @@ int mg_sink_learn_gpu(const u8 uuid[16])
 	}
 	spin_unlock(&gpus_lock);
 	return error;
-}
-
-bool mg_sink_null_page(void)
-{
-	return null_armed;
 }
 
 /*
@@ -161,10 +148,8 @@ bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *wi
 	return false;
 }
 
-int mg_sink_init(bool null_page)
+int mg_sink_init(void)
 {
-	int error;
-
 	create_range = mg_symbol("uvm_api_create_external_range");
 	map_sparse = mg_symbol("uvm_api_map_external_sparse");
 	if (!create_range || !map_sparse) {
@@ -173,10 +158,11 @@ int mg_sink_init(bool null_page)
 				    : "uvm_api_create_external_range");
 		return -ENOENT;
 	}
-	error = mg_hook(&destroy_ops, "uvm_va_space_destroy");
-	if (error)
-		return error;
-	null_armed = null_page && !mg_hook(&null_ops, "uvm_page_table_range_vec_init");
+	if (!mg_limits_now().null_page)
+		return 0;
+	null_armed = !mg_hook(&null_ops, "uvm_page_table_range_vec_init");
+	if (!null_armed)
+		mg_null_page_refuse();
 	return 0;
 }
 
@@ -184,5 +170,4 @@ void mg_sink_exit(void)
 {
 	if (null_armed)
 		mg_unhook(&null_ops);
-	mg_unhook(&destroy_ops);
 }

@@ -224,6 +224,9 @@ class Guard(Feed, Protocol):
     def read(self) -> tuple[Record, ...]:
         """What it has told since, oldest first."""
 
+    def isolates(self) -> bool:
+        """Whether it keeps faults to their clients now; changes only while one of the other calls runs."""
+
     def learn(self, uuid: GpuUuid) -> None:
         """Teach it a GPU: it isolates on those that it knows."""
 

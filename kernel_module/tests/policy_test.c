@@ -15,7 +15,8 @@ static const struct mg_limits usual = { .enabled = true,
 					.deadline_ns = 200,
 					.max_holds = 8,
 					.max_windows = 2,
-					.window_bytes = 2ull << 20 };
+					.window_bytes = 2ull << 20,
+					.rate = 4 };
 static const struct mg_window nowhere;
 
 static struct mg_window under(u64 va)
@@ -120,6 +121,81 @@ static void windows(void)
 	}
 }
 
+static const u64 second = 1000000000;
+
+static u32 grants(struct mg_rates *rates, u32 uid, u32 per_minute, u64 now)
+{
+	u32 count = 0;
+
+	while (count < 1000 && mg_rate_take(rates, uid, per_minute, now))
+		count++;
+	return count;
+}
+
+static void rates_of_users(void)
+{
+	struct mg_rates rates = { 0 };
+	u64 now = 1000 * second;
+
+	assert(!mg_rate_take(&rates, 1000, 0, now));
+	assert(grants(&rates, 1000, 4, now) == 4);
+	assert(grants(&rates, 1001, 4, now) == 4); /* not paid by the first */
+	assert(grants(&rates, 1000, 4, now + 15 * second - 1) == 0);
+	assert(grants(&rates, 1000, 4, now + 15 * second) == 1);
+	assert(grants(&rates, 1000, 4, now + 45 * second) == 2);
+	assert(grants(&rates, 1000, 4, now + 1000 * second) == 4);
+	/* A clock that ran backwards: a minute later it is full, whatever the limit is then. */
+	assert(grants(&rates, 1000, 4, now) == 0);
+	assert(grants(&rates, 1000, 2, now + 60 * second) == 2);
+	/* The table is full of users with empty budgets: the next one has a budget all the same. */
+	for (u32 uid = 0; uid < 3 * MG_RATE_USERS; uid++)
+		assert(grants(&rates, 2000 + uid, 3, now + 2000 * second) == 3);
+	/* Whose entry went first was the one that is full soonest. */
+	rates = (struct mg_rates){ 0 };
+	for (u32 uid = 0; uid < MG_RATE_USERS; uid++)
+		grants(&rates, uid, uid == 7 ? 60 : 3, now - (uid == 7 ? 30 : 0) * second);
+	assert(grants(&rates, 5000, 3, now) == 3);
+	assert(grants(&rates, 8, 3, now) == 0 && grants(&rates, 7, 60, now) == 60);
+}
+
+#define FUZZ_USERS (MG_RATE_USERS + 8)
+
+/*
+ * Against an account of every grant: among no more users than the table has, nobody gets more than
+ * the limit at once and its share of the time after, and somebody who was quiet for a minute gets
+ * the next one whatever the others do, also when there are too many of them for the table.
+ */
+static void rates_promise(unsigned int seed)
+{
+	struct mg_rates rates = { 0 };
+	u64 now = 5 * second, granted[FUZZ_USERS][200];
+	u32 count[FUZZ_USERS] = { 0 }, users, per_minute;
+
+	srand(seed);
+	users = rand() % 2 ? 3 : rand() % 2 ? MG_RATE_USERS : FUZZ_USERS;
+	per_minute = 1 + (u32)(rand() % 10);
+	for (int turn = 0; turn < 1500; turn++) {
+		u32 uid = (u32)(rand() % 4 ? rand() % 2 : rand()) % users;
+		u64 *mine = granted[uid];
+		u32 had = count[uid];
+		bool got;
+
+		now += (u64)rand() % (rand() % 50 ? second / 4 : 70 * second);
+		got = mg_rate_take(&rates, uid, per_minute, now);
+		if (!had || mine[had - 1] + MG_MINUTE_NS <= now)
+			assert(got);
+		if (!got || had == 200)
+			continue;
+		mine[had] = now;
+		count[uid]++;
+		for (u32 i = 0; users <= MG_RATE_USERS && i <= had; i++)
+			assert(had - i + 1 <=
+				       per_minute + 1 +
+					       (now - mine[i]) / (MG_MINUTE_NS / per_minute) &&
+			       (mine[i] != now || had - i + 1 <= per_minute));
+	}
+}
+
 /*
  * After deadline or budget only PASS, whatever the order of faults, verdicts of the worker and
  * time.
@@ -183,6 +259,9 @@ int main(void)
 	windows();
 	for (unsigned int seed = 0; seed < seeds; seed++)
 		promise(seed);
+	rates_of_users();
+	for (unsigned int seed = 0; seed < seeds / 10; seed++)
+		rates_promise(seed);
 	printf("policy: %u random sequences kept the promise\n", seeds);
 	return 0;
 }

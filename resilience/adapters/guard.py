@@ -30,6 +30,8 @@ class Level(StrEnum):
 
     ABSENT = "absent"
     OFF = "off"
+    BLIND = "blind"
+    """It is enabled and knows no GPU, so it isolates nothing: nobody has told it, which the agent does."""
     OBSERVE = "observe"
     """It records what it would hold, and holds nothing."""
     ON = "on"
@@ -41,19 +43,35 @@ def level(device: str = DEVICE, parameters: str = PARAMETERS) -> Level:
         return Level.ABSENT
     if _switch(parameters, "observe"):
         return Level.OBSERVE
-    return Level.ON if _switch(parameters, "enabled") else Level.OFF
+    if not _switch(parameters, "enabled"):
+        return Level.OFF
+    return Level.ON if _number(parameters, "gpus") else Level.BLIND
+
+
+def clients(parameters: str = PARAMETERS) -> int:
+    """How many clients it holds, or has isolated and not let go; 0 when that cannot be read."""
+    return _number(parameters, "clients")
 
 
 def _switch(parameters: str, name: str) -> bool:
+    return _read(parameters, name) == "Y"
+
+
+def _number(parameters: str, name: str) -> int:
+    text = _read(parameters, name)
+    return int(text) if text.isdecimal() else 0
+
+
+def _read(parameters: str, name: str) -> str:
     try:
         with open(f"{parameters}/{name}", encoding="ascii", errors="replace") as file:
-            return file.read(8).strip() == "Y"
+            return file.read(16).strip()
     except OSError:
-        return False
+        return ""
 
 
 class GuardDevice:
-    """Guard port of a node with the module. The constructor raises ResilienceError when it cannot be used."""
+    """The device of a module that is loaded. The constructor raises ResilienceError when it cannot be used."""
 
     def __init__(self, device: str = DEVICE) -> None:
         try:
@@ -96,28 +114,6 @@ class GuardDevice:
             raise ResilienceError(
                 "guard", f"does not take {line.split(maxsplit=1)[0]!r}", error.strerror or error
             ) from error
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-class NoGuard:
-    """Guard port of a node without the module: nothing ever comes."""
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def read(self) -> tuple[Record, ...]:
-        return ()
-
-    def learn(self, uuid: GpuUuid) -> None:
-        pass
-
-    def acknowledge(self, incident: int) -> bool:
-        return False
 
     def close(self) -> None:
         os.close(self._fd)

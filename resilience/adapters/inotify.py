@@ -13,8 +13,12 @@ import struct
 
 from resilience.model.errors import ResilienceError
 
-_MASK = 0x2 | 0x80 | 0x100 | 0x400 | 0x800
+GROWTH = 0x2 | 0x80 | 0x100 | 0x400 | 0x800
 """IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF (inotify(7))."""
+NAMES = 0x40 | 0x80 | 0x100 | 0x200
+"""IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE: not a word of what is written to what is there."""
+WRITES = 0x2
+"""IN_MODIFY."""
 IGNORED = 0x8000
 """IN_IGNORED: the watched directory is gone."""
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,9 +39,9 @@ class Inotify:
         if self.fd < 0:
             raise ResilienceError("inotify", "cannot be started", os.strerror(ctypes.get_errno()))
 
-    def add(self, directory: str) -> int | None:
+    def add(self, directory: str, mask: int = GROWTH) -> int | None:
         """The watch's number; None when the directory is not there."""
-        number = int(self._libc.inotify_add_watch(self.fd, os.fsencode(directory), _MASK))
+        number = int(self._libc.inotify_add_watch(self.fd, os.fsencode(directory), mask))
         return number if number >= 0 else None
 
     def remove(self, number: int) -> None:

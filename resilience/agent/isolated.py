@@ -35,26 +35,28 @@ class Isolated:
         self._journal = journal
         self._worker = worker
         self._act = act
-        self._ending: set[int] = set()
-        """Incidents of the module whose client is being ended, until the module lets its address space go."""
+        self._ending: set[Process] = set()
+        """Clients that are being ended, until the module lets their address space go. Incidents' numbers would not do: a
+        module that is loaded again counts from 1."""
 
     def take(self, record: Record, state: State) -> tuple[Client | None, ServerId | None] | None:
         """Deal with one record. For a client's fault that was kept to it: who it is, and its server when that is known."""
         if record.kind is Kind.HELD:
             return None
+        process = Process(pid=record.pid, starttime=record.starttime)
         if record.kind is Kind.RELEASED:
-            self._ending.discard(record.incident)
+            self._ending.discard(process)
         if record.kind is not Kind.SUNK or not record.pid:
             self._tell(record.kind.name.lower(), record.words(), record)
             return None
         client = self._clients.resolve(record.pid)
         server = _server(client, record.pid, state)
-        if self._act and record.incident not in self._ending:
-            self._ending.add(record.incident)
-            self._finish(record, server)
+        if self._act and process not in self._ending:
+            self._ending.add(process)
+            self._finish(record, process, server)
         return client, server
 
-    def _finish(self, record: Record, server: ServerId | None) -> None:
+    def _finish(self, record: Record, process: Process, server: ServerId | None) -> None:
         try:
             known = self._guard.acknowledge(record.incident)
         except ResilienceError as error:
@@ -62,7 +64,6 @@ class Isolated:
             return
         if not known:
             return
-        process = Process(pid=record.pid, starttime=record.starttime)
         self._worker.submit("mps", _Ending(record=record), partial(self._end, process, server))
 
     def ended(self, result: Result) -> bool:

@@ -87,7 +87,7 @@ class Agent:
     server_logs   ServerLogs        adapters.server_logs.ServerLogFollower()
     daemons       Daemons           adapters.daemon_watch.DaemonWatch()
     worker        Worker            adapters.worker.WorkerThreads()
-    guard         Guard             adapters.guard.GuardDevice(), None where the kernel module is not loaded
+    guard         Guard             adapters.guard_follower.GuardFollower(say): the module may come and go; None: no such thing
     end_client    ClientEnd         adapters.guard.ClientEnder(mps); called on the worker's lane `mps`; goes with guard
 
     `run(stop)` returns when the descriptor `stop` becomes readable (a pipe that a signal handler writes to).
@@ -202,6 +202,7 @@ class Agent:
             outcome = "slurm.outcome" if entry.get("event") == "slurm.intent" else "incident.closed"
             self._journal.append(outcome, **known, ok=False, outcome="interrupted", detail="the agent had ended")
         self._journal.append("agent.started", node=self._node, mode=self._mode, boot=self._clock.boot_id())
+        self._guard(self._guard_turned)
         try:
             for gpu in self._gpus.all():
                 self._know(gpu.uuid, GpuMinor(gpu.minor))
@@ -217,6 +218,12 @@ class Agent:
         self._by_uuid[uuid] = minor
         if self._guard_module is not None:
             self._guard(self._guard_module.learn, uuid)
+            self._guard(self._guard_turned)
+
+    def _guard_turned(self) -> None:
+        on = self._guard_module is not None and self._guard_module.isolates()
+        if on != self.state.guard:
+            self.take(ev.GuardTurned(on=on))
 
     def _warm_up(self) -> None:
         """Load the tables and compile the patterns now: the first fault must not wait for them."""
@@ -243,8 +250,11 @@ class Agent:
 
     def _read(self, feed: Feed) -> None:
         if self._guard_module is not None and feed is self._guard_module:
-            for record in self._guard_module.read():
-                self._guard(self._record, record)
+            try:
+                for record in self._guard_module.read():
+                    self._guard(self._record, record)
+            finally:
+                self._guard_turned()
         elif feed is self._server_logs:
             for line in self._server_logs.read():
                 self._guard(self._server_line, line)

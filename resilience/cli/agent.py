@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from resilience.adapters import guard, slurm_commands
+from resilience.adapters import slurm_commands
 from resilience.adapters.agent_socket import AgentSocket
 from resilience.adapters.clock import SystemClock
 from resilience.adapters.daemon_watch import DaemonWatch
 from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.guard import ClientEnder, GuardDevice, NoGuard
+from resilience.adapters.guard import ClientEnder
+from resilience.adapters.guard_follower import GuardFollower
 from resilience.adapters.guarded_files import make_dirs
 from resilience.adapters.journal import JournalFile
 from resilience.adapters.kmsg import KernelLogReader
@@ -40,7 +41,7 @@ from resilience.contract import exit_code, path
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
 from resilience.model.ids import NodeName
 from resilience.model.settings import Settings
-from resilience.ports import GpuEvents, Guard, KernelLog
+from resilience.ports import GpuEvents, Journal, KernelLog
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +137,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
             server_logs=closing(ServerLogFollower()),
             daemons=closing(DaemonWatch()),
             worker=WorkerThreads(),
-            guard=closing(guard_module()),
+            guard=closing(GuardFollower(lambda text: of_the_guard(journal, text))),
             end_client=ClientEnder(mps),
         )
         agent.run(signals.stop)
@@ -167,17 +168,10 @@ def gpu_events() -> GpuEvents:
         return NoGpuEvents()
 
 
-def guard_module() -> Guard:
-    """The guard module's device, or nothing where the module is not loaded; the way back is a restart of the agent."""
-    level = guard.level()
-    say(f"guard module: {level.value}")
-    if level is guard.Level.ABSENT:
-        return NoGuard()
-    try:
-        return GuardDevice()
-    except ResilienceError as error:
-        print(error.lines(), file=sys.stderr, flush=True)
-        return NoGuard()
+def of_the_guard(journal: Journal, text: str) -> None:
+    """The guard module came, went or was switched: the admin who did it, and who reads the journal, see when it took."""
+    say(text)
+    journal.append("observation", source="guard", what="level", text=text)
 
 
 class Silence:

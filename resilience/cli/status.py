@@ -21,7 +21,7 @@ from resilience.cli.place import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import NodeName, ServerId
-from resilience.model.lease import Lease, LeaseState
+from resilience.model.lease import Isolation, Lease, LeaseState, in_force
 from resilience.model.settings import Settings
 from resilience.ports import ServerState
 
@@ -29,6 +29,7 @@ _CONNECT_TIMEOUT = 2.0
 _ISOLATION = {
     Level.ABSENT: "domains (no guard module)",
     Level.OFF: "domains (the guard module is loaded and off)",
+    Level.BLIND: "domains (the guard module is enabled and knows no GPU: the agent tells it)",
     Level.OBSERVE: "domains (the guard module only observes)",
     Level.ON: "guard",
 }
@@ -165,7 +166,7 @@ def lines(status: Status) -> list[str]:
         gpus = ",".join(str(minor) for minor, _ in lease.gpus) or "none"
         about = f"lease of job {lease.job} ({lease.user}): {lease.state.value}"
         if lease.state is LeaseState.OPEN:
-            about += f", domain {lease.domain}, GPU {gpus}, isolation {lease.isolation.value}"
+            about += f", domain {lease.domain}, GPU {gpus}, isolation {_isolation(lease, status.guard)}"
             about += f" (SM partition {', '.join(str(slot) for _, slot in lease.slots)})" if lease.slots else ""
             about += f", standby {'yes' if len(lease.colors) > 1 else 'no'}"
             about += f"; {lease.reason}" if lease.reason else ""
@@ -176,6 +177,15 @@ def lines(status: Status) -> list[str]:
     if not status.leases and not status.broken:
         said.append("no leases" if status.servers is not None else "no leases of yours")
     return said
+
+
+def isolation_now(lease: Lease, guard: Level) -> Isolation:
+    return in_force(lease.isolation, guard is Level.ON, bool(lease.slots))
+
+
+def _isolation(lease: Lease, guard: Level) -> str:
+    today = isolation_now(lease, guard)
+    return today.value if today is lease.isolation else f"{today.value} ({lease.isolation.value} when the job began)"
 
 
 def _plain(status: Status) -> dict[str, Any]:

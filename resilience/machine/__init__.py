@@ -70,6 +70,8 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             jobs.known(turn, event)
         case ev.SlurmAnswered():
             answers.answered(turn, event)
+        case ev.GuardTurned():
+            servers.guard_turned(turn, event)
         case ev.TimerFired():
             _fire(turn, event.key)
         case _:

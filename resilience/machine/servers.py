@@ -9,9 +9,10 @@ servers are opened for one incident, never rebuilt, and closed when nobody uses 
 from resilience.domain_plan import PAIR
 from resilience.machine.turn import Turn
 from resilience.model import effect as fx
-from resilience.model.event import ClientJoined, ClientLeft
+from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Outcome
+from resilience.model.lease import in_force
 from resilience.model.options import Rung
 from resilience.model.world import Health, Pair, Server, Task
 
@@ -31,6 +32,13 @@ def partitioned(turn: Turn, server: ServerId) -> bool:
     """Whether this server is cut into SM partitions."""
     pair = turn.pair_of(server)
     return pair is not None and pair.partitioned and not quarantine(pair, server.color)
+
+
+def guard_turned(turn: Turn, event: GuardTurned) -> None:
+    """What the logs of later faults call the isolation in force."""
+    turn.guard = event.on
+    for pair in list(turn.pairs.values()):
+        turn.pair(pair, isolation=in_force(pair.isolation, event.on, pair.partitioned))
 
 
 # ---------------------------------------------------------------- health

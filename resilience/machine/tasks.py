@@ -13,6 +13,7 @@ from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpen
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
+from resilience.model.lease import in_force
 from resilience.model.options import Domain
 from resilience.model.world import SERVING, Health, Job, Pair, Task
 
@@ -69,6 +70,7 @@ def _pair(turn: Turn, event: Hello) -> Pair:
     colors = lease.colors or (Color("a"),)
     pair = turn.pairs.get((server.domain, server.gpu))
     if pair is None:
+        began = lease.isolation
         shared = lease.options.domain is Domain.SHARED
         uuid = dict(lease.gpus)[server.gpu]
         active = server.color if server.color in colors else colors[0]
@@ -80,7 +82,7 @@ def _pair(turn: Turn, event: Hello) -> Pair:
                 uid=0 if shared else lease.uid,
                 gid=0 if shared else lease.gid,
                 shared=shared,
-                isolation=lease.isolation,
+                isolation=began if turn.guard is None else in_force(began, turn.guard, bool(lease.slots)),
                 partitioned=bool(lease.slots),
                 colors=(),
                 active=active,
@@ -205,8 +207,8 @@ def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> Non
 def settle(turn: Turn, ref: object, pid: int) -> None:
     """Nothing is known of a fault: pass the task's status on. A slow control daemon is waited for, within bounds."""
     task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
-    if task is None or task.asking != pid or task.over:
-        return
+    if task is None or task.asking != pid or not task.asked_at or task.over:
+        return  # gone, asked again, or another task of the same name, which has not asked
     if turn.open_case(task.ref) is not None:
         return
     for incident in turn.incidents.values():

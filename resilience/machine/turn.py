@@ -31,6 +31,7 @@ class Turn:
         self.history = state.history
         self.count = state.count
         self.complete = now.mono >= state.complete
+        self.guard = state.guard
         self.effects: list[fx.Effect] = []
 
     def result(self) -> tuple[State, tuple[fx.Effect, ...]]:
@@ -43,6 +44,7 @@ class Turn:
             strays=self.strays,
             history=self.history,
             count=self.count,
+            guard=self.guard,
         )
         return state, tuple(self.effects)
 

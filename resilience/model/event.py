@@ -159,6 +159,13 @@ class SlurmAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardTurned:
+    """The guard module isolates from now on, or does so no more."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:
     key: tuple[object, ...]
 
@@ -180,5 +187,6 @@ Event = (
     | ServerOpened
     | JobKnown
     | SlurmAnswered
+    | GuardTurned
     | TimerFired
 )

@@ -19,6 +19,15 @@ class Isolation(StrEnum):
     GUARD = "guard"
 
 
+def in_force(began: Isolation, guard: bool, partition: bool) -> Isolation:
+    """What keeps faults from neighbours now, for a job that began with `began`: the guard module may have come or gone."""
+    if began is Isolation.NONE:
+        return began
+    if guard:
+        return Isolation.GUARD
+    return Isolation.SM if partition else Isolation.DOMAINS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     job: JobId

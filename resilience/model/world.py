@@ -191,3 +191,5 @@ class State:
     """Incidents so far: part of the next one's name."""
     complete: float = 0.0
     """From this moment on every task of the node is known: supervisors of an agent's predecessor come back one by one."""
+    guard: bool | None = None
+    """Whether the guard module isolates; None while nobody has looked, and leases are believed."""

@@ -60,7 +60,7 @@ WORDS = {
     Why.NO_SLOT: "the guard's table is full",
     Why.NULL_PAGE: "in the null page, which is not guarded",
     Why.REPEATS: "the mapping did not help",
-    Why.RATE: "too many incidents in a minute",
+    Why.RATE: "too many incidents of this user in a minute",
     Why.NO_OWNER: "no process holds the address space",
     Why.SCOPE: "not a process that is guarded",
     Why.NO_ROOM: "the driver made no mapping",

@@ -37,19 +37,21 @@ class Bench:
         work = self._work / kernel.release
         work.mkdir()
         made = {"mps_guard": modules.build_module(kernel, work)}
+        if kernel.debug:
+            made["mistakes"] = modules.build_mistakes(kernel, work)
         return made | {name: modules.build_shim(kernel, work, name) for name in modules.VARIANTS}
 
     def _boot(self, kernel: Kernel) -> vm.Transcript:
         work = self._work / kernel.release
-        files: dict[str, Path | str] = {"init": vm.INIT, "bin/busybox": vm.busybox()}
+        files: dict[str, Path | str] = {"init": vm.init(kernel.debug), "bin/busybox": vm.busybox()}
         files["guard_test"] = modules.build_program(work)
         for name, build in self.built(kernel).items():
             files[f"{name}.ko"] = work / f"{name}.ko"
             modules.run("strip", "--strip-debug", "-o", work / f"{name}.ko", build.module)
         archive = work / "initramfs"
         archive.write_bytes(vm.initramfs(files))
-        transcript = vm.boot(bootable(kernel), archive)
-        (BUILD / f"console-{kernel.release}.txt").write_text(transcript.text)
+        transcript = vm.boot(bootable(kernel), archive, debug=kernel.debug)
+        (BUILD / f"console-{kernel.release}.txt").write_text(transcript.text + transcript.mistakes)
         return transcript
 
 
@@ -63,6 +65,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def all_kernels() -> list[object]:
     """Parameters: every kernel whose headers are here."""
     return [pytest.param(kernel, id=kernel.series) for kernel in kernels()]
+
+
+def debug_kernels() -> list[Kernel]:
+    return [kernel for kernel in bootable_kernels() if kernel.debug]
 
 
 def bootable_kernels() -> list[Kernel]:

@@ -1,6 +1,10 @@
-"""Which kernels the guard can be built for and run on here: those that setup.sh unpacked below build/guard/kernels."""
+"""Which kernels the guard can be built for and run on here: those that setup.sh unpacked, or built, below build/guard.
+
+`make guard GUARD=--debug` runs on the kernels that debug_kernel.sh built and on no others; without it they are left alone.
+"""
 
 import lzma
+import os
 import platform
 import re
 import shutil
@@ -11,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "guard"
 MODULE = ROOT / "kernel_module"
-WANTED = ("5.15", "6.1", "6.12")
-"""The series that the guard is meant for. Debian 12 offers no 5.15."""
+WANTED = ("5.10", "5.15", "6.1", "6.12")
+"""The series that the guard is meant for. Debian has no 5.15, so 5.10 of Debian 11 stands for what is older than 6.1."""
+_WORD = re.compile(r"--debug(=(?P<series>[0-9.]+))?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,9 @@ class Kernel:
     """What KDIR is set to."""
     image: Path | None
     """The bootable file, None when only its headers are here."""
+
+    debug: bool = False
+    """It looks for mistakes: lockdep, KASAN and others (debug.config)."""
 
     @property
     def series(self) -> str:
@@ -33,10 +41,16 @@ def _number(release: str) -> list[int]:
 
 
 def kernels() -> tuple[Kernel, ...]:
-    """The kernels that are here, oldest first."""
+    """The kernels that are here and asked for, oldest first."""
+    word = _WORD.match(os.environ.get("GUARD", ""))
     found = []
     for place in sorted((BUILD / "kernels").glob("*"), key=lambda path: _number(path.name)):
-        if not (place / "headers").exists():
+        debug = place.name.endswith("-debug")
+        if not (place / "headers").exists() or debug != bool(word):
+            continue
+        if word:
+            if word["series"] is None or place.name.startswith(f"{word['series']}."):
+                found.append(_built(place))
             continue
         image = place / "boot" / f"vmlinuz-{place.name}"
         found.append(
@@ -47,6 +61,16 @@ def kernels() -> tuple[Kernel, ...]:
             )
         )
     return tuple(found)
+
+
+def _built(place: Path) -> Kernel:
+    source = place / "source"
+    return Kernel(
+        release=place.name,
+        headers=source,
+        image=source / "arch" / "x86" / "boot" / "bzImage" if (place / "image").exists() else None,
+        debug=True,
+    )
 
 
 def what_is_missing() -> str:
@@ -64,6 +88,8 @@ def what_is_missing() -> str:
 def bootable(kernel: Kernel) -> Path:
     """What qemu starts quickest: the kernel itself where it can be unpacked here (xz), else the image as it is.
 
+    A kernel of ours stays as it is: with KASAN inside, 6.1 does not survive qemu's direct start.
+
     The layout is that of Documentation/arch/x86/boot.rst: payload_offset and payload_length count from the end of the
     real mode code. Unpacking in the emulated machine would take most of the boot.
     """
@@ -73,7 +99,7 @@ def bootable(kernel: Kernel) -> Path:
     offset, length = struct.unpack_from("<II", data, 0x248)
     begin = ((data[0x1F1] or 4) + 1) * 512 + offset
     payload = data[begin : begin + length]
-    if not payload.startswith(b"\xfd7zXZ\x00"):
+    if kernel.debug or not payload.startswith(b"\xfd7zXZ\x00"):
         return kernel.image
     target = BUILD / f"vmlinux-{kernel.release}"
     if not target.exists() or target.stat().st_mtime < kernel.image.stat().st_mtime:

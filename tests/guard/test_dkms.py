@@ -27,20 +27,31 @@ def test_the_versions_agree() -> None:
     assert version[1] == setting("PACKAGE_VERSION")
 
 
+def signer() -> str:
+    """The kernels' own signer, of the first kernel whose one runs here: that of Debian 11 wants another libcrypto."""
+    found = [
+        path for kernel in kernels() for path in kernel.headers.parents[1].glob("lib/linux-kbuild-*/scripts/sign-file")
+    ]
+    for path in found:
+        if subprocess.run([path], capture_output=True, check=False).returncode != 127:
+            return str(path)
+    raise FileNotFoundError(f"no sign-file that runs: {found}")
+
+
 @pytest.mark.guard
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(shutil.which("dkms") is None, reason="no dkms (make guard)")
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a key with")
-@pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in kernels()])
+@pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in kernels() if not kernel.debug])
 def test_dkms_builds_and_signs(kernel: Kernel, tmp_path: Path) -> None:
     name, version = setting("PACKAGE_NAME"), setting("PACKAGE_VERSION")
     for place in ("tree", "source", "installed"):
         (tmp_path / place).mkdir()
     copy_sources(tmp_path / "source" / f"{name}-{version}")
-    (sign_file,) = kernel.headers.parents[1].glob("lib/linux-kbuild-*/scripts/sign-file")
+    sign_file = signer()
     environment = {
         **os.environ,
-        "sign_file": str(sign_file),
+        "sign_file": sign_file,
         "mok_signing_key": str(tmp_path / "key"),
         "mok_certificate": str(tmp_path / "certificate"),
     }

@@ -22,6 +22,9 @@ BREAKAGES = {
     "repeats": ("space->repeats >= MG_REPEATS || ", ""),
     "late repeats": ("MG_REPEATS || mg_too_old(limits, space, now_ns)", "MG_REPEATS"),
     "off": ("if (!limits->enabled)", "if (0)"),
+    "rate": ("full + share > now_ns + MG_MINUTE_NS", "0"),
+    "each user's own": ("rates->user[i].full_ns && rates->user[i].uid == uid", "rates->user[i].full_ns"),
+    "who is forgotten": ("rates->user[i].full_ns < rates->user[at].full_ns", "0"),
     "late success": ("if (space->state != MG_SINKING)", "if (0)"),
 }
 """Safety rules of the policy, and how to break each."""

@@ -5,13 +5,13 @@ import re
 import pytest
 
 from resilience.parse.guard import parse_records
-from tests.guard.conftest import Bench, bootable_kernels
+from tests.guard.conftest import Bench, bootable_kernels, debug_kernels
 from tests.guard.kernels import MODULE, Kernel
 
 NAMES = [
     name
-    for source in ("faults.c", "lives.c", "device.c", "loads.c")
-    for name in re.findall(r"^\tTEST\((\w+)\)", (MODULE / "tests" / "vm" / source).read_text(), re.M)
+    for source in ("control.c", "faults.c", "lives.c", "device.c", "stress.c", "loads.c")
+    for name in re.findall(r"\bTEST\((\w+)\)", (MODULE / "tests" / "vm" / source).read_text())
 ]
 
 pytestmark = [pytest.mark.guard, pytest.mark.timeout(400)]
@@ -32,6 +32,21 @@ def test_in_the_machine(kernel: Kernel, name: str, bench: Bench) -> None:
     outcome = bench.transcript(kernel).outcomes.get(name)
     assert outcome is not None, "the machine did not come so far"
     assert outcome.ok, "\n".join(outcome.complaints)
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in debug_kernels()])
+@pytest.mark.parametrize(
+    "finding",
+    [
+        "BUG: sleeping function called from invalid context at .*mistakes.c",
+        "WARNING: possible circular locking dependency detected",
+        "BUG: KASAN: (slab-)?use-after-free in mistakes_init",
+    ],
+)
+def test_the_kernel_was_looking(kernel: Kernel, finding: str, bench: Bench) -> None:
+    """After hundreds of rounds of the guard the judges are still awake: each finds the mistake that is made for it."""
+    mistakes = bench.transcript(kernel).mistakes
+    assert re.search(finding, mistakes), mistakes[:2000]
 
 
 @runs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.guard import ClientEnder, GuardDevice, Level, NoGuard, kill, level
+from resilience.adapters.guard import ClientEnder, GuardDevice, Level, clients, kill, level
 from resilience.adapters.processes import starttime
 from resilience.model.errors import MpsControlError, ResilienceError, WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, Process, ServerId
@@ -98,19 +98,13 @@ def test_no_device_says_the_way_out(tmp_path: Path) -> None:
     assert "guard-module.md" in caught.value.hint
 
 
-def test_a_node_without_the_module() -> None:
-    none = NoGuard()
-    none.learn(GpuUuid("whatever"))
-    assert none.read() == ()
-    assert not none.acknowledge(1)
-    assert none.fileno() > 0
-    none.close()
-
-
 @pytest.mark.parametrize(
     ("switches", "expected"),
     [
-        ({"enabled": "Y\n", "observe": "N\n"}, Level.ON),
+        ({"enabled": "Y\n", "observe": "N\n", "gpus": "2\n"}, Level.ON),
+        ({"enabled": "Y\n", "observe": "N\n", "gpus": "0\n"}, Level.BLIND),
+        ({"enabled": "Y\n", "observe": "N\n", "gpus": "-1\n"}, Level.BLIND),
+        ({"enabled": "Y\n", "observe": "N\n"}, Level.BLIND),
         ({"enabled": "N\n", "observe": "N\n"}, Level.OFF),
         ({"enabled": "Y\n", "observe": "Y\n"}, Level.OBSERVE),
         ({"enabled": "N\n", "observe": "Y\n"}, Level.OBSERVE),
@@ -125,6 +119,12 @@ def test_level(tmp_path: Path, switches: dict[str, str], expected: Level) -> Non
     assert level(str(device), str(tmp_path)) is Level.ABSENT
     device.touch()
     assert level(str(device), str(tmp_path)) is expected
+
+
+def test_clients(tmp_path: Path) -> None:
+    assert clients(str(tmp_path)) == 0
+    (tmp_path / "clients").write_text("12\n")
+    assert clients(str(tmp_path)) == 12
 
 
 # ---------------------------------------------------------------- the end of a client

@@ -11,7 +11,7 @@ import pytest
 
 from resilience import domain_plan
 from resilience.adapters.guard import GuardDevice, Level
-from resilience.cli import agent, prolog, status
+from resilience.cli import prolog, status
 from resilience.model.errors import ConfigError
 from resilience.model.ids import GpuMinor, JobId, Process, ServerId
 from resilience.model.lease import Isolation
@@ -20,6 +20,13 @@ from resilience.model.settings import Recovery
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import UUID, lease, server
 from tests.unit.test_guard_records import changed
+
+
+class Device(GuardDevice):
+    """A module that stays, and isolates."""
+
+    def isolates(self) -> bool:
+        return True
 
 
 class Module:
@@ -31,7 +38,7 @@ class Module:
         self.socket.settimeout(BOUND)
         with monkeypatch.context() as patch:
             patch.setattr("os.open", lambda path, flags: ours.detach())
-            self.device = GuardDevice("/dev/mps_guard")
+            self.device = Device("/dev/mps_guard")
         self.ended: list[tuple[Process, ServerId | None]] = []
 
     def end(self, process: Process, where: ServerId | None) -> str:
@@ -148,19 +155,38 @@ def test_isolation_that_is_required(isolation: Isolation, refused: bool) -> None
         opening()
 
 
-@pytest.mark.parametrize(("level", "word"), [(Level.ON, "guard"), (Level.OBSERVE, "only observes"), (Level.OFF, "off")])
+@pytest.mark.parametrize(
+    ("level", "word"),
+    [(Level.ON, "guard"), (Level.OBSERVE, "only observes"), (Level.OFF, "off"), (Level.BLIND, "knows no GPU")],
+)
 def test_status_names_the_level(level: Level, word: str) -> None:
     seen = status.Status(node="n0", agent=True, leases=(), broken=(), servers=None, guard=level)
     assert word in status.lines(seen)[1]
 
 
-@pytest.mark.parametrize(("level", "isolation"), [(Level.ON, Isolation.GUARD), (Level.OFF, Isolation.DOMAINS)])
+@pytest.mark.parametrize(
+    ("level", "isolation"),
+    [(Level.ON, Isolation.GUARD), (Level.OFF, Isolation.DOMAINS), (Level.BLIND, Isolation.DOMAINS)],
+)
 def test_the_prolog_asks_the_module(level: Level, isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resilience.adapters.guard.level", lambda: level)
     assert prolog.isolation() is isolation
 
 
-def test_an_agent_without_the_module_has_a_silent_one(capfd: pytest.CaptureFixture[str]) -> None:
-    silent = agent.guard_module()
-    assert silent.read() == ()
-    assert "guard module: absent" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    ("began", "level", "words"),
+    [
+        (Isolation.DOMAINS, Level.OFF, "isolation domains,"),
+        (Isolation.DOMAINS, Level.ON, "isolation guard (domains when the job began),"),
+        (Isolation.GUARD, Level.ON, "isolation guard,"),
+        (Isolation.GUARD, Level.OFF, "isolation domains (guard when the job began),"),
+        (Isolation.GUARD, Level.BLIND, "isolation domains (guard when the job began),"),
+        (Isolation.GUARD, Level.ABSENT, "isolation domains (guard when the job began),"),
+        (Isolation.SM, Level.OFF, "isolation sm (SM partition 3),"),
+        (Isolation.SM, Level.ON, "isolation guard (sm when the job began) (SM partition 3),"),
+    ],
+)
+def test_status_tells_what_keeps_a_jobs_faults_now(began: Isolation, level: Level, words: str) -> None:
+    held = lease(1, isolation=began, slot=3 if began is Isolation.SM else 0)
+    seen = status.Status(node="n0", agent=True, leases=(held,), broken=(), servers=None, guard=level)
+    assert words in "\n".join(status.lines(seen))

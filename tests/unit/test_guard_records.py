@@ -48,6 +48,7 @@ def test_a_record_from_a_kernel() -> None:
 def changed(**fields: int) -> bytes:
     """The record with single words set: offsets of the specification."""
     places = {"version": (0, "I"), "size": (4, "I"), "kind": (64, "I"), "why": (68, "I"), "pid": (80, "i")}
+    places |= {"sequence": (8, "Q"), "time_ns": (16, "Q")}
     data = bytearray(SUNK)
     for name, value in fields.items():
         offset, form = places[name]

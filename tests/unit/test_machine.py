@@ -7,6 +7,7 @@ import pytest
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, IncidentId, JobId
+from resilience.model.lease import Isolation
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Mps, Recovery
@@ -25,6 +26,47 @@ def test_hello_is_answered_with_a_server_and_a_spare() -> None:
     assert (place.server, place.standby) == (server("a"), server("b"))
     assert node.of(fx.LookUpJob, node.log) == [fx.LookUpJob(job=JobId(1))]
     assert [one.server for one in node.of(fx.Watch, node.log)] == [server("a"), server("b")]
+
+
+def test_a_failure_is_not_answered_to_the_task_that_comes_after() -> None:
+    """A supervisor whose task failed before it was said to have started has gone; its successor hears nothing of that."""
+    node = Node()
+    hello = ev.Hello(
+        ref=ref(1), lease=lease(1), server=server("a"), mpi=False, resumed=False, retries=0, active=0, session=False
+    )
+    node.do(hello)
+    node.do(ev.Exited(ref=ref(1), role=ev.Role.ACTIVE, pid=0, status=9))
+    node.do(ev.Gone(ref=ref(1)))
+    node.do(hello)
+    assert node.verdicts(node.wait(60)) == {}
+
+
+@pytest.mark.parametrize(
+    ("began", "slot", "turns", "words"),
+    [
+        (Isolation.DOMAINS, 0, (), "isolation: domains"),
+        (Isolation.DOMAINS, 0, (True,), "isolation: guard"),
+        (Isolation.GUARD, 0, (), "isolation: guard"),
+        (Isolation.GUARD, 0, (False,), "isolation: domains"),
+        (Isolation.GUARD, 3, (True, False), "isolation: SM partitions"),
+        (Isolation.SM, 3, (True,), "isolation: guard, SM partitions"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_log_names_the_isolation_at_the_fault(
+    began: Isolation, slot: int, turns: tuple[bool, ...], words: str, first: bool
+) -> None:
+    """Whether the guard is turned before the job's first task or after it."""
+    node = Node()
+    for on in turns if first else ():
+        node.do(ev.GuardTurned(on=on))
+    who = node.task(1, isolation=began, slot=slot)
+    for on in () if first else turns:
+        node.do(ev.GuardTurned(on=on))
+    node.culprit(who)
+    node.wait(1)
+    lines = [effect.text for effect in node.log if isinstance(effect, fx.JobLine)]
+    assert any(f"{words}" in line.split(";")[-1] for line in lines), lines
 
 
 def test_bystanders_are_promoted_in_the_turn_that_names_the_culprit() -> None:

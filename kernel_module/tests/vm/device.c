@@ -4,9 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,6 +182,75 @@ static void tracepoint_fires(void)
 	CHECK(put(TRACING "trace", "0"));
 }
 
+/* What the agent's adapter stands on: parameters and the node tell a watch of their changes. */
+static bool noticed(int watch, unsigned int mask, const char *name)
+{
+	char buffer[4096] __attribute__((aligned(8)));
+	struct pollfd poller = { .fd = watch, .events = POLLIN };
+
+	while (poll(&poller, 1, 5000) == 1) {
+		ssize_t got = read(watch, buffer, sizeof(buffer));
+
+		for (ssize_t at = 0; at < got;) {
+			struct inotify_event *event = (void *)(buffer + at);
+
+			if (event->mask & mask && event->len && !strcmp(event->name, name))
+				return true;
+			at += (ssize_t)(sizeof(*event) + event->len);
+		}
+	}
+	return false;
+}
+
+static void changes_are_noticed(void)
+{
+	int watch = inotify_init1(IN_CLOEXEC);
+
+	CHECK(inotify_add_watch(watch, "/sys/module/mps_guard/parameters", IN_MODIFY) > 0);
+	SET("enabled", 0);
+	CHECK(noticed(watch, IN_MODIFY, "enabled"));
+	CHECK(inotify_add_watch(watch, "/dev", IN_CREATE | IN_DELETE) > 0);
+	CHECK(rmmod("mps_guard") == 0);
+	CHECK(noticed(watch, IN_DELETE, "mps_guard"));
+	load_guard("enabled=1");
+	CHECK(noticed(watch, IN_CREATE, "mps_guard"));
+	close(watch);
+}
+
+static int shown(const char *parameter)
+{
+	char path[128], text[16] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/module/mps_guard/parameters/%s", parameter);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	return atoi(text);
+}
+
+/* By these the agent knows whether anything can be isolated, and when it may let the module go. */
+static void counts_are_shown(void)
+{
+	int events = listen_events();
+	struct cast cast = start_cast(true);
+
+	CHECK(shown("gpus") == 1);
+	CHECK(tell("gpu 5b5a5a5a000102030405060708090a0b") == 0);
+	CHECK(tell("gpu 5b5a5a5a000102030405060708090a0b") == 0);
+	CHECK(shown("gpus") == 2);
+	CHECK(shown("clients") == 0);
+	CHECK(fault(&cast, FAR, ADDRESS).served == 1);
+	CHECK(shown("clients") == 1);
+	SET("enabled", 0);
+	end_cast(&cast);
+	CHECK(wait_event(events, MPS_GUARD_RELEASED, 2000).kind);
+	CHECK(shown("clients") == 0);
+	SET("enabled", 1);
+	CHECK(all_spaces_gone());
+	close(events);
+}
+
 const struct test device_tests[] = {
 	TEST(records_are_what_they_say),
 	TEST(ring_overflow_is_counted),
@@ -186,5 +258,7 @@ const struct test device_tests[] = {
 	TEST(only_root_may_open),
 	TEST(reader_is_woken),
 	TEST(tracepoint_fires),
+	TEST(changes_are_noticed),
+	TEST(counts_are_shown),
 	{ 0 },
 };

@@ -236,7 +236,7 @@ static void deadline_passes(void)
 	CHECK(seen.cancels == 1 && seen.replays > 1);
 	CHECK(alive(cast.client));
 	SHIM("slow_ms", 0);
-	SET("deadline_ms", 200);
+	SET("deadline_ms", DEADLINE_MS);
 	end_cast(&cast);
 	CHECK(all_spaces_gone());
 }
@@ -256,7 +256,7 @@ static void replays_are_bounded(void)
 	CHECK(wait_event(events, MPS_GUARD_PASSED, 2000).why == HOLDS);
 	SHIM("slow_ms", 0);
 	SET("max_holds", 4096);
-	SET("deadline_ms", 200);
+	SET("deadline_ms", DEADLINE_MS);
 	end_cast(&cast);
 	CHECK(all_spaces_gone());
 	close(events);
@@ -275,7 +275,7 @@ static void null_page(void)
 	end_cast(&cast[0]);
 	close(events);
 	CHECK(rmmod("mps_guard") == 0);
-	load_guard("null_page=1 enabled=1 deadline_ms=2000");
+	load_guard("null_page=1 enabled=1");
 	SHIM("slow_map_ms", 5);
 	for (int i = 0; i < CLIENTS; i++) {
 		cast[i] = start_cast(true);
@@ -310,35 +310,41 @@ static void observe_only_records(void)
 	close(events);
 }
 
-static void rate_is_limited(void)
+/*
+ * Two incidents a user: those out of scope cost none, another user has a budget of its own, and so
+ * has the first one's client that was let in.
+ */
+static void rate_is_each_users_own(void)
 {
+	struct mps_guard_event event;
 	int events = listen_events();
-	struct cast cast;
+	struct cast cast[2];
 
-	/*
-	 * Two incidents are left in this minute, however many there have been: those out of scope
-	 * cost none.
-	 */
-	CHECK(rmmod("mps_guard") == EWOULDBLOCK);
-	close(events);
-	CHECK(rmmod("mps_guard") == 0);
-	load_guard("enabled=1");
 	SET("rate", 2);
-	events = listen_events();
-	cast = start_cast(false);
-	CHECK(fault(&cast, FAR, ADDRESS).cancels == 1);
-	end_cast(&cast);
-	for (int i = 0; i < 2; i++) {
-		cast = start_cast(true);
-		CHECK(fault(&cast, FAR, ADDRESS).served == 1);
-		CHECK(fault(&cast, FAR + (1ull << 40), ADDRESS).cancels != 1);
-		end_cast(&cast);
-	}
-	cast = start_cast(true);
-	CHECK(fault(&cast, FAR, ADDRESS).cancels == 1);
+	cast[0] = start_cast_of(1000, false);
+	CHECK(fault(&cast[0], FAR, ADDRESS).cancels == 1);
 	CHECK(wait_event(events, MPS_GUARD_PASSED, 2000).why == SCOPE);
-	CHECK(wait_event(events, MPS_GUARD_PASSED, 2000).why == RATE);
-	end_cast(&cast);
+	end_cast(&cast[0]);
+	for (int i = 0; i < 2; i++) {
+		cast[i] = start_cast_of(1000, true);
+		CHECK(fault(&cast[i], FAR, ADDRESS).served == 1);
+	}
+	for (int i = 0; i < 3; i++) {
+		struct cast late = start_cast_of(1000, true);
+
+		CHECK(fault(&late, FAR, ADDRESS).cancels == 1);
+		event = wait_event(events, MPS_GUARD_PASSED, 2000);
+		CHECK(event.why == RATE && event.uid == 1000 && event.pid == late.client);
+		CHECK(stats_of(&late).sparse_bytes == 0 && alive(late.client));
+		end_cast(&late);
+	}
+	for (int i = 0; i < 2; i++) {
+		CHECK(fault(&cast[i], FAR + (1ull << 40), ADDRESS).served == 1);
+		end_cast(&cast[i]);
+	}
+	cast[0] = start_cast_of(1001, true);
+	CHECK(fault(&cast[0], FAR, ADDRESS).served == 1);
+	end_cast(&cast[0]);
 	SET("rate", 100000);
 	CHECK(all_spaces_gone());
 	close(events);
@@ -371,7 +377,7 @@ const struct test fault_tests[] = {
 	TEST(replays_are_bounded),
 	TEST(null_page),
 	TEST(observe_only_records),
-	TEST(rate_is_limited),
+	TEST(rate_is_each_users_own),
 	TEST(off_switch),
 	{ 0 },
 };

@@ -79,7 +79,8 @@ void load_guard(const char *more)
 {
 	char args[128];
 
-	snprintf(args, sizeof(args), "kill_ms=0 linger_ms=20 rate=100000 %s", more);
+	snprintf(args, sizeof(args), "kill_ms=0 linger_ms=20 rate=100000 deadline_ms=%d %s",
+		 DEADLINE_MS, more);
 	insmod("/mps_guard.ko", args, 0);
 	CHECK(tell("gpu 5a5a5a5a000102030405060708090a0b") == 0);
 }
@@ -160,8 +161,9 @@ static void both_gpus(int uvm, struct order *order)
 static void wait_for_ever(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (;;)
+	while (getppid() != 1) /* it may have died before it was asked for */
 		pause();
+	_exit(0);
 }
 
 static void client_main(int uvm, int orders, int answers)
@@ -186,8 +188,11 @@ static void client_main(int uvm, int orders, int answers)
 			both_gpus(uvm, &order);
 			break;
 		case FORK:
-			if (fork() == 0)
+			if (fork() == 0) {
+				close(orders);
+				close(answers);
 				wait_for_ever();
+			}
 			break;
 		case EXEC: /* its descriptor of the address space closes, as libcuda's does */
 			fcntl(uvm, F_SETFD, FD_CLOEXEC);
@@ -230,6 +235,11 @@ static void wait_for_server(pid_t server)
 
 struct cast start_cast(bool with_server)
 {
+	return start_cast_of(0, with_server);
+}
+
+struct cast start_cast_of(uid_t uid, bool with_server)
+{
 	int to[2], from[2], uvm = open("/dev/shim_uvm", O_RDWR);
 	struct cast cast = { 0 };
 
@@ -246,6 +256,8 @@ struct cast start_cast(bool with_server)
 	cast.client = fork();
 	if (cast.client == 0) {
 		keep_only(uvm, to[0], from[1]);
+		if (uid && (setgid(uid) || setuid(uid)))
+			_exit(1);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		prctl(PR_SET_NAME, "client");
 		client_main(uvm, to[0], from[1]);

@@ -16,6 +16,7 @@
 #include "../shim/shim.h"
 
 #define FAR 0x7f0000000000ull
+#define DEADLINE_MS 2000 /* long: the machine that emulates this one may have other work */
 enum { ADDRESS = 1, PERMISSIONS = 2, FAULT_TYPE = 3, MEMORY = 4, INTERNAL = 5 };
 enum { OBSERVE = 2, HOLDS = 5, NULL_PAGE = 9, REPEATS = 10, RATE = 11, SCOPE = 13, NO_ROOM = 14 };
 
@@ -25,7 +26,8 @@ struct test {
 };
 
 /* One table a file; each ends with an entry without a name. */
-extern const struct test fault_tests[], life_tests[], device_tests[], load_tests[];
+extern const struct test fault_tests[], life_tests[], device_tests[], load_tests[], stress_tests[],
+	control_tests[];
 #define TEST(function)              \
 	{                           \
 #function, function \
@@ -67,6 +69,7 @@ struct order {
 };
 
 struct cast start_cast(bool with_server);
+struct cast start_cast_of(uid_t uid, bool with_server);
 void end_cast(struct cast *cast);
 void give(struct cast *cast, struct order order);
 struct order

@@ -2,103 +2,27 @@
 /*
  * /dev/mps_guard: what happened, to root; words of the node agent, from root. uapi/mps_guard.h is
  * the specification.
- *
- * One ring for all readers, each with a place of its own. Records are made in atomic context, so
- * readers are woken through irq_work.
  */
-#include <linux/irq_work.h>
 #include <linux/kernel.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
-#include <linux/spinlock.h>
-#include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
 
+#include "mg_compat.h"
 #include "mps_guard.h"
-
-#define CREATE_TRACE_POINTS
-#include "mg_trace.h"
 
 #define MG_LINE 80
 
-static DEFINE_RAW_SPINLOCK(ring_lock);
-static DECLARE_WAIT_QUEUE_HEAD(readers);
-static struct mps_guard_event ring[MPS_GUARD_RING];
-static u64 written;
-
-struct reader {
-	u64 next;
-	u64 dropped;
-};
-
-static void wake_readers(struct irq_work *work)
-{
-	wake_up_interruptible(&readers);
-}
-
-static DEFINE_IRQ_WORK(wake, wake_readers);
-
-void mg_event(struct mps_guard_event *event)
-{
-	unsigned long flags;
-
-	BUILD_BUG_ON(sizeof(*event) != MPS_GUARD_EVENT_SIZE);
-	event->version = MPS_GUARD_VERSION;
-	event->size = sizeof(*event);
-	event->time_ns = ktime_get_ns();
-	raw_spin_lock_irqsave(&ring_lock, flags);
-	event->sequence = ++written;
-	ring[written % MPS_GUARD_RING] = *event;
-	raw_spin_unlock_irqrestore(&ring_lock, flags);
-	trace_mps_guard(event);
-	irq_work_queue(&wake);
-}
-
-static bool next_event(struct reader *reader, struct mps_guard_event *event)
-{
-	unsigned long flags;
-	bool found;
-
-	raw_spin_lock_irqsave(&ring_lock, flags);
-	if (reader->next + MPS_GUARD_RING <= written) {
-		u64 oldest = written - MPS_GUARD_RING + 1;
-
-		reader->dropped += oldest - reader->next;
-		reader->next = oldest;
-	}
-	found = reader->next <= written;
-	if (found) {
-		*event = ring[reader->next++ % MPS_GUARD_RING];
-		event->dropped = reader->dropped;
-	}
-	raw_spin_unlock_irqrestore(&ring_lock, flags);
-	return found;
-}
-
-static bool has_event(const struct reader *reader)
-{
-	unsigned long flags;
-	bool has;
-
-	raw_spin_lock_irqsave(&ring_lock, flags);
-	has = reader->next <= written;
-	raw_spin_unlock_irqrestore(&ring_lock, flags);
-	return has;
-}
-
 static int guard_open(struct inode *inode, struct file *file)
 {
-	struct reader *reader = kzalloc(sizeof(*reader), GFP_KERNEL);
-	unsigned long flags;
+	struct mg_reader *reader = kzalloc(sizeof(*reader), GFP_KERNEL);
 
 	if (!reader)
 		return -ENOMEM;
-	raw_spin_lock_irqsave(&ring_lock, flags);
-	reader->next = written < MPS_GUARD_RING ? 1 : written - MPS_GUARD_RING + 1;
-	raw_spin_unlock_irqrestore(&ring_lock, flags);
+	mg_reader_begin(reader);
 	file->private_data = reader;
 	return 0;
 }
@@ -111,19 +35,19 @@ static int guard_release(struct inode *inode, struct file *file)
 
 static ssize_t guard_read(struct file *file, char __user *buffer, size_t size, loff_t *offset)
 {
-	struct reader *reader = file->private_data;
+	struct mg_reader *reader = file->private_data;
 	struct mps_guard_event event;
 	ssize_t done = 0;
 
 	if (size < sizeof(event))
 		return -EINVAL;
 	while (size - (size_t)done >= sizeof(event)) {
-		if (!next_event(reader, &event)) {
+		if (!mg_reader_next(reader, &event)) {
 			if (done)
 				break;
 			if (file->f_flags & O_NONBLOCK)
 				return -EAGAIN;
-			if (wait_event_interruptible(readers, has_event(reader)))
+			if (wait_event_interruptible(mg_readers, mg_reader_has(reader)))
 				return -ERESTARTSYS;
 			continue; /* another thread of the same file may have been quicker */
 		}
@@ -136,8 +60,9 @@ static ssize_t guard_read(struct file *file, char __user *buffer, size_t size, l
 
 static __poll_t guard_poll(struct file *file, poll_table *table)
 {
-	poll_wait(file, &readers, table);
-	return EPOLLOUT | EPOLLWRNORM | (has_event(file->private_data) ? EPOLLIN | EPOLLRDNORM : 0);
+	poll_wait(file, &mg_readers, table);
+	return EPOLLOUT | EPOLLWRNORM |
+	       (mg_reader_has(file->private_data) ? EPOLLIN | EPOLLRDNORM : 0);
 }
 
 static int obey(char *line)
@@ -187,13 +112,12 @@ static struct miscdevice guard_device = {
 	.fops = &guard_operations,
 };
 
-int mg_events_init(void)
+int mg_device_init(void)
 {
 	return misc_register(&guard_device);
 }
 
-void mg_events_exit(void)
+void mg_device_exit(void)
 {
 	misc_deregister(&guard_device);
-	irq_work_sync(&wake);
 }
