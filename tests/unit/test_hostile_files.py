@@ -18,15 +18,14 @@ from tests.unit.machine_kit import server
 USER = 64201
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as an epilog is")
 
-# Plants directories and files below its argument as fast as it can, through descriptors that it opened before.
+# Plants directories and files below its argument as fast as it can, through descriptors that it opened before; some
+# thousands, so that a slow machine is not left with millions to remove.
 PLANTS = """
-import os, sys
+import os, signal, sys
 top = os.open(sys.argv[1], os.O_RDONLY)
 held = [top]
 print("up", flush=True)
-number = 0
-while True:
-    number += 1
+for number in range(40):
     for fd in list(held):
         try:
             os.mkdir(f"d{number}", dir_fd=fd)
@@ -35,6 +34,7 @@ while True:
         except OSError:
             pass
     held = held[-200:]
+signal.pause()
 """
 
 
