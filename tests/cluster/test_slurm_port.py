@@ -159,8 +159,8 @@ def test_a_drained_node_keeps_its_first_reason(cluster: Sandbox, slurm: Scontrol
 
 def test_a_comment_is_taken_while_the_job_runs_and_not_when_it_ends(cluster: Sandbox, slurm: Scontrol) -> None:
     """Why the agent has a job's tasks stay until Slurm has the job's account."""
-    job = JobId(cluster.sbatch("-w", "n0", script="trap 'sleep 1; exit 1' TERM; sleep 60 & wait"))
-    cluster.wait(job, {"RUNNING"})
+    job = JobId(cluster.sbatch("-w", "n0", script="trap 'sleep 1; exit 1' TERM; echo up; sleep 60 & wait"))
+    wait_for(lambda: cluster.output(job), 20)  # its trap is set
     assert slurm.comment(job, "while it runs") == Done()
     cluster.good(["scancel", str(job)])
     cluster.wait(job, {"COMPLETING"})

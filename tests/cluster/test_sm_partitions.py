@@ -64,7 +64,7 @@ def test_a_trap_in_one_partition_does_not_touch_the_other(stage: Stage) -> None:
     assert "server u64101-sm/g0/a: ACTIVE" in said
     assert "4 SM partitions" in said
     (attributed,) = stage.journal(since, "incident.attributed")
-    assert (attributed["culprit"], attributed["isolated"]) == (f"job {culprit.number} task 0", True)
+    assert (attributed["culprit"], attributed["isolated"]) == (f"job {culprit.number} step 0 task 0", True)
     assert stage.faults(since)
     assert stage.of_job(job, since, "verdict") == []
     assert stage.of_job(job, since, "task.exit") == [
@@ -72,11 +72,12 @@ def test_a_trap_in_one_partition_does_not_touch_the_other(stage: Stage) -> None:
     ]
     assert stage.recovery_ms(since) == []
     (asked,) = (entry["text"] for entry in stage.journal(since, "slurm.intent"))
-    assert asked.startswith("mpsr: caused a fault (")  # Slurm may not take it any more from a job that ended at once
+    # Slurm may not take it any more from a job that ended at once
+    assert asked.startswith("mpsr: caused a fault in step 0 task 0 (")
     assert asked.endswith("isolated, no neighbour touched")
     assert recovery_log(stage, job) == ""
     log = recovery_log(stage, culprit)
-    assert f"by job {culprit.number} task 0 certain" in log
+    assert f"by job {culprit.number} step 0 task 0 certain" in log
     assert "isolation: SM partitions; isolated, no neighbour touched" in log
     assert stage.clean([job.number, culprit.number], since) == []
 
@@ -90,7 +91,7 @@ def test_a_memory_fault_crosses_partitions_and_is_recovered(stage: Stage) -> Non
     assert stage.end(culprit)["JobState"] == "FAILED"
     whole(stage, job, reference)
     culprits = {entry["culprit"] for entry in stage.journal(since, "incident.attributed")}
-    assert culprits == {f"job {culprit.number} task 0"}
+    assert culprits == {f"job {culprit.number} step 0 task 0"}
     assert len(stage.recovery_ms(since)) == 1
     assert "isolated, no" not in recovery_log(stage, job)
     assert "isolation: SM partitions" in recovery_log(stage, job)
