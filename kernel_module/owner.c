@@ -86,7 +86,7 @@ static void walk_processes(struct walk *walk)
 
 	rcu_read_lock();
 	for_each_process(leader)
-		if (!(leader->flags & PF_KTHREAD))
+		if (!data_race(leader->flags & PF_KTHREAD)) /* others change, this one stays */
 			visit_process(walk, leader);
 	rcu_read_unlock();
 }
