@@ -51,6 +51,25 @@ static bool slots_of(char *text, struct mpsr_lease *lease) {
     return true;
 }
 
+static bool color_word(const char *text) {
+    return *text && strlen(text) < MPSR_VALUE_BYTES &&
+           strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(text);
+}
+
+/* Colours with a comma between them; none at all in a lease that is refused. */
+static bool colors_of(const char *text, struct mpsr_lease *lease) {
+    char list[MPSR_LEASE_WORD], *rest = list;
+    if (!mpsr_copy(lease->colors, sizeof(lease->colors), text))
+        return false;
+    if (!*text)
+        return true;
+    mpsr_copy(list, sizeof(list), text);
+    for (char *color = strsep(&rest, ","); color; color = strsep(&rest, ","))
+        if (!color_word(color))
+            return false;
+    return true;
+}
+
 /* One decoded value into the lease; false when it is not what the key asks for. */
 static bool take(struct mpsr_lease *lease, const char *key, char *value) {
     long number = 0;
@@ -77,6 +96,8 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
         return mpsr_options_parse(value, &lease->options, why);
     if (!strcmp(key, "slots"))
         return slots_of(value, lease);
+    if (!strcmp(key, "colors"))
+        return colors_of(value, lease);
     if (!strcmp(key, "gpus"))
         return gpus_of(value, lease);
     if (!strcmp(key, "opened"))
@@ -89,7 +110,6 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
         {"reason", lease->reason, sizeof(lease->reason)},
         {"node", lease->node, sizeof(lease->node)},
         {"domain", lease->domain, sizeof(lease->domain)},
-        {"colors", lease->colors, sizeof(lease->colors)},
         {"run", lease->run, sizeof(lease->run)},
         {"agent", lease->agent, sizeof(lease->agent)},
         {"python", lease->python, sizeof(lease->python)},
@@ -207,11 +227,6 @@ enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *leas
         return answer;
     snprintf(why, MPSR_WHY_BYTES, "%.150s: %.80s", path, reason);
     return MPSR_LEASE_BAD;
-}
-
-static bool color_word(const char *text) {
-    return *text && strlen(text) < MPSR_VALUE_BYTES &&
-           strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(text);
 }
 
 bool mpsr_lease_active(const struct mpsr_lease *lease, int gpu, char color[MPSR_VALUE_BYTES]) {
