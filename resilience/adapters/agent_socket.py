@@ -153,7 +153,7 @@ class AgentSocket:
         if not self._of_user[peer.uid]:
             del self._of_user[peer.uid]
         self._epoll.unregister(fd)
-        connection.close()
+        _hang_up(connection)
 
     def close(self) -> None:
         for fd in list(self._peers):
@@ -163,3 +163,12 @@ class AgentSocket:
         os.close(self._wake)
         with suppress(OSError):
             os.unlink(self._path)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Close it so that the peer can still read what it was told: unread packets of the peer's would make its next read fail
+    with ECONNRESET (unix(7)); after SHUT_RD it can add none."""
+    with connection, suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(1):
+            pass

@@ -380,6 +380,18 @@ def test_a_peer_that_never_reads_is_dropped_and_costs_nobody_else(tmp_path: Path
     end.close()
 
 
+def test_who_is_turned_away_can_read_why_whatever_he_still_had_to_say(tmp_path: Path) -> None:
+    end = AgentSocket(str(tmp_path / "s"))
+    with _connect(str(tmp_path / "s")) as peer:
+        peer.send(b"hello")
+        (packet,) = _packets(end, 1)
+        peer.send(b"never read")
+        end.send(packet.peer, b"go")
+        end.drop(packet.peer)
+        assert (peer.recv(100), peer.recv(100)) == (b"go", b"")
+    end.close()
+
+
 def test_a_stale_socket_is_replaced_and_a_long_path_refused(tmp_path: Path) -> None:
     AgentSocket(str(tmp_path / "s"))
     second = AgentSocket(str(tmp_path / "s"))
