@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from tests.bench import recovery
-from tests.bench.figures import figures, shown
+from tests.bench.figures import shown
 from tests.bench.idle import idle, pids
 from tests.bench.latency import hooks, plugin
 from tests.bench.overhead import overhead
@@ -66,8 +66,7 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     values: dict[str, Any] = {"ran_on": machine(ours)}
     agent = pids(ours, "resilience.cli.main", "agent", NODE)[0]
     stage.say("prolog and epilog")
-    times = hooks(ours, OPTIONS, runs, first=900_000)
-    values |= {"prolog_ms": figures(times["prolog"]), "epilog_ms": figures(times["epilog"])}
+    values |= hooks(ours, OPTIONS, runs, first=900_000)
     stage.say("srun with and without mpsr")
     values["plugin_ms"] = plugin(plain, ours, max(runs, 6))
     stage.say("the idle agent")
@@ -122,8 +121,9 @@ def table(values: dict[str, Any]) -> str:
         lines.append(shown("  to decision", entry["decision"], "ms"))
     lines.append(shown(f"commit of {values['commit_us']['bytes'] // 1024} KiB", values["commit_us"], "us"))
     lines.append(shown("overhead without faults", values["overhead_percent"], "%"))
-    lines.append(shown("prolog (two servers from nothing)", values["prolog_ms"], "ms"))
-    lines.append(shown("epilog", values["epilog_ms"], "ms"))
+    for hook, what in (("prolog", "prolog (two servers from nothing)"), ("epilog", "epilog")):
+        lines.append(shown(what, values[f"{hook}_ms"], "ms"))
+        lines.append(shown("  of it our own", values[f"{hook}_ms"]["of_it_ours"], "ms"))
     lines.append(shown("srun, not asked: added", values["plugin_ms"], "ms"))
     for name in ("agent", "keeper", "supervisor"):
         entry = values[name]

@@ -3,16 +3,21 @@
 import time
 
 from tests.cluster.sandbox import FINAL, SandboxError, wait_for
+from tests.demo import programs
 from tests.demo.faults import SHARD, finish
 from tests.demo.result import Result
 from tests.demo.stage import EARLY, Job, Stage
+
+SLOWER = 2.5
+"""Times the usual pace of a solver that meets two culprits, one after the other: both are there before its end."""
 
 
 def retries(stage: Stage, result: Result) -> None:
     """One recovery is allowed. The first fault takes it; the second makes the job restart."""
     since = time.monotonic()
     reference = stage.reference()
-    job = stage.solver("--gres=shard:2", "--mps-retries=1")
+    pace = SLOWER * programs.pace(stage.sandbox.plan)
+    job = stage.solver("--gres=shard:2", "--mps-retries=1", pace_ms=pace)
     stage.under_way([job])
     culprits = []
     for number, word in ((1, "first"), (2, "second")):

@@ -26,7 +26,7 @@ def heat2d(plan: Plan, *, stem: str, steps: int = STEPS, pace_ms: float | None =
     return [plan.python, program, *shape, *files, "--pace", str(pace(plan, pace_ms)), "--spill-seconds", "0.5"]
 
 
-def pace(plan: Plan, wanted: float | None) -> float:
+def pace(plan: Plan, wanted: float | None = None) -> float:
     """Milliseconds of rest after a commit; unless a scenario wants its own, as the GPU needs it."""
     return (REAL_PACE_MS if plan.real_gpu else PACE_MS) if wanted is None else wanted
 
