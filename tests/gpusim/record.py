@@ -198,6 +198,7 @@ class Recorder:
 
     def record(self, scenarios: dict[str, Callable[[Place], None]]) -> Transcript:
         """Run every scenario in a folder of its own."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup the daemons would inherit that it is ignored
         transcript: Transcript = {}
         for name, scenario in scenarios.items():
             with tempfile.TemporaryDirectory(prefix="mps-record-") as folder:
