@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tests.cluster.sandbox import FINAL, Sandbox, SandboxError, wait_for
 from tests.demo import programs
@@ -19,6 +20,8 @@ from tests.demo.result import Result
 NODE = "n0"
 _NUMBERS = itertools.count(1)
 """Of the files of runs, over all stages of a cluster."""
+_REFERENCES: WeakKeyDictionary[Sandbox, dict[bool, str]] = WeakKeyDictionary()
+"""Digests of undisturbed runs, of the solver and of the plain program: one of each for all stages of a cluster."""
 EARLY = 300
 """Steps that every bystander has made before anything happens to it."""
 
@@ -37,7 +40,6 @@ class Stage:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.began = time.monotonic()
-        self._references: dict[bool, str] = {}
 
     # ------------------------------------------------------------------ telling
     def say(self, text: str) -> None:
@@ -129,15 +131,16 @@ class Stage:
         return self.sandbox.read(f"{stem}.out")
 
     def reference(self, *, plain: bool = False) -> str:
-        """The same of an undisturbed run; made once."""
-        if plain not in self._references:
+        """The same of an undisturbed run; made once for a cluster."""
+        made = _REFERENCES.setdefault(self.sandbox, {})
+        if plain not in made:
             job = self.solver("--gres=shard:2", plain=plain)
             self.say(f"job {job.number}: an undisturbed run, to compare with")
             fields = self.end(job)
             if fields["JobState"] != "COMPLETED":
                 raise SandboxError(f"the undisturbed run failed; its output ends: {self.output(job)[-800:]}")
-            self._references[plain] = self.digest(job.stems[0])
-        return self._references[plain]
+            made[plain] = self.digest(job.stems[0])
+        return made[plain]
 
     # ------------------------------------------------------------------ what was written down
     def journal(self, since: float, event: str = "") -> list[dict[str, Any]]:
