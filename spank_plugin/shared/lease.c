@@ -70,6 +70,16 @@ static bool colors_of(const char *text, struct mpsr_lease *lease) {
     return true;
 }
 
+/* Digits, and a fraction if any. */
+static bool seconds(const char *text) {
+    static const char digits[] = "0123456789";
+    size_t whole = strspn(text, digits);
+    const char *rest = text + whole;
+    if (*rest == '.')
+        rest += 1 + strspn(rest + 1, digits);
+    return whole && !*rest;
+}
+
 /* One decoded value into the lease; false when it is not what the key asks for. */
 static bool take(struct mpsr_lease *lease, const char *key, char *value) {
     long number = 0;
@@ -101,7 +111,7 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
     if (!strcmp(key, "gpus"))
         return gpus_of(value, lease);
     if (!strcmp(key, "opened"))
-        return *value && strspn(value, "0123456789.") == strlen(value);
+        return seconds(value);
     const struct {
         const char *key;
         char *out;

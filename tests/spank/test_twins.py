@@ -149,7 +149,7 @@ def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> 
     "change",
     ["version=2", "job=0", "job=x", "job=-1", "uid=99999999999", "state=ajar", "gpus=", "gpus=0", "gpus=x:GPU-1",
      "gpus=0:", "domain=", "isolation=full", "options=mps=maybe", "slots=0", "slots=0:0", "slots=0:65", "slots=x:1",
-     "opened=", "opened=soon", "node=%", "colors=,a,b", "colors=a,,b", "colors=a,", "colors=../a",
+     "opened=", "opened=soon", "opened=1.2.3", "opened=.", "node=%", "colors=,a,b", "colors=a,,b", "colors=a,", "colors=../a",
      "run=" + "x" * 1100],
 )  # fmt: skip
 def test_a_lease_with_a_bad_value(oracle: Oracle, change: str) -> None:
