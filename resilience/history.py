@@ -3,7 +3,7 @@
 Dry runs are never recorded here, so that observing cannot open a breaker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from resilience.model.ids import DomainKey, GpuMinor, TaskRef
@@ -11,6 +11,8 @@ from resilience.model.world import History, Suspicion
 
 HOUR = 3600.0
 """Seconds that a requeue, a drain or a suspicion counts."""
+_DRIFT = 60.0
+"""Seconds by which two clocks may differ in the age of a line of the journal; another boot's line differs by more."""
 
 
 def recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:
@@ -68,3 +70,20 @@ def cleared(history: History, domain: DomainKey, gpu: GpuMinor) -> History:
     """A culprit was named: nobody is under suspicion any more."""
     rest = {key: item for key, item in history.suspicions.items() if key != (domain, gpu)}
     return replace(history, suspicions=rest)
+
+
+def recalled(rows: Iterable[Mapping[str, object]], wall: float, mono: float) -> History:
+    """What an earlier agent of this boot has asked Slurm for in the last hour, by the journal's lines: a breaker that
+    opened stays open when the agent is started anew. `wall`, `mono`: now, by both clocks."""
+    history = History()
+    for row in rows:
+        at, then, uid = row.get("mono"), row.get("wall"), row.get("uid")
+        if row.get("event") != "slurm.intent" or not isinstance(at, float) or not isinstance(then, float):
+            continue
+        if not 0 <= mono - at < HOUR or abs((wall - then) - (mono - at)) > _DRIFT:
+            continue
+        if row.get("ask") == "requeue" and isinstance(uid, int):
+            history = with_requeue(history, uid, at)
+        elif row.get("ask") == "drain":
+            history = with_drain(history, at)
+    return history

@@ -13,7 +13,7 @@ from resilience.ports import Clock
 
 _MODE = 0o640
 _TAIL = 1 << 20
-"""Bytes at the end of the journal that are looked at for unfinished intents."""
+"""Bytes at the end of the journal that are looked at for what the last agent did."""
 
 
 class JournalFile:
@@ -72,13 +72,7 @@ class JournalFile:
     def unfinished(self) -> tuple[dict[str, object], ...]:
         """slurm.intent without slurm.outcome, incident.opened without incident.closed, since the last agent began."""
         open_ones: dict[tuple[str, str], dict[str, object]] = {}
-        for line in self._last_lines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(entry, dict):
-                continue
+        for entry in self.recent():
             match entry.get("event"):
                 case "agent.started":
                     open_ones.clear()
@@ -93,6 +87,14 @@ class JournalFile:
                 case _:
                     pass
         return tuple(open_ones.values())
+
+    def recent(self) -> tuple[dict[str, object], ...]:
+        entries: list[dict[str, object]] = []
+        for line in self._last_lines():
+            with suppress(ValueError):
+                if isinstance(entry := json.loads(line), dict):
+                    entries.append(entry)
+        return tuple(entries)
 
     def _last_lines(self) -> list[bytes]:
         try:

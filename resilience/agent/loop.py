@@ -18,6 +18,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.isolated import Isolated
 from resilience.agent.reception import Reception
+from resilience.history import recalled
 from resilience.machine import step
 from resilience.machine.words import server_words
 from resilience.model import event as ev
@@ -139,7 +140,8 @@ class Agent:
         self._mode = settings.recovery.mode
         others = any(lease.state is LeaseState.OPEN for lease in leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0
-        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
+        past = recalled(journal.recent(), clock.wall(), clock.monotonic())
+        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, history=past, complete=complete)
         self._connections = Connections(
             self._clients, procfs, state=lambda: self.state, take=self.take, guard=self._guard
         )

@@ -156,7 +156,7 @@ def spill_overdue(turn: Turn, job: object) -> None:
 def _ask(turn: Turn, job: Job) -> None:
     turn.jobs[job.job] = replace(job, requeue=Requeue.ASKED, spilling=frozenset())
     turn.history = with_requeue(turn.history, job.uid, turn.now.mono)
-    turn.journal("slurm.intent", ask="requeue", job=job.job, incident=job.incident, comment=job.comment)
+    turn.journal("slurm.intent", ask="requeue", job=job.job, uid=job.uid, incident=job.incident, comment=job.comment)
     turn.act(fx.AskRequeue(job=job.job, comment=job.comment, exclude=job.exclude))
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,14 @@ def test_unfinished_intents_of_the_last_agent_are_told(tmp_path: Path) -> None:
         assert [(row["ask"], row["job"]) for row in interrupted] == [("requeue", 4)]
         assert [row["incident"] for row in site.journal("incident.closed")] == ["x-1"]
     assert site.journal("agent.stopped")
+
+
+def test_a_breaker_stays_open_when_the_agent_is_started_anew(tmp_path: Path) -> None:
+    row = {"event": "slurm.intent", "ask": "requeue", "job": 4, "uid": 1001}
+    now = {"mono": time.monotonic(), "wall": time.time()}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(row | now) + "\n")
+    with Site(tmp_path) as site:
+        assert site.agent.state.history.requeues == ((now["mono"], 1001),)
 
 
 @pytest.mark.parametrize(

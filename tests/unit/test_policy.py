@@ -96,6 +96,25 @@ def test_the_breaker_counts_an_hour() -> None:
     assert not history.may_requeue(past, 0, 1001, 99999.0)
 
 
+def asked(ask: str, mono: float, wall: float, **words: object) -> dict[str, object]:
+    return {"event": "slurm.intent", "ask": ask, "mono": mono, "wall": wall} | words
+
+
+def test_a_new_agent_knows_what_the_last_one_asked_for() -> None:
+    rows = [
+        asked("requeue", 100.0, 50_100.0, uid=1001),  # more than an hour ago
+        asked("requeue", 900.0, 50_900.0, uid=1001),
+        asked("drain", 950.0, 50_950.0),
+        asked("comment", 960.0, 50_960.0),
+        asked("requeue", 970.0, 40_970.0, uid=1001),  # of another boot
+        asked("requeue", 9000.0, 50_980.0, uid=1001),  # of another boot, which had been up for longer
+        asked("requeue", 990.0, 50_990.0),  # of an older version
+        {"event": "slurm.outcome", "ask": "requeue", "mono": 991.0, "wall": 50_991.0, "uid": 1001},
+    ]
+    past = history.recalled(rows, wall=54_000.0, mono=4000.0)
+    assert past == History(requeues=((900.0, 1001),), drains=(950.0,))
+
+
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_one_user_cannot_take_all_requeues_of_a_node(limit: int, tries: int) -> None:
     past = History()
