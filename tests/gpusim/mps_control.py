@@ -1,7 +1,8 @@
 """`nvidia-cuda-mps-control`, simulated: options, the start of the daemon, and the way to the front end.
 
 Job: what happens before a daemon listens: directories, lock, sockets, pid file, and the messages and exit statuses of
-every way in which that goes wrong, per driver branch (recorded, see transcripts/).
+every way in which that goes wrong, per driver branch (recorded, see transcripts/). The options of 615, the directories of protocol 3 and
+the line that it prints at its start are documented only.
 
 Guarantees: with -d the caller returns only when the sockets listen; the daemon then has its standard streams on
 /dev/null, so nobody waits for the end of a pipe that it holds.
@@ -26,10 +27,15 @@ READY = 3
 """Where the daemon keeps the pipe to its caller; everything inherited above it is closed, so nobody waits for a
 daemon."""
 PID_FILE = "nvidia-cuda-mps-control.pid"
+OPTIONS_3 = ("-h,--help", "-d,--daemon", "-f,--foreground", "-m,--multiuser", "-p,--protocol <2|3>",
+             "-q,--quit", "-v,--version")  # fmt: skip
 
 
 class Flags:
-    """The command line: `mode` is d, f, h, v, ui or bad. `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3."""
+    """The command line: `mode` is d, f, h, v, ui or bad.
+
+    `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3.
+    """
 
     __slots__ = ("command", "lazy", "mode", "multiuser", "partitions", "protocol")
 
@@ -58,10 +64,9 @@ class Flags:
 
     def of_protocol_3(self, words: list[str]) -> list[str]:
         """Take what only 615 has out of the command line; the environment beats -p (documented)."""
-        protocol = ""
-        if "-p" in words:
-            place = words.index("-p")
-            protocol, words = "".join(words[place + 1 : place + 2]), words[:place] + words[place + 2 :]
+        protocol, words = taken(words, "-p", "--protocol")
+        if protocol not in ("", "2", "3"):
+            return ["-p"]  # unrecognized
         protocol = os.environ.get("CUDA_MPS_PROTOCOL_VERSION", "") or protocol
         self.protocol = 3 if protocol == "3" else 2
         if words and words[0] in mps_v3.MODULES:
@@ -71,10 +76,27 @@ class Flags:
         return ["-M" if word in ("-m", "--multiuser") else word for word in words]
 
 
-def usage(dialect: Dialect) -> str:
+def taken(words: list[str], *options: str) -> tuple[str, list[str]]:
+    """The value of an option, empty without it, and the other words; an option without a value stays where it is."""
+    for place, word in enumerate(words[:-1]):
+        if word in options:
+            return words[place + 1], words[:place] + words[place + 2 :]
+    return "", words
+
+
+def usage(dialect: Dialect, protocol: int) -> str:
     """Options and commands by name; the real text explains them in NVIDIA's words (before 580 it has only a banner)."""
     if not dialect.lazy:
         return banner(dialect, False)
+    if protocol == 3:
+        lines = [
+            banner(dialect, False),
+            "",
+            "nvidia-cuda-mps-control [options]",
+            "nvidia-cuda-mps-control <module> <verb>",
+        ]
+        lines += ["OPTIONS:"] + [f"  {option}" for option in OPTIONS_3] + ["", "MODULES:"]
+        return "\n".join(lines + [f"  {module}" for module in mps_v3.MODULES])
     options = ["-h,--help", "-d,--daemon", "-f,--foreground", "-M,--multiuser-server", "-q,--ready-devices"]
     if dialect.partitions:
         options.insert(4, "-S,--static-partitioning")
@@ -101,20 +123,30 @@ def main() -> None:
         raise SystemExit(2)
     dialect = dialects.DIALECTS[name]
     flags = Flags(dialect, sys.argv[1:])
-    pipe = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or PIPE
-    if not os.environ.get("CUDA_MPS_PIPE_DIRECTORY") and os.geteuid() == 0 and (flags.protocol == 3 or flags.command):
-        pipe = mps_v3.PIPE_OF_ROOT
+    pipe = pipe_directory(dialect, flags)
     if flags.mode in ("d", "f"):
         raise SystemExit(daemon(dialect, flags, pipe))
     if flags.mode == "bad":
         print("Unrecognized option \0")
     if flags.mode in ("h", "bad"):
-        print(usage(dialect))
+        print(usage(dialect, flags.protocol))
         raise SystemExit(0)
     if flags.mode == "v" and dialect.lazy:
         print(banner(dialect, True))
         raise SystemExit(0)
     raise SystemExit(mps_ui.run(pipe, [flags.command] if flags.command else sys.stdin))
+
+
+def pipe_directory(dialect: Dialect, flags: Flags) -> str:
+    """Where the daemon is: as the environment says, else by user and protocol; a front end follows the daemon that is there."""
+    named = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
+    if named or os.geteuid() != 0 or not dialect.protocol_3:
+        return named or PIPE
+    if flags.mode == "ui":
+        for folder in (mps_v3.PIPE_OF_ROOT, PIPE):
+            if os.path.exists(os.path.join(folder, "control")):
+                return folder
+    return mps_v3.PIPE_OF_ROOT if flags.protocol == 3 or flags.command else PIPE
 
 
 def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
@@ -167,14 +199,20 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
     usable = make_directory(logs)
     if ready is not None:
         log = mps_log.Log(mps_log.append(os.path.join(logs, "control.log")), "Control")
-        server_log = mps_log.append(os.path.join(logs, "server.log"))
+        # With protocol 3 each server has a log of its own.
+        server_log = None if flags.protocol == 3 else mps_log.append(os.path.join(logs, "server.log"))
     if not usable or log.descriptor is None:
         if dialect.partitions:
             print(f"Failed to create log directory [{logs}]. No logs will be available.", flush=True)
         print(f"Warning: Failed writing log files to directory [{logs}]. No logs will be available.", flush=True)
     path = os.path.join(pipe, "control")
     log.note(f"Starting control daemon using socket {path}")
-    log.note(f"To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY={pipe}")
+    if flags.protocol == 3:
+        print(connect := f"To connect CUDA applications to this daemon, set CUDA_MPS_PIPE_DIRECTORY={pipe}", flush=True)
+    else:
+        connect = f"To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY={pipe}"
+    if flags.protocol == 2 or ready is not None:  # else it stands on standard output, where the log goes, too
+        log.note(connect)
     if dialect.lazy:
         log.note(f"CUDA MPS Control binary version: {dialect.cuda}")
     if len(f"{path}_privileged") > mps_wire.PATH_BYTES:
