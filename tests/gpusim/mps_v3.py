@@ -6,7 +6,7 @@ are in mps_v3_commands.py.
 
 Source: **documented, not recorded**: directories, the `log` pipe of a server and routing follow NVIDIA's MPS document for 615. A
 namespace's limit and percentage are what a client is told when it attaches; they change for those who come later. Of a server's locality
-domains it is only kept whether it has them: what they do is not simulated.
+domains and of the features it is only kept how they are set: what they do is not simulated.
 
 A server is known from its creation to the end of its process, and runs from its first `Ready` on: our reading of the document, which
 speaks of servers that are "not yet running" and does not say when that is. Its examples use a server right after `server create`, so that
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from .mps_daemon import Control
     from .mps_spawn import Child
 
-MODULES = ("server", "namespace", "client", "device", "sm-partition")
+MODULES = ("server", "namespace", "client", "device", "sm-partition", "feature", "memacct", "context-share")
+FEATURES = ("memacct", "context-share")
+"""All enabled at the start (documented)."""
 NAMESPACE = "default"
 PIPE_OF_ROOT = "/run/nvidia-mps"
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -79,7 +81,7 @@ class Partition:
 class Names:
     """All of them, and who came in by which door: `asked` by descriptor, `space_of` by process.
 
-    `partitions` by server, device and name.
+    `partitions` by server, device and name; `enabled` are the features, `audit_log` is the one setting of memacct.
     """
 
     def __init__(self, pipe: str, logs: str) -> None:
@@ -87,6 +89,8 @@ class Names:
         self.logs = logs
         self.servers: dict[str, Server] = {}
         self.partitions: dict[tuple[str, str, str], Partition] = {}
+        self.enabled = dict.fromkeys(FEATURES, True)
+        self.audit_log = False
         self.asked: dict[int, tuple[str, str]] = {}
         self.space_of: dict[int, str] = {}
 

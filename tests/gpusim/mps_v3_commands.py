@@ -12,7 +12,7 @@ On failure: an answer in words, nothing changes.
 
 from __future__ import annotations
 
-from . import mps_v3_clients, mps_v3_namespaces, mps_v3_partitions, mps_v3_servers
+from . import mps_v3_clients, mps_v3_features, mps_v3_namespaces, mps_v3_partitions, mps_v3_servers
 from .mps_v3_forms import misfit, read_options
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ _FORMAT = "[--format=<table|csv>[,noheader]]"
 _LIMITS = "[--pinned-memory-limit=<limit>] [--active-thread-percentage=<pct>] [--client-priority=<priority>]"
 _LOCALITY = "[--locality-domains=<true|false>]"
 _PARTITION = "<name> --server=<s> --device=<device>"
+_FEATURE = "<memacct|context-share>"
 
 COMMANDS: dict[str, dict[str, tuple[Command, str]]] = {
     "server": {
@@ -56,6 +57,16 @@ COMMANDS: dict[str, dict[str, tuple[Command, str]]] = {
         "delete": (mps_v3_partitions.delete, _PARTITION),
         "list": (mps_v3_partitions.listing, f"[--server=<s>] [--device=<device>] [--all] {_FORMAT}"),
     },
+    "feature": {
+        "enable": (mps_v3_features.enable, _FEATURE),
+        "disable": (mps_v3_features.disable, _FEATURE),
+        "describe": (mps_v3_features.describe, f"[{_FEATURE}] {_FORMAT}"),
+    },
+    "memacct": {
+        "set": (mps_v3_features.set_accounting, "audit_log=<true|false>"),
+        "describe": (mps_v3_features.describe_accounting, _FORMAT),
+    },
+    "context-share": {},
 }
 
 

@@ -101,7 +101,6 @@ def test_a_namespace_goes_when_it_is_empty_or_by_force(v3: Mps) -> None:
         (["server", "create", "A"], "Invalid server name A"),
         (["server", "create", "x/y"], "Invalid server name x/y"),
         (["client", "terminate", "1"], "Client 1 not found"),
-        (["feature", "enable", "memacct"], 'Unknown command "feature enable memacct"'),
         (["server", "create"], "A server name or --uid is required"),
         (["server", "create", "b", "--uid=me"], "Invalid user me"),
         (["server", "create", "b", "--uid="], "Option uid needs a value"),
@@ -129,10 +128,7 @@ def test_a_namespace_goes_when_it_is_empty_or_by_force(v3: Mps) -> None:
 def test_what_cannot_be_is_said_and_changes_nothing(v3: Mps, words: list[str], answer: str) -> None:
     create(v3, "a")
     before = listed(v3, "namespace"), listed(v3, "server")
-    if words[0] == "feature":  # not one of the simulated modules: the front end takes its words for options
-        assert v3.command(" ".join(words)) == [answer]
-    else:
-        assert say(v3, *words) == [answer]
+    assert say(v3, *words) == [answer]
     assert (listed(v3, "namespace"), listed(v3, "server")) == before
 
 
