@@ -2,7 +2,7 @@
 
 Job: what happens before a daemon listens: directories, lock, sockets, pid file, and the messages and exit statuses of
 every way in which that goes wrong, per driver branch (recorded, see transcripts/). The options of 615, the directories of protocol 3 and
-the line that it prints at its start are documented only.
+the line that it prints at its start are documented only; so is `--apply`, whose errors, a line on standard error and status 1, are ours.
 
 Guarantees: with -d the caller returns only when the sockets listen; the daemon then has its standard streams on
 /dev/null, so nobody waits for the end of a pipe that it holds.
@@ -20,6 +20,7 @@ from . import mps_commands, mps_daemon, mps_host, mps_log, mps_ui, mps_v3, mps_w
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .dialect import Dialect
+    from .mps_v3_config import Config
 
 PIPE, LOGS = "/tmp/nvidia-mps", "/var/log/nvidia-mps"
 LONG = ("--daemon", "--foreground", "--version")
@@ -27,22 +28,22 @@ READY = 3
 """Where the daemon keeps the pipe to its caller; everything inherited above it is closed, so nobody waits for a
 daemon."""
 PID_FILE = "nvidia-cuda-mps-control.pid"
-OPTIONS_3 = ("-h,--help", "-d,--daemon", "-f,--foreground", "-m,--multiuser", "-p,--protocol <2|3>",
+OPTIONS_3 = ("-h,--help", "-d,--daemon", "-f,--foreground", "-m,--multiuser", "-a,--apply <file>", "-p,--protocol <2|3>",
              "-q,--quit", "-v,--version")  # fmt: skip
 
 
 class Flags:
     """The command line: `mode` is d, f, h, v, ui or bad.
 
-    `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3.
+    `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3; `apply`: its configuration file.
     """
 
-    __slots__ = ("command", "lazy", "mode", "multiuser", "partitions", "protocol")
+    __slots__ = ("apply", "command", "lazy", "mode", "multiuser", "partitions", "protocol")
 
     def __init__(self, dialect: Dialect, words: list[str]) -> None:
         self.mode = "ui"
         self.multiuser = self.partitions = self.lazy = False
-        self.command = ""
+        self.apply = self.command = ""
         self.protocol = 2
         modern = dialect.lazy
         if dialect.protocol_3:
@@ -65,6 +66,7 @@ class Flags:
     def of_protocol_3(self, words: list[str]) -> list[str]:
         """Take what only 615 has out of the command line; the environment beats -p (documented)."""
         protocol, words = taken(words, "-p", "--protocol")
+        self.apply, words = taken(words, "-a", "--apply")
         if protocol not in ("", "2", "3"):
             return ["-p"]  # unrecognized
         protocol = os.environ.get("CUDA_MPS_PROTOCOL_VERSION", "") or protocol
@@ -124,6 +126,9 @@ def main() -> None:
     dialect = dialects.DIALECTS[name]
     flags = Flags(dialect, sys.argv[1:])
     pipe = pipe_directory(dialect, flags)
+    if flags.apply and (flags.protocol != 3 or flags.mode not in ("d", "f")):
+        print(f"Configuration file {flags.apply}: only a daemon of protocol 3 reads one, at its start", file=sys.stderr)
+        raise SystemExit(1)
     if flags.mode in ("d", "f"):
         raise SystemExit(daemon(dialect, flags, pipe))
     if flags.mode == "bad":
@@ -163,8 +168,17 @@ def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
     if flags.multiuser and os.geteuid() != 0:
         print("Only root user may enable -multiuser-server!")
         return 1
+    config = None
+    if flags.apply:
+        from . import mps_v3_config
+
+        try:
+            config = mps_v3_config.read(flags.apply, pipe, flags.multiuser)
+        except (OSError, ValueError) as error:
+            print(f"Configuration file {flags.apply}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            return 1
     if flags.mode == "f":
-        return serve(dialect, flags, pipe, None)
+        return serve(dialect, flags, pipe, None, config)
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
@@ -176,12 +190,12 @@ def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
     writer = READY
     status = 1
     try:
-        status = serve(dialect, flags, pipe, writer)
+        status = serve(dialect, flags, pipe, writer, config)
     finally:
         os._exit(status)
 
 
-def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
+def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None, config: Config | None) -> int:
     """Everything from the directories to the end; `ready` gets one byte when the sockets listen."""
     lock = take_lock(pipe)
     if isinstance(lock, str):
@@ -232,6 +246,9 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         os.close(null)
+    if config is not None and names is not None:
+        config.apply(control, names)
+    if ready is not None:
         os.write(ready, b"\0")
         os.close(ready)
     control.run()

@@ -2,7 +2,7 @@
 
 Job: the book of servers and namespaces, and the way of a client to them: by the directory `<pipe>/<server>/<namespace>`, by
 `<pipe>/<server>` to the namespace `default`, or from `<pipe>` to the server `uid_<uid>`, which is made when it is missed. The commands
-are in mps_v3_commands.py.
+are in mps_v3_commands.py, the file that `--apply` names in mps_v3_config.py.
 
 Source: **documented, not recorded**: directories, the `log` pipe of a server and routing follow NVIDIA's MPS document for 615. A
 namespace's limit and percentage are what a client is told when it attaches; they change for those who come later. Of a server's locality
@@ -10,7 +10,8 @@ domains and of the features it is only kept how they are set: what they do is no
 
 A server is known from its creation to the end of its process, and runs from its first `Ready` on: our reading of the document, which
 speaks of servers that are "not yet running" and does not say when that is. Its examples use a server right after `server create`, so that
-command answers when the server is there; what is left are those made for a client, while they initialise.
+command answers when the server is there; what is left are the servers of the configuration file and those made for a client, while they
+initialise.
 
 On failure: a server that cannot start is gone with its directories, and its clients then run without MPS, silently: documented as a trap.
 """

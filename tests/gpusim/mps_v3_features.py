@@ -41,7 +41,7 @@ def disable(control: Control, names: Names, plain: list[str], options: Options) 
 
 
 def describe(control: Control, names: Names, plain: list[str], options: Options) -> None:
-    """One feature or all; enabled is the default of each, and no other features are covered by one (both documented)."""
+    """One feature or all; enabled is the default of each, and COVERS is `-` as in the document's example."""
     if plain and plain[0] not in mps_v3.FEATURES:
         control.say(f"Unknown feature {plain[0]}")
         return

@@ -80,10 +80,10 @@ def test_the_options_of_protocol_3(sim_host: SimHost) -> None:
         return place.run(["nvidia-cuda-mps-control", *words])
 
     shown = ask("-h", "-p", "3").stdout.splitlines()
-    assert "  -m,--multiuser" in shown
+    assert "  -a,--apply <file>" in shown
     assert shown[-len(mps_v3.MODULES) :] == [f"  {module}" for module in mps_v3.MODULES]
     assert "get_server_list" in ask("-h").stdout
-    for bad in (("-d", "-p", "4"), ("-d", "-p")):
+    for bad in (("-d", "-p", "4"), ("-d", "-p"), ("-d", "-p", "3", "--apply")):
         assert ask(*bad).stdout.startswith("Unrecognized option")
     assert not place.pipe.exists()
 

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.gpusim.host import SimHost
+from tests.gpusim.inject import Injector
 from tests.gpusim.mps_harness import Mps, wait_for
 from tests.gpusim.mps_v3_harness import create, join, listed, place_of, say
+
+NEVER = 60_000
+"""Milliseconds: a server that takes so long to start does not run in any test."""
 
 
 def test_a_partition_needs_no_option_and_prints_what_a_client_sets(v3: Mps) -> None:
@@ -116,3 +120,44 @@ def test_locality_domains_and_partitions_exclude_each_other_on_one_server(v3: Mp
     assert len(say(v3, "sm-partition", "create", "--server=a", *partition)) == 2
     say(v3, "sm-partition", "delete", "p", "--server=b", "--device=0")
     assert say(v3, "server", "set", "b", "--locality-domains=true") == []
+
+
+def test_a_partition_for_a_server_that_is_not_running_yet_is_recorded(sim_host: SimHost, tmp_path: Path) -> None:
+    Injector(sim_host.path).set("server_init_ms", NEVER)
+    config = tmp_path / "config.toml"
+    config.write_text("[servers.a]\n")
+    gpu = sim_host.gpus[0].uuid
+    with place_of(sim_host, "--apply", str(config)) as v3:
+        assert say(v3, "server", "get", "a", "status") == ["Initializing"]
+        partition = ("sm-partition", "create", "p", "--server=a", "--device=0", "--chunks=3")
+        assert say(v3, *partition) == [f"SM partition 'p' recorded for device {gpu}: server a is not running yet"]
+        assert say(v3, *partition) == ["SM partition 'p' cannot be created: its name is bad or taken"]
+        assert listed(v3, "sm-partition") == [
+            ["a", gpu, "p", "3", "24", "false", "configured", "-"],
+            ["a", gpu, "-", "16", "128", "-", "unallocated", "-"],
+        ]
+        assert say(v3, "server", "set", "a", "--locality-domains=true") == [
+            "Server a has SM partitions and so no locality domains"
+        ]
+        gone = [f"SM partition 'p' deleted from device {gpu}"]
+        assert say(v3, "sm-partition", "delete", "p", "--server=a", "--device=0") == gone
+        assert [row[2] for row in listed(v3, "sm-partition")] == ["-"]
+
+
+def test_what_is_recorded_is_there_before_the_first_client(sim_host: SimHost, tmp_path: Path) -> None:
+    gpu = sim_host.gpus[0].uuid
+    config = tmp_path / "config.toml"
+    lines = ["[servers.a]", "[[servers.a.devices]]", f'uuid = "{gpu}"']
+    for name, chunks in (("p", 3), ("q", 14), ("r", 13)):  # q is not to be had
+        lines += ["[[servers.a.devices.sm_partitions]]", f'name = "{name}"', f"chunks = {chunks}"]
+    config.write_text("\n".join([*lines, "include_remainder = true"]))
+    with place_of(sim_host, "--apply", str(config)) as v3:
+        assert join(v3, "a").hello.startswith("attached")
+        rows = listed(v3, "sm-partition")
+        assert [row[2:7] for row in rows] == [
+            ["p", "3", "24", "false", "created"],
+            ["q", "14", "112", "false", "configured"],
+            ["r", "13", "104", "true", "created"],
+        ]
+        assert "SM partition 'q' cannot be created: 14 chunks are not to be had: 13 are free" in v3.log("control.log")
+        assert join(v3, "a", f"{gpu}/{rows[0][7]}").hello.startswith("attached")
