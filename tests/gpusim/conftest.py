@@ -1,7 +1,8 @@
 """Fixtures of the simulated GPU: a host per test, on /dev/shm, so that tests run side by side.
 
 `sim_build` is the folder with the executables (installed once a session, into build/gpusim, where the C libraries lie
-too); `sim_host` a simulated host with one GPU; `mps` an MPS control daemon's private place on it.
+too); `sim_host` a simulated host with one GPU; `mps` an MPS control daemon's private place on it; `v3` one where a daemon with
+protocol 3 runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 
 from tests.gpusim import host
 from tests.gpusim.mps_harness import Mps
+from tests.gpusim.mps_v3_harness import place_of
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +44,10 @@ def mps(sim_host: host.SimHost) -> Iterator[Mps]:
     place = Mps(sim_host)
     yield place
     place.close()
+
+
+@pytest.fixture
+def v3(sim_host: host.SimHost) -> Iterator[Mps]:
+    """A daemon of driver 615 with protocol 3, which runs."""
+    with place_of(sim_host) as place:
+        yield place

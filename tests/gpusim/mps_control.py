@@ -1,7 +1,8 @@
 """`nvidia-cuda-mps-control`, simulated: options, the start of the daemon, and the way to the front end.
 
 Job: what happens before a daemon listens: directories, lock, sockets, pid file, and the messages and exit statuses of
-every way in which that goes wrong, per driver branch (recorded, see transcripts/).
+every way in which that goes wrong, per driver branch (recorded, see transcripts/). The options of 615, the directories of protocol 3 and
+the line that it prints at its start are documented only; so is `--apply`, whose errors, a line on standard error and status 1, are ours.
 
 Guarantees: with -d the caller returns only when the sockets listen; the daemon then has its standard streams on
 /dev/null, so nobody waits for the end of a pipe that it holds.
@@ -19,6 +20,7 @@ from . import mps_commands, mps_daemon, mps_host, mps_log, mps_ui, mps_v3, mps_w
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .dialect import Dialect
+    from .mps_v3_config import Config
 
 PIPE, LOGS = "/tmp/nvidia-mps", "/var/log/nvidia-mps"
 LONG = ("--daemon", "--foreground", "--version")
@@ -26,17 +28,22 @@ READY = 3
 """Where the daemon keeps the pipe to its caller; everything inherited above it is closed, so nobody waits for a
 daemon."""
 PID_FILE = "nvidia-cuda-mps-control.pid"
+OPTIONS_3 = ("-h,--help", "-d,--daemon", "-f,--foreground", "-m,--multiuser", "-a,--apply <file>", "-p,--protocol <2|3>",
+             "-q,--quit", "-v,--version")  # fmt: skip
 
 
 class Flags:
-    """The command line: `mode` is d, f, h, v, ui or bad. `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3."""
+    """The command line: `mode` is d, f, h, v, ui or bad.
 
-    __slots__ = ("command", "lazy", "mode", "multiuser", "partitions", "protocol")
+    `protocol`: 2, or 3 where the driver has it; `command`: words of protocol 3; `apply`: its configuration file.
+    """
+
+    __slots__ = ("apply", "command", "lazy", "mode", "multiuser", "partitions", "protocol")
 
     def __init__(self, dialect: Dialect, words: list[str]) -> None:
         self.mode = "ui"
         self.multiuser = self.partitions = self.lazy = False
-        self.command = ""
+        self.apply = self.command = ""
         self.protocol = 2
         modern = dialect.lazy
         if dialect.protocol_3:
@@ -58,10 +65,10 @@ class Flags:
 
     def of_protocol_3(self, words: list[str]) -> list[str]:
         """Take what only 615 has out of the command line; the environment beats -p (documented)."""
-        protocol = ""
-        if "-p" in words:
-            place = words.index("-p")
-            protocol, words = "".join(words[place + 1 : place + 2]), words[:place] + words[place + 2 :]
+        protocol, words = taken(words, "-p", "--protocol")
+        self.apply, words = taken(words, "-a", "--apply")
+        if protocol not in ("", "2", "3"):
+            return ["-p"]  # unrecognized
         protocol = os.environ.get("CUDA_MPS_PROTOCOL_VERSION", "") or protocol
         self.protocol = 3 if protocol == "3" else 2
         if words and words[0] in mps_v3.MODULES:
@@ -71,10 +78,27 @@ class Flags:
         return ["-M" if word in ("-m", "--multiuser") else word for word in words]
 
 
-def usage(dialect: Dialect) -> str:
+def taken(words: list[str], *options: str) -> tuple[str, list[str]]:
+    """The value of an option, empty without it, and the other words; an option without a value stays where it is."""
+    for place, word in enumerate(words[:-1]):
+        if word in options:
+            return words[place + 1], words[:place] + words[place + 2 :]
+    return "", words
+
+
+def usage(dialect: Dialect, protocol: int) -> str:
     """Options and commands by name; the real text explains them in NVIDIA's words (before 580 it has only a banner)."""
     if not dialect.lazy:
         return banner(dialect, False)
+    if protocol == 3:
+        lines = [
+            banner(dialect, False),
+            "",
+            "nvidia-cuda-mps-control [options]",
+            "nvidia-cuda-mps-control <module> <verb>",
+        ]
+        lines += ["OPTIONS:"] + [f"  {option}" for option in OPTIONS_3] + ["", "MODULES:"]
+        return "\n".join(lines + [f"  {module}" for module in mps_v3.MODULES])
     options = ["-h,--help", "-d,--daemon", "-f,--foreground", "-M,--multiuser-server", "-q,--ready-devices"]
     if dialect.partitions:
         options.insert(4, "-S,--static-partitioning")
@@ -101,20 +125,33 @@ def main() -> None:
         raise SystemExit(2)
     dialect = dialects.DIALECTS[name]
     flags = Flags(dialect, sys.argv[1:])
-    pipe = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or PIPE
-    if not os.environ.get("CUDA_MPS_PIPE_DIRECTORY") and os.geteuid() == 0 and (flags.protocol == 3 or flags.command):
-        pipe = mps_v3.PIPE_OF_ROOT
+    pipe = pipe_directory(dialect, flags)
+    if flags.apply and (flags.protocol != 3 or flags.mode not in ("d", "f")):
+        print(f"Configuration file {flags.apply}: only a daemon of protocol 3 reads one, at its start", file=sys.stderr)
+        raise SystemExit(1)
     if flags.mode in ("d", "f"):
         raise SystemExit(daemon(dialect, flags, pipe))
     if flags.mode == "bad":
         print("Unrecognized option \0")
     if flags.mode in ("h", "bad"):
-        print(usage(dialect))
+        print(usage(dialect, flags.protocol))
         raise SystemExit(0)
     if flags.mode == "v" and dialect.lazy:
         print(banner(dialect, True))
         raise SystemExit(0)
     raise SystemExit(mps_ui.run(pipe, [flags.command] if flags.command else sys.stdin))
+
+
+def pipe_directory(dialect: Dialect, flags: Flags) -> str:
+    """Where the daemon is: as the environment says, else by user and protocol; a front end follows the daemon that is there."""
+    named = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
+    if named or os.geteuid() != 0 or not dialect.protocol_3:
+        return named or PIPE
+    if flags.mode == "ui":
+        for folder in (mps_v3.PIPE_OF_ROOT, PIPE):
+            if os.path.exists(os.path.join(folder, "control")):
+                return folder
+    return mps_v3.PIPE_OF_ROOT if flags.protocol == 3 or flags.command else PIPE
 
 
 def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
@@ -131,8 +168,17 @@ def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
     if flags.multiuser and os.geteuid() != 0:
         print("Only root user may enable -multiuser-server!")
         return 1
+    config = None
+    if flags.apply:
+        from . import mps_v3_config
+
+        try:
+            config = mps_v3_config.read(flags.apply, pipe, flags.multiuser)
+        except (OSError, ValueError) as error:
+            print(f"Configuration file {flags.apply}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            return 1
     if flags.mode == "f":
-        return serve(dialect, flags, pipe, None)
+        return serve(dialect, flags, pipe, None, config)
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
@@ -144,12 +190,12 @@ def daemon(dialect: Dialect, flags: Flags, pipe: str) -> int:
     writer = READY
     status = 1
     try:
-        status = serve(dialect, flags, pipe, writer)
+        status = serve(dialect, flags, pipe, writer, config)
     finally:
         os._exit(status)
 
 
-def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
+def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None, config: Config | None) -> int:
     """Everything from the directories to the end; `ready` gets one byte when the sockets listen."""
     lock = take_lock(pipe)
     if isinstance(lock, str):
@@ -167,14 +213,20 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
     usable = make_directory(logs)
     if ready is not None:
         log = mps_log.Log(mps_log.append(os.path.join(logs, "control.log")), "Control")
-        server_log = mps_log.append(os.path.join(logs, "server.log"))
+        # With protocol 3 each server has a log of its own.
+        server_log = None if flags.protocol == 3 else mps_log.append(os.path.join(logs, "server.log"))
     if not usable or log.descriptor is None:
         if dialect.partitions:
             print(f"Failed to create log directory [{logs}]. No logs will be available.", flush=True)
         print(f"Warning: Failed writing log files to directory [{logs}]. No logs will be available.", flush=True)
     path = os.path.join(pipe, "control")
     log.note(f"Starting control daemon using socket {path}")
-    log.note(f"To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY={pipe}")
+    if flags.protocol == 3:
+        print(connect := f"To connect CUDA applications to this daemon, set CUDA_MPS_PIPE_DIRECTORY={pipe}", flush=True)
+    else:
+        connect = f"To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY={pipe}"
+    if flags.protocol == 2 or ready is not None:  # else it stands on standard output, where the log goes, too
+        log.note(connect)
     if dialect.lazy:
         log.note(f"CUDA MPS Control binary version: {dialect.cuda}")
     if len(f"{path}_privileged") > mps_wire.PATH_BYTES:
@@ -194,6 +246,9 @@ def serve(dialect: Dialect, flags: Flags, pipe: str, ready: int | None) -> int:
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         os.close(null)
+    if config is not None and names is not None:
+        config.apply(control, names)
+    if ready is not None:
         os.write(ready, b"\0")
         os.close(ready)
     control.run()

@@ -17,7 +17,7 @@ import os
 import select
 import time
 
-from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_v3, mps_v3_commands, mps_wire
+from . import mps_commands, mps_inject, mps_partitions, mps_spawn, mps_v3, mps_v3_commands, mps_v3_partitions, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,11 +87,12 @@ class Control:
 
     # -- servers ---
 
-    def start_server(self, uid: int, name: str = "") -> None:
+    def start_server(self, uid: int, name: str = "") -> Child:
         """Fork a server for `uid`; one that the kernel does not let become that user dies at once."""
         child = mps_spawn.start(self, os.geteuid() if self.multiuser else uid, name)
         self.servers[child.pid] = child
         self.watch(child.link)
+        return child
 
     def server_of(self, uid: int, name: str = "") -> Child | None:
         """The living server that clients of `uid` join; with protocol 3 the one of that name."""
@@ -120,10 +121,15 @@ class Control:
             return
         verb, values = mps_wire.parse(packet)
         if verb == "state":
+            first = child.state == "INITIALIZING"
             child.state = values["name"]
             if child.state == "ACTIVE":
                 self.failures = 0
                 self.log.note(f"NEW SERVER {child.pid}: Ready")
+                if first and self.names is not None:
+                    mps_v3_partitions.apply(self, self.names, child)
+                    if self.waiting == child.pid:  # for `server create`
+                        self.end_command()
                 self.settle()
         elif verb == "hello":
             self.log.note("Accepting connection...")

@@ -2,10 +2,16 @@
 
 Job: the book of servers and namespaces, and the way of a client to them: by the directory `<pipe>/<server>/<namespace>`, by
 `<pipe>/<server>` to the namespace `default`, or from `<pipe>` to the server `uid_<uid>`, which is made when it is missed. The commands
-are in mps_v3_commands.py.
+are in mps_v3_commands.py, the file that `--apply` names in mps_v3_config.py.
 
-Source: **documented, not recorded**: directories and routing follow NVIDIA's MPS document for 615. A namespace's limit and percentage are
-what a client is told when it attaches; they change for those who come later.
+Source: **documented, not recorded**: directories, the `log` pipe of a server and routing follow NVIDIA's MPS document for 615. A
+namespace's limit and percentage are what a client is told when it attaches; they change for those who come later. Of a server's locality
+domains and of the features it is only kept how they are set: what they do is not simulated.
+
+A server is known from its creation to the end of its process, and runs from its first `Ready` on: our reading of the document, which
+speaks of servers that are "not yet running" and does not say when that is. Its examples use a server right after `server create`, so that
+command answers when the server is there; what is left are the servers of the configuration file and those made for a client, while they
+initialise.
 
 On failure: a server that cannot start is gone with its directories, and its clients then run without MPS, silently: documented as a trap.
 """
@@ -24,7 +30,9 @@ if TYPE_CHECKING:
     from .mps_daemon import Control
     from .mps_spawn import Child
 
-MODULES = ("server", "namespace", "client", "device", "sm-partition")
+MODULES = ("server", "namespace", "client", "device", "sm-partition", "feature", "memacct", "context-share")
+FEATURES = ("memacct", "context-share")
+"""All enabled at the start (documented)."""
 NAMESPACE = "default"
 PIPE_OF_ROOT = "/run/nvidia-mps"
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -48,25 +56,42 @@ class Space:
 
 
 class Server:
-    """A named server: who it is for, which devices it may use, its own socket, its namespaces."""
+    """A named server: whose it is, which devices it may use, its own socket, its namespaces, whether it has locality domains."""
 
-    __slots__ = ("devices", "sock", "spaces", "uid")
+    __slots__ = ("devices", "locality", "sock", "spaces", "uid")
 
-    def __init__(self, uid: int, devices: str, sock: socket) -> None:
+    def __init__(self, uid: int, devices: str, sock: socket, locality: bool) -> None:
         self.uid = uid
         self.devices = devices
+        self.locality = locality
         self.sock = sock
         self.spaces: dict[str, Space] = {}
 
 
+class Partition:
+    """A static SM partition: what was asked for, and its id once it is on the GPU (empty: configured)."""
+
+    __slots__ = ("chunks", "ident", "remainder")
+
+    def __init__(self, chunks: int, remainder: bool) -> None:
+        self.chunks = chunks
+        self.remainder = remainder
+        self.ident = ""
+
+
 class Names:
-    """All of them, and who came in by which door: `asked` by descriptor, `space_of` by process."""
+    """All of them, and who came in by which door: `asked` by descriptor, `space_of` by process.
+
+    `partitions` by server, device and name; `enabled` are the features, `audit_log` is the one setting of memacct.
+    """
 
     def __init__(self, pipe: str, logs: str) -> None:
         self.pipe = pipe
         self.logs = logs
         self.servers: dict[str, Server] = {}
-        self.partitions: dict[tuple[str, str, str], str] = {}
+        self.partitions: dict[tuple[str, str, str], Partition] = {}
+        self.enabled = dict.fromkeys(FEATURES, True)
+        self.audit_log = False
         self.asked: dict[int, tuple[str, str]] = {}
         self.space_of: dict[int, str] = {}
 
@@ -74,14 +99,20 @@ class Names:
         return os.path.join(self.pipe, server, space).rstrip("/")
 
     def listen(self, server: str, space: str = "") -> socket:
-        """A new socket in a directory of its own; OSError where that cannot be."""
+        """A new socket in a directory of its own, for a server beside a fifo `log`; OSError where that cannot be."""
         folder = self.folder(server, space)
         os.makedirs(folder, exist_ok=True)
         try:
-            return mps_wire.listen(os.path.join(folder, "control"), 0o666)
+            sock = mps_wire.listen(os.path.join(folder, "control"), 0o666)
         except OSError:
-            os.rmdir(folder)
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
             raise
+        fifo = os.path.join(folder, "log")
+        if not space and not os.path.lexists(fifo):
+            os.mkfifo(fifo)
+            os.chmod(fifo, 0o777)  # as the daemon's own
+        return sock
 
     def log(self, server: str) -> int | None:
         """The descriptor of its server.log, None where that cannot be written."""
@@ -103,9 +134,12 @@ class Names:
 
     def close(self, server: str, space: str = "") -> None:
         """Remove a socket and its directory."""
+        folder = self.folder(server, space)
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder(server, space), "control"))
-            os.rmdir(self.folder(server, space))
+            os.unlink(os.path.join(folder, "control"))
+            if not space:
+                os.unlink(os.path.join(folder, "log"))
+            os.rmdir(folder)
 
 
 def _open(control: Control, names: Names, server: str, space: str = "") -> socket:
@@ -121,15 +155,15 @@ def _shut(control: Control, names: Names, sock: socket, server: str, space: str 
     names.close(server, space)
 
 
-def create(control: Control, names: Names, name: str, uid: int, devices: str = "") -> None:
+def create(control: Control, names: Names, name: str, uid: int, devices: str = "", *, locality: bool = False) -> Child:
     """A named server with everything that it needs; OSError where its directory cannot be made."""
-    names.servers[name] = Server(uid, devices, _open(control, names, name))
+    names.servers[name] = Server(uid, devices, _open(control, names, name), locality)
     try:
         create_space(control, names, name, NAMESPACE)
     except OSError:
         _shut(control, names, names.servers.pop(name).sock, name)
         raise
-    control.start_server(uid, name)
+    return control.start_server(uid, name)
 
 
 def create_space(control: Control, names: Names, server: str, space: str) -> None:
@@ -147,7 +181,7 @@ def gone(control: Control, names: Names, name: str) -> None:
         delete_space(control, names, name, space)
     _shut(control, names, names.servers.pop(name).sock, name)
     for key in [one for one in names.partitions if one[0] == name]:
-        control.partitions.of.get(key[1], {}).pop(names.partitions.pop(key), None)
+        control.partitions.of.get(key[1], {}).pop(names.partitions.pop(key).ident, None)
 
 
 def wanted(control: Control, names: Names, sock: socket, pid: int, uid: int) -> str:

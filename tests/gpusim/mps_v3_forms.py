@@ -1,6 +1,7 @@
 """What the commands of protocol 3 share: reading a line, answering with a table or a field, finding a server.
 
-Source: as in mps_v3_commands.py.
+Source: as in mps_v3_commands.py. The words of a usage line say what a verb takes: `<name>` and `[<name>]` are positional (the
+document has up to three), `--key=<value>` may also come as `key=value`, `--flag` has no value.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Options = dict[str, str]
 
 STATUS = {"ACTIVE": "Ready", "INITIALIZING": "Initializing", "FAULT": "Fault"}
-FLAGS = ("force", "all")
+FORMATS = ("table", "table,noheader", "csv", "csv,noheader")
 
 
 def read_options(words: list[str]) -> tuple[list[str], Options]:
@@ -28,11 +29,33 @@ def read_options(words: list[str]) -> tuple[list[str], Options]:
     plain, options = list[str](), dict[str, str]()
     for word in words:
         key, has, value = word.removeprefix("--").partition("=")
-        if has or word.startswith("--") or word in FLAGS:
+        if has or word.startswith("--"):
             options[key] = value
         else:
             plain.append(word)
     return plain, options
+
+
+def misfit(usage: str, plain: list[str], options: Options) -> str:
+    """What does not go with the usage line, in words; empty when all does."""
+    words = [word.lstrip("[") for word in usage.split()]
+    keys = {word.removeprefix("--").partition("=")[0] for word in words if "=" in word}
+    flags = {word.removeprefix("--").rstrip("]") for word in words if word.startswith("--") and "=" not in word}
+    if len(plain) > len([word for word in words if word.startswith("<")]):
+        return f"Too many arguments: {plain[-1]}"
+    for key, value in options.items():
+        if key not in keys | flags:
+            return f"Unknown option {key}"
+        if (key in keys) != bool(value):
+            return f"Option {key} needs a value" if key in keys else f"Option {key} takes no value"
+    if options.get("format", FORMATS[0]) not in FORMATS:
+        return f"Invalid format {options['format']}"
+    return ""
+
+
+def truth(text: str) -> bool | None:
+    """`true` or `false`, else None."""
+    return {"true": True, "false": False}.get(text)
 
 
 def table(control: Control, columns: Sequence[str], rows: list[dict[str, str]], options: Options) -> None:
@@ -51,8 +74,9 @@ def table(control: Control, columns: Sequence[str], rows: list[dict[str, str]], 
         control.say(" ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
 
 
-def say_field(control: Control, row: dict[str, str], field: str) -> None:
-    control.say(row.get(field, f"Unknown field {field}"))
+def say_field(control: Control, row: dict[str, str], fields: Sequence[str], field: str) -> None:
+    """The bare value of one of these fields."""
+    control.say(row[field] if field in fields else f"Unknown field {field}")
 
 
 def running(control: Control, name: str) -> Child | None:
@@ -68,11 +92,17 @@ def find_server(control: Control, name: str) -> Child | None:
 
 
 def mine(control: Control, uid: int) -> bool:
-    """May whoever gives the command act on a server of that user?"""
+    """May whoever gives the command act for that user?"""
     if control.ui_uid in (0, uid):
         return True
     control.say(f"Insufficient privileges for UID {control.ui_uid}")
     return False
+
+
+def own_server(control: Control, names: Names, name: str) -> Child | None:
+    """The named server, if it belongs to whoever gives the command; or None after saying what is wrong."""
+    child = find_server(control, name)
+    return child if child is not None and mine(control, names.servers[name].uid) else None
 
 
 def status(child: Child) -> str:
@@ -80,8 +110,13 @@ def status(child: Child) -> str:
 
 
 def gpus(names: Names, server: str) -> list[mps_host.Gpu]:
+    """The GPUs that a server may use."""
+    return visible(names.servers[server].devices)
+
+
+def visible(devices: str) -> list[mps_host.Gpu]:
+    """The GPUs that a list of allowed devices leaves; an empty one those of the daemon."""
     host = mps_host.read()
-    devices = names.servers[server].devices if server else ""
     return host.visible(devices or os.environ.get("CUDA_VISIBLE_DEVICES")) if host else []
 
 

@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
 from pathlib import Path
 
 import pytest
 
 from tests.gpusim.driver_harness import GRANULE, Program, out, prop
 from tests.gpusim.host import SimHost
-from tests.gpusim.mps_harness import Client, Mps, wait_for
+from tests.gpusim.inject import Injector
+from tests.gpusim.mps_harness import Mps, wait_for
+from tests.gpusim.mps_v3_harness import create, door, join, listed, place_of, say
 
 OUT_OF_MEMORY = 2
-
-
-@pytest.fixture
-def v3(sim_host: SimHost) -> Iterator[Mps]:
-    place = Mps(sim_host)
-    place.env["SIMGPU_MPS_DIALECT"] = "615"
-    assert place.start("-p", "3").returncode == 0
-    yield place
-    place.close()
-
-
-def say(place: Mps, *words: str, user: int | None = None) -> list[str]:
-    """One command in the words of the command line."""
-    done = place.run(["nvidia-cuda-mps-control", *words], user=user)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def listed(place: Mps, module: str, *words: str) -> list[list[str]]:
-    """What `<module> list` prints, a list of fields for each line."""
-    return [row.split(",") for row in say(place, module, "list", *words, "--format=csv,noheader")]
-
-
-def create(place: Mps, name: str, *options: str) -> None:
-    assert say(place, "server", "create", name, f"--uid={os.getuid()}", *options) == []
-    wait_for(f"server {name}", lambda: say(place, "server", "get", name, "status") == ["Ready"] or None)
-
-
-def door(place: Mps, server: str, space: str = "default") -> str:
-    return str(place.pipe / server / space)
-
-
-def join(place: Mps, server: str, partition: str = "", space: str = "default") -> Client:
-    return place.client(CUDA_MPS_PIPE_DIRECTORY=door(place, server, space), CUDA_MPS_SM_PARTITION=partition)
 
 
 def test_named_servers_live_side_by_side_and_a_fault_stays_in_one(v3: Mps) -> None:
@@ -133,17 +101,35 @@ def test_a_namespace_goes_when_it_is_empty_or_by_force(v3: Mps) -> None:
         (["server", "create", "A"], "Invalid server name A"),
         (["server", "create", "x/y"], "Invalid server name x/y"),
         (["client", "terminate", "1"], "Client 1 not found"),
-        (["feature", "enable", "memacct"], 'Unknown command "feature enable memacct"'),
+        (["server", "create"], "A server name or --uid is required"),
+        (["server", "create", "b", "--uid=me"], "Invalid user me"),
+        (["server", "create", "b", "--uid="], "Option uid needs a value"),
+        (["server", "create", "b", "--uid"], "Option uid needs a value"),
+        (["server", "create", "b", "--locality-domains=on"], "Invalid value on, expected true or false"),
+        (["server", "create", "b", "--allowed-device=0"], "Unknown option allowed-device"),
+        (["server", "create", "b", "c"], "Too many arguments: c"),
+        (["server", "delete", "a", "--force=yes"], "Option force takes no value"),
+        (["server", "set", "a"], "At least one option is required: --uid=, --pinned-memory-limit=, --active-thread-percentage=, "
+                                 "--client-priority=, --locality-domains="),
+        (["server", "set", "a", "--client-priority=2"], "Invalid priority value - must be 0 or 1!"),
+        (["server", "set", "a", "--locality-domains=1", "--client-priority=1"], "Invalid value 1, expected true or false"),
+        (["server", "set", "a", "--uid=x"], "Invalid user x"),
+        (["server", "set", "b", "--uid=0"], "Server b not found"),
+        (["server", "get", "a", "context-ids"], "Unknown field context-ids"),
+        (["server", "get", "a", "name", "uid"], "Too many arguments: uid"),
+        (["server", "list", "--format=json"], "Invalid format json"),
+        (["server", "start", "a"], 'Unknown command "server start a"'),
+        (["namespace", "set", "default", "--server=a"],
+         "At least one option is required: --pinned-memory-limit=, --active-thread-percentage=, --client-priority="),
+        (["namespace", "set", "default", "--server=a", "--locality-domains=true"], "Unknown option locality-domains"),
+        (["client", "list", "all"], "Too many arguments: all"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_and_changes_nothing(v3: Mps, words: list[str], answer: str) -> None:
     create(v3, "a")
-    before = listed(v3, "namespace")
-    if words[0] == "feature":  # not one of the simulated modules: the front end takes its words for options
-        assert v3.command(" ".join(words)) == [answer]
-    else:
-        assert say(v3, *words) == [answer]
-    assert listed(v3, "namespace") == before
+    before = listed(v3, "namespace"), listed(v3, "server")
+    assert say(v3, *words) == [answer]
+    assert (listed(v3, "namespace"), listed(v3, "server")) == before
 
 
 def test_a_path_that_no_socket_can_have_leaves_nothing_behind(v3: Mps) -> None:
@@ -153,14 +139,25 @@ def test_a_path_that_no_socket_can_have_leaves_nothing_behind(v3: Mps) -> None:
         assert answer.endswith("cannot be created: AF_UNIX path too long")
     assert [row[:2] for row in listed(v3, "namespace")] == [["default", "a"]]
     assert sorted(path.name for path in v3.pipe.iterdir() if path.is_dir()) == ["a"]
-    assert sorted(path.name for path in (v3.pipe / "a").iterdir()) == ["control", "default"]
+    assert sorted(path.name for path in (v3.pipe / "a").iterdir()) == ["control", "default", "log"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 def test_a_user_has_servers_of_their_own_and_no_say_in_others(v3: Mps) -> None:
     create(v3, "a")
-    for words in (["delete", "a"], ["set", "a", "--client-priority=1"], ["create", "b", "--uid=0"]):
-        assert say(v3, "server", *words, user=64001) == ["Insufficient privileges for UID 64001"]
+    client = join(v3, "a")
+    for words in (
+        ["server", "delete", "a"],
+        ["server", "set", "a", "--client-priority=1"],
+        ["server", "create", "b", "--uid=0"],
+        ["namespace", "create", "x", "--server=a"],
+        ["namespace", "set", "default", "--server=a", "--client-priority=1"],
+        ["namespace", "delete", "default", "--server=a", "--force"],
+        ["client", "terminate", str(client.pid)],
+        ["sm-partition", "create", "p", "--server=a", "--device=0", "--chunks=1"],
+        ["sm-partition", "delete", "p", "--server=a", "--device=0"],
+    ):
+        assert say(v3, *words, user=64001) == ["Insufficient privileges for UID 64001"]
     assert say(v3, "server", "create", "theirs", user=64001) == []
     assert [row[:2] for row in listed(v3, "server")] == [["a", "0"], ["theirs", "64001"]]
 
@@ -202,30 +199,66 @@ def test_devices_are_listed_as_a_server_sees_them(v3: Mps) -> None:
     assert say(v3, "device", "list")[0].split("  ")[0] == "ORDINAL SERVER PCI ID"
 
 
-def test_a_partition_needs_no_option_and_prints_what_a_client_sets(v3: Mps) -> None:
+def test_a_server_is_made_by_name_or_by_user_and_is_there_when_the_command_returns(v3: Mps) -> None:
+    uid = os.getuid()
+    Injector(v3.sim.path).set("server_init_ms", 300)  # longer than the next command takes to come
+    assert say(v3, "server", "create", f"uid={uid}") == []  # key=value is --key=value
+    assert say(v3, "server", "get", f"uid_{uid}", "status") == ["Ready"]
+    assert say(v3, "server", "create", "all") == []  # a word without dashes is no flag
+    assert say(v3, "server", "get", "all", "uid") == [str(uid)]
+    assert [row[0] for row in listed(v3, "server", "all")] == ["all"]
+
+
+def test_what_a_server_says_of_itself(v3: Mps) -> None:
+    create(v3, "a", f"--allowed-devices={v3.sim.gpus[0].uuid}")
+    (row,) = listed(v3, "server")
+    columns = ["name", "uid", "pid", "status", "pipe-directory", "allowed-devices", "context-ids"]
+    assert say(v3, "server", "list", "--format=csv")[0].split(",") == columns
+    for field, value in zip(columns[:-1], row, strict=False):
+        assert say(v3, "server", "get", "a", field) == [value]
+    assert row[4:] == [str(v3.pipe / "a"), v3.sim.gpus[0].uuid, "-"]
+
+
+def test_a_server_has_a_log_pipe_and_a_log_of_its_own(v3: Mps) -> None:
     create(v3, "a")
-    gpu = v3.sim.gpus[0].uuid
-    options = ("--server=a", f"--device={gpu}")
-    first, value = say(v3, "sm-partition", "create", "p", *options, "--chunks=7")
-    assert first == f"SM partition 'p' created on device {gpu} (sm-count=56)"
-    partition = value.removeprefix("CUDA_MPS_SM_PARTITION=")
-    assert partition.startswith(f"{gpu}/")
-    assert say(v3, "sm-partition", "create", "q", "--server=a", "--device=0", "--chunks=10") == [
-        "10 chunks are not to be had: 9 are free"
+    pipe = (v3.pipe / "a" / "log").stat()
+    assert stat.S_ISFIFO(pipe.st_mode)
+    assert stat.S_IMODE(pipe.st_mode) == 0o777
+    assert sorted(str(path.relative_to(v3.logs)) for path in v3.logs.rglob("*.log")) == ["a/server.log", "control.log"]
+
+
+def test_settings_of_a_server_are_taken_together_or_not_at_all(v3: Mps) -> None:
+    create(v3, "a")
+    assert say(v3, "server", "set", "a", "--pinned-memory-limit=4M", "--locality-domains=yes") == [
+        "Invalid value yes, expected true or false"
     ]
-    assert [row[:5] + row[6:7] for row in listed(v3, "sm-partition")] == [
-        ["a", gpu, "p", "7", "56", "created"],
-        ["a", gpu, "-", "9", "72", "unallocated"],
-    ]
-    client = join(v3, "a", partition)
-    assert client.hello.startswith("attached")
-    assert say(v3, "sm-partition", "delete", "p", *options) == [
-        f"SM partition 'p' cannot be deleted: device {gpu} has clients"
-    ]
-    client.end()
-    gone = [f"SM partition 'p' deleted from device {gpu}"]
-    wait_for("the client's end", lambda: say(v3, "sm-partition", "delete", "p", *options) == gone or None)
-    assert join(v3, "a", partition).hello == "error code=1"
+    assert listed(v3, "namespace")[0][3:6] == ["-", "-", "-"]
+    assert (
+        say(v3, "server", "set", "a", "--pinned-memory-limit=4M", "--locality-domains=true", "client-priority=1") == []
+    )
+    assert listed(v3, "namespace")[0][3:6] == ["4M", "-", "1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+def test_a_server_can_be_given_to_a_user_who_then_may_change_it(v3: Mps) -> None:
+    create(v3, "a")
+    assert say(v3, "server", "set", "a", "--uid=64001") == []
+    assert say(v3, "server", "get", "a", "uid") == ["64001"]
+    assert say(v3, "server", "set", "a", "--client-priority=1", user=64001) == []
+    assert say(v3, "server", "set", "a", "--uid=64002", user=64001) == ["Insufficient privileges for UID 64001"]
+    assert say(v3, "server", "delete", "a", user=64002) == ["Insufficient privileges for UID 64002"]
+    assert say(v3, "server", "get", "a", "uid") == ["64001"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a multi-user daemon")
+def test_with_multiuser_a_server_is_made_for_root_or_for_whoever_asks(sim_host: SimHost) -> None:
+    with place_of(sim_host, "--multiuser") as v3:
+        assert say(v3, "server", "create", "a", "--uid=64001") == ["Invalid user 64001"]
+        assert say(v3, "server", "create", "a", "--uid=0") == []
+        assert say(v3, "server", "create", "b", user=64001) == []
+        assert [row[:2] for row in listed(v3, "server")] == [["a", "0"], ["b", "64001"]]
+        assert say(v3, "server", "set", "b", "--uid=64001", user=64001) == ["Invalid user 64001"]
+        assert say(v3, "server", "delete", "b", user=64001) == []
 
 
 def test_the_commands_of_the_one_protocol_are_unknown_to_the_other(v3: Mps, sim_host: SimHost) -> None:
