@@ -1,4 +1,4 @@
-"""Writes the reference pages that follow from the code: mpsr.yaml (also as man page), site file, options, events.
+"""Writes the reference pages that follow from the code: mpsr.yaml (also as man page), site file, options, events, metrics.
 
 `python docs/generate.py` writes them below this file's directory; tests/unit/test_render_reference.py fails when a page is
 stale."""
@@ -9,6 +9,7 @@ from typing import Any
 
 from resilience.config import RANGES, leaves
 from resilience.contract import contract
+from resilience.metrics import FAMILIES
 from resilience.model.settings import Settings
 from resilience.render import Site
 
@@ -151,12 +152,30 @@ def journal() -> str:
     return f"{head}{_EVENTS}{rows}{separator}{tail}"
 
 
+def metrics() -> str:
+    """The page is written by hand but for its table."""
+    page = (Path(__file__).parent / "reference" / "metrics.md").read_text(encoding="utf-8")
+    head, _, rest = page.partition(_METRICS)
+    _, separator, tail = rest.partition("\n## ")
+    rows = ""
+    for family in FAMILIES.values():
+        labels = "<br>".join(
+            f"`{label.name}`: {', '.join(f'`{value}`' for value in label.values) or _MET[label.name]}"
+            for label in family.labels
+        )
+        rows += f"| `{family.name}` | {family.kind.value} | {labels} | {family.help} |\n"
+    return f"{head}{_METRICS}{rows}{separator}{tail}"
+
+
+_METRICS = "| metric | kind | labels | says |\n|---|---|---|---|\n"
+_MET = {"gpu": "the GPU's UUID", "xid": "an Xid that NVIDIA documents, else `none` or `other`"}
 _EVENTS = "| event | says |\n|---|---|\n"
 PAGES = {
     "reference/mpsr.yaml.md": mpsr_yaml,
     "reference/site.md": site,
     "reference/options.md": options,
     "reference/journal.md": journal,
+    "reference/metrics.md": metrics,
     "man/mpsr.yaml.5": man_yaml,
 }
 

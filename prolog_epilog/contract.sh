@@ -41,6 +41,7 @@ mpsr_path_cut='{run}/{node}/d/{key}/g{gpu}/cut'
 mpsr_path_partitions='{run}/{node}/d/{key}/g{gpu}/{color}.sm'
 mpsr_path_mps_log='{log}/{node}/d/{key}/g{gpu}/{color}'
 mpsr_path_journal='{log}/{node}/journal.jsonl'
+mpsr_path_metrics='{metrics}/mpsr-{node}.prom'
 mpsr_path_spills='{log}/{node}/spills'
 
 # exit codes of our own programs

@@ -54,6 +54,7 @@ _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
 _PATHS = ("run", "log", "kmsg", "python", "launcher")
+_OPTIONAL_PATHS = ("spill", "metrics")
 _PROGRAMS = ("mps_control", "scontrol")
 
 T = TypeVar("T")
@@ -189,8 +190,9 @@ def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
     paths, where = settings.paths, f"{source}: {prefix}paths"
     for name in _PATHS:
         check_path(f"{where}.{name}", getattr(paths, name))
-    if paths.spill:
-        check_path(f"{where}.spill", paths.spill)
+    for name in _OPTIONAL_PATHS:
+        if value := getattr(paths, name):
+            check_path(f"{where}.{name}", value)
     if paths.devices:
         check_devices(f"{where}.devices", paths.devices)
     for name in _PROGRAMS:

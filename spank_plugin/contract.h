@@ -46,6 +46,7 @@
 #define MPSR_PATH_PARTITIONS "%s/%s/d/%s/g%s/%s.sm" /* run, node, key, gpu, color */
 #define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s" /* log, node, key, gpu, color */
 #define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
+#define MPSR_PATH_METRICS "%s/mpsr-%s.prom" /* metrics, node */
 #define MPSR_PATH_SPILLS "%s/%s/spills" /* log, node */
 
 /* exit codes of our own programs */

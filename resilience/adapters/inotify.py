@@ -66,10 +66,11 @@ class Inotify:
 
 
 class Tail:
-    """One growing file."""
+    """One growing file; of what has come since the last time the last `most` bytes are read."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, most: int = _MOST) -> None:
         self.path = path
+        self._most = most
         self._fd = -1
         self._inode = 0
         self._offset = 0
@@ -90,6 +91,7 @@ class Tail:
         if self._fd >= 0:
             lines = self._grown()
             if self._replaced():
+                lines += self._grown()  # what was written between those two looks
                 self.close()
         if self._fd < 0 and self._open():
             lines += self._grown()
@@ -123,9 +125,9 @@ class Tail:
         end = os.fstat(self._fd).st_size
         if end < self._offset:
             self._offset, self._rest = 0, b""
-        cut = end - self._offset > _MOST
+        cut = end - self._offset > self._most
         if cut:
-            self._offset, self._rest = end - _MOST, b""
+            self._offset, self._rest = end - self._most, b""
         lines: list[str] = []
         while self._offset < end and (chunk := os.pread(self._fd, min(_CHUNK, end - self._offset), self._offset)):
             self._offset += len(chunk)

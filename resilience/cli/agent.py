@@ -27,6 +27,7 @@ from resilience.adapters.guarded_files import make_dirs
 from resilience.adapters.journal import JournalFile
 from resilience.adapters.kmsg import KernelLogReader
 from resilience.adapters.leases import LeaseFiles
+from resilience.adapters.metrics_file import MetricsFile
 from resilience.adapters.mps_control import ControlDaemons
 from resilience.adapters.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
 from resilience.adapters.procfs import ProcfsTree
@@ -117,6 +118,8 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
 
         clock = SystemClock()
         journal = closing(JournalFile(path("journal", log=chosen.paths.log, node=node), clock))
+        if chosen.paths.metrics:
+            stack.enter_context(metrics_file(chosen, node))
         picked = slurm_commands.pick(chosen)
         mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
         say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
@@ -145,6 +148,22 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
 
 def say(text: str) -> None:
     print(f"mpsr: agent: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def metrics_file(chosen: Settings, node: NodeName) -> Iterator[None]:
+    """The node's metrics, or why there are none: the agent's work does not hang on them."""
+    try:
+        file = path("metrics", metrics=chosen.paths.metrics, node=node)
+        writer = MetricsFile(path("journal", log=chosen.paths.log, node=node), file, say)
+    except ResilienceError as error:
+        print(error.lines(), file=sys.stderr, flush=True)
+        yield
+        return
+    try:
+        yield
+    finally:
+        writer.close()
 
 
 def kernel_log(file: str) -> KernelLog:

@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Callable
 
 from resilience import config
+from resilience.adapters.guarded_files import check_trusted
 from resilience.adapters.mps_control import SERVER_PROGRAM, search_path
 from resilience.cli import check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.contract import env, exit_code, path
-from resilience.model.errors import ConfigError
+from resilience.model.errors import ConfigError, WireError
 from resilience.model.settings import Settings
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
@@ -111,6 +112,8 @@ def _node(chosen: Settings) -> list[Finding]:
         found.append(
             wrong("paths.spill", f"is no directory: {paths.spill}", "make it, mode 1777, on a shared file system")
         )
+    if paths.metrics:
+        found.append(_metrics(paths.metrics))
     for name in ("run", "log"):
         found += _directory(f"paths.{name}", getattr(paths, name))
     return found
@@ -125,6 +128,21 @@ def _directory(subject: str, directory: str) -> list[Finding]:
     except ConfigError as error:
         return [raised(error)]
     return [fine(subject, directory)]
+
+
+def _metrics(directory: str) -> Finding:
+    """Here root's agent writes: it refuses what this refuses."""
+    try:
+        check_trusted(directory)
+    except OSError as error:
+        hint = f"install -d -m 755 {directory}, and give it to node_exporter as --collector.textfile.directory"
+        return wrong("paths.metrics", f"{(error.strerror or str(error)).lower()}: {error.filename}", hint)
+    except WireError as error:
+        hint = "this directory and those above it must be root's alone"
+        return wrong("paths.metrics", f"{error.wrong}: {error.observed}", hint)
+    if not os.path.isdir(directory):
+        return wrong("paths.metrics", f"is no directory: {directory}", "name the directory, not the file in it")
+    return fine("paths.metrics", directory)
 
 
 def _program(subject: str, name: str, say: Callable[[str, str, str], Finding], hint: str) -> Finding:

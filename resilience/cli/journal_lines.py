@@ -1,18 +1,16 @@
 """Journals read back: JSON lines to records, torn and foreign lines counted and left out.
 
-A line is torn when its writer was killed or the disk was full; the one at the end may still be growing. Relies on each
-record having `event` and `wall`. Raises ResilienceError when the file itself cannot be read.
+Raises ResilienceError when the file itself cannot be read.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from resilience.model.errors import ConfigError, ResilienceError
+from resilience.parse.journal import Record, parse
 
-Record = dict[str, Any]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STANDARD = ("event", "wall", "mono")
 """Keys that every record has; a listing shows what else there is."""
@@ -44,18 +42,6 @@ def read(path: str) -> Read:
         hint = "give --node NODE or --journal FILE"
         raise ResilienceError(path, "cannot be read", error.strerror or error, hint=hint) from error
     return found
-
-
-def parse(line: str) -> Record | None:
-    """One line as a record; None when it is not one."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
-        return None
-    wall = value.get("wall")
-    return value if isinstance(wall, int | float) and not isinstance(wall, bool) else None
 
 
 def since(text: str, now: float) -> float:

@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "servers, leases and the agent of this node",
     "log": "the journal of this node, or a job's recovery log",
     "explain": "what happened in an incident or to a job; what options would do",
+    "metrics": "what this node's journal comes to, as Prometheus takes it",
     "spills": "spilled state on disk that jobs have left, and taking it away",
     "check": "say what is wrong with a configuration",
     "render": "make the files of a cluster from one YAML of choices",

@@ -7,9 +7,10 @@ and its fields, so that nothing in the journal is left out of a story.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from resilience.cli.journal_lines import Record, jobs, listing, when
+from resilience.cli.journal_lines import jobs, listing, when
 from resilience.contract import contract
 from resilience.model.ids import JobId, StepId, TaskId, TaskRef
+from resilience.parse.journal import Record
 
 _ACTIONS = {
     "none": "nothing is done: no fault of the GPU is known, and its exit status is passed on",
@@ -159,7 +160,7 @@ def _failed(record: Record) -> str:
 def _closed(record: Record) -> str:
     outcomes = record.get("outcomes")
     counted: dict[str, int] = {}
-    if isinstance(outcomes, dict):
+    if isinstance(outcomes, dict) and outcomes:
         for outcome in outcomes.values():
             counted[str(outcome)] = counted.get(str(outcome), 0) + 1
     elif outcomes or record.get("outcome"):

@@ -184,7 +184,7 @@ def settle_all(turn: Turn) -> None:
             _close(turn, turn.incidents[incident.id])
         elif turn.pair_of(incident.server) is None:
             del turn.incidents[incident.id]
-            turn.journal("incident.closed", incident=incident.id, outcome="every task had ended")
+            _closed(turn, incident, outcome="every task had ended")
 
 
 def _account(turn: Turn, incident: Incident) -> None:
@@ -234,14 +234,26 @@ def _close(turn: Turn, incident: Incident) -> None:
         task = turn.tasks.get(ref)
         if task is not None and task.incident == incident.id:
             turn.task(ref, incident=None)
+    _closed(turn, incident, culprit=blame(incident), ms=_ms(turn, incident))
+
+
+def _closed(turn: Turn, incident: Incident, **more: object) -> None:
+    """The last word on a fault: all that is known of it by now. Figures are made from it (resilience/metrics)."""
+    attribution = incident.attribution
     turn.journal(
         "incident.closed",
         incident=incident.id,
         server=server_words(incident.server),
+        gpu=incident.uuid,
         fault=incident.fault.numbers(),
-        culprit=blame(incident),
+        fault_class=incident.fault.kind.value,
+        xid=incident.fault.xid or None,
+        confidence=attribution.confidence.value if attribution else None,
+        blameless=True if attribution and attribution.blameless else None,
+        isolated=incident.isolated,
+        parts={ref_words(ref): case.part.value for ref, case in incident.cases.items()},
         outcomes={ref_words(ref): case.outcome.value for ref, case in incident.cases.items()},
-        ms=_ms(turn, incident),
+        **more,
     )
 
 

@@ -99,7 +99,7 @@ def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:
             hits=main.hits | other.hits,
         )
         del turn.incidents[other.id]
-        turn.journal("incident.closed", incident=other.id, outcome=f"the same fault as {main.id}")
+        turn.journal("incident.closed", incident=other.id, outcome=f"the same fault as {main.id}", same_as=main.id)
     return main
 
 

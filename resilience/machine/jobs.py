@@ -34,10 +34,21 @@ def refusal(turn: Turn, job: JobId) -> str:
         return "not a batch job"
     if known.requeueable is False:
         return "submitted with --no-requeue"
-    limit = turn.recovery.max_requeues_per_hour
-    if not may_requeue(turn.history, limit, known.uid, turn.now.mono):
-        return f"breaker: {limit} requeues on this node in the last hour, or too many of them of one user"
+    if not may_requeue(turn.history, turn.recovery.max_requeues_per_hour, known.uid, turn.now.mono):
+        return _breaker(turn)
     return ""
+
+
+def _breaker(turn: Turn) -> str:
+    limit = turn.recovery.max_requeues_per_hour
+    return f"breaker: {limit} requeues on this node in the last hour, or too many of them of one user"
+
+
+def note_refusal(turn: Turn, job: JobId, why: str) -> None:
+    """A task fails that a requeue would have saved: when it was the breaker, the journal says so."""
+    if why == _breaker(turn):
+        limit = turn.recovery.max_requeues_per_hour
+        turn.journal("breaker.open", what="requeue", limit=limit, job=job, reason=why)
 
 
 def own_fault(turn: Turn, incident: Incident, job: JobId) -> str:
@@ -106,6 +117,7 @@ def parked(turn: Turn, ref: TaskRef) -> None:
         spilled(turn, ref)
         return
     if why := refusal(turn, ref.job):
+        note_refusal(turn, ref.job, why)
         fail(turn, ref, f"its requeue was begun, but is not possible any more: {why}")
         return
     mates = [task.ref for task in turn.tasks_of(ref.job) if not task.over and task.ref != ref]

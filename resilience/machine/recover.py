@@ -16,7 +16,7 @@ from resilience.model.event import RungFailed, Stepped
 from resilience.model.fault import FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Case, Incident, Outcome, Part
-from resilience.model.options import Rung
+from resilience.model.options import OnCulprit, Rung
 from resilience.model.world import SERVING, Health, Task
 
 _MOVES = (Action.PROMOTE, Action.RESTORE, Action.RELAUNCH, Action.QUARANTINE)
@@ -48,7 +48,8 @@ def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     incident, task = turn.incidents[name], turn.tasks[ref]
     if incident.fault.kind is FaultClass.HANG and task.active and ref not in incident.hits:
         turn.act(fx.TerminateClient(server=incident.server, pid=task.active))  # it gets an error, and ends by itself
-    action, why = policy.culprit(task, jobs.refusal(turn, ref.job))
+    refusal = jobs.refusal(turn, ref.job)
+    action, why = policy.culprit(task, refusal)
     did = f"this task caused the GPU fault ({incident.fault.numbers()})"
     if action is Action.QUARANTINE:
         turn.case(name, ref, target=servers.open_quarantine(turn, incident.server))
@@ -56,6 +57,8 @@ def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     elif action is Action.REQUEUE:
         jobs.requeue(turn, name, ref, did)
     else:
+        if task.options.on_culprit is OnCulprit.REQUEUE:
+            jobs.note_refusal(turn, ref.job, refusal)
         verdicts.fail(turn, name, ref, f"{did}; {why}" if why else did)
 
 
@@ -76,6 +79,8 @@ def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     )
     rung, reasons = policy.climb(task, means, case.tried, case.counted)
     if rung is None:
+        if Rung.REQUEUE in task.options.recover:
+            jobs.note_refusal(turn, ref.job, means.requeue)
         why = "; ".join((*case.reasons, *(reason for reason in reasons if not reason.endswith(": tried"))))
         verdicts.fail(turn, name, ref, f"GPU fault {blame(incident)}: {why}")
     elif rung is Rung.REQUEUE:
@@ -209,6 +214,8 @@ def give_up(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     if turn.observe:
         _observe(turn, name, task, case.part)
     elif (why := jobs.refusal(turn, ref.job)) or Rung.REQUEUE not in task.options.recover:
+        if Rung.REQUEUE in task.options.recover:
+            jobs.note_refusal(turn, ref.job, why)
         verdicts.fail(turn, name, ref, f"{words}; cannot be requeued: {why or 'not in --mps-recover'}")
     else:
         jobs.requeue(turn, name, ref, words, exclude=True)

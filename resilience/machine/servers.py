@@ -8,6 +8,7 @@ servers are opened for one incident, never rebuilt, and closed when nobody uses 
 
 from resilience.domain_plan import PAIR
 from resilience.machine.turn import Turn
+from resilience.machine.words import server_words
 from resilience.model import effect as fx
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
@@ -48,6 +49,7 @@ def faulted(turn: Turn, server: ServerId) -> None:
     if pair is None or pair.health(server.color) not in (Health.UP, Health.OPENING, Health.CLOSED):
         return
     turn.server(server, health=Health.FAULTED, since=turn.now.mono, fault_seen=False, recreated=False)
+    _unavailable(turn, server)
     _lose_standbys(turn, server)
     if quarantine(pair, server.color):
         return
@@ -62,7 +64,13 @@ def condemned(turn: Turn, server: ServerId) -> None:
     if turn.observe:
         return
     turn.server(server, health=Health.DOWN, since=turn.now.mono)
+    _unavailable(turn, server)
     _lose_standbys(turn, server)
+
+
+def _unavailable(turn: Turn, server: ServerId) -> None:
+    """Write down that nobody can join the server; `server.rebuilt` or `server.replaced` follows when that is over."""
+    turn.journal("server.unavailable", server=server_words(server), state=turn.health(server).value)
 
 
 def _lose_standbys(turn: Turn, server: ServerId) -> None:
@@ -118,6 +126,7 @@ def daemon_gone(turn: Turn, server: ServerId) -> None:
         replace_now(turn, server)
         return
     turn.server(server, health=Health.CLOSED)
+    _unavailable(turn, server)
     swap(turn, server)
     pair = turn.pairs[server.domain, server.gpu]
     other = next((color for color in PAIR if color not in pair.colors), None)

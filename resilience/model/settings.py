@@ -27,6 +27,10 @@ class Paths:
         "",
         "directory for spilled state on a shared file system; empty: .mpsr-<job> in the task's directory",
     )
+    metrics: str = setting(
+        "",
+        "directory of node_exporter's textfile collector, for the agent's mpsr-<node>.prom; root's; empty: no metrics",
+    )
     devices: str = setting(
         "",
         "the GPUs' device files as gres.conf lists them in File=, {node} for the node's name; empty: the driver's order",

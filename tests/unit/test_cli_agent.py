@@ -32,9 +32,10 @@ class Node:
         self.settings("act")
         self.agents: list[subprocess.Popen[bytes]] = []
 
-    def settings(self, mode: str) -> None:
+    def settings(self, mode: str, metrics: str = "") -> None:
         self.config.write_text(
-            f"paths: {{run: {self.home}/r, log: {self.home}/l, kmsg: {self.home}/kmsg, scontrol: /nonexistent}}\n"
+            f"paths: {{run: {self.home}/r, log: {self.home}/l, kmsg: {self.home}/kmsg, scontrol: /nonexistent,"
+            f' metrics: "{metrics}"}}\n'
             f"recovery: {{mode: {mode}}}\nslurm: {{adapter: scontrol}}\n"
         )
 
@@ -110,6 +111,24 @@ def test_sighup_takes_good_settings_and_refuses_bad_ones(node: Node) -> None:
     assert agent.poll() is None
     agent.send_signal(signal.SIGTERM)
     assert agent.wait(SECONDS) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's directories alone are written to")
+def test_metrics_are_there_while_the_agent_is_and_only_if_asked_for(node: Node) -> None:
+    metrics = node.home / "textfile"
+    file = metrics / "mpsr-n0.prom"
+    metrics.mkdir(mode=0o755)
+    agent = node.start()
+    until(lambda: answers(node.socket), node)
+    assert not file.exists()
+    node.settings("observe", str(metrics))
+    agent.send_signal(signal.SIGHUP)
+    until(lambda: file.exists() and 'mpsr_agent_mode{mode="observe"} 1' in file.read_text(), node)
+    started = node.events("agent.started")[1]["wall"]
+    assert f"mpsr_agent_start_time_seconds {started}\n" in file.read_text()
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(SECONDS) == 0
+    assert not file.exists()
 
 
 def test_directories_that_cannot_be_had_are_said(node: Node) -> None:

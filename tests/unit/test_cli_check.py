@@ -1,5 +1,6 @@
 """mpsr check: what mpsr render makes is good, and each way of spoiling it is named with the way out."""
 
+import os
 import re
 from pathlib import Path
 
@@ -164,6 +165,27 @@ def test_what_the_node_lacks_is_named(site: Site, capsys: pytest.CaptureFixture[
     assert re.search(r"^error   paths\.launcher: is not there: ", out, re.MULTILINE)
     assert re.search(r"^warning paths\.mps_control: cannot be executed: ", out, re.MULTILINE)
     assert "ok  " not in out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's directories are good")
+def test_a_directory_for_metrics_must_be_there_and_roots(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = site.conf.parent / "textfile"
+
+    def said() -> str:
+        main(["check", "--config", str(site.conf / "mpsr.yaml"), "--slurm-conf", str(site.conf / "slurm.conf")])
+        return "".join(line for line in capsys.readouterr().out.splitlines(True) if str(directory) in line)
+
+    assert said() == ""
+    site.change("mpsr.yaml", 'metrics: ""', f'metrics: "{directory}"')
+    assert f"paths.metrics: no such file or directory: {directory}" in said()
+    assert f"install -d -m 755 {directory}" in said()
+    directory.mkdir()
+    assert "ok" in said()
+    directory.chmod(0o777)
+    assert "others may write it" in said()
+    directory.rmdir()
+    directory.write_text("")
+    assert f"is no directory: {directory}" in said()
 
 
 @given(st.text(max_size=300))

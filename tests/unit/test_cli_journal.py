@@ -16,6 +16,7 @@ from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId
 from resilience.model.settings import Options
+from resilience.parse.journal import parse
 
 BEGAN = 1790000000.0
 RECORDS = [
@@ -104,6 +105,14 @@ def test_the_journal_is_filtered(
     assert (status, [json.loads(line)["event"] for line in out.splitlines()]) == (0, events)
 
 
+def test_an_incident_without_tasks_says_why_it_is_over() -> None:
+    closed = {"event": "incident.closed", "wall": BEGAN, "incident": "6a-2", "outcomes": {}}
+    assert (
+        story.sentence({**closed, "outcome": "every task had ended"}) == "incident 6a-2 is over: every task had ended"
+    )
+    assert story.sentence(closed) == "incident 6a-2 is over"
+
+
 def test_the_story_of_an_incident(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run("explain", "6a-1", "--journal", str(journal), capsys=capsys)
     assert status == 0
@@ -167,7 +176,7 @@ FIELDS = st.sampled_from(
 
 @given(st.sampled_from(sorted(contract()["event"])), st.dictionaries(FIELDS, JSON))
 def test_any_record_can_be_listed_and_told(event: str, fields: dict[str, object]) -> None:
-    record = journal_lines.parse(json.dumps({"event": event, "wall": BEGAN, **fields}))
+    record = parse(json.dumps({"event": event, "wall": BEGAN, **fields}))
     assert record is not None
     assert "\n" not in journal_lines.listing(record)
     assert len(story.tell([record])) == 1
@@ -176,7 +185,7 @@ def test_any_record_can_be_listed_and_told(event: str, fields: dict[str, object]
 
 @given(st.text(max_size=200))
 def test_any_line_is_a_record_or_nothing(line: str) -> None:
-    record = journal_lines.parse(line)
+    record = parse(line)
     assert record is None or "event" in record
 
 

@@ -58,6 +58,8 @@ def test_values_arrive_typed_and_options_canonical() -> None:
         ("paths: {run: '/run/../etc'}", ["paths.run: goes up with '..'"]),
         (f"paths: {{run: /{'r' * 60}}}", ["paths.run: is too long for a socket's path"]),
         ('paths: {log: "/l\\nPrologFlags=X"}', ["paths.log: has a character that cannot be printed"]),
+        ("paths: {metrics: textfile}", ["paths.metrics: is not a usable path: 'textfile'"]),
+        ("paths: {spill: '/s/../t'}", ["paths.spill: goes up with '..'"]),
         ("paths: {scontrol: 'scontrol -M x'}", ["paths.scontrol: is not a usable path"]),
         ("paths: {log: 7}", ["paths.log: is not a text: 7"]),
         ("options: {defaults: {domian: job}}", ["unknown option key: domian", "did you mean domain?"]),

@@ -15,6 +15,7 @@ ROOMS: tuple[frozenset[str], ...] = tuple(
         "catalog",
         "parse",
         "classify attribute policy machine history domain_plan partition_plan",
+        "metrics",
         "ports",
         "adapters",
         "agent",
@@ -26,7 +27,7 @@ ROOMS: tuple[frozenset[str], ...] = tuple(
 )
 """From the top down. A room may import itself, its row and every row above it."""
 PURE = frozenset(
-    "model contract catalog parse classify attribute policy machine history domain_plan partition_plan ports agent".split()
+    "model contract catalog parse classify attribute policy machine history domain_plan partition_plan metrics ports agent".split()
 )
 WORLD = frozenset({"time", "subprocess", "socket", "random"})
 ENVIRONMENT = frozenset({"environ", "getenv", "putenv"})

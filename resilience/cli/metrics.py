@@ -1,0 +1,29 @@
+"""`mpsr metrics`: the figures of a whole journal, in the text that the agent writes for Prometheus (paths.metrics).
+
+The agent's own figures begin when it starts; these begin with the journal's first record. For admins, who may read it.
+"""
+
+import argparse
+import sys
+
+from resilience.cli import journal_lines, settings
+from resilience.cli.log import journal_path
+from resilience.contract import exit_code
+from resilience.metrics import Fold
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
+    parser.add_argument("--journal", metavar="FILE", help="another journal file")
+    parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    chosen = settings.find(arguments.config).settings
+    read = journal_lines.read(arguments.journal or journal_path(chosen, arguments.node))
+    fold = Fold()
+    for record in read.records:
+        fold.take(record)
+    fold.skip(read.skipped)
+    sys.stdout.write(fold.text())
+    return exit_code("ok")
