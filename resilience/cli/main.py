@@ -25,6 +25,7 @@ COMMANDS = {
     "metrics": "what this node's journal comes to, as Prometheus takes it",
     "spills": "spilled state on disk that jobs have left, and taking it away",
     "check": "say what is wrong with a configuration",
+    "drill": "see on this cluster that programs survive their neighbour's GPU fault",
     "render": "make the files of a cluster from one YAML of choices",
     "version": "the version of mpsr",
 }

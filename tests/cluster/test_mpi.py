@@ -119,7 +119,7 @@ def test_a_neighbours_fault_requeues_the_whole_job(cluster: Sandbox, kinds: tupl
 
 @pytest.mark.slow
 def test_a_job_whose_own_rank_made_the_fault_fails_and_stays_away(cluster: Sandbox) -> None:
-    program = f"{REPO}/tests/programs/culprit.py"
+    program = f"{REPO}/resilience/drill/culprit.py"
     kinds = "$([ $SLURM_PROCID = 0 ] && echo illegal-address --after 1 || echo none --after 30)"
     line = " ".join([*rank(cluster, "pmi2", program), kinds])
     script = f"exec srun -Q -K {' '.join(SHAPE)} --mpi=pmi2 bash -c {shlex.quote(f'exec {line}')}"
@@ -133,7 +133,7 @@ def test_a_job_whose_own_rank_made_the_fault_fails_and_stays_away(cluster: Sandb
 
 @pytest.mark.slow
 def test_a_step_that_cannot_be_requeued_fails_and_says_why(cluster: Sandbox, kinds: tuple[str, ...]) -> None:
-    program = f"{REPO}/tests/programs/culprit.py"
+    program = f"{REPO}/resilience/drill/culprit.py"
     argv = [
         "srun",
         "-Q",

@@ -21,7 +21,7 @@ from tests.gpusim.mps_harness import Mps
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAT = ROOT / "docs/tutorial/heat2d/heat2d.py"
-CULPRIT = ROOT / "tests/programs/culprit.py"
+CULPRIT = ROOT / "resilience/drill/culprit.py"
 LIMIT = 20.0
 """Seconds that anything may take."""
 

@@ -14,6 +14,7 @@ from tests.gpusim.host import SimHost
 pytestmark = pytest.mark.sim
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "tests/programs"
+DRILL = ROOT / "resilience/drill"
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def sim_host() -> Iterator[SimHost]:
         yield made
 
 
-def run(sim: SimHost, program: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+def run(sim: SimHost, program: str | Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROGRAMS / program), *map(str, arguments)]
     environ = sim.env(PYTHONPATH=str(ROOT), **more)
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False, cwd=os.sep)
@@ -42,7 +43,7 @@ def run(sim: SimHost, program: str, *arguments: object, **more: str) -> subproce
 def test_each_fault_is_the_one_it_is_named_after(
     sim_host: SimHost, kind: str, code: str, xid: str, session: tuple[str, ...]
 ) -> None:
-    done = run(sim_host, "culprit.py", kind, *session)
+    done = run(sim_host, DRILL / "culprit.py", kind, *session)
     assert (done.returncode, done.stdout) == (1, f"culprit: ready\nculprit: {kind}\n"), done.stderr
     assert f"CUDA error {code}" in done.stderr
     assert xid in (sim_host.path / "kmsg").read_text()
@@ -50,14 +51,14 @@ def test_each_fault_is_the_one_it_is_named_after(
 
 def test_a_culprit_may_fault_only_once(sim_host: SimHost, tmp_path: Path) -> None:
     marker = tmp_path / "once"
-    assert run(sim_host, "culprit.py", "trap", "--once", marker).returncode == 1
-    again = run(sim_host, "culprit.py", "trap", "--once", marker)
+    assert run(sim_host, DRILL / "culprit.py", "trap", "--once", marker).returncode == 1
+    again = run(sim_host, DRILL / "culprit.py", "trap", "--once", marker)
     assert (again.returncode, again.stdout) == (0, "culprit: ready\nculprit: not again\n")
 
 
 def test_a_culprit_writes_down_when_it_launched(sim_host: SimHost, tmp_path: Path) -> None:
     before = time.monotonic()
-    assert run(sim_host, "culprit.py", "trap", "--clock", tmp_path).returncode == 1
+    assert run(sim_host, DRILL / "culprit.py", "trap", "--clock", tmp_path).returncode == 1
     (moment,) = map(float, (tmp_path / f"faults.{os.getuid()}").read_text().split())
     assert before < moment < time.monotonic()
     (event,) = (sim_host.path / "events").read_text().splitlines()
@@ -66,7 +67,7 @@ def test_a_culprit_writes_down_when_it_launched(sim_host: SimHost, tmp_path: Pat
 
 def test_a_culprit_waits_for_its_file(sim_host: SimHost, tmp_path: Path) -> None:
     trigger = tmp_path / "now"
-    command = [sys.executable, str(PROGRAMS / "culprit.py"), "none", "--when", str(trigger)]
+    command = [sys.executable, str(DRILL / "culprit.py"), "none", "--when", str(trigger)]
     with subprocess.Popen(
         command, env=sim_host.env(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, text=True
     ) as process:
@@ -133,7 +134,7 @@ with resilience.session(arrays="device", spill_seconds=0) as s:
 @pytest.mark.parametrize(("what", "expected"), [("zeros", "-1 7.0"), ("thread", "0 7.0"), ("upload", "-1 9.0")])
 def test_a_programs_own_stream_and_thread_find_whole_arrays(what: str, expected: str) -> None:
     with SimHost(memory=256) as sim:
-        command = [sys.executable, "-c", OTHER_STREAM, str(PROGRAMS / "faults.ptx"), what]
+        command = [sys.executable, "-c", OTHER_STREAM, str(DRILL / "faults.ptx"), what]
         environ = sim.env(PYTHONPATH=str(ROOT))
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False, cwd="/")
         assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr

@@ -42,7 +42,7 @@ def plain(plan: Plan, *, stem: str, steps: int = STEPS, pace_ms: float | None = 
 def culprit(plan: Plan, fault: str) -> list[str]:
     """Make a fault on the GPU: illegal-address or trap. A simulated GPU records the moment itself."""
     clock = ["--clock", CLOCK] if plan.real_gpu else []
-    return [plan.python, f"{REPO}/tests/programs/culprit.py", fault, *clock]
+    return [plan.python, f"{REPO}/resilience/drill/culprit.py", fault, *clock]
 
 
 def last_step(log: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 from tests.gpu import features, uvm
 from tests.gpu.raw import MPS_ENABLED, READ_WRITE, Answer, Driver
 
-PTX = Path(__file__).parent.parent / "programs" / "faults.ptx"
+PTX = Path(__file__).parents[2] / "resilience" / "drill" / "faults.ptx"
 BLOCK = 256
 CHUNK = 64 << 20
 """Bytes that one device-to-host read of a digest takes: bounded host memory, few calls."""

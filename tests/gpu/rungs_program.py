@@ -13,7 +13,7 @@ from typing import Any
 
 import resilience
 
-PTX = Path(__file__).parent.parent / "programs" / "faults.ptx"
+PTX = Path(__file__).parents[2] / "resilience" / "drill" / "faults.ptx"
 BLOCK = 256
 
 

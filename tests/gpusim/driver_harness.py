@@ -28,7 +28,7 @@ from tests.gpusim.host import BUILD, HERE, SimHost
 
 ROOT = HERE.parent.parent
 HEAT = ROOT / "docs" / "tutorial" / "heat2d" / "heat.ptx"
-FAULTS = ROOT / "tests" / "programs" / "faults.ptx"
+FAULTS = ROOT / "resilience" / "drill" / "faults.ptx"
 MIB = 1 << 20
 GRANULE = 2 * MIB
 LIMIT = 20.0

@@ -27,7 +27,7 @@ class Cuda:
         self("cuDeviceGet", byref(device), 0)
         self("cuDevicePrimaryCtxRetain", byref(context), device)
         self("cuCtxSetCurrent", context)
-        image = Path(__file__).with_name("faults.ptx").read_bytes()
+        image = (Path(__file__).parents[2] / "resilience" / "drill" / "faults.ptx").read_bytes()
         self("cuModuleLoadData", byref(self.module), image + b"\0")
 
     def __call__(self, name: str, *arguments: Any) -> None:

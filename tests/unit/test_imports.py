@@ -22,6 +22,7 @@ ROOMS: tuple[frozenset[str], ...] = tuple(
         "state",
         "launch",
         "config render",
+        "drill",
         "cli",
     )
 )
@@ -31,7 +32,7 @@ PURE = frozenset(
 )
 WORLD = frozenset({"time", "subprocess", "socket", "random"})
 ENVIRONMENT = frozenset({"environ", "getenv", "putenv"})
-OPEN_TO_THE_WORLD = frozenset({"adapters", "state", "launch", "cli"})
+OPEN_TO_THE_WORLD = frozenset({"adapters", "state", "launch", "drill", "cli"})
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -20,7 +20,7 @@ MASK = (1 << 64) - 1
 
 
 def word(index: int, seed: int) -> int:
-    """The word that fill_pattern writes at an index (tests/programs/faults.cu)."""
+    """The word that fill_pattern writes at an index (resilience/drill/faults.cu)."""
     value = (seed + (index + 1) * 0x9E3779B97F4A7C15) & MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK

@@ -1,0 +1,157 @@
+"""`mpsr drill`: one real job on this cluster shows whether a program survives its neighbour's GPU fault here.
+
+Runs with the caller's own rights and account. The job takes a whole GPU and fault domains of its own, so that no other job
+shares its MPS servers; what a fault in one server does to others of the same GPU no longer matters then. Words after `--`
+go to sbatch (a partition, a node, an account). Exit status `ok` only when everything held.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from resilience.adapters.requeue_sequence import ENDED, Snapshot
+from resilience.adapters.scontrol import Scontrol
+from resilience.cli import settings
+from resilience.cli.log import recovery_log
+from resilience.contract import exit_code
+from resilience.drill import judge, plan
+from resilience.model.errors import ConfigError, ResilienceError, SlurmError
+from resilience.model.ids import JobId
+
+_LOOK = 1.0
+"""Seconds between two looks at the job."""
+_SETTLE = 10.0
+"""Seconds that files may take to show here after the job's end (shared file systems)."""
+_ABOUT = """\
+A job of yours will take one GPU ({gres}) for about a minute and make a GPU fault on it: {fault}.
+It shares its MPS servers with no other job, and the GPU with none as long as Slurm gives the GPU to it alone."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault")
+    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: gpu:1)")
+    parser.add_argument(
+        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: .)"
+    )
+    parser.add_argument("--python", default=sys.executable, help="Python of mpsr on the node (default: this one)")
+    parser.add_argument("--wait", type=int, default=600, metavar="S", help="give up when it is not done by then")
+    parser.add_argument("--yes", action="store_true", help="do not ask before the fault")
+    parser.add_argument("--dry-run", action="store_true", help="show the job, submit nothing")
+    parser.add_argument("--keep", action="store_true", help="keep the job's files")
+    parser.add_argument("--json", metavar="FILE", help="the result as JSON, too")
+    parser.add_argument("sbatch", nargs="*", metavar="-- WORD", help="more options for sbatch")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    base = os.path.abspath(arguments.dir)
+    if arguments.dry_run:
+        print(f"# {shlex.join(plan.submit(base, arguments.gres, arguments.sbatch))}")
+        print(plan.script(arguments.python, arguments.fault), end="")
+        return exit_code("ok")
+    if not arguments.yes:
+        _ask(arguments)
+    try:
+        directory = tempfile.mkdtemp(prefix="mpsr-drill-", dir=base)
+    except OSError as error:
+        raise ResilienceError(base, "takes no files", error.strerror or error, hint="give --dir DIRECTORY") from error
+    try:
+        left = _drill(arguments, directory)
+        rows = judge.rows(left)
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    held = all(row.held for row in rows)
+    width = max(len(row.what) for row in rows)
+    for row in rows:
+        print(f"{row.what:<{width}}  {'held' if row.held else 'FAILED':<6}  {row.seen}")
+    print(f"drill: {'all of it held' if held else 'something did not hold'} (job {left.job}, {arguments.fault})")
+    if arguments.json:
+        result = {"job": left.job, "fault": arguments.fault, "held": held, "rows": [asdict(row) for row in rows]}
+        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if arguments.keep:
+        print(f"drill: the job's files are in {directory}")
+    return exit_code("ok" if held else "failed")
+
+
+def _ask(arguments: argparse.Namespace) -> None:
+    print(_ABOUT.format(gres=arguments.gres, fault=arguments.fault))
+    if not sys.stdin.isatty():
+        raise ConfigError("drill", "asks first, and there is no terminal", "standard input", hint="give --yes")
+    if input("Go on? (yes or no) ").strip().lower() != "yes":
+        raise ResilienceError("drill", "was not wanted", "no job was submitted")
+
+
+def _drill(arguments: argparse.Namespace, directory: str) -> judge.Left:
+    chosen = settings.find(None).settings
+    slurm = Scontrol(program=chosen.paths.scontrol, timeout=chosen.slurm.timeout, requeue_timeout=chosen.slurm.timeout)
+    job = _submit(arguments, directory)
+    print(f"drill: job {job}", flush=True)
+    try:
+        last = _until_ended(slurm, job, arguments.wait)
+    except BaseException:
+        subprocess.run(["scancel", str(job)], check=False, stdin=subprocess.DEVNULL)
+        raise
+    return _left(job, last, directory)
+
+
+def _submit(arguments: argparse.Namespace, directory: str) -> JobId:
+    command = plan.submit(directory, arguments.gres, arguments.sbatch)
+    text = plan.script(arguments.python, arguments.fault)
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SlurmError("sbatch", "cannot be run", error.strerror or error, hint="run it on a submit host") from error
+    number = done.stdout.strip().partition(";")[0]
+    if done.returncode or not number.isdigit():
+        said = (done.stderr or done.stdout).strip()
+        hint = "is the plugin on this host? see mpsr check" if "--mps" in said else "options of sbatch go after --"
+        raise SlurmError("sbatch", "took no job", said[-400:], hint=hint)
+    return JobId(int(number))
+
+
+def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> Snapshot:
+    """Tell each change of state. Raises ResilienceError when it takes too long."""
+    until, told = time.monotonic() + seconds, ""
+    while True:
+        seen = slurm.snapshot(job)
+        waits = f" ({seen.reason})" if seen.reason and seen.info.state == "PENDING" else ""
+        if (now := f"{seen.info.state}{waits}") != told:
+            print(f"drill: {now}", flush=True)
+            told = now
+        if seen.info.state in ENDED:
+            return seen
+        if time.monotonic() > until:
+            raise ResilienceError(
+                f"job {job}", f"is not done after {seconds} s", now, hint="it is cancelled; see --wait"
+            )
+        time.sleep(_LOOK)
+
+
+def _left(job: JobId, last: Snapshot, directory: str) -> judge.Left:
+    until = time.monotonic() + _SETTLE
+    while not os.path.exists(f"{directory}/{plan.KEPT}.status") and time.monotonic() < until:
+        time.sleep(_LOOK)
+    files = {file.name: file.read_text(errors="replace") for file in Path(directory).iterdir() if file.is_file()}
+    if not files:
+        hint = "give --dir a directory that the node sees"
+        raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
+    if "job.log" in files and f"{plan.KEPT}.step" not in files:
+        raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.info.state)
+    log = Path(recovery_log(last.info.stdout, last.info.workdir, job))
+    spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
+    return judge.Left(
+        job=job,
+        state=last.info.state,
+        restarts=last.info.restarts,
+        files=files,
+        log=log.read_text(errors="replace") if log.exists() else "",
+        spilled=spilled,
+    )

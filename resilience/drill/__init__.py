@@ -1,0 +1,5 @@
+"""The fire drill: real jobs on a site's own cluster that show whether a bystander survives a GPU fault there.
+
+`bystander.py` and `culprit.py` are the programs of its job, `plan.py` the job, `judge.py` what is read from what they
+left. The command is cli/drill.py.
+"""

@@ -1,0 +1,77 @@
+"""`mpsr drill` as a user runs it, on a real Slurm: what holds is said to hold, what does not is said, too."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from resilience.contract import exit_code
+from tests.cluster.sandbox import Done, Sandbox
+from tests.demo.stage import NODE, Stage
+
+pytestmark = [pytest.mark.cluster, pytest.mark.sim]
+HOME = "/home/alice"
+
+
+@pytest.fixture
+def drilled(cluster: Sandbox) -> Iterator[Sandbox]:
+    yield cluster
+    Stage(cluster).clear()
+
+
+def drill(sandbox: Sandbox, *words: str, sbatch: tuple[str, ...] = (f"-w{NODE}",)) -> Done:
+    argv = ["mpsr", "drill", "--dir", HOME, *words, "--", *sbatch]
+    return sandbox.run(argv, user="alice", timeout=100)
+
+
+def left(sandbox: Sandbox) -> list[str]:
+    return [entry.name for entry in sandbox.path(HOME).glob("mpsr-drill-*")]
+
+
+def test_both_bystanders_survive_and_it_says_how(drilled: Sandbox) -> None:
+    done = drill(drilled, "--yes", "--json", f"{HOME}/drill.json")
+    assert done.status == exit_code("ok"), done.out + done.err
+    result = json.loads(drilled.read(f"{HOME}/drill.json"))
+    assert (result["held"], result["fault"]) == (True, "illegal-address")
+    said = {row["what"]: row["seen"] for row in result["rows"]}
+    assert said["fault"].endswith("isolation: domains")
+    assert said["culprit"].startswith("named")
+    assert "recovered on standby in" in said["bystander that keeps state"]
+    assert "relaunched in" in said["bystander that does not"]
+    assert said["the job"] == "COMPLETED, 0 restarts"
+    assert left(drilled) == []
+    assert not drilled.residue()
+
+
+def test_what_did_not_hold_is_said(drilled: Sandbox) -> None:
+    done = drill(drilled, "--yes", "--keep", sbatch=(f"-w{NODE}", "--mps-retries=0", "--mps-recover=standby"))
+    assert done.status == exit_code("failed"), done.out + done.err
+    rows = {
+        line[:28].strip(): line[28:].split(None, 1)
+        for line in done.out.splitlines()
+        if "  held" in line or "FAILED" in line
+    }
+    assert rows["bystander that keeps state"][0] == "FAILED"
+    assert "ended with status" in rows["bystander that keeps state"][1]
+    assert rows["culprit"][0] == "held"
+    (kept,) = left(drilled)
+    drilled.good(["rm", "-r", f"{HOME}/{kept}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sbatch", "status", "says"),
+    [
+        ((), (), "usage", "asks first, and there is no terminal"),
+        (("--yes",), ("--partition=nosuch",), "failed", "nosuch"),
+        (("--yes", "--dir", "/nowhere"), (), "failed", "/nowhere: takes no files"),
+        (("--yes", "--wait", "1", "--gres", "gpu:1"), ("--begin=now+1hour",), "failed", "is not done after 1 s"),
+    ],
+)
+def test_what_cannot_be_drilled_is_said(
+    drilled: Sandbox, words: tuple[str, ...], sbatch: tuple[str, ...], status: str, says: str
+) -> None:
+    done = drill(drilled, *words, sbatch=sbatch)
+    assert done.status == exit_code(status), done.out + done.err
+    assert says in done.err
+    assert left(drilled) == []
+    assert not drilled.good(["squeue", "-h", "-u", "alice"]).strip()
