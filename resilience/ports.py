@@ -69,7 +69,7 @@ class Mps(Protocol):
         """End server and daemon, remove its directories; returns what could not be removed, in words."""
 
     def daemon(self, server: ServerId) -> Process | None:
-        """The control daemon's process, None when it is not found."""
+        """The control daemon's process, None when there is none that answers. Raises when that cannot be told."""
 
     def pipe(self, server: ServerId) -> str:
         """The pipe directory that clients need (CUDA_MPS_PIPE_DIRECTORY)."""
@@ -210,7 +210,8 @@ class ServerLogs(Feed, Protocol):
 class Daemons(Feed, Protocol):
     """The deaths of control daemons, which may leave no trace in a log."""
 
-    def watch(self, server: ServerId, daemon: Process) -> None: ...
+    def watch(self, server: ServerId, daemon: Process | None) -> None:
+        """None: it has ended already."""
 
     def unwatch(self, server: ServerId) -> None: ...
 

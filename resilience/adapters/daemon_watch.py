@@ -25,19 +25,14 @@ class DaemonWatch:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def watch(self, server: ServerId, daemon: Process) -> None:
+    def watch(self, server: ServerId, daemon: Process | None) -> None:
         """Follow this process as the server's daemon, in place of an earlier one."""
         self.unwatch(server)
-        try:
-            fd = os.pidfd_open(daemon.pid)
-        except ProcessLookupError:
-            fd = -1
-        if fd >= 0 and starttime(daemon.pid) == daemon.starttime:
+        fd = _opened(daemon) if daemon is not None else -1
+        if fd >= 0:
             self._fds[server] = fd
             self._epoll.register(fd, select.EPOLLIN)
             return
-        if fd >= 0:
-            os.close(fd)
         self._gone.append(server)
         os.eventfd_write(self._early, 1)
 
@@ -62,3 +57,15 @@ class DaemonWatch:
             self.unwatch(server)
         os.close(self._early)
         self._epoll.close()
+
+
+def _opened(daemon: Process) -> int:
+    """A descriptor of this very process; -1 when it has ended."""
+    try:
+        fd = os.pidfd_open(daemon.pid)
+    except ProcessLookupError:
+        return -1
+    if starttime(daemon.pid) == daemon.starttime:
+        return fd
+    os.close(fd)
+    return -1

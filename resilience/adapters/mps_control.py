@@ -28,7 +28,7 @@ from resilience.adapters.domain_locks import DomainLocks, talk_lock
 from resilience.adapters.guarded_files import make_dir, make_dirs, read_or_empty, remove_tree
 from resilience.adapters.processes import Seen, end, living, parent, wait_gone
 from resilience.adapters.sm_partitions import SmPartitions
-from resilience.model.errors import MpsControlError
+from resilience.model.errors import DaemonGone, MpsControlError
 from resilience.model.ids import GpuUuid, NodeName, Process, ServerId
 from resilience.model.settings import Settings
 from resilience.parse import mps_control as parse
@@ -134,8 +134,14 @@ class ControlDaemons:
 
     def daemon(self, server: ServerId) -> Process | None:
         """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid)."""
-        parents = {parent(pid) for pid in self.servers(server)}
-        return next((seen.process for seen in self.processes(server) if seen.process.pid in parents), None)
+        talk, lines = self._ask(server, "get_server_list")
+        if talk is Talk.NO_DAEMON:
+            return None
+        parents = {parent(pid) for pid in parse.pids(lines)}
+        for seen in self.processes(server):
+            if seen.process.pid in parents:
+                return seen.process
+        raise self._error(server, "control daemon cannot be told from others", "it has no server")
 
     def processes(self, server: ServerId) -> tuple[Seen, ...]:
         """Daemon and servers that are proven to be those of this pipe directory."""
@@ -168,14 +174,21 @@ class ControlDaemons:
                     )
                 self._clear_or_raise(server)
             try:
-                self._start(server, uuid, owner)
-                self.partitions.cut(server, uuid)
-                self._await_active(server, owner, self._settings.mps.start_timeout)
-            except (MpsControlError, OSError) as error:
-                left = self._clear(server)
-                if isinstance(error, MpsControlError) and not left:
-                    raise
-                raise self._error(server, "cannot be opened", "; ".join([str(error), *left])) from error
+                self._start_anew(server, uuid, owner)
+            except DaemonGone:  # somebody has killed it: that happens once
+                self._start_anew(server, uuid, owner)
+
+    def _start_anew(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
+        """An ACTIVE server, or nothing and an MpsControlError."""
+        try:
+            self._start(server, uuid, owner)
+            self.partitions.cut(server, uuid)
+            self._await_active(server, owner, self._settings.mps.start_timeout)
+        except (MpsControlError, OSError) as error:
+            left = self._clear(server)
+            if isinstance(error, MpsControlError) and not left:
+                raise
+            raise self._error(server, "cannot be opened", "; ".join([str(error), *left])) from error
 
     def _take_over(self, server: ServerId, owner: ServerOwner) -> bool:
         """Whether the daemon that is there is the owner's and has, or gets, an ACTIVE server."""
@@ -252,7 +265,7 @@ class ControlDaemons:
                 )
             self._await_news(server, died_before, poll)
             poll = min(poll * 1.5, _POLL_MOST)
-            state, complaint = self._look(server)
+            state, complaint = self._look(server, must_answer=True)
 
     def _ended_at_once(self, server: ServerId) -> MpsControlError:
         """Why a server did not live: what its log says, or that there is no program to start."""
@@ -348,7 +361,7 @@ class ControlDaemons:
                 )
             talk, lines = parse.answer(ran.stdout, ran.stderr)
             if talk is Talk.NO_DAEMON and must_answer:
-                raise self._error(server, "control daemon has gone", commands[0])
+                raise DaemonGone(self._name(server), "control daemon has gone", commands[0])
             if talk is not Talk.BUSY:
                 return talk, lines
             if time.monotonic() >= deadline:
@@ -367,14 +380,16 @@ class ControlDaemons:
             run_as = RunAs(uid=info.st_uid, gid=info.st_gid)
             return run([self._settings.paths.mps_control], stdin=stdin, env=env, timeout=timeout, run_as=run_as)
 
-    def _look(self, server: ServerId, start_for: int | None = None) -> tuple[ServerState, str]:
+    def _look(
+        self, server: ServerId, start_for: int | None = None, *, must_answer: bool = False
+    ) -> tuple[ServerState, str]:
         """State (ABSENT also without its SM partitions), and what the daemon complained of. `start_for`: ask for a server
         of this user first. One conversation when the server is the one of the last look."""
         known = self._server.get(server)
         commands = [] if start_for is None else [f"start_server -uid {start_for}"]
         commands += ["get_server_list"] if known is None else ["get_server_list", f"get_server_status {known}"]
         cut = self.partitions.question(server) if known is not None and start_for is None else ()
-        _, lines = self._ask(server, *commands, *cut, must_answer=start_for is not None)
+        _, lines = self._ask(server, *commands, *cut, must_answer=must_answer or start_for is not None)
         servers = parse.pids(lines)
         if servers and servers == (known,):
             state = self._server_state(server, servers[0], lines)

@@ -273,7 +273,7 @@ class Actor:
             case "state" if tag.server is not None:
                 return self._state(tag.server, value)
             case "daemon" if tag.server is not None:
-                if isinstance(value, Process):
+                if value is None or isinstance(value, Process):
                     self._daemons.watch(tag.server, value)
                 return None
             case "open" if tag.server is not None:

@@ -32,6 +32,10 @@ class MpsControlError(ResilienceError):
     """The MPS control daemon did not do, or did not answer, what was asked."""
 
 
+class DaemonGone(MpsControlError):
+    """There is no control daemon any more where there was one."""
+
+
 class SlurmError(ResilienceError):
     """Slurm refused or could not be reached."""
 

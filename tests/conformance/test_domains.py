@@ -251,6 +251,33 @@ def test_a_living_daemon_without_its_server_gets_one(here: Site) -> None:
     assert mps.servers(color("a")) != (server,)
 
 
+@pytest.mark.parametrize(("deaths", "state"), [(1, "open"), (2, "refused")])
+def test_a_daemon_that_is_killed_while_it_starts_is_started_once_more(here: Site, deaths: int, state: str) -> None:
+    """The control program as a user meets it, with somebody who kills the daemon before its server's state is asked for."""
+    left = here.base / "deaths"
+    left.write_text("x" * deaths)
+    left.chmod(0o666)
+    pid_file = "$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid"
+    program = here.base / "control"
+    program.write_text(
+        f"""#!/bin/sh
+        text=$(cat)
+        case "$1$text" in
+        get_server_list*)
+            if [ -s {left} ]; then kill -9 "$(cat "{pid_file}")" && truncate -s -1 {left}; fi ;;
+        esac
+        printf '%s\\n' "$text" | exec {here.node.settings.paths.mps_control} "$@"
+        """
+    )
+    program.chmod(0o755)
+    here.change(replace(here.node.settings, paths=replace(here.node.settings.paths, mps_control=str(program))))
+    lease = here.prolog(12, "mps=on;standby=off")
+    assert lease.state == state, lease.reason
+    assert left.read_text() == ""
+    assert here.epilog(12) == []
+    here.nothing_left()
+
+
 @pytest.mark.parametrize("style", [1, 2])
 def test_a_daemon_that_talks_to_another_is_asked_again(here: Site, style: int) -> None:
     (here.sim.path / "inject").write_text(f"set ui_busy {style}\n")

@@ -53,7 +53,8 @@ class FakeMps:
     states: dict[ServerId, ServerState] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
     broken: bool = False
-    daemons: dict[ServerId, Process] = field(default_factory=dict)
+    daemons: dict[ServerId, Process | None] = field(default_factory=dict)
+    """None: it has ended. One that is not here cannot be told from others."""
 
     def state(self, server: ServerId) -> ServerState:
         if self.broken:
@@ -78,7 +79,9 @@ class FakeMps:
         return ()
 
     def daemon(self, server: ServerId) -> Process | None:
-        return self.daemons.get(server)
+        if server not in self.daemons:
+            raise MpsControlError("mps", "daemon cannot be told from others", server.color)
+        return self.daemons[server]
 
     def pipe(self, server: ServerId) -> str:
         return f"/p/{server.domain}/g{server.gpu}/{server.color}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from resilience.adapters.processes import starttime
+from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
 from resilience.model.settings import Recovery
 from resilience.ports import ServerState
@@ -145,6 +146,25 @@ def test_the_daemon_of_an_idle_server_is_missed_at_once(tmp_path: Path) -> None:
         daemon.kill()
         until(lambda: [call for call in site.mps.calls if call[:2] == ("open", server("b"))], "another server b")
         assert until(lambda: site.journal("server.replaced"), "the outcome")[0]["server"] == "u1001/g0/b"
+
+
+def test_a_daemon_that_had_died_before_anybody_watched_it_is_missed_too(tmp_path: Path) -> None:
+    """As when the agent was away, or when it died between the prolog and the first task."""
+    with Site(tmp_path) as site:
+        site.mps.daemons[server("b")] = None
+        site.task(lease(1))
+        until(lambda: [call for call in site.mps.calls if call[:2] == ("open", server("b"))], "another server b")
+        assert until(lambda: site.journal("server.replaced"), "the outcome")[0]["server"] == "u1001/g0/b"
+
+
+def test_a_program_that_came_too_late_for_its_daemon_is_started_again(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.mps.daemons[server("a")] = None
+        one = site.task(lease(1)).run(standby="")
+        until(lambda: site.journal("server.unavailable"), "the news of the daemon")
+        one.say("exit", role="active", pid=one.pid, status=exit_code("refused") << 8)
+        verdict = one.hear("verdict")
+        assert (verdict["action"], verdict["color"]) == ("restore", "b")
 
 
 def test_a_failed_task_without_a_fault(tmp_path: Path) -> None:
