@@ -1,15 +1,13 @@
 """The MPS control daemons of a node: ports.Mps over NVIDIA's `nvidia-cuda-mps-control`.
 
-One daemon with one server for each ServerId, in directories of its own; never the default ones. Daemon, server and
-our own conversations with them run as the owner of the domain: root talks to nothing that a user controls, except by
-reading bounded text. What the control program is known to do, and what is done about it:
+One daemon with one server for each ServerId, in directories of its own; never the default ones. The conversations are
+those of mps_talk.py. What the control program is known to do, and what is done about it:
 
 - exit status 0 proves nothing: the answers are read, and quit is believed when the processes have gone;
-- one conversation at a time, a second one gets nothing: an own lock, a sentinel line, and another try every 5 ms;
 - sockets of a dead daemon stay, and clients then run without MPS *silently*: a daemon that does not answer is cleared;
 - removing the directories of a living daemon orphans it: they go when its processes have gone;
 - start_server returns at once: ready means get_server_status says ACTIVE (535: its logs say so);
-- the daemon finds nvidia-cuda-mps-server on PATH alone, and a hook's PATH is short: `search_path` makes it longer;
+- the daemon finds nvidia-cuda-mps-server on PATH alone, and a hook's PATH is short: it gets a longer one;
 - a driver without static SM partitions takes -S for a question or prints its help, with status 0: they are there when
   the daemon lists them.
 
@@ -22,10 +20,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from resilience import contract
-from resilience.adapters.commands import Ran, RunAs, raise_open_files, run
+from resilience.adapters.commands import RunAs, raise_open_files, run
 from resilience.adapters.domain_locks import DomainLocks, talk_lock
-from resilience.adapters.guarded_files import make_dir, make_dirs, read_or_empty, remove_tree
+from resilience.adapters.guarded_files import make_dir, make_dirs, remove_tree
+from resilience.adapters.mps_talk import RETRY, TALK_TIMEOUT, ControlProgram
 from resilience.adapters.processes import Seen, end, living, parent, wait_gone
 from resilience.adapters.sm_partitions import SmPartitions
 from resilience.model.errors import DaemonGone, MpsControlError
@@ -35,10 +33,6 @@ from resilience.parse import mps_control as parse
 from resilience.parse.mps_control import Talk
 from resilience.ports import ServerOwner, ServerState
 
-_TALK_TIMEOUT = 2.0
-"""Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
-_RETRY = 0.005
-"""Seconds between two tries at a busy daemon."""
 _MULTIUSER = (("-multiuser-server",), ("--multiuser-server",))
 """How the option is written: in the documents and 550, and in the help of 580. A program that does not know one of them starts
 nothing, prints its help, and ends with status 0 (580)."""
@@ -54,28 +48,6 @@ _LONGEST_SOCKET = "control_privileged"
 SERVER_PROGRAM = "nvidia-cuda-mps-server"
 _PROGRAM = "nvidia-cuda-mps"
 """Name of daemon and server as /proc shows it: the first 15 characters of both."""
-_DROP = ("SLURM", "SPANK_", "MPSR", "CUDA_", "GPU_DEVICE_ORDINAL", "BASH_FUNC_")
-_DROP_NAMES = frozenset("HOME USER LOGNAME MAIL SHELL TERM PWD OLDPWD SHLVL BASH_ENV ENV _".split())
-_USUAL = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
-"""Where packages put the two programs: Debian has the control program in /usr/bin and the server in /usr/sbin."""
-
-
-def search_path(environ: Mapping[str, str], control: str) -> str:
-    """PATH of a daemon: the control program's own directory first, since both must be of one driver, then the caller's
-    PATH and the usual places."""
-    own = [os.path.dirname(control)] if "/" in control else []
-    given = (environ.get("PATH") or os.defpath).split(":")
-    return ":".join(dict.fromkeys([*own, *given, *_USUAL]))
-
-
-def daemon_environment(environ: Mapping[str, str], control: str) -> dict[str, str]:
-    """What a daemon inherits: the library search path and the like, nothing of the job, of Slurm or of a terminal.
-
-    CUDA_MPS_ACTIVE_THREAD_PERCENTAGE, which Slurm's gres/mps sets for one job, would else become the default of all.
-    """
-    return {
-        name: value for name, value in environ.items() if not name.startswith(_DROP) and name not in _DROP_NAMES
-    } | {"PATH": search_path(environ, control)}
 
 
 def _to_stderr(text: str) -> None:
@@ -95,12 +67,13 @@ class ControlDaemons:
         say: Callable[[str], None] = _to_stderr,
     ) -> None:
         self._settings = settings
-        self._node = node
         self._locks = locks
-        self._environ = daemon_environment(environ, settings.paths.mps_control)
+        self._program = ControlProgram(settings, node, locks, environ)
         self._say = say
         self.partitions = SmPartitions(
-            settings.paths.run, node, lambda server, *commands: self._ask(server, *commands, must_answer=True)[1]
+            settings.paths.run,
+            node,
+            lambda server, *commands: self._program.ask(server, *commands, must_answer=True)[1],
         )
         self._server: dict[ServerId, int] = {}
         """Each daemon's server at the last look: saves a conversation, decides nothing."""
@@ -108,10 +81,10 @@ class ControlDaemons:
     # ------------------------------------------------------------------------------------------------ asking
 
     def pipe(self, server: ServerId) -> str:
-        return self._path("pipe", server)
+        return self._program.pipe(server)
 
     def logs(self, server: ServerId) -> str:
-        return self._path("mps_log", server)
+        return self._program.logs(server)
 
     def state(self, server: ServerId) -> ServerState:
         return self._look(server)[0]
@@ -119,29 +92,29 @@ class ControlDaemons:
     def clients(self, server: ServerId) -> tuple[int, ...]:
         found: list[int] = []
         for pid in self.servers(server):
-            _, lines = self._ask(server, f"get_client_list {pid}")
+            _, lines = self._program.ask(server, f"get_client_list {pid}")
             found += parse.pids(lines)
         return tuple(found)
 
     def servers(self, server: ServerId) -> tuple[int, ...]:
         """Process ids of the daemon's servers; one, but for the moment of a change."""
-        _, lines = self._ask(server, "get_server_list")
+        _, lines = self._program.ask(server, "get_server_list")
         return parse.pids(lines)
 
     def terminate_client(self, server: ServerId, pid: int) -> bool:
-        answers = [self._ask(server, f"terminate_client {one} {pid}")[1] for one in self.servers(server)]
+        answers = [self._program.ask(server, f"terminate_client {one} {pid}")[1] for one in self.servers(server)]
         return any(parse.terminated(lines) for lines in answers)
 
     def daemon(self, server: ServerId) -> Process | None:
         """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid)."""
-        talk, lines = self._ask(server, "get_server_list")
+        talk, lines = self._program.ask(server, "get_server_list")
         if talk is Talk.NO_DAEMON:
             return None
         parents = {parent(pid) for pid in parse.pids(lines)}
         for seen in self.processes(server):
             if seen.process.pid in parents:
                 return seen.process
-        raise self._error(server, "control daemon cannot be told from others", "it has no server")
+        raise self._program.error(server, "control daemon cannot be told from others", "it has no server")
 
     def processes(self, server: ServerId) -> tuple[Seen, ...]:
         """Daemon and servers that are proven to be those of this pipe directory."""
@@ -158,7 +131,7 @@ class ControlDaemons:
         """See ports.Mps. `in_use`: others hold leases on it, so nothing that lives is ended to have it."""
         pipe = self.pipe(server)
         if len(os.fsencode(f"{pipe}/{_LONGEST_SOCKET}")) > _SUN_PATH:
-            raise self._error(
+            raise self._program.error(
                 server, f"path of its sockets is longer than {_SUN_PATH} bytes", pipe, hint="choose a shorter paths.run"
             )
         with self._locks.domain(server.domain, timeout=self._settings.mps.start_timeout):
@@ -166,7 +139,7 @@ class ControlDaemons:
                 if self._take_over(server, owner):
                     return
                 if in_use and (alive := self.processes(server)):
-                    raise self._error(
+                    raise self._program.error(
                         server,
                         "is not ACTIVE, and other jobs use it",
                         ", ".join(map(str, alive)),
@@ -188,7 +161,7 @@ class ControlDaemons:
             left = self._clear(server)
             if isinstance(error, MpsControlError) and not left:
                 raise
-            raise self._error(server, "cannot be opened", "; ".join([str(error), *left])) from error
+            raise self._program.error(server, "cannot be opened", "; ".join([str(error), *left])) from error
 
     def _take_over(self, server: ServerId, owner: ServerOwner) -> bool:
         """Whether the daemon that is there is the owner's and has, or gets, an ACTIVE server."""
@@ -222,8 +195,8 @@ class ControlDaemons:
             make_dirs(os.path.dirname(logs))
             make_dir(logs, mode=0o755 if owner.shared else 0o700, uid=owner.uid, gid=owner.gid)
         except OSError as error:
-            self._say(f"{self._name(server)}: no log directory, faults will have no named culprit: {error}")
-        env = self._environ | {
+            self._say(f"{self._program.name(server)}: no log directory, faults will have no named culprit: {error}")
+        env = self._program.environ | {
             "CUDA_MPS_PIPE_DIRECTORY": pipe,
             "CUDA_MPS_LOG_DIRECTORY": logs,
             "CUDA_VISIBLE_DEVICES": uuid,
@@ -242,25 +215,25 @@ class ControlDaemons:
         if ran.timed_out or ran.status != 0 or refused:
             what = "control daemon did not start in time" if ran.timed_out else "control daemon did not start"
             observed = f"{' '.join(argv)}: status {ran.status}" + (f", {output[:200]}" if output else "")
-            raise self._error(server, what, observed, hint=parse.start_hint(ran.status, output))
+            raise self._program.error(server, what, observed, hint=parse.start_hint(ran.status, output))
         if "No logs will be available" in output:
-            self._say(f"{self._name(server)}: {output[:200]}")
+            self._say(f"{self._program.name(server)}: {output[:200]}")
 
     def _await_active(
         self, server: ServerId, owner: ServerOwner, timeout: float, seen: ServerState | None = None
     ) -> None:
         """Ask for a server, unless one was `seen`, and wait until it is ACTIVE. Raises when it dies or is late."""
         deadline = time.monotonic() + timeout
-        died_before = parse.deaths(self._control_log(server))
+        died_before = parse.deaths(self._program.control_log(server))
         state, complaint = (seen, "") if seen else self._look(server, owner.uid)
         poll = _POLL_FIRST
         while state is not ServerState.ACTIVE:
             if complaint:
-                raise self._error(server, "control daemon refuses to start a server", complaint)
-            if state is ServerState.ABSENT and parse.deaths(self._control_log(server)) > died_before:
+                raise self._program.error(server, "control daemon refuses to start a server", complaint)
+            if state is ServerState.ABSENT and parse.deaths(self._program.control_log(server)) > died_before:
                 raise self._ended_at_once(server)
             if time.monotonic() >= deadline:
-                raise self._error(
+                raise self._program.error(
                     server, f"server is not ACTIVE after {timeout:g} s", state.value, hint=f"see {self.logs(server)}"
                 )
             self._await_news(server, died_before, poll)
@@ -271,12 +244,12 @@ class ControlDaemons:
         """Why a server did not live: what its log says, or that there is no program to start."""
         import shutil  # costs a prolog milliseconds, for an error alone
 
-        path = self._environ["PATH"]
+        path = self._program.environ["PATH"]
         if shutil.which(SERVER_PROGRAM, path=path) is None:
             hint = f"install {SERVER_PROGRAM} beside the control program, or set paths.mps_control in mpsr.yaml"
-            return self._error(server, f"control daemon finds no {SERVER_PROGRAM} on its PATH", path, hint=hint)
-        why = parse.reason(self._server_log(server)) or "its log does not say why"
-        return self._error(server, "server ended at once", why, hint=f"see server.log in {self.logs(server)}")
+            return self._program.error(server, f"control daemon finds no {SERVER_PROGRAM} on its PATH", path, hint=hint)
+        why = parse.reason(self._program.server_log(server)) or "its log does not say why"
+        return self._program.error(server, "server ended at once", why, hint=f"see server.log in {self.logs(server)}")
 
     def _await_news(self, server: ServerId, died_before: int, most: float) -> None:
         """Until control.log tells of a server that reported in or died, at most `most` seconds.
@@ -285,7 +258,7 @@ class ControlDaemons:
         """
         until = time.monotonic() + most
         while time.monotonic() < until:
-            log = self._control_log(server)
+            log = self._program.control_log(server)
             if parse.deaths(log) > died_before:
                 return
             if (ready := parse.ready(log)) and ready[-1] != self._server.get(server):
@@ -306,7 +279,7 @@ class ControlDaemons:
 
     def _clear_or_raise(self, server: ServerId) -> None:
         if left := self._clear(server):
-            raise self._error(server, "what is left of it cannot be cleared away", "; ".join(left))
+            raise self._program.error(server, "what is left of it cannot be cleared away", "; ".join(left))
 
     def _clear(self, server: ServerId) -> tuple[str, ...]:
         """Quit, end, prove, remove."""
@@ -330,55 +303,20 @@ class ControlDaemons:
     def _quit(self, server: ServerId) -> None:
         """Ask the daemon to end and wait for its processes; asks again as long as nobody has taken note."""
         deadline = time.monotonic() + self._settings.mps.quit_timeout
-        noted_before = parse.quits(self._control_log(server))
+        noted_before = parse.quits(self._program.control_log(server))
         patience = max(1, int(self._settings.mps.quit_timeout / 2))
         while (left := deadline - time.monotonic()) > 0:
-            ran = self._talk(server, f"quit -t {patience}\n".encode(), timeout=min(left, patience + _TALK_TIMEOUT))
+            ran = self._program.talk(
+                server, f"quit -t {patience}\n".encode(), timeout=min(left, patience + TALK_TIMEOUT)
+            )
             talk, _ = parse.answer(ran.stdout, ran.stderr)
-            noted = parse.quits(self._control_log(server)) > noted_before
+            noted = parse.quits(self._program.control_log(server)) > noted_before
             left = deadline - time.monotonic()
-            gone = not wait_gone((seen.process for seen in self.processes(server)), left if noted else _RETRY)
+            gone = not wait_gone((seen.process for seen in self.processes(server)), left if noted else RETRY)
             if gone or noted or talk is Talk.NO_DAEMON or ran.timed_out:
                 return
 
     # ------------------------------------------------------------------------------------------------ conversation
-
-    def _ask(self, server: ServerId, *commands: str, must_answer: bool = False) -> tuple[Talk, tuple[str, ...]]:
-        """The answer to some commands. Raises MpsControlError for a daemon that stays busy or does not answer."""
-        deadline = time.monotonic() + _TALK_TIMEOUT
-        if not must_answer and not os.path.lexists(f"{self.pipe(server)}/control"):
-            return Talk.NO_DAEMON, ()
-        while True:
-            ran = self._talk(server, parse.script(*commands), timeout=_TALK_TIMEOUT)
-            if ran.timed_out:
-                raise self._error(server, f"control daemon does not answer within {_TALK_TIMEOUT:g} s", commands[0])
-            if ran.status in (126, 127) and not ran.stdout:
-                raise self._error(
-                    server,
-                    "control program cannot be run",
-                    f"{self._settings.paths.mps_control}: {ran.stderr.strip()[:200]}",
-                    hint=parse.start_hint(ran.status, ""),
-                )
-            talk, lines = parse.answer(ran.stdout, ran.stderr)
-            if talk is Talk.NO_DAEMON and must_answer:
-                raise DaemonGone(self._name(server), "control daemon has gone", commands[0])
-            if talk is not Talk.BUSY:
-                return talk, lines
-            if time.monotonic() >= deadline:
-                raise self._error(server, f"control daemon is busy for {_TALK_TIMEOUT:g} s", commands[0])
-            time.sleep(_RETRY)
-
-    def _talk(self, server: ServerId, stdin: bytes, *, timeout: float) -> Ran:
-        """One run of the control program as the owner of the pipe directory, under the colour's own lock."""
-        pipe = self.pipe(server)
-        env = self._environ | {"CUDA_MPS_PIPE_DIRECTORY": pipe, "CUDA_MPS_LOG_DIRECTORY": self.logs(server)}
-        with self._locks.talk(server, timeout=timeout):
-            try:
-                info = os.lstat(pipe)
-            except FileNotFoundError:
-                raise self._error(server, "is closed", pipe) from None
-            run_as = RunAs(uid=info.st_uid, gid=info.st_gid)
-            return run([self._settings.paths.mps_control], stdin=stdin, env=env, timeout=timeout, run_as=run_as)
 
     def _look(
         self, server: ServerId, start_for: int | None = None, *, must_answer: bool = False
@@ -389,7 +327,7 @@ class ControlDaemons:
         commands = [] if start_for is None else [f"start_server -uid {start_for}"]
         commands += ["get_server_list"] if known is None else ["get_server_list", f"get_server_status {known}"]
         cut = self.partitions.question(server) if known is not None and start_for is None else ()
-        _, lines = self._ask(server, *commands, *cut, must_answer=must_answer or start_for is not None)
+        _, lines = self._program.ask(server, *commands, *cut, must_answer=must_answer or start_for is not None)
         servers = parse.pids(lines)
         if servers and servers == (known,):
             state = self._server_state(server, servers[0], lines)
@@ -399,7 +337,9 @@ class ControlDaemons:
             self._server.pop(server, None)
             return ServerState.ABSENT, "" if cut else parse.complaint(lines)
         self._server[server] = servers[-1]
-        states = [self._server_state(server, pid, self._ask(server, f"get_server_status {pid}")[1]) for pid in servers]
+        states = [
+            self._server_state(server, pid, self._program.ask(server, f"get_server_status {pid}")[1]) for pid in servers
+        ]
         if ServerState.ACTIVE not in states:
             return states[-1], ""
         return ServerState.ACTIVE if self.partitions.whole(server) else ServerState.ABSENT, ""
@@ -407,7 +347,7 @@ class ControlDaemons:
     def _server_state(self, server: ServerId, pid: int, lines: tuple[str, ...]) -> ServerState:
         word = parse.status(lines)
         if word is None:
-            word = parse.state_in_logs(self._control_log(server), self._server_log(server), pid)
+            word = parse.state_in_logs(self._program.control_log(server), self._program.server_log(server), pid)
         return ServerState(word)
 
     def _is_ours(self, server: ServerId, owner: int) -> Callable[[Seen], bool]:
@@ -418,27 +358,3 @@ class ControlDaemons:
             return named and seen.uid == owner and seen.environ.get("CUDA_MPS_PIPE_DIRECTORY") == pipe
 
         return ours
-
-    def _control_log(self, server: ServerId) -> str:
-        return read_or_empty(f"{self.logs(server)}/control.log")
-
-    def _server_log(self, server: ServerId) -> str:
-        return read_or_empty(f"{self.logs(server)}/server.log")
-
-    def _path(self, name: str, server: ServerId) -> str:
-        paths = self._settings.paths
-        return contract.path(
-            name,
-            run=paths.run,
-            log=paths.log,
-            node=self._node,
-            key=server.domain,
-            gpu=server.gpu,
-            color=server.color,
-        )
-
-    def _name(self, server: ServerId) -> str:
-        return f"mps {server.domain}/g{server.gpu}/{server.color}"
-
-    def _error(self, server: ServerId, wrong: str, observed: object, *, hint: str = "") -> MpsControlError:
-        return MpsControlError(self._name(server), wrong, observed, hint=hint)

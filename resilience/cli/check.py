@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from resilience import config
 from resilience.adapters.guarded_files import check_trusted
-from resilience.adapters.mps_control import SERVER_PROGRAM, search_path
+from resilience.adapters.mps_control import SERVER_PROGRAM
+from resilience.adapters.mps_talk import search_path
 from resilience.cli import check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
