@@ -20,6 +20,7 @@ mpsr_env_token=MPSR_TOKEN
 mpsr_env_stdio=MPSR_STDIO
 mpsr_env_color=MPSR_COLOR
 mpsr_env_spill=MPSR_SPILL
+mpsr_env_python=MPSR_PYTHON
 mpsr_env_spill_ms=MPSR_SPILL_MS
 
 # paths; {braces} are filled in by resilience.contract.path

@@ -12,7 +12,7 @@ import re
 import reprlib
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_origin
 
 import yaml
@@ -268,7 +268,8 @@ def _checked_options(options: Options, where: str) -> Options:
         if pair := forbids(forbidden, key, holds):
             hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
             raise ConfigError(f"{where}.forbidden", "forbids what holds by default", pair, hint=hint)
-    return Options(defaults=defaults, locked=tuple(dict.fromkeys(options.locked)), forbidden=tuple(forbidden))
+    locked = tuple(dict.fromkeys(options.locked))
+    return replace(options, defaults=defaults, locked=locked, forbidden=tuple(forbidden))
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:

@@ -25,6 +25,7 @@
 #define MPSR_ENV_STDIO "MPSR_STDIO"
 #define MPSR_ENV_COLOR "MPSR_COLOR"
 #define MPSR_ENV_SPILL "MPSR_SPILL"
+#define MPSR_ENV_PYTHON "MPSR_PYTHON"
 #define MPSR_ENV_SPILL_MS "MPSR_SPILL_MS"
 
 /* paths; %s in the order of the comment */

@@ -30,6 +30,15 @@ int mpsr_local_options(spank_t spank);
 int mpsr_remote_init(spank_t spank);
 int mpsr_remote_task(spank_t spank);
 
+/* launcher.c: hold in slurmstepd; the path for argv[0] in the task, or NULL and the whole line why
+ * not */
+void mpsr_launcher_hold(void);
+char *mpsr_launcher_path(char line[2 * MPSR_WHY_BYTES]);
+
+/* binds.c: our directory in the containers that Apptainer and Singularity start */
+void mpsr_binds_add(spank_t spank, const char *run);
+void mpsr_binds_remove(spank_t spank, const char *run);
+
 /* several.c */
 bool mpsr_several_programs(int count, char *const *arguments, const char *path);
 

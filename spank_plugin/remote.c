@@ -9,6 +9,7 @@
  */
 #include "plugin.h"
 #include "shared/lease.h"
+#include "shared/namespace.h"
 #include "shared/text.h"
 
 #include <stdint.h>
@@ -63,6 +64,7 @@ static void leave_unsupervised(spank_t spank) {
         return; /* nothing of ours in this environment: nothing to take back */
     for (const char *const *name = MPS_VARIABLES; *name; name++)
         spank_unsetenv(spank, *name);
+    mpsr_binds_remove(spank, mpsr_plugin.site.run);
 }
 
 static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_lease *lease) {
@@ -75,7 +77,7 @@ static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_le
     if (!mpsr_format(path, MPSR_LEASE_PATH, MPSR_PATH_LEASE, mpsr_plugin.site.run, node, id))
         refuse(MPSR_TAG ": lease: path too long", "");
     enum mpsr_lease_answer answer = mpsr_lease_load(path, lease, why);
-    if (answer == MPSR_LEASE_OK && (lease->job != (long)job || lease->uid != getuid())) {
+    if (answer == MPSR_LEASE_OK && (lease->job != (long)job || lease->uid != mpsr_host_uid())) {
         answer = MPSR_LEASE_BAD;
         snprintf(why, sizeof(why), "of another job or user: %.200s", path);
     }
@@ -142,9 +144,24 @@ static void supervise(spank_t spank, const struct mpsr_lease *lease,
     const char *name = strrchr(arguments[0], '/');
     if (!strcmp(name ? name + 1 : arguments[0], "mpsr-launch"))
         return; /* the user has put it there already */
+    char line[2 * MPSR_WHY_BYTES], *launcher = mpsr_launcher_path(line);
+    if (!launcher)
+        refuse(line, "");
     spank_setenv(spank, MPSR_ENV_ARGV0, arguments[0], 1);
-    arguments[0] =
-        mpsr_plugin.site.launcher; /* one pointer of the live array; lives as long as the process */
+    arguments[0] = launcher; /* one pointer of the live array; lives as long as the process */
+}
+
+/* Slurm's own --container: command and environment are in a file for the OCI runtime before any
+ * plugin is asked (seen on 22.05), so the program would run outside MPS. */
+static void refuse_bundle(spank_t spank) {
+    char bundle[MPSR_LEASE_PATH], line[2 * MPSR_WHY_BYTES];
+    if (spank_getenv(spank, "SLURM_CONTAINER", bundle, sizeof(bundle)) == ESPANK_ENV_NOEXIST)
+        return;
+    snprintf(line, sizeof(line), MPSR_TAG ": --container: cannot be had with --mps: %.160s",
+             bundle);
+    mpsr_one_line(line);
+    refuse(line, "start the container in the step (srun --mps apptainer exec ...), or use "
+                 "pyxis (--container-image), or --mps=off");
 }
 
 int mpsr_remote_task(spank_t spank) {
@@ -160,6 +177,7 @@ int mpsr_remote_task(spank_t spank) {
         leave_unsupervised(spank);
         return ESPANK_SUCCESS;
     }
+    refuse_bundle(spank);
     load_lease(spank, path, &lease);
     /* the prolog opened the job's domain and servers: a step cannot have others */
     mpsr_copy(options.value[MPSR_OPTION_DOMAIN], MPSR_VALUE_BYTES,
@@ -169,6 +187,8 @@ int mpsr_remote_task(spank_t spank) {
     mpsr_options_serialize(&options, wire);
     spank_setenv(spank, MPSR_ENV_OPTIONS, wire, 1);
     spank_setenv(spank, MPSR_ENV_LEASE, path, 1);
+    if (mpsr_plugin.site.apptainer)
+        mpsr_binds_add(spank, mpsr_plugin.site.run);
     spank_get_item(spank, S_JOB_STEPID, &step);
     if (step == STEP_BATCH || step == STEP_INTERACTIVE)
         environment_of_mps(spank, &lease, &options, 0);

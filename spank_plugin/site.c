@@ -68,6 +68,11 @@ static bool argument(struct mpsr_site *site, const char *text, char why[MPSR_WHY
         return path_of(site->run, rest, why);
     if ((rest = after(text, "prolog=")))
         return path_of(site->prolog, rest, why);
+    if ((rest = after(text, "apptainer="))) {
+        site->apptainer = !strcmp(rest, "on");
+        snprintf(why, MPSR_WHY_BYTES, "not on or off");
+        return site->apptainer || !strcmp(rest, "off");
+    }
     if ((rest = after(text, "lock=")))
         return lock(site, rest, why);
     bool defaulted = (rest = after(text, "default.")) != NULL;
@@ -100,6 +105,7 @@ void mpsr_site_read(struct mpsr_site *site, int count, char **arguments) {
     mpsr_options_default(&site->defaults);
     mpsr_copy(site->launcher, sizeof(site->launcher), MPSR_PATH_LAUNCHER);
     mpsr_copy(site->run, sizeof(site->run), MPSR_PATH_RUN);
+    site->apptainer = true;
     for (int index = 0; index < count && !site->broken; index++)
         if (!argument(site, arguments[index], why)) {
             site->broken = true;

@@ -3,6 +3,7 @@
  *   lock=<key>[,<key>…]     users cannot change it
  *   forbid=<key>=<value>    refused; for a list: refused when it contains the word (repeatable)
  *   launcher=<path> run=<dir> prolog=<path>
+ *   apptainer=on|off        add run to APPTAINER_BIND and SINGULARITY_BIND of jobs that asked; on
  *
  * A bad argument is told once; from then on the plugin refuses every request for MPS and leaves all
  * other jobs alone.
@@ -26,6 +27,7 @@ struct mpsr_site {
     char launcher[MPSR_LEASE_PATH];
     char run[MPSR_LEASE_PATH];
     char prolog[MPSR_LEASE_PATH]; /* the site's hook; empty: a skipped prolog stays skipped */
+    bool apptainer;
     bool broken;
     char why[MPSR_WHY_BYTES]; /* the bad argument, when broken */
 };

@@ -18,7 +18,7 @@ from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.options import check_value
 
 _PLUGIN = "mpsr.so"
-_WORDS = ("launcher", "run", "prolog", "lock", "forbid")
+_WORDS = ("launcher", "run", "prolog", "apptainer", "lock", "forbid")
 _DEPTH = 10
 
 
@@ -94,6 +94,7 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
     locked: set[str] = set()
     forbidden: set[str] = set()
     paths = {"launcher": contract()["path"]["launcher"], "run": contract()["path"]["run"], "prolog": ""}
+    paths["apptainer"] = "on"
     for argument in line.arguments:
         name, equals, value = argument.partition("=")
         subject = f"{line.file}: {argument}"
@@ -132,6 +133,7 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
     pairs: list[tuple[str, object, object]] = [
         ("run", paths["run"], settings.paths.run),
         ("launcher", paths["launcher"], settings.paths.launcher),
+        ("apptainer", paths["apptainer"], settings.options.apptainer),
         ("default.*", defaults, given),
         ("lock", sorted(locked), sorted(settings.options.locked)),
         ("forbid", sorted(forbidden), sorted(settings.options.forbidden)),

@@ -149,6 +149,8 @@ static bool start_active(struct supervisor *self) {
         finish(self, (why == ENOENT ? MPSR_EXIT_NOT_FOUND : MPSR_EXIT_NOT_EXECUTABLE) << 8);
     }
     report_process(self, "started", &self->active);
+    if (!self->sight.began)
+        sight_begin(&self->sight, now_ms());
     return true;
 }
 

@@ -1,5 +1,5 @@
-/* See helpers.h. The interpreter is the one that the lease names; PYTHONPATH is kept, since the
- * package may lie there. */
+/* See helpers.h. The interpreter is the one that the lease names, or the user for an image that has
+ * another; PYTHONPATH is kept, since the package may lie there. */
 #include "helpers.h"
 
 #include "child.h"
@@ -62,18 +62,17 @@ static pid_t helper_start(const struct task *task, const char *pipe, const char 
     return pid;
 }
 
+const char *helper_python(const struct task *task) {
+    const char *other = getenv(MPSR_ENV_PYTHON);
+    return other && *other ? other : task->lease.python;
+}
+
 bool keeper_start(struct keeper *keeper, const struct task *task, long long now) {
     const char *limit = task->options.value[MPSR_OPTION_STATE];
     const char *command[] = {
-        task->lease.python,
-        "-P",
-        "-m",
-        "resilience.state.keeper",
-        "--socket",
-        task->keeper,
-        *limit ? "--limit-mib" : NULL,
-        limit,
-        NULL,
+        helper_python(task),           "-P",       "-m",
+        "resilience.state.keeper",     "--socket", task->keeper,
+        *limit ? "--limit-mib" : NULL, limit,      NULL,
     };
     unlink(task->keeper); /* what a dead one left would look as if this one were up */
     keeper->wanted = true;
@@ -105,7 +104,7 @@ bool keeper_appeared(struct keeper *keeper, const struct task *task, long long n
 
 bool spiller_start(struct spiller *spiller, const struct task *task, const char *pipe,
                    const char *partition) {
-    const char *command[] = {task->lease.python, "-P", "-m", "resilience.state.spill", NULL};
+    const char *command[] = {helper_python(task), "-P", "-m", "resilience.state.spill", NULL};
     spiller->seq = -1;
     spiller->pid = helper_start(task, pipe, partition, command, 1, &spiller->answer);
     return spiller->pid != 0;

@@ -39,6 +39,9 @@ struct spiller {
     struct lines answer;
 };
 
+/* The interpreter of both. */
+const char *helper_python(const struct task *task);
+
 bool keeper_start(struct keeper *keeper, const struct task *task, long long now);
 /* It has been reaped. False: it is not to be started again. */
 bool keeper_died(struct keeper *keeper, long long now);

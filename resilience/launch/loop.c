@@ -39,7 +39,7 @@ static void on_session(struct supervisor *self, struct child *child) {
     self->session = true;
     if (!self->keeper.pid && !self->keeper.deaths &&
         !keeper_start(&self->keeper, &self->task, now_ms()))
-        say("keeper: cannot be started: %s", self->task.lease.python);
+        say("keeper: cannot be started: %s", helper_python(&self->task));
     start_standby(self);
 }
 
@@ -116,7 +116,7 @@ static void keeper_gone(struct supervisor *self) {
         say("keeper: died %d times in %d s: the task goes on without kept state", KEEPER_DEATHS,
             KEEPER_WINDOW_MS / 1000);
     else if (!keeper_start(&self->keeper, &self->task, now_ms()))
-        say("keeper: cannot be started: %s", self->task.lease.python);
+        say("keeper: cannot be started: %s", helper_python(&self->task));
 }
 
 /* ---- the helpers */
@@ -190,6 +190,7 @@ static int next_timeout(const struct supervisor *self) {
         self->deadline,
         self->connect_at,
         self->active.kill_at,
+        self->active.pid ? self->sight.look_at : 0,
         self->keeper.pid && !self->keeper.up ? self->keeper.look_at : 0,
     };
     for (size_t index = 0; index < sizeof(single) / sizeof(single[0]); index++)
@@ -224,6 +225,8 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         read_helpers(self);
         read_signals(self, signals);
         kill_due(self);
+        if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
+            sight_look(&self->sight, self->active.pid, self->pipe, now_ms());
         if (self->deadline && self->deadline <= now_ms()) {
             self->deadline = 0;
             happen(self, ON_DEADLINE);

@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "child.h"
 #include "helpers.h"
+#include "sight.h"
 #include "task.h"
 #include "verdicts.h"
 
@@ -67,6 +68,7 @@ struct supervisor {
     struct spiller spiller;
     struct order order;
     struct report report;
+    struct sight sight;
     char pipe[MPSR_LEASE_PATH]; /* of the server in use */
     char color[MPSR_VALUE_BYTES];
     char spare_color[MPSR_VALUE_BYTES],

@@ -1,6 +1,7 @@
 /* See task.h. */
 #include "task.h"
 
+#include "../../spank_plugin/shared/namespace.h"
 #include "../../spank_plugin/shared/text.h"
 
 #include <errno.h>
@@ -80,7 +81,7 @@ static int read_lease(struct task *task, char why[MPSR_WHY_BYTES]) {
     char path[MPSR_LEASE_PATH] = "", reason[MPSR_WHY_BYTES] = "";
     if (!lease_path(path, why) || mpsr_lease_load(path, &task->lease, why) != MPSR_LEASE_OK)
         return MPSR_EXIT_REFUSED;
-    if (task->lease.uid != getuid() || !in_job(task->lease.job)) {
+    if (task->lease.uid != mpsr_host_uid() || !in_job(task->lease.job)) {
         snprintf(why, MPSR_WHY_BYTES, "lease of another job or user: %.200s", path);
         return MPSR_EXIT_REFUSED;
     }

@@ -46,6 +46,11 @@ class Options:
     defaults: dict[str, str] = setting({}, "option key -> value that holds when the user says nothing")
     locked: tuple[str, ...] = setting((), "option keys that users cannot change")
     forbidden: tuple[str, ...] = setting(("domain=shared",), "key=value pairs that are refused")
+    apptainer: str = setting(
+        "on",
+        "add the runtime directory to APPTAINER_BIND and SINGULARITY_BIND of jobs that asked",
+        choices=("on", "off"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 /* See lease.h. resilience/parse/lease.py is the twin of the parser in Python. */
 #include "lease.h"
 
+#include "namespace.h"
 #include "text.h"
 
 #include <errno.h>
@@ -174,12 +175,16 @@ bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BY
 static bool trusted(const struct stat *status) {
     bool others = status->st_mode & (S_IWGRP | S_IWOTH);
     bool sticky = S_ISDIR(status->st_mode) && (status->st_mode & S_ISVTX);
-    return status->st_uid == 0 && (!others || sticky);
+    bool owner = mpsr_one_user() ? mpsr_somebody_else(status->st_uid) : status->st_uid == 0;
+    return owner && (!others || sticky);
 }
 
-/* Every directory above `path`, from the root down; false names the first that is not trusted. */
+/* Every directory above `path`, from the root down; false names the first that is not trusted. In a
+ * namespace of one user the tree is his own, as is everything that could be won there. */
 static bool parents_trusted(const char *path, char why[MPSR_WHY_BYTES]) {
     char part[MPSR_LEASE_PATH];
+    if (mpsr_one_user())
+        return true;
     if (*path != '/' || !mpsr_copy(part, sizeof(part), path)) {
         snprintf(why, MPSR_WHY_BYTES, "not an absolute path of bearable length: %.80s", path);
         return false;
@@ -229,10 +234,32 @@ static enum mpsr_lease_answer trusted_text(const char *path, char *text, size_t 
     return answer;
 }
 
+/* A lease lies at {run}/{node}/jobs/{job}.lease: are there such directories at all? */
+static bool hidden(const char *path, char why[MPSR_WHY_BYTES]) {
+    char run[MPSR_LEASE_PATH];
+    if (!mpsr_copy(run, sizeof(run), path))
+        return false;
+    for (int part = 0; part < 3; part++) {
+        char *slash = strrchr(run, '/');
+        if (!slash || slash == run)
+            return false;
+        *slash = '\0';
+        if (part == 0 && access(run, F_OK) == 0)
+            return false;
+    }
+    mpsr_format(why, MPSR_WHY_BYTES,
+                "cannot be seen here: %s: the prolog did not run, or this is a container: mount it "
+                "(srun --container-mounts=%s:%s)",
+                run, run, run);
+    return true;
+}
+
 enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *lease,
                                        char why[MPSR_WHY_BYTES]) {
     char text[MPSR_LEASE_BYTES], reason[MPSR_WHY_BYTES];
     enum mpsr_lease_answer answer = trusted_text(path, text, sizeof(text), why);
+    if (answer == MPSR_LEASE_ABSENT && hidden(path, why))
+        return MPSR_LEASE_HIDDEN;
     if (answer != MPSR_LEASE_OK || mpsr_lease_parse(text, lease, reason))
         return answer;
     snprintf(why, MPSR_WHY_BYTES, "%.150s: %.80s", path, reason);

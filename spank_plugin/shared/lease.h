@@ -3,7 +3,9 @@
  *
  * Trusted is a regular file that root owns and nobody else may write, below directories of which
  * the same is true (a directory others may write is accepted with the sticky bit, as in munge:
- * nobody can then replace root's entries in it).
+ * nobody can then replace root's entries in it). In a user namespace of one user (a rootless
+ * container) root is seen as nobody, and the tree above is the user's own: trusted is then a file
+ * that he neither owns nor may write. Whoever reads it there has the user's rights and no more.
  */
 #ifndef MPSR_LEASE_H
 #define MPSR_LEASE_H
@@ -53,7 +55,12 @@ struct mpsr_lease {
     struct mpsr_lease_gpu gpu[MPSR_LEASE_GPUS];
 };
 
-enum mpsr_lease_answer { MPSR_LEASE_OK, MPSR_LEASE_ABSENT, MPSR_LEASE_BAD };
+enum mpsr_lease_answer {
+    MPSR_LEASE_OK,
+    MPSR_LEASE_ABSENT,
+    MPSR_LEASE_HIDDEN, /* not even the directory of leases is there: a container without it */
+    MPSR_LEASE_BAD,
+};
 
 /* `text` is taken apart in place. False: `why` names the line or the key. */
 bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BYTES]);

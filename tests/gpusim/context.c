@@ -42,7 +42,7 @@ bool sim_context_ok(CUcontext context) {
 }
 
 static void process_file(CUdevice device, char *path, size_t size) {
-    snprintf(path, size, "%s/procs/%d.%d", sim.host.dir, sim_gpu_of(device)->minor, getpid());
+    snprintf(path, size, "%s/procs/%d.%d", sim.host.dir, sim_gpu_of(device)->minor, sim_pid());
 }
 
 static void hold(CUdevice device) {

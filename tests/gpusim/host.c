@@ -234,6 +234,17 @@ static void append(const struct sim_host *host, const char *name, const char *li
         close(fd);
 }
 
+static _Atomic pid_t known_as; /* 0: nobody outside has told */
+
+pid_t sim_pid(void) {
+    const pid_t pid = known_as;
+    return pid != 0 ? pid : getpid();
+}
+
+void sim_known_as(pid_t pid) {
+    known_as = pid;
+}
+
 void sim_log_xid(const struct sim_host *host, const struct sim_gpu *gpu, int xid,
                  const char *text) {
     char name[32] = "unknown", line[512];
@@ -246,9 +257,9 @@ void sim_log_xid(const struct sim_host *host, const struct sim_gpu *gpu, int xid
     }
     char bus[24];
     snprintf(bus, sizeof bus, "%.10s", gpu->bus_id); /* the driver prints no function number */
-    snprintf(line, sizeof line, "NVRM: Xid (PCI:%s): %d, pid=%d, name=%s, %s\n", bus, xid, getpid(),
-             name, text);
+    snprintf(line, sizeof line, "NVRM: Xid (PCI:%s): %d, pid=%d, name=%s, %s\n", bus, xid,
+             sim_pid(), name, text);
     append(host, "kmsg", line);
-    snprintf(line, sizeof line, "%" PRIu64 " %d %d %d\n", sim_now_ns(), gpu->minor, xid, getpid());
+    snprintf(line, sizeof line, "%" PRIu64 " %d %d %d\n", sim_now_ns(), gpu->minor, xid, sim_pid());
     append(host, "events", line);
 }

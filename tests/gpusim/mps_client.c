@@ -181,7 +181,7 @@ static bool minors_of(const char *answer, int *minors, int *n) {
 }
 
 static CUresult attach(const char *path, int *minors, int *n) {
-    char line[160], answer[512];
+    char line[160], answer[512], pid[16];
     int page_fd;
     const int fd = dial(path);
     if (fd < 0)
@@ -215,6 +215,8 @@ static CUresult attach(const char *path, int *minors, int *n) {
     memcpy(mps.minors, minors, sizeof mps.minors);
     if (!word(answer, "limits", mps.limits, sizeof mps.limits))
         mps.limits[0] = '\0';
+    if (word(answer, "pid", pid, sizeof pid))
+        sim_known_as(atoi(pid));
     return start_thread(read_server) && start_thread(watch_page) ? CUDA_SUCCESS
                                                                  : CUDA_ERROR_OPERATING_SYSTEM;
 }
@@ -247,15 +249,16 @@ void mps_tell_fault(uint32_t code, int xid) {
     char line[64];
     uint32_t healthy = 0;
     if (atomic_load(&mps.page->sticky) == 0)
-        atomic_store(&mps.page->culprit, getpid());
+        atomic_store(&mps.page->culprit, sim_pid());
     if (atomic_compare_exchange_strong(&mps.page->sticky, &healthy, code))
         syscall(SYS_futex, &mps.page->sticky, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
-    snprintf(line, sizeof line, "fault code=%u xid=%d pid=%d", code, xid, getpid());
+    snprintf(line, sizeof line, "fault code=%u xid=%d pid=%d", code, xid, sim_pid());
     send(mps.fd, line, strlen(line), MSG_NOSIGNAL);
 }
 
 void mps_after_fork(void) {
     mps.page = NULL; /* not mapped in the child */
+    sim_known_as(0);
     if (mps.fd >= 0)
         close(mps.fd);
 }

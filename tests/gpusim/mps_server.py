@@ -158,7 +158,9 @@ class Server:
         self.report_clients()
         minors = ",".join(str(gpu.minor) for gpu in self.gpus)
         limits, percentage = self.allowed.get(pid, (self.limits, self.percentage))
-        answer = mps_wire.words("attached", context=context, minor=minors, percentage=percentage, limits=limits)
+        answer = mps_wire.words(
+            "attached", context=context, minor=minors, percentage=percentage, limits=limits, pid=pid
+        )
         mps_wire.send(sock, answer, self.page(partition).descriptor)
 
     def page(self, partition: str) -> mps_page.Page:

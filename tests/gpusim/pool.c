@@ -99,7 +99,7 @@ int pool_create(const struct sim_host *host, const struct sim_gpu *gpu, uint64_t
     int error = size > gpu->memory || used > gpu->memory - size ? ENOMEM : 0;
     int fd = -1;
     if (error == 0) {
-        snprintf(path, sizeof path, "%s/%d.%u.%llx", dir, getpid(), atomic_fetch_add(&serial, 1),
+        snprintf(path, sizeof path, "%s/%d.%u.%llx", dir, sim_pid(), atomic_fetch_add(&serial, 1),
                  (unsigned long long)sim_now_ns());
         fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
         struct trailer trailer = {.magic = TRAILER_MAGIC, .size = size, .minor = gpu->minor};

@@ -56,6 +56,10 @@ int sim_number(const struct sim_host *host, const char *key, int fallback);
 /* The GPUs that `list` (CUDA_VISIBLE_DEVICES; NULL: all) leaves of the `n` in `from`; returns how
  * many. Like the driver it stops at the first bad word. */
 int sim_visible(const struct sim_host *host, const char *list, const int *from, int n, int *out);
+/* This process's number as the driver and the MPS server know it, who are outside of the pid
+ * namespace that the program may be in: what the server saw at the connection (SO_PEERCRED). */
+pid_t sim_pid(void);
+void sim_known_as(pid_t pid);
 /* The driver's line in the kernel log and NVML's event. `text` follows "pid=…, name=…, ". */
 void sim_log_xid(const struct sim_host *host, const struct sim_gpu *gpu, int xid, const char *text);
 void sim_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -19,7 +19,7 @@ make_system() {
     command -v debootstrap >/dev/null || apt-get install -y -q --no-install-recommends debootstrap >/dev/null
     rm -rf "$root.new"
     mkdir -p "$root.new"
-    debootstrap --variant=minbase --include=ca-certificates "$suite" "$root.new" >"$log" ||
+    debootstrap --variant=minbase --include=ca-certificates,make "$suite" "$root.new" >"$log" ||
         die "no system made: see $log"
     # a mirror may serve a copy of sid that is older than it says it is good for
     echo 'Acquire::Check-Valid-Until "false";' >"$root.new/etc/apt/apt.conf.d/90mpsr"
@@ -53,7 +53,11 @@ inside() {
         mount -t proc proc "$1/proc"
         mount --rbind /sys "$1/sys"
         mount --rbind /dev "$1/dev"
-        exec chroot "$@"' inside "$root" env -i --chdir=/srv/mpsr "${keep[@]}" "$@"
+        cd "$1"
+        shift
+        pivot_root . . # and not chroot alone, in which the kernel makes no user namespaces
+        umount -l .
+        exec chroot . "$@"' inside "$root" env -i --chdir=/srv/mpsr "${keep[@]}" "$@"
 }
 
 [ "$(id -u)" = 0 ] || die "not root: debootstrap and namespaces need it"

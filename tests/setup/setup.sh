@@ -15,9 +15,9 @@ die() {
 }
 
 # The first group builds and lints; the second is the private Slurm cluster (Debian 12's srun --mpi=pmix looks for
-# libpmix.so, which only the -dev package has).
+# libpmix.so, which only the -dev package has); bubblewrap makes containers in its tests.
 build=(git gcc g++ libc6-dev make python3 python3-venv clang-format shellcheck libslurm-dev)
-cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount libpmix-dev)
+cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount libpmix-dev bubblewrap)
 
 missing() {
     local package

@@ -81,7 +81,8 @@ def test_environment(slurm: Site, name: str, value: str, line: str | None) -> No
 
 
 @pytest.mark.parametrize(
-    "plugin_argument", ["lock=dmain", "default.domain=world", "nonsense", "run=relative", "forbid=domain=user"]
+    "plugin_argument",
+    ["lock=dmain", "default.domain=world", "nonsense", "run=relative", "apptainer=yes", "forbid=domain=user"],
 )
 def test_of_the_administrator(slurm: Site, plugin: object, plugin_argument: str) -> None:
     """Told once; who did not ask is not touched, who asked is refused."""

@@ -58,7 +58,10 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sanitized")
     flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
     subprocess.run(
-        ["make", "-s", "-C", "resilience/launch", f"OUT={out}", f"CFLAGS={flags}"], cwd=ROOT, check=True, timeout=120
+        ["make", "-s", "-C", "resilience/launch", f"OUT={out}", f"CFLAGS={flags}", "LINK=-pie"],
+        cwd=ROOT,
+        check=True,
+        timeout=120,
     )
     return out / "mpsr-launch"
 

@@ -321,7 +321,10 @@ def test_no_program_and_no_job(built: Path, tmp_path: Path) -> None:
     write_lease(it)
     assert launch(it).end()[0] == 2
     status, _, errors = launch(it, "true", env={"MPSR_LEASE": "", "SLURM_JOB_ID": "4000000"}).end()
-    assert (status, errors) == (3, "mpsr: task: no lease: /run/mpsr/n0/jobs/4000000.lease\n")
+    assert status == 3
+    assert errors.startswith(
+        "mpsr: task: cannot be seen here: /run/mpsr: the prolog did not run, or this is a container"
+    )
 
 
 # ---------------------------------------------------------------- verdicts on plain programs
@@ -651,6 +654,30 @@ def test_the_real_keeper_is_found_and_answers(built: Path, tmp_path: Path) -> No
     agent.expect("session")
     assert supervised.end() == (0, "active on a\nkeeper answers\n", "")
     node.agent.close()
+
+
+def test_another_python_keeps_where_the_leases_is_not_there(built: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path, options=JobOptions(mps=True, state=64))
+    Path(node.lease.python).unlink()
+    supervised = node.start(*PROGRAM, "keeper,exit=0", env={"MPSR_PYTHON": sys.executable})
+    agent = node.agent.accept()
+    agent.place()
+    agent.expect("session")
+    assert supervised.end() == (0, "active on a\nkeeper answers\n", "")
+    node.agent.close()
+
+
+def test_a_container_that_leads_outside_mps_is_told_of(node: Node) -> None:
+    (node.jobs / "pipe").mkdir()
+    lost = "unshare -m env -u CUDA_MPS_PIPE_DIRECTORY cat"
+    commands = ("cat", "unshare -m cat", lost, f"unshare -m sh -c 'mount -t tmpfs x {node.jobs}; cat'")
+    same, shows, loses, hides = (node.both(*shell(command), pipe=str(node.jobs / "pipe"))[0] for command in commands)
+    for supervised, what in ((loses, "has lost CUDA_MPS_PIPE_DIRECTORY"), (hides, "does not show the pipe directory")):
+        assert supervised.process.stderr
+        told = supervised.process.stderr.readline()  # seconds after its start, and so after that of the others
+        assert re.match(rf"mpsr: container: {what}, so .* \(process \d+\): \S+/pipe \(", told)
+    for supervised in (same, shows, loses, hides):
+        assert supervised.end(stdin="") == (0, "", "")
 
 
 def wait_for_keeper(supervisor: int) -> int:

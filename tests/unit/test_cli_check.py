@@ -128,6 +128,7 @@ def test_a_missing_include_and_a_circle_are_named(site: Site) -> None:
         (" lock=domain", "", ["lock: differs from mpsr.yaml: nothing here, ['domain'] there"]),
         ("forbid=retries=0", "forbid=retries=1", ["forbid: differs from mpsr.yaml"]),
         (" run=/r", " run=/other", ["run: differs from mpsr.yaml"]),
+        (" run=/r", " apptainer=off run=/r", ["apptainer: differs from mpsr.yaml: off here, on there"]),
         ("lock=domain", "lockdomain", ["is not key=value: lockdomain"]),
     ],
 )

@@ -74,6 +74,12 @@ settings:
     ]
 
 
+def test_a_site_may_leave_apptainer_alone() -> None:
+    assert "apptainer" not in lines(rendered("nodes: n0")["plugstack.conf.d/mpsr.conf"])[0]
+    line = lines(rendered('nodes: n0\nsettings: {options: {apptainer: "off"}}')["plugstack.conf.d/mpsr.conf"])[0]
+    assert line.endswith("prolog.d/50-mpsr apptainer=off forbid=domain=shared")
+
+
 def test_gres_of_many_nodes_and_of_one_host_playing_many() -> None:
     text = "nodes: n[0-1]\ngpus: {per_node: 2, type: sim, mps: 50, shards: 0, files: '/d/{node}/nvidia[0-1]'}"
     assert lines(rendered(text)["gres.conf"]) == [
