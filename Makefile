@@ -16,7 +16,7 @@ RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin resilience/launch tests/gpusim
 
-.PHONY: help setup build toolkit contract lint format test releases guard demo bench soak install clean
+.PHONY: help setup build toolkit contract lint format test releases guard demo bench soak install programs install-files deb clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -63,14 +63,23 @@ bench: build ## what it costs and how fast it is: a table and build/bench.json
 soak: build ## random trouble for ten minutes (SOAK="--minutes N --seed N") and what must hold; build/soak.json
 	@$(PYTHON) -m tests.soak $(SOAK)
 
-install: ## on a cluster's host: everything into PREFIX (/opt/mpsr), the plugin into PLUGIN_DIR
-	@$(MAKE) -s -C spank_plugin OUT=$(BUILD) && $(MAKE) -s -C resilience/launch OUT=$(BUILD)
+install: programs ## on a cluster's host: everything into PREFIX (/opt/mpsr), the plugin into PLUGIN_DIR
 	@/usr/bin/python3 -m venv $(PREFIX) && $(PREFIX)/bin/pip install -q --disable-pip-version-check .
-	@install -D -m 755 $(BUILD)/mpsr-launch $(PREFIX)/libexec/mpsr/mpsr-launch
-	@install -m 755 prolog_epilog/prolog prolog_epilog/epilog $(PREFIX)/libexec/mpsr
-	@install -D -m 644 -t $(PREFIX)/share/mpsr/templates/site templates/site/*
-	@install -D -m 644 $(BUILD)/mpsr.so $(PLUGIN_DIR)/mpsr.so
+	@$(MAKE) -s install-files
 	@printf 'installed below %s, and %s\n' $(PREFIX) $(PLUGIN_DIR)/mpsr.so
+
+programs:
+	@$(MAKE) -s -C spank_plugin OUT=$(BUILD) && $(MAKE) -s -C resilience/launch OUT=$(BUILD)
+
+# All but the Python package, for `make install` and for Debian's packages, which give DESTDIR.
+install-files:
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch prolog_epilog/prolog prolog_epilog/epilog
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/templates/site templates/site/*
+	@for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; done
+	@install -D -m 644 -t $(DESTDIR)$(PLUGIN_DIR) $(BUILD)/mpsr.so
+
+deb: ## Debian packages for the Slurm release of this host, into build/deb/
+	@bash debian/build.sh
 
 clean: ## remove build/ and .venv/
 	@rm -rf build .venv

@@ -66,7 +66,10 @@ def site() -> str:
     return f"""{_MADE}# The site file
 
 `mpsr render --site site.yaml --out DIR` makes every file of a cluster from this one. `templates/site/site.yaml` is
-a commented example. A text may hold letters, digits and `. _ + @ , : / -`; anything else is refused, so that no
+a commented example. Where Debian's packages are installed, `install.plugin` is the one key of `install` to give, and
+`/usr/share/doc/mpsr/examples/site.yaml` gives it: `/usr/lib/x86_64-linux-gnu/slurm-wlm/mpsr.so` on amd64.
+
+A text may hold letters, digits and `. _ + @ , : / -`; anything else is refused, so that no
 value can add a line to a file of Slurm.
 
 | file in DIR | goes to | what it is |

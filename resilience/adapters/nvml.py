@@ -26,7 +26,9 @@ def _nvml() -> Any:
     try:
         import pynvml  # 4 MiB: only where GPUs are asked for
     except ImportError as error:
-        raise GpuError("nvmlInit", 12, "pynvml is not installed", hint="install nvidia-ml-py") from error
+        raise GpuError(
+            "nvmlInit", 12, "pynvml is not installed", hint="pip's nvidia-ml-py, Debian's python3-pynvml"
+        ) from error
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

@@ -8,8 +8,10 @@ submit host has neither. Changes nothing.
 
 import argparse
 import ctypes
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 
 from resilience import config
@@ -105,6 +107,7 @@ def _node(chosen: Settings) -> list[Finding]:
         _server_program(paths.mps_control),
         _library("libcuda.so.1"),
         _library("libnvidia-ml.so.1"),
+        _pynvml(),
     ]
     if os.path.exists(paths.kmsg):
         if os.geteuid() == 0 and not os.access(paths.kmsg, os.R_OK):
@@ -176,3 +179,10 @@ def _library(name: str) -> Finding:
             name, "cannot be loaded", "comes with NVIDIA's driver; a GPU node needs it, a submit host does not"
         )
     return fine(name, "can be loaded")
+
+
+def _pynvml() -> Finding:
+    if importlib.util.find_spec("pynvml"):
+        return fine("pynvml", "is installed")
+    hint = "pip's nvidia-ml-py, Debian's python3-pynvml (contrib); a GPU node needs it, a submit host does not"
+    return warning("pynvml", f"is not installed for {sys.executable}", hint)

@@ -15,53 +15,17 @@ die() {
     exit 1
 }
 
-make_system() {
-    command -v debootstrap >/dev/null || apt-get install -y -q --no-install-recommends debootstrap >/dev/null
-    rm -rf "$root.new"
-    mkdir -p "$root.new"
-    debootstrap --variant=minbase --include=ca-certificates,make "$suite" "$root.new" >"$log" ||
-        die "no system made: see $log"
-    # a mirror may serve a copy of sid that is older than it says it is good for
-    echo 'Acquire::Check-Valid-Until "false";' >"$root.new/etc/apt/apt.conf.d/90mpsr"
-    mv "$root.new" "$root"
-}
-
 # What git knows or would add, in place of the last copy; .venv and build of that system stay.
 copy_clone() {
     local there=$root/srv/mpsr
     mkdir -p "$there"
     find "$there" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build -exec rm -rf {} +
-    git -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
-        while IFS= read -r -d '' file; do [ -f "$file" ] && printf '%s\0' "$file"; done |
-        tar --null -T - -cf - | tar --no-same-owner -xf - -C "$there"
-    # the names and certificates that this host goes by
-    cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-    cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+    bash tests/setup/copy.sh "$there"
 }
 
-# Run a command in the system, in pid, mount and ipc namespaces that go with it.
-inside() {
-    local keep=(HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-        PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_ROOT_USER_ACTION=ignore) name
-    for name in http_proxy https_proxy no_proxy PIP_INDEX_URL CI; do
-        if [ -n "${!name:-}" ]; then keep+=("$name=${!name}"); fi
-    done
-    # shellcheck disable=SC2016  # expanded inside
-    unshare --mount --pid --ipc --fork --kill-child bash -euc '
-        mount --make-rprivate /
-        mount --bind "$1" "$1"
-        mount -t proc proc "$1/proc"
-        mount --rbind /sys "$1/sys"
-        mount --rbind /dev "$1/dev"
-        cd "$1"
-        shift
-        pivot_root . . # and not chroot alone, in which the kernel makes no user namespaces
-        umount -l .
-        exec chroot . "$@"' inside "$root" env -i --chdir=/srv/mpsr "${keep[@]}" "$@"
-}
+inside() { bash tests/setup/system.sh run "$root" env --chdir=/srv/mpsr "$@"; }
 
-[ "$(id -u)" = 0 ] || die "not root: debootstrap and namespaces need it"
-[ -d "$root" ] || make_system
+bash tests/setup/system.sh make "$suite" "$root"
 copy_clone
 inside make build >"$log" 2>&1 || die "not built: see $log"
 slurm=$(inside slurmctld -V) tests=passed demo="not run"
