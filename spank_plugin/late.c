@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -89,12 +90,32 @@ static void wait_for(pid_t hook) {
     waitpid(hook, NULL, 0);
 }
 
+/* A directory of root's that everybody may enter, if it is not there. */
+static void make_directory(const char *path) {
+    if (!mkdir(path, 0755))
+        chmod(path, 0755); /* whatever the umask is */
+}
+
+/* Those of a file, two levels below one that is there: no agent and no prolog may have run since
+ * the node has started. */
+static void make_directories(char *path) {
+    char *last = strrchr(path, '/');
+    *last = '\0';
+    char *before = strrchr(path, '/');
+    *before = '\0';
+    make_directory(path);
+    *before = '/';
+    make_directory(path);
+    *last = '/';
+}
+
 /* Several steps of a job may come at once. The file is root's alone: no user can hold the lock. -1:
  * not had in time. */
 static int lock(const char *node) {
     char path[MPSR_LEASE_PATH];
     if (!mpsr_format(path, sizeof(path), MPSR_PATH_LATE_LOCK, mpsr_plugin.site.run, node))
         return -1;
+    make_directories(path);
     int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     for (int waited = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; waited += POLL_MS) {
         if (waited >= LATE_MS) {
