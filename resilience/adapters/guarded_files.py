@@ -91,7 +91,7 @@ def write_whole(path: str, text: str, *, mode: int = 0o644) -> None:
 def make_dir(path: str, *, mode: int = 0o755, uid: int = -1, gid: int = -1) -> None:
     """Have directory `path` with this owner and mode. Its parent must be root's; a link in its place is refused."""
     with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+        os.mkdir(path, mode)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         info = os.fstat(fd)
