@@ -32,7 +32,7 @@ _SETTLE = 10.0
 """Seconds that files may take to show here after the job's end (shared file systems)."""
 _ABOUT = """\
 A job of yours will take one GPU ({gres}) for about a minute and make a GPU fault on it: {fault}.
-It shares its MPS servers with no other job, and the GPU with none as long as Slurm gives the GPU to it alone."""
+It shares neither the GPU nor its MPS servers with another job, and makes no fault while another user's process is there."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if (name := arguments.gres.partition(":")[0]) != "gpu":
+        raise ConfigError("--gres", "a drill takes a whole GPU, or its fault could hit others", name, hint="gpu:1")
     base = os.path.abspath(arguments.dir)
     if arguments.dry_run:
         print(f"# {shlex.join(plan.submit(base, arguments.gres, arguments.sbatch))}")

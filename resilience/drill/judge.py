@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resilience.drill.bystander import expected
-from resilience.drill.plan import CULPRIT, KEPT, PLAIN
+from resilience.drill.plan import CULPRIT, KEPT, LOOK, PLAIN
 
 _OPENED = re.compile(r"GPU fault on (?P<gpu>\S+): (?P<what>.*?), by (?P<who>job \d+ step \d+ task \d+)\b")
 _FAULT = re.compile(r"GPU fault on (?P<gpu>\S+): ")
@@ -42,6 +42,10 @@ class Left:
     def word(self, name: str) -> str:
         return self.files.get(name, "").strip()
 
+    def last_line(self, name: str) -> str:
+        """Of a step's output."""
+        return (self.word(f"{name}.log").splitlines() or ["no output"])[-1][:160]
+
 
 def rows(left: Left) -> list[Row]:
     """The judgement, one row for each thing that must hold."""
@@ -71,7 +75,7 @@ def _where(left: Left) -> Row:
 def _culprit(left: Left) -> Row:
     status, step = left.word(f"{CULPRIT}.status"), left.word(f"{CULPRIT}.step")
     if not status:
-        return Row(what="culprit", seen="never came to its fault", held=False)
+        return Row(what="culprit", seen=f"made no fault: {left.last_line(LOOK)}", held=False)
     named = {found["who"] for found in _OPENED.finditer(left.log)}
     right = named == {f"job {left.job} step {step} task 0"}
     who = "named" if right else f"named: {', '.join(sorted(named))}" if named else "nobody was named"
@@ -82,8 +86,7 @@ def _bystander(left: Left, name: str, what: str) -> Row:
     status, out = left.word(f"{name}.status"), left.word(f"{name}.out").split()
     if status != "0" or len(out) != 2:
         how = f"ended with status {status}" if status else "did not end"
-        last = (left.word(f"{name}.log").splitlines() or ["no output"])[-1]
-        return Row(what=what, seen=f"{how}: {last[:160]}", held=False)
+        return Row(what=what, seen=f"{how}: {left.last_line(name)}", held=False)
     steps = int(out[0]) if out[0].isdigit() else 0
     right = 0 < steps <= _MOST_STEPS and out[1] == expected(steps)
     back = [found for found in _BACK.finditer(left.log) if found["step"] == left.word(f"{name}.step")]

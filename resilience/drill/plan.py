@@ -1,14 +1,15 @@
 """The drill's job: its script, and the command that submits it. Pure.
 
 One job with a GPU of its own and fault domains of its own (`--mps-domain=job`), so that the fault meets nobody else: a step
-with a bystander that keeps state, one with a bystander that does not, one with the culprit, all on the same GPU. Each step
+with a bystander that keeps state, one with a bystander that does not, one that looks whether anybody else is on the GPU, one
+with the culprit if nobody is. Each step
 leaves `NAME.step` (its number), `NAME.status` (its exit status) and `NAME.log` (its output) in the drill's directory.
 """
 
 import shlex
 from collections.abc import Sequence
 
-KEPT, PLAIN, CULPRIT = "kept", "plain", "culprit"
+KEPT, PLAIN, LOOK, CULPRIT = "kept", "plain", "look", "culprit"
 FAULTS = ("illegal-address", "illegal-write", "misaligned", "illegal-instruction", "trap")
 _PACKAGE = "resilience.drill"
 _BEGIN = 120
@@ -43,7 +44,10 @@ step {kept} {python} -m {package}.bystander --begun {kept}.begun --enough enough
 step {plain} {python} -m {package}.bystander --begun {plain}.begun --enough enough --out {plain}.out --plain &
 until_there {begin} {kept}.begun {plain}.begun
 rm -f {kept}.begun {plain}.begun
-step {culprit} {python} -m {package}.culprit {fault} --after {honest}
+step {look} {python} -m {package}.alone
+if [ "$(cat {look}.status)" = 0 ]; then
+    step {culprit} {python} -m {package}.culprit {fault} --after {honest}
+fi
 rm -f {kept}.begun {plain}.begun
 until_there {after} {kept}.begun {plain}.begun
 touch enough
@@ -61,6 +65,7 @@ def script(python: str, fault: str) -> str:
         package=_PACKAGE,
         kept=KEPT,
         plain=PLAIN,
+        look=LOOK,
         culprit=CULPRIT,
         begin=_BEGIN,
         honest=_HONEST,

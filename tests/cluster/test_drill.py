@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from resilience.contract import exit_code
-from tests.cluster.sandbox import Done, Sandbox
+from tests.cluster.plan import REPO, USERS
+from tests.cluster.sandbox import Done, Sandbox, wait_for
 from tests.demo.stage import NODE, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.sim]
@@ -58,10 +59,26 @@ def test_what_did_not_hold_is_said(drilled: Sandbox) -> None:
     drilled.good(["rm", "-r", f"{HOME}/{kept}"])
 
 
+def test_nobody_elses_process_on_the_gpu_is_hit(drilled: Sandbox) -> None:
+    """One that Slurm knows nothing of."""
+    plain = [drilled.plan.python, f"{REPO}/tests/programs/plain.py", "1000000", "--pace", "5"]
+    with drilled.popen(plain, user="bob", node=NODE) as bob:
+        try:
+            wait_for(lambda: drilled.on_gpu(NODE), 20)
+            done = drill(drilled, "--yes")
+            assert bob.poll() is None
+        finally:
+            drilled.run(["pkill", "-u", "bob", "-f", "plain.py"])
+    assert done.status == exit_code("failed")
+    assert "made no fault: drill: process" in done.out
+    assert f"of uid {USERS['bob']} is on GPU-" in done.out
+
+
 @pytest.mark.parametrize(
     ("words", "sbatch", "status", "says"),
     [
         ((), (), "usage", "asks first, and there is no terminal"),
+        (("--yes", "--gres", "shard:1"), (), "usage", "a drill takes a whole GPU"),
         (("--yes",), ("--partition=nosuch",), "failed", "nosuch"),
         (("--yes", "--dir", "/nowhere"), (), "failed", "/nowhere: takes no files"),
         (("--yes", "--wait", "1", "--gres", "gpu:1"), ("--begin=now+1hour",), "failed", "is not done after 1 s"),

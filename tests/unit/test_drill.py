@@ -1,16 +1,19 @@
 """The drill's judgement, from the sentences that the agent's log really has, and the job that it submits."""
 
+import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from resilience.drill import judge, plan
+from resilience.drill.alone import strangers
 from resilience.drill.bystander import N, expected
 from resilience.drill.judge import Left
 from resilience.machine import words
 from resilience.model.fault import Fault, FaultClass
-from resilience.model.ids import IncidentId, JobId, StepId, TaskId, TaskRef
+from resilience.model.ids import GpuUuid, IncidentId, JobId, StepId, TaskId, TaskRef
 from resilience.model.incident import Action, Attribution, Case, Confidence, Incident, Outcome, Part
 from resilience.model.lease import Isolation
 from resilience.model.observation import Client
@@ -107,7 +110,10 @@ def test_a_good_drill_tells_how_each_came_back() -> None:
         ({"log": log(None)}, ["culprit"]),
         ({"log": GOOD.log + "\nmpsr[n0] observing only; would be: step 0 task 0: relaunched"}, ["fault"]),
         ({"files": {**GOOD.files, "culprit.status": "0"}}, ["culprit"]),
-        ({"files": {**GOOD.files, "culprit.status": ""}}, ["culprit"]),
+        (
+            {"files": {**GOOD.files, "culprit.status": "", "look.log": "drill: process 7 of uid 9 is on GPU-x"}},
+            ["culprit"],
+        ),
         ({"files": {**GOOD.files, "kept.out": f"101 {expected(100)}"}}, ["bystander that keeps state"]),
         ({"files": {**GOOD.files, "kept.out": "-1 abc"}}, ["bystander that keeps state"]),
         ({"files": {**GOOD.files, "plain.status": "1", "plain.log": "x\nlost"}}, ["bystander that does not"]),
@@ -121,6 +127,25 @@ def test_wrong_bytes_are_not_taken_for_right_ones() -> None:
     assert expected(3) != expected(4)
     assert len(expected(1)) == 64
     assert N % 256 == 0
+
+
+def test_only_other_users_processes_are_strangers(tmp_path: Path) -> None:
+    class Two:
+        """A GPU with these processes on it."""
+
+        def all(self) -> tuple[()]:
+            return ()
+
+        def mps_processes(self, uuid: GpuUuid) -> tuple[int, ...]:
+            return (os.getpid(), 999)
+
+        def plain_processes(self, uuid: GpuUuid) -> tuple[int, ...]:
+            return (os.getpid(),)
+
+    (tmp_path / str(os.getpid())).mkdir()
+    assert strangers(Two(), [UUID], os.getuid(), tmp_path) == []
+    words = f"process {os.getpid()} of uid {os.getuid()} is on {UUID}: no fault is made"
+    assert strangers(Two(), [UUID], os.getuid() + 1, tmp_path) == [words]
 
 
 def test_the_script_is_one_that_bash_takes() -> None:
