@@ -4,7 +4,7 @@ from resilience.attribute import weigh
 from resilience.classify import merge
 from resilience.machine import servers
 from resilience.machine.turn import Turn
-from resilience.machine.words import ref_words, server_words
+from resilience.machine.words import classified, ref_words, server_words
 from resilience.model.fault import Fault
 from resilience.model.ids import GpuMinor, IncidentId, ServerId
 from resilience.model.incident import Incident
@@ -117,6 +117,9 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
     )
     if changed:
         turn.journal("incident.classified", incident=incident.id, fault=merged.kind.value, words=merged.numbers())
+        if incident.attribution is not None:  # the logs of its jobs have a first line already, which did not know
+            for job in {ref.job for ref in incident.clients}:
+                turn.job_line(job, classified(incident))
     return incident
 
 

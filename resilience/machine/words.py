@@ -73,6 +73,11 @@ def opening(incident: Incident, job_tasks: Iterable[tuple[TaskRef, Part]], pair:
     )
 
 
+def classified(incident: Incident) -> str:
+    """The line that says what kind of fault it was, when that is known only after who did it."""
+    return f"the GPU fault on {incident.uuid} was: {incident.fault.numbers()}"
+
+
 def told(ref: TaskRef, action: Action, server: ServerId | None, reason: str) -> str:
     """What a task was told."""
     where = f" on server {server.color}" if server else ""

@@ -88,6 +88,30 @@ def test_bystanders_are_promoted_in_the_turn_that_names_the_culprit() -> None:
     assert comments[JobId(1)].startswith("mpsr: caused a fault in step 0 task 0 (illegal address, Xid 31)")
 
 
+def test_a_kind_of_fault_that_is_known_late_is_told_late() -> None:
+    """The server's log, which names the culprit, may come before the Xid, which says what it was."""
+    node = Node()
+    guilty, other = node.task(1), node.task(2)
+    node.culprit(guilty)
+    node.xid(31, guilty)
+    node.xid(31, guilty)
+    for job in (guilty.job, other.job):
+        lines = [one.text for one in node.of(fx.JobLine, node.log) if one.job == job]
+        assert lines[0].startswith("GPU fault on ")
+        assert "Xid" not in lines[0]
+        assert [line.partition(" was: ")[2] for line in lines if " was: " in line] == ["illegal address, Xid 31"]
+
+
+def test_a_kind_of_fault_that_is_known_at_once_is_told_once() -> None:
+    node = Node()
+    guilty = node.task(1)
+    node.xid(31, guilty)
+    node.culprit(guilty)
+    lines = [one.text for one in node.of(fx.JobLine, node.log)]
+    assert "illegal address, Xid 31" in lines[0]
+    assert not [line for line in lines if " was: " in line]
+
+
 def test_steps_of_a_job_are_told_apart() -> None:
     """Two steps of one job have a task 0 each: log, journal and account say which one did it."""
     node = Node()
