@@ -1,4 +1,4 @@
-"""What earlier faults teach: the breaker's count per hour, and who was under suspicion before. Pure.
+"""What earlier faults teach: the breaker's count per hour, who was under suspicion before, what the last agent did. Pure.
 
 Dry runs are never recorded here, so that observing cannot open a breaker.
 """
@@ -87,3 +87,23 @@ def recalled(rows: Iterable[Mapping[str, object]], wall: float, mono: float) -> 
         elif row.get("ask") == "drain":
             history = with_drain(history, at)
     return history
+
+
+def unfinished(rows: Iterable[Mapping[str, object]]) -> tuple[Mapping[str, object], ...]:
+    """slurm.intent without slurm.outcome, incident.opened without incident.closed, since the last agent began."""
+    open_ones: dict[tuple[str, str], Mapping[str, object]] = {}
+    for row in rows:
+        match row.get("event"):
+            case "agent.started":
+                open_ones.clear()
+            case "slurm.intent":
+                open_ones["slurm", f"{row.get('ask')} {row.get('job')}"] = row
+            case "slurm.outcome":
+                open_ones.pop(("slurm", f"{row.get('ask')} {row.get('job')}"), None)
+            case "incident.opened":
+                open_ones["incident", str(row.get("incident"))] = row
+            case "incident.closed":
+                open_ones.pop(("incident", str(row.get("incident"))), None)
+            case _:
+                pass
+    return tuple(open_ones.values())

@@ -291,6 +291,3 @@ class Worker(Feed, Protocol):
 class AgentJournal(Journal, Protocol):
     def recent(self) -> tuple[dict[str, object], ...]:
         """The last lines, oldest first; what cannot be read is left out."""
-
-    def unfinished(self) -> tuple[dict[str, object], ...]:
-        """Intents near the end of the journal that have no outcome: what the last agent was doing when it ended."""

@@ -69,25 +69,6 @@ class JournalFile:
         self._fd = os.open(self._path, flags, _MODE)
         self._inode = os.fstat(self._fd).st_ino
 
-    def unfinished(self) -> tuple[dict[str, object], ...]:
-        """slurm.intent without slurm.outcome, incident.opened without incident.closed, since the last agent began."""
-        open_ones: dict[tuple[str, str], dict[str, object]] = {}
-        for entry in self.recent():
-            match entry.get("event"):
-                case "agent.started":
-                    open_ones.clear()
-                case "slurm.intent":
-                    open_ones["slurm", f"{entry.get('ask')} {entry.get('job')}"] = entry
-                case "slurm.outcome":
-                    open_ones.pop(("slurm", f"{entry.get('ask')} {entry.get('job')}"), None)
-                case "incident.opened":
-                    open_ones["incident", str(entry.get("incident"))] = entry
-                case "incident.closed":
-                    open_ones.pop(("incident", str(entry.get("incident"))), None)
-                case _:
-                    pass
-        return tuple(open_ones.values())
-
     def recent(self) -> tuple[dict[str, object], ...]:
         entries: list[dict[str, object]] = []
         for line in self._last_lines():

@@ -10,6 +10,7 @@ import re
 import selectors
 import sys
 import traceback
+from dataclasses import replace
 
 from resilience import catalog
 from resilience.agent.act import Actor, urgency
@@ -18,7 +19,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.isolated import Isolated
 from resilience.agent.reception import Reception
-from resilience.history import recalled
+from resilience.history import recalled, unfinished
 from resilience.machine import step
 from resilience.machine.words import server_words
 from resilience.model import event as ev
@@ -140,8 +141,7 @@ class Agent:
         self._mode = settings.recovery.mode
         others = any(lease.state is LeaseState.OPEN for lease in leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0
-        past = recalled(journal.recent(), clock.wall(), clock.monotonic())
-        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, history=past, complete=complete)
+        self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
         self._connections = Connections(
             self._clients, procfs, state=lambda: self.state, take=self.take, guard=self._guard
         )
@@ -199,7 +199,9 @@ class Agent:
 
     def _begin(self) -> None:
         self._warm_up()
-        for entry in self._journal.unfinished():
+        rows = self._journal.recent()
+        self.state = replace(self.state, history=recalled(rows, self._clock.wall(), self._clock.monotonic()))
+        for entry in unfinished(rows):
             known = {key: entry.get(key) for key in ("incident", "ask", "job") if key in entry}
             outcome = "slurm.outcome" if entry.get("event") == "slurm.intent" else "incident.closed"
             self._journal.append(outcome, **known, ok=False, outcome="interrupted", detail="the agent had ended")

@@ -26,6 +26,7 @@ EVERY = 10
 REST = 0.002
 """Seconds after each step: the drill is no load on the node."""
 LONGEST = 10_000_000
+"""Steps at most."""
 _BLOCK = 256
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resilience.drill.bystander import expected
+from resilience.drill.bystander import LONGEST, expected
 from resilience.drill.plan import CULPRIT, KEPT, LOOK, PLAIN
 
 _OPENED = re.compile(r"GPU fault on (?P<gpu>\S+): (?P<what>.*?), by (?P<who>job \d+ step \d+ task \d+)\b")
@@ -17,7 +17,6 @@ _BACK = re.compile(
     r"step (?P<step>\d+) task 0: (?P<how>recovered on standby|restored from kept state|relaunched) (?P<ms>[\d.]+) ms"
 )
 _OBSERVING = "observing only"
-_MOST_STEPS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ def _bystander(left: Left, name: str, what: str) -> Row:
         how = f"ended with status {status}" if status else "did not end"
         return Row(what=what, seen=f"{how}: {left.last_line(name)}", held=False)
     steps = int(out[0]) if out[0].isdigit() else 0
-    right = 0 < steps <= _MOST_STEPS and out[1] == expected(steps)
+    right = 0 < steps <= LONGEST and out[1] == expected(steps)
     back = [found for found in _BACK.finditer(left.log) if found["step"] == left.word(f"{name}.step")]
     how = ", ".join(f"{found['how']} in {found['ms']} ms" for found in back) or "not touched"
     bytes_of = "right" if right else "WRONG"

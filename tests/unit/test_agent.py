@@ -297,6 +297,7 @@ def test_a_breaker_stays_open_when_the_agent_is_started_anew(tmp_path: Path) -> 
     now = {"mono": time.monotonic(), "wall": time.time()}
     (tmp_path / "journal.jsonl").write_text(json.dumps(row | now) + "\n")
     with Site(tmp_path) as site:
+        until(lambda: site.journal("agent.started"), "the start")
         assert site.agent.state.history.requeues == ((now["mono"], 1001),)
 
 

@@ -136,12 +136,12 @@ def test_a_rotated_journal_begins_anew(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_unfinished_skips_what_is_broken(tmp_path: Path) -> None:
+def test_recent_skips_what_is_broken(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     path.write_text('[1]\n{"event":"slurm.intent","ask":"drain"}\n{"ev\n\xff\n')
     journal = JournalFile(str(path), SystemClock())
-    assert [row["ask"] for row in journal.unfinished()] == ["drain"]
-    assert JournalFile(str(tmp_path / "none"), SystemClock()).unfinished() == ()
+    assert [row["ask"] for row in journal.recent()] == ["drain"]
+    assert JournalFile(str(tmp_path / "none"), SystemClock()).recent() == ()
 
 
 # ---------------------------------------------------------------- kernel log
