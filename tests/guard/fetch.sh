@@ -51,10 +51,16 @@ unpack() {
     rm -rf "$scratch"
 }
 
-# The newest release of a series that apt offers for ordinary machines, such as 6.1.0-56-amd64; empty when it has none.
+# The releases of a series for ordinary machines that apt offers, a line each, sorted; $1: headers or image, $2: series
+offered() {
+    apt-cache search --names-only "^linux-$1-${2//./\\.}\.[0-9][0-9.+a-z-]*-amd64$" |
+        sed -n "s/^linux-$1-\([^ ]*\) .*/\1/p" | grep -Ev 'cloud|rt|common' | sort || true
+}
+
+# The newest of them, such as 6.1.0-56-amd64; empty when there is none. Debian signs an image some hours after it has
+# published the headers: until then the release before counts.
 newest() {
-    apt-cache search --names-only "^linux-headers-${1//./\\.}\.[0-9][0-9.+a-z-]*-amd64$" |
-        sed -n 's/^linux-headers-\([^ ]*\) .*/\1/p' | grep -Ev 'cloud|rt|common' | sort -V | tail -n 1 || true
+    comm -12 <(offered headers "$1") <(offered image "$1") | sort -V | tail -n 1
 }
 
 headers() {
