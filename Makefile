@@ -11,6 +11,8 @@ PREFIX := /opt/mpsr
 PLUGIN_DIR := /usr/lib/$(shell uname -m)-linux-gnu/slurm-wlm
 CC := gcc
 CXX := g++
+# Several tests at once, those of a file in one process; PYTEST="-n 0 …" runs one after the other.
+AT_ONCE := -n auto --dist loadfile
 # Debian's names; each has another release of Slurm.
 RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
@@ -42,7 +44,7 @@ format: setup ## let ruff and clang-format rewrite what they would complain abou
 	@git ls-files -z '*.c' '*.h' '*.cc' '*.cpp' '*.cu' | xargs -0r clang-format -i
 
 test: build ## every tier that this machine can run; says which it leaves out and why
-	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(PYTEST)
+	@bash tests/setup/reachable.sh .venv/bin/python -m pytest -q $(AT_ONCE) $(PYTEST)
 
 toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that compare with them
 	@bash tests/setup/toolkit.sh
@@ -52,7 +54,7 @@ releases: ## tests and short demo on the Slurm of other Debian releases, RELEASE
 
 guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs (GUARD=--all, --debug)
 	@bash tests/guard/setup.sh $(GUARD)
-	@GUARD=$(GUARD) $(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
+	@GUARD=$(GUARD) $(PYTHON) -m pytest -q $(AT_ONCE) tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
 
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)

@@ -9,8 +9,11 @@ find, on the simulator they assert its profile. `sim`: the simulator alone. `--g
 `auto`, the default, says what it took and why.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,7 @@ GROUPS = {
 BACKEND = pytest.StashKey[Choice]()
 _TIERS = pytest.StashKey[dict[str, str]]()
 _REASONS = pytest.StashKey[dict[str, str]]()
+_SAID = "tiers"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,6 +84,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_REASONS] = reasons
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the process that prints the summary what it has collected."""
+    if (said := getattr(session.config, "workeroutput", None)) is not None:
+        said[_SAID] = (session.config.stash.get(_TIERS, {}), session.config.stash.get(_REASONS, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The other end: all workers have collected the same."""
+    node.config.stash[_TIERS], node.config.stash[_REASONS] = getattr(node, "workeroutput", {}).get(_SAID, ({}, {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     tiers = config.stash.get(_TIERS, {})
     outcomes = ("passed", "failed", "error")
@@ -101,3 +118,18 @@ def cluster() -> Iterator[Sandbox]:
     """One cluster of two nodes with mpsr for all tests that leave it as they found it."""
     with Sandbox(nodes=2, plugin=True) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def shared_path(tmp_path: Path) -> Path:
+    """tmp_path, which other users may enter, too."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if not directory.stat().st_mode & 0o001:
+            directory.chmod(directory.stat().st_mode | 0o011)
+    return tmp_path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests wait more than they work: one process more than there are processors. A real GPU is for one test at a time."""
+    return 0 if choose(config.getoption("--gpu")).kind == REAL else len(os.sched_getaffinity(0)) + 1

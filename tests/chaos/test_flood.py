@@ -21,10 +21,8 @@ s.connect(sys.argv[1]); s.send(b'hello'); print(s.recv(99).decode())"
 
 
 @pytest.fixture
-def end(tmp_path: Path) -> Iterator[AgentSocket]:
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    made = AgentSocket(str(tmp_path / "s"))
+def end(shared_path: Path) -> Iterator[AgentSocket]:
+    made = AgentSocket(str(shared_path / "s"))
     yield made
     made.close()
 

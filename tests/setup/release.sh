@@ -32,7 +32,7 @@ slurm=$(inside slurmctld -V) tests=passed demo="not run"
 printf 'release: %s: %s\n' "$suite" "$slurm"
 chosen=("$@")
 if [ $# = 0 ]; then chosen=(tests/spank tests/cluster); fi
-inside .venv/bin/python -m pytest -q "${chosen[@]}" 2>&1 | tee -a "$log" || tests=FAILED
+inside .venv/bin/python -m pytest -q -n auto --dist loadfile "${chosen[@]}" 2>&1 | tee -a "$log" || tests=FAILED
 if [ $# = 0 ]; then
     demo=held
     inside make demo DEMO=--short 2>&1 | tee -a "$log" || demo=BROKEN

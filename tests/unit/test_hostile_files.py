@@ -42,11 +42,9 @@ signal.pause()
 
 
 @root
-def test_a_tree_that_its_user_goes_on_filling_is_removed(tmp_path: Path) -> None:
+def test_a_tree_that_its_user_goes_on_filling_is_removed(shared_path: Path) -> None:
     """A process of another job of the user could have the node drained: what cannot be removed is residue."""
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    tree = tmp_path / "tree"
+    tree = shared_path / "tree"
     tree.mkdir()
     os.chown(tree, USER, USER)
     planting = subprocess.Popen(
