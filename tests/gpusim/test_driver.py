@@ -431,6 +431,7 @@ def test_a_forked_child_keeps_nothing_alive(sim: SimHost) -> None:
 def test_streams_run_beside_each_other_and_a_spinning_kernel_is_released(program: Program) -> None:
     flag = program.cu("cuMemAlloc_v2", out("u64"), 4)
     program.cu("cuMemsetD32_v2", flag, ("u32", 0), 1)
+    program.cu("cuCtxSynchronize")  # a memset is not waited for: another stream's would overtake it
     spin = program.function(program.module(FAULTS), "spin")
     busy, free = program.stream(), program.stream()
     before, after = (program.cu("cuEventCreate", out("u64"), 0) for _ in range(2))
@@ -455,6 +456,7 @@ def test_streams_run_beside_each_other_and_a_spinning_kernel_is_released(program
 def test_the_null_stream_waits_for_blocking_streams(program: Program) -> None:
     flag = program.cu("cuMemAlloc_v2", out("u64"), 4)
     program.cu("cuMemsetD32_v2", flag, ("u32", 0), 1)
+    program.cu("cuCtxSynchronize")  # a memset is not waited for: another stream's would overtake it
     spin = program.function(program.module(FAULTS), "spin")
     blocking = program.stream(flags=0)
     program.launch(spin, 1, ("u64", flag), stream=blocking)
