@@ -16,9 +16,9 @@ AT_ONCE := -n auto --dist loadfile
 # Debian's names; each has another release of Slurm.
 RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
-PARTS := spank_plugin resilience/launch tests/gpusim
+PARTS := spank_plugin prolog_epilog resilience/launch tests/gpusim
 
-.PHONY: help setup build toolkit contract lint format test releases guard demo bench soak install programs install-files deb clean
+.PHONY: help setup build toolkit contract docs lint format test releases guard demo bench soak install programs install-files deb clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -35,6 +35,9 @@ build: setup ## the plugin, the supervisor and the simulated GPU, into build/
 
 contract: setup ## render contract.h, contract.sh and table.py from contract.toml
 	@$(PYTHON) -m resilience.contract.render
+
+docs: setup ## render the reference pages of site.yaml and mpsr.yaml
+	@$(PYTHON) docs/generate.py
 
 lint: setup ## ruff, mypy --strict, clang-format, shellcheck
 	@bash tests/setup/lint.sh
@@ -71,11 +74,11 @@ install: programs ## on a cluster's host: everything into PREFIX (/opt/mpsr), th
 	@printf 'installed below %s, and %s\n' $(PREFIX) $(PLUGIN_DIR)/mpsr.so
 
 programs:
-	@$(MAKE) -s -C spank_plugin OUT=$(BUILD) && $(MAKE) -s -C resilience/launch OUT=$(BUILD)
+	@for part in spank_plugin prolog_epilog resilience/launch; do $(MAKE) -s -C $$part OUT=$(BUILD); done
 
 # All but the Python package, for `make install` and for Debian's packages, which give DESTDIR.
 install-files:
-	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch prolog_epilog/prolog prolog_epilog/epilog
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch $(BUILD)/mpsr-hook prolog_epilog/prolog prolog_epilog/epilog
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/templates/site templates/site/*
 	@for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; done
 	@install -D -m 644 -t $(DESTDIR)$(PLUGIN_DIR) $(BUILD)/mpsr.so

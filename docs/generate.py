@@ -1,6 +1,6 @@
 """Writes the reference pages that follow from the code: mpsr.yaml (also as man page), site file, options, events, metrics.
 
-`python docs/generate.py` writes them below this file's directory; tests/unit/test_render_reference.py fails when a page is
+`make docs` writes them below this file's directory; tests/unit/test_render_reference.py fails when a page is
 stale."""
 
 import json

@@ -19,6 +19,7 @@ import jinja2
 
 from resilience import config
 from resilience.contract import contract
+from resilience.contract import path as path_of
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Settings, setting
 from resilience.parse.hostlist import MOST, expand
@@ -57,6 +58,7 @@ class SiteInstall:
     launcher: str = setting("", "the supervisor of a task; empty: {prefix}/libexec/mpsr/mpsr-launch")
     prolog: str = setting("", "our prolog script; empty: {prefix}/libexec/mpsr/prolog")
     epilog: str = setting("", "our epilog script; empty: {prefix}/libexec/mpsr/epilog")
+    hook: str = setting("", "what the scripts ask the hook server with; empty: {prefix}/libexec/mpsr/mpsr-hook")
     mpsr: str = setting("", "the command; empty: {prefix}/bin/mpsr")
     python: str = setting("/usr/bin/python3", "interpreter of the keeper, which must see the package")
 
@@ -118,6 +120,7 @@ def _checked(site: Site, source: str) -> Site:
         "launcher": f"{prefix}/libexec/mpsr/mpsr-launch",
         "prolog": f"{prefix}/libexec/mpsr/prolog",
         "epilog": f"{prefix}/libexec/mpsr/epilog",
+        "hook": f"{prefix}/libexec/mpsr/mpsr-hook",
         "mpsr": f"{prefix}/bin/mpsr",
     }
     install = replace(site.install, **{name: getattr(site.install, name) or path for name, path in follow.items()})
@@ -215,6 +218,7 @@ def _values(site: Site) -> dict[str, Any]:
         "sections": sections,
         "deadline": math.ceil(site.settings.prolog.timeout) + _DEADLINE_MARGIN,
         "env_config": contract()["env"]["config"],
+        "hook_socket": path_of("hook_socket", run=site.settings.paths.run, node="$SLURMD_NODENAME"),
     }
 
 

@@ -35,6 +35,7 @@
 #define MPSR_PATH_LAUNCHER "/usr/libexec/mpsr/mpsr-launch"
 #define MPSR_PATH_NODE "%s/%s" /* run, node */
 #define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
+#define MPSR_PATH_HOOK_SOCKET "%s/%s/hooks.sock" /* run, node */
 #define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
 #define MPSR_PATH_LATE_LOCK "%s/%s/late.lock" /* run, node */
 #define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s" /* run, node, job */

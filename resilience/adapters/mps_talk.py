@@ -16,13 +16,14 @@ from resilience.model.errors import DaemonGone, MpsControlError
 from resilience.model.ids import NodeName, ServerId
 from resilience.model.settings import Settings
 from resilience.parse import mps_control as parse
+from resilience.parse.job_environment import OF_A_JOB
 from resilience.parse.mps_control import Talk
 
 TALK_TIMEOUT = 2.0
 """Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
 RETRY = 0.005
 """Seconds between two tries at a busy daemon."""
-_DROP = ("SLURM", "SPANK_", "MPSR", "CUDA_", "GPU_DEVICE_ORDINAL", "BASH_FUNC_")
+_DROP = (*OF_A_JOB, "BASH_FUNC_")
 _DROP_NAMES = frozenset("HOME USER LOGNAME MAIL SHELL TERM PWD OLDPWD SHLVL BASH_ENV ENV _".split())
 _USUAL = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
 """Where packages put the two programs: Debian has the control program in /usr/bin and the server in /usr/sbin."""

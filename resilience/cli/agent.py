@@ -25,6 +25,7 @@ from resilience.adapters.guard import ClientEnder
 from resilience.adapters.guard_follower import GuardFollower
 from resilience.adapters.guarded_files import make_dirs
 from resilience.adapters.journal import JournalFile
+from resilience.adapters.kept_process import KeptProcess
 from resilience.adapters.kmsg import KernelLogReader
 from resilience.adapters.leases import LeaseFiles
 from resilience.adapters.metrics_file import MetricsFile
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     node = node_name(arguments.node)
     signals = Signals(arguments.config)
     with one_per_node(found.settings, node):
-        serve(found.settings, node, signals)
+        serve(found.settings, node, signals, arguments.config)
     if signals.again:
         os.execv(sys.executable, [sys.executable, "-m", "resilience.cli.main", *sys.argv[1:]])
     return exit_code("ok")
@@ -108,7 +109,7 @@ def one_per_node(chosen: Settings, node: NodeName) -> Iterator[None]:
         os.close(fd)
 
 
-def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
+def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None) -> None:
     """Build everything, run until told to stop, close what was built."""
     with contextlib.ExitStack() as stack:
 
@@ -123,6 +124,8 @@ def serve(chosen: Settings, node: NodeName, signals: Signals) -> None:
         picked = slurm_commands.pick(chosen)
         mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
         say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
+        hooks = [sys.executable, "-P", "-m", "resilience.cli.main", "hooks", "--node", node]
+        closing(KeptProcess("hook server", hooks + (["--config", config] if config else []), say))
         made = partial(build, node, os.environ, chosen, gpus=NvmlGpus, clock=clock, journal=journal)
         agent = Agent(
             chosen,

@@ -19,6 +19,7 @@ COMMANDS = {
     "agent": "run the node agent",
     "prolog": "open a job's fault domains (for Slurm's prolog)",
     "epilog": "close a job's fault domains (for Slurm's epilog)",
+    "hooks": "the server behind prolog and epilog (the agent starts it)",
     "status": "servers, leases and the agent of this node",
     "log": "the journal of this node, or a job's recovery log",
     "explain": "what happened in an incident or to a job; what options would do",

@@ -12,6 +12,9 @@ from resilience import contract
 from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId, NodeName
 
+OF_A_JOB = ("SLURM", "SPANK_", "MPSR", "CUDA_", "GPU_DEVICE_ORDINAL")
+"""How the names of variables begin that Slurm, its user or our hooks set for one job."""
+
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _USER = re.compile(r"[A-Za-z0-9._@$\\-]{1,256}\Z")
 _MOST = {

@@ -70,7 +70,8 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     stage.say("srun with and without mpsr")
     values["plugin_ms"] = plugin(plain, ours, max(runs, 6))
     stage.say("the idle agent")
-    values["agent"] = idle(ours, agent, 10)
+    values["agent"] = idle(ours, agent, 20)
+    values["hook_server"] = idle(ours, pids(ours, "resilience.cli.main", "hooks", NODE)[0], 5)
     stage.say("the idle keeper and supervisor of a program that computes")
     values |= residents(stage)
     stage.say("overhead without faults")
@@ -124,8 +125,9 @@ def table(values: dict[str, Any]) -> str:
     for hook, what in (("prolog", "prolog (two servers from nothing)"), ("epilog", "epilog")):
         lines.append(shown(what, values[f"{hook}_ms"], "ms"))
         lines.append(shown("  of it our own", values[f"{hook}_ms"]["of_it_ours"], "ms"))
+        lines.append(shown("  the whole without a hook server", values[f"{hook}_ms"]["without_server"], "ms"))
     lines.append(shown("srun, not asked: added", values["plugin_ms"], "ms"))
-    for name in ("agent", "keeper", "supervisor"):
+    for name in ("agent", "hook_server", "keeper", "supervisor"):
         entry = values[name]
         lines.append(f"{name:34} {entry['rss_mib']:.1f} MiB ({entry['private_mib']:.1f} of its own), "
                      f"{entry['cpu_percent']:.2f} % of a core over {entry['seconds']:.0f} s")  # fmt: skip

@@ -53,6 +53,7 @@ install:
   launcher: {REPO}/build/mpsr-launch
   prolog: {REPO}/prolog_epilog/prolog
   epilog: {REPO}/prolog_epilog/epilog
+  hook: {REPO}/build/mpsr-hook
   mpsr: {BIN}/mpsr
   python: {plan.python}
 units: none

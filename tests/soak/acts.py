@@ -82,6 +82,17 @@ def agent_killed(round_: Round) -> str:
     return "agent killed" if round_.kill(round_.pids("resilience.cli.main", "agent", NODE)) else ""
 
 
+def hook_server_hit(round_: Round) -> str:
+    """Killed, or stopped until it is killed: prologs and epilogs then start by themselves."""
+    signal = round_.dice.choice(("KILL", "STOP"))
+    if not round_.kill(servers := round_.pids("resilience.cli.main", "hooks", NODE), signal):
+        return ""
+    if signal == "STOP":
+        round_.stage.sandbox.run(["sleep", "2"])
+        round_.kill(servers)
+    return f"hook server: {signal}"
+
+
 def agent_stopped(round_: Round) -> str:
     """The agent stands still for a while, as on a node that swaps."""
     agents = round_.pids("resilience.cli.main", "agent", NODE)
@@ -147,7 +158,7 @@ def requeued(round_: Round) -> str:
 
 Act = Callable[[Round], str]
 HARMLESS: tuple[tuple[Act, int], ...] = (
-    (fault, 8), (agent_killed, 2), (agent_stopped, 1), (keeper_killed, 2), (cancelled, 1), (bystander_of_slurm, 1),
+    (fault, 8), (agent_killed, 2), (agent_stopped, 1), (hook_server_hit, 1), (keeper_killed, 2), (cancelled, 1), (bystander_of_slurm, 1),
     (hang, 1),
 )  # fmt: skip
 """With how often each is chosen."""

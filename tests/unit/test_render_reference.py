@@ -15,7 +15,7 @@ PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_the_page_is_not_stale(page: str) -> None:
     committed = (DOCS / page).read_text(encoding="utf-8")
-    assert committed == PAGES[page](), "run: python docs/generate.py"
+    assert committed == PAGES[page](), "run: make docs"
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "man").glob("*.[158]")), ids=lambda page: page.name)
