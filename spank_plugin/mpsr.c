@@ -27,10 +27,8 @@ int slurm_spank_init(spank_t spank, int count, char **arguments) {
 int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments) {
     (void)count, (void)arguments;
     spank_context_t context = spank_context();
-    if (context == S_CTX_REMOTE) {
-        mpsr_launcher_hold();
-        mpsr_remote_late(spank);
-    }
+    if (context == S_CTX_REMOTE)
+        mpsr_remote_options(spank);
     return context == S_CTX_ALLOCATOR || context == S_CTX_LOCAL ? mpsr_local_options(spank)
                                                                 : ESPANK_SUCCESS;
 }

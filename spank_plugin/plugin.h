@@ -28,6 +28,7 @@ int mpsr_local_options(spank_t spank);
 
 /* remote.c: slurmstepd and the task's process */
 int mpsr_remote_init(spank_t spank);
+void mpsr_remote_options(spank_t spank);
 int mpsr_remote_task(spank_t spank);
 
 /* launcher.c: hold in slurmstepd; the path for argv[0] in the task, or NULL and the whole line why

@@ -58,6 +58,16 @@ static void ask_environment(spank_t spank) {
     }
 }
 
+/* Before any container. A step that did not ask costs nothing more. */
+void mpsr_remote_options(spank_t spank) {
+    struct mpsr_options options;
+    ask_environment(spank);
+    mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
+    if (mpsr_options_on(&options, MPSR_OPTION_MPS))
+        mpsr_launcher_hold();
+    mpsr_remote_late(spank);
+}
+
 static void leave_unsupervised(spank_t spank) {
     char ours[MPSR_WIRE_MAX_BYTES + 1];
     if (spank_getenv(spank, MPSR_ENV_OPTIONS, ours, sizeof(ours)) != ESPANK_SUCCESS)
@@ -169,7 +179,6 @@ int mpsr_remote_task(spank_t spank) {
     static struct mpsr_lease lease; /* a large record: off the stack of slurmstepd's child */
     char wire[MPSR_WIRE_MAX_BYTES + 1], path[MPSR_LEASE_PATH];
     uint32_t step = 0;
-    ask_environment(spank);
     mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
     if (*mpsr_plugin.problem)
         refuse(mpsr_plugin.problem, "");

@@ -163,10 +163,12 @@ def test_who_gets_none_is_told_so_and_can_insist(stage: Stage) -> None:
     since = time.monotonic()
     first = stage.sandbox.sbatch("--mps", ASK, "--mps-threads=60", script="srun sleep 60")
     stage.sandbox.wait(first, {"RUNNING"})
-    second = stage.sandbox.sbatch("--mps", ASK, "--mps-threads=60", script="grep ^isolation= $MPSR_LEASE; sleep 2")
+    script = "grep ^isolation= $MPSR_LEASE; until [ -e ~/seen ]; do sleep 0.1; done"
+    second = stage.sandbox.sbatch("--mps", ASK, "--mps-threads=60", script=script)
     stage.sandbox.wait(second, {"RUNNING"})
     wait_for(lambda: f"job {second} (alice): open" in status(stage), 10, lambda: status(stage))
     assert "isolation domains, standby yes; SM partition: none of 1 is free: GPU 0" in status(stage)
+    stage.sandbox.good(["touch", "/home/alice/seen"])
     assert stage.sandbox.wait(second)["JobState"] == "COMPLETED"
     assert "isolation=domains" in stage.sandbox.output(second)
     third = stage.sandbox.sbatch("--mps", ASK, "--mps-threads=60", "--mps-require=isolation", script="srun true")

@@ -204,7 +204,9 @@ class Program:
             self.do("close", number)
 
     def write(self, address: int, data: bytes) -> None:
+        """The bytes are there when this returns; a copy from pageable memory alone does not wait for its last part."""
         self.cu("cuMemcpyHtoD_v2", address, data, len(data))
+        self.cu("cuCtxSynchronize")
 
     def read(self, address: int, size: int) -> bytes:
         data = self.cu("cuMemcpyDtoH_v2", room(size), address, size)
