@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.session_kit import Solver
 from tests.conformance.state_harness import Task, eventually
-from tests.conformance.test_state_session import Solver
 from tests.gpusim.host import SimHost
 
 pytestmark = pytest.mark.sim

@@ -9,7 +9,7 @@ from resilience.metrics import Fold
 from tests.cluster.sandbox import Sandbox, wait_for
 from tests.demo.faults import SHARD
 from tests.demo.stage import NODE, Stage
-from tests.unit.test_metrics import parsed, value
+from tests.unit.metrics_kit import parsed, value
 
 pytestmark = [pytest.mark.cluster, pytest.mark.sim]
 DIRECTORY = "/var/log/metrics"

@@ -22,6 +22,8 @@ from tests.unit.domain_world import NODE, ON, World, world
 USER, OTHER = 12345, 12346
 """Users that no database knows; their group has the same number."""
 ROOT = Path(__file__).resolve().parents[2]
+SLOW = 60000
+"""Milliseconds: longer than any test waits."""
 
 
 @dataclass

@@ -16,10 +16,8 @@ from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.lease import Isolation, LeaseState
 from resilience.ports import ServerOwner, ServerState
 from tests.conformance.domain_site import USER, Site, color, site
-from tests.gpusim.conftest import sim_build
 from tests.gpusim.mps_harness import Client, wait_for
 
-__all__ = ["sim_build"]
 pytestmark = [pytest.mark.sim, pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as slurmd's prolog is")]
 KEY = f"u{USER}-sm"
 OWNER = ServerOwner(uid=USER, gid=USER, shared=False)

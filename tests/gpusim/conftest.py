@@ -2,7 +2,7 @@
 
 `sim_build` is the folder with the executables (installed once a session, into build/gpusim, where the C libraries lie
 too); `sim_host` a simulated host with one GPU; `mps` an MPS control daemon's private place on it; `v3` one where a daemon with
-protocol 3 runs.
+protocol 3 runs. For the driver, `sim` is a host with two GPUs and `program` a process there that calls as told.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.gpusim import host
+from tests.gpusim.driver_harness import MEMORY, MIB, Program, built
 from tests.gpusim.mps_harness import Mps
 from tests.gpusim.mps_v3_harness import place_of
 
@@ -51,3 +52,16 @@ def v3(sim_host: host.SimHost) -> Iterator[Mps]:
     """A daemon of driver 615 with protocol 3, which runs."""
     with place_of(sim_host) as place:
         yield place
+
+
+@pytest.fixture
+def sim() -> Iterator[host.SimHost]:
+    """Two GPUs of 64 MiB."""
+    with host.SimHost(gpus=2, memory=MEMORY // MIB, build=built()) as made:
+        yield made
+
+
+@pytest.fixture
+def program(sim: host.SimHost) -> Iterator[Program]:
+    with Program(sim) as made:
+        yield made

@@ -31,6 +31,8 @@ HEAT = ROOT / "docs" / "tutorial" / "heat2d" / "heat.ptx"
 FAULTS = ROOT / "resilience" / "drill" / "faults.ptx"
 MIB = 1 << 20
 GRANULE = 2 * MIB
+MEMORY = 64 * MIB
+"""Bytes of a GPU of the fixture `sim`."""
 LIMIT = 20.0
 """Seconds that any answer may take; the machine may be busy."""
 PINNED, DEVICE, POSIX_FD, READ, READ_WRITE = 1, 1, 1, 1, 3

@@ -1,4 +1,4 @@
-"""What the tests of plugin and supervisor share: both built, the C parsers behind a pipe, and one Slurm cluster."""
+"""What the tests of plugin and supervisor share: both built, a node, the C parsers behind a pipe, one Slurm cluster."""
 
 import subprocess
 import tempfile
@@ -11,6 +11,7 @@ import pytest
 from tests.spank.node import ROOT
 from tests.spank.site import Site, site
 from tests.spank.slurm import cluster, missing
+from tests.spank.supervisor_kit import Node
 
 _ORACLE = (
     "tests/spank/oracle.c spank_plugin/asked.c spank_plugin/site.c spank_plugin/shared/options.c "
@@ -27,6 +28,13 @@ def built() -> Path:
     for room in ("spank_plugin", "resilience/launch"):
         subprocess.run(["make", "-s", "-C", room, f"OUT={ROOT / 'build'}"], cwd=ROOT, check=True, timeout=60)
     return ROOT / "build"
+
+
+@pytest.fixture
+def node(built: Path, tmp_path: Path) -> Iterator[Node]:
+    it = Node(tmp_path)
+    yield it
+    it.agent.close()
 
 
 @dataclass(slots=True)

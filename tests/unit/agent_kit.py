@@ -5,6 +5,7 @@ over the real socket.
 """
 
 import os
+import select
 import socket
 import threading
 import time
@@ -28,7 +29,7 @@ from resilience.model.lease import Lease
 from resilience.model.settings import Recovery, Settings
 from resilience.parse import options
 from resilience.parse.words import pack, unpack
-from resilience.ports import ClientEnd, Done, Gpu, Gpus, Guard, JobInfo, Refused, ServerOwner, ServerState
+from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Refused, ServerOwner, ServerState
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0
@@ -333,3 +334,7 @@ class Site:
 
         rows = [json.loads(line) for line in self.journal_path.read_text().splitlines()]
         return [row for row in rows if row["event"] == event]
+
+
+def readable(feed: Feed) -> None:
+    assert select.select([feed], [], [], BOUND)[0], "nothing to read"

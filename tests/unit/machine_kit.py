@@ -7,7 +7,19 @@ from typing import TypeVar
 from resilience.machine import step
 from resilience.model import effect as fx
 from resilience.model import event as ev
-from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName, ServerId, StepId, TaskId, TaskRef
+from resilience.model.ids import (
+    Color,
+    DomainKey,
+    GpuMinor,
+    GpuUuid,
+    IncidentId,
+    JobId,
+    NodeName,
+    ServerId,
+    StepId,
+    TaskId,
+    TaskRef,
+)
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import JobOptions
@@ -213,3 +225,7 @@ def pid(who: TaskRef) -> int:
 
 def client(who: TaskRef, number: int = 0) -> Client:
     return Client(pid=pid(who) + number, task=who, job=who.job)
+
+
+def newest_incident(node: Node) -> IncidentId:
+    return list(node.state.incidents)[-1]

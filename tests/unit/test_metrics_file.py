@@ -16,7 +16,7 @@ from resilience.adapters.journal import JournalFile
 from resilience.adapters.metrics_file import MetricsFile
 from resilience.model.errors import ResilienceError
 from tests.cluster.sandbox import wait_for
-from tests.unit.test_metrics import value
+from tests.unit.metrics_kit import value
 
 MODULE = "resilience.adapters.metrics_file"
 SECONDS = 15.0

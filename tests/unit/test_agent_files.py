@@ -1,74 +1,21 @@
-"""The agent's senses on real files, sockets, processes and threads."""
+"""The files that the agent writes and follows: its journal, the kernel's log, the servers' logs."""
 
 import json
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from resilience.adapters.agent_socket import AgentSocket
 from resilience.adapters.clock import SystemClock
-from resilience.adapters.daemon_watch import DaemonWatch
 from resilience.adapters.journal import JournalFile
 from resilience.adapters.kmsg import KernelLogReader
-from resilience.adapters.nvml import NoGpuEvents
-from resilience.adapters.processes import starttime
-from resilience.adapters.procfs import ProcfsTree
 from resilience.adapters.server_logs import ServerLogFollower
-from resilience.adapters.worker import WorkerThreads
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import Process
-from resilience.ports import Feed, Packet, ServerLine
-from tests.unit.agent_kit import BOUND, until
+from resilience.ports import ServerLine
+from tests.unit.agent_kit import readable, until
 from tests.unit.machine_kit import server
-
-
-def _readable(feed: Feed) -> None:
-    assert select.select([feed], [], [], BOUND)[0], "nothing to read"
-
-
-# ---------------------------------------------------------------- deaths of daemons
-def test_a_daemon_that_is_killed_is_told_once() -> None:
-    watch = DaemonWatch()
-    with subprocess.Popen(["sleep", "60"]) as daemon:
-        started = starttime(daemon.pid)
-        assert started is not None
-        watch.watch(server("a"), Process(pid=daemon.pid, starttime=started))
-        assert watch.read() == ()
-        daemon.kill()
-        _readable(watch)
-        assert watch.read() == (server("a"),)
-    assert watch.read() == ()
-    watch.close()
-
-
-def test_a_daemon_that_has_gone_already_or_left_its_number_to_another_is_gone() -> None:
-    watch = DaemonWatch()
-    with subprocess.Popen(["true"]) as ended:
-        ended.wait(BOUND)
-    watch.watch(server("a"), Process(pid=ended.pid, starttime=1))
-    watch.watch(server("b"), Process(pid=os.getpid(), starttime=1))
-    _readable(watch)
-    assert watch.read() == (server("a"), server("b"))
-    watch.close()
-
-
-def test_a_daemon_that_is_followed_no_more_is_not_told() -> None:
-    watch = DaemonWatch()
-    with subprocess.Popen(["sleep", "60"]) as daemon:
-        started = starttime(daemon.pid)
-        assert started is not None
-        watch.watch(server("a"), Process(pid=daemon.pid, starttime=started))
-        watch.unwatch(server("a"))
-        daemon.kill()
-        daemon.wait(BOUND)
-        assert watch.read() == ()
-    watch.close()
 
 
 # ---------------------------------------------------------------- journal
@@ -153,10 +100,10 @@ def test_a_kernel_log_file_is_followed_from_its_end(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write("one\ntw")
         file.flush()
-        _readable(log)
+        readable(log)
         assert log.read() == ("one",)
         file.write("o\n")
-    _readable(log)
+    readable(log)
     assert log.read() == ("two",)
     log.close()
 
@@ -165,7 +112,7 @@ def test_a_kernel_log_that_comes_later_or_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "kmsg"
     log = KernelLogReader(str(path))
     path.write_text("first\n")
-    _readable(log)
+    readable(log)
     assert log.read() == ("first",)
     path.unlink()
     path.write_text("second\n")
@@ -283,145 +230,3 @@ def test_a_users_link_or_pipe_in_place_of_a_log_is_not_read(tmp_path: Path, tric
     (place / "control.log").write_text("fine\n")
     assert _lines(until(logs.read, "the honest log")) == [("a", True, "fine")]
     logs.close()
-
-
-# ---------------------------------------------------------------- processes
-def test_procfs_of_a_real_child() -> None:
-    program = "import os,sys,signal; print(os.getpid(), flush=True); signal.pause()"
-    names = os.environ | {"SLURM_JOB_ID": "42"}
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=names) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        tree = ProcfsTree()
-        assert tree.ancestors(child.pid)[0] == os.getpid()
-        assert tree.job(child.pid) == 42
-        started = tree.starttime(child.pid)
-        assert started is not None
-        assert started > 0
-        child.send_signal(signal.SIGKILL)
-        assert until(lambda: tree.starttime(child.pid) is None, "a zombie counts as gone")
-    assert tree.ancestors(child.pid) == ()
-    assert tree.job(child.pid) is None
-
-
-def test_procfs_of_a_name_that_looks_like_fields(tmp_path: Path) -> None:
-    (tmp_path / "7").mkdir()
-    fields = " ".join(["S", "3", *["0"] * 17, "777", "0"])
-    (tmp_path / "7" / "stat").write_text(f"7 (evil) S 9 (x) {fields}\n")
-    tree = ProcfsTree(str(tmp_path))
-    assert tree.starttime(7) == 777
-    assert tree.ancestors(7) == (3,)
-
-
-# ---------------------------------------------------------------- worker
-def test_lanes_do_not_wait_for_each_other() -> None:
-    worker = WorkerThreads()
-    gate_read, gate_write = os.pipe()
-    worker.submit("slurm", "slow", lambda: os.read(gate_read, 1))
-    worker.submit("mps", "fails", lambda: 1 // 0)
-    _readable(worker)
-    (result,) = worker.read()
-    assert (result.tag, type(result.value)) == ("fails", ZeroDivisionError)
-    os.write(gate_write, b"x")
-    _readable(worker)
-    assert worker.read()[0].value == b"x"
-    assert worker.read() == ()
-
-
-# ---------------------------------------------------------------- agent socket
-def _connect(path: str) -> socket.socket:
-    peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    peer.settimeout(BOUND)
-    peer.connect(path)
-    return peer
-
-
-def _packets(server_end: AgentSocket, number: int) -> list[Packet]:
-    found: list[Packet] = []
-
-    def enough() -> bool:
-        found.extend(server_end.read())
-        return len(found) >= number
-
-    until(enough, f"{number} packets")
-    return found
-
-
-def test_packets_carry_the_kernels_word_on_who_sent_them(tmp_path: Path) -> None:
-    end = AgentSocket(str(tmp_path / "s"))
-    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o666
-    with _connect(str(tmp_path / "s")) as peer:
-        peer.send(b"hello")
-        (packet,) = _packets(end, 1)
-        assert (packet.data, packet.peer.pid, packet.peer.uid) == (b"hello", os.getpid(), os.getuid())
-        end.send(packet.peer, b"answer")
-        assert peer.recv(100) == b"answer"
-    (gone,) = _packets(end, 1)
-    assert gone.data is None
-    assert gone.peer == packet.peer
-    end.send(packet.peer, b"too late")
-    end.close()
-    assert not (tmp_path / "s").exists()
-
-
-def test_a_peer_that_never_reads_is_dropped_and_costs_nobody_else(tmp_path: Path) -> None:
-    end = AgentSocket(str(tmp_path / "s"))
-    with _connect(str(tmp_path / "s")) as deaf, _connect(str(tmp_path / "s")) as good:
-        deaf.send(b"1")
-        first = _packets(end, 1)[0].peer
-        good.send(b"2")
-        second = _packets(end, 1)[0].peer
-        for _ in range(5000):
-            end.send(first, b"x" * 4000)
-        (gone,) = _packets(end, 1)
-        assert gone == Packet(peer=first, data=None)
-        end.send(second, b"fine")
-        assert good.recv(100) == b"fine"
-    end.close()
-
-
-def test_who_is_turned_away_can_read_why_whatever_he_still_had_to_say(tmp_path: Path) -> None:
-    end = AgentSocket(str(tmp_path / "s"))
-    with _connect(str(tmp_path / "s")) as peer:
-        peer.send(b"hello")
-        (packet,) = _packets(end, 1)
-        peer.send(b"never read")
-        end.send(packet.peer, b"go")
-        end.drop(packet.peer)
-        assert (peer.recv(100), peer.recv(100)) == (b"go", b"")
-    end.close()
-
-
-def test_a_stale_socket_is_replaced_and_a_long_path_refused(tmp_path: Path) -> None:
-    AgentSocket(str(tmp_path / "s"))
-    second = AgentSocket(str(tmp_path / "s"))
-    _connect(str(tmp_path / "s")).close()
-    second.close()
-    with pytest.raises(ResilienceError, match="cannot be opened"):
-        AgentSocket(str(tmp_path / ("x" * 120)))
-
-
-def test_no_gpu_events_is_silent() -> None:
-    feed = NoGpuEvents()
-    assert not select.select([feed], [], [], 0)[0]
-    assert feed.read() == ()
-    feed.close()
-
-
-# ---------------------------------------------------------------- memory
-_MEMORY = """
-import sys
-import pynvml
-from resilience.agent import Agent
-from resilience.adapters import agent_socket, clock, journal, kmsg, nvml, procfs, server_logs, worker
-from resilience.parse import mpslog
-mpslog.parse_line("[2026-03-02 08:12:00.001 Other  4428] nothing")
-pages = open("/proc/self/status").read()
-print(next(line.split()[1] for line in pages.splitlines() if line.startswith("VmRSS")))
-"""
-
-
-def test_the_agents_modules_fit_in_their_memory() -> None:
-    """The aim is 40 MiB with pynvml; what Slurm's and the MPS daemons' adapters add is small."""
-    out = subprocess.run([sys.executable, "-c", _MEMORY], check=True, capture_output=True, text=True, timeout=30)
-    assert int(out.stdout) < 40 * 1024, f"{int(out.stdout) / 1024:.1f} MiB"

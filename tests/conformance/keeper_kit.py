@@ -1,0 +1,68 @@
+"""A keeper as a process, and deposits with memfds in place of device memory."""
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resilience.state.link import KeeperLink
+from resilience.state.record import HELD, Commit, Record
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "a-secret"
+MIB = 1 << 20
+
+
+def eventually(true: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of a condition, waited for with a bound."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, "the condition did not come true"
+        select.select([], [], [], 0.005)
+    return value
+
+
+def connects(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+class Running:
+    """A keeper process and its standard error."""
+
+    def __init__(self, path: Path, *extra: str, uid: int | None = None, token: str = TOKEN) -> None:
+        self.path = path
+        self.log = path.with_suffix(".log")
+        command = [sys.executable, "-E", "-m", "resilience.state.keeper", "--socket", str(path), *extra]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env={"MPSR_TOKEN": token, "HOME": "/"}, stderr=log, user=uid, group=uid
+            )
+        eventually(lambda: connects(path) or self.process.poll() is not None)
+
+    def link(self, role: str = "active", *, token: str = TOKEN, timeout: float = 5.0) -> KeeperLink:
+        return KeeperLink(str(self.path), token, role, timeout=timeout)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+def deposit(text: bytes = b"state") -> tuple[dict[str, Any], list[int], Record]:
+    """A layout with one array, its two memfds and a record that holds a commit."""
+    record = Record.create()
+    record.write(Commit(0, HELD, 41, {"r": 0.5}))
+    fds = [record.fd]
+    for _ in range(2):
+        fd = os.memfd_create("region")
+        os.write(fd, text)
+        fds.append(fd)
+    return {"regions": [2 * MIB, 2 * MIB], "arrays": [["u", [2], "float64", 2 * MIB, 0, 0]]}, fds, record

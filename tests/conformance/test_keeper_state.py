@@ -1,0 +1,135 @@
+"""What the keeper holds: one writer's deposits, until the next and no bigger than allowed."""
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilience.model.errors import StateError
+from resilience.state import wire
+from resilience.state.record import HELD, Commit, Record
+from tests.conformance.keeper_kit import MIB, ROOT, TOKEN, Running, deposit
+
+
+def test_what_was_deposited_outlives_the_depositor(keeper: Running) -> None:
+    active = keeper.link()
+    assert active.first is None
+    layout, fds, record = deposit(b"kept bytes")
+    active.put(layout, fds)
+    active.close()
+    wire.close_all(fds)
+    del record
+
+    taken = keeper.link().first
+    assert taken is not None
+    assert taken[0] == layout
+    assert [os.pread(fd, 20, 0) for fd in taken[1][1:]] == [b"kept bytes"] * 2
+    assert Record(taken[1][0]).latest() == Commit(0, HELD, 41, {"r": 0.5})
+
+
+def test_status_tells_what_is_held(keeper: Running) -> None:
+    active = keeper.link()
+    assert active.status()["sequence"] == -1
+    layout, fds, _ = deposit()
+    active.put(layout, fds)
+    status = active.status()
+    assert status["writer"] == os.getpid()
+    assert (status["arrays"], status["bytes"], status["sequence"], status["step"]) == (1, 4 * MIB, 0, 41)
+
+
+def test_a_standby_waits_for_the_layout(keeper: Running) -> None:
+    standby = keeper.link("standby")
+    standby.ask_to_wait()
+    assert select.select([standby.fileno()], [], [], 0.05)[0] == []
+    layout, fds, _ = deposit()
+    active = keeper.link()
+    active.put(layout, fds)
+    held = standby.heard_layout()
+    assert held is not None
+    assert held[0] == layout
+    assert len(held[1]) == 3
+    assert keeper.link("reader").first is not None
+    active.close()
+
+
+def test_there_is_one_writer(keeper: Running) -> None:
+    active = keeper.link()
+    with pytest.raises(StateError, match=f"process {os.getpid()} is the writer"):
+        keeper.link(timeout=0.05)
+    reader = keeper.link("reader")
+    layout, fds, _ = deposit()
+    with pytest.raises(StateError, match="not the writer"):
+        reader.put(layout, fds)
+    active.put(layout, fds)
+    assert keeper.link("reader").first is not None
+
+
+def test_a_promoted_standby_is_the_writer_at_once(keeper: Running) -> None:
+    active = keeper.link()
+    layout, fds, _ = deposit(b"one")
+    active.put(layout, fds)
+    standby = keeper.link("standby")
+    standby.take()  # not watched: told at once
+    with pytest.raises(StateError, match="not the writer"):
+        active.put(layout, fds)
+    changed, others, _ = deposit(b"two")
+    standby.put(changed, others)
+    taken = keeper.link("reader").first
+    assert taken is not None
+    assert os.pread(taken[1][1], 9, 0) == b"two"
+
+
+def test_a_killed_writer_leaves_its_place_though_a_child_holds_the_connection(keeper: Running) -> None:
+    code = (
+        "import os, sys\nfrom resilience.state.link import KeeperLink\n"
+        f"link = KeeperLink({str(keeper.path)!r}, {TOKEN!r}, 'active')\n"
+        "if os.fork() == 0:\n    sys.stdin.read()\nelse:\n    print('writer', flush=True); os._exit(0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "writer\n"
+        assert child.wait(10) == 0
+        assert keeper.link().status()["writer"] == os.getpid()
+        child.communicate()
+
+
+def test_the_limit_holds_and_what_was_kept_stays(tmp_path: Path) -> None:
+    running = Running(tmp_path / "k", "--limit-mib", "4")
+    try:
+        active = running.link()
+        layout, fds, _ = deposit(b"small")
+        active.put(layout, fds)
+        bigger = layout | {"regions": [4 * MIB, 2 * MIB]}
+        with pytest.raises(StateError, match=r"6 MiB is over the limit of 4 MiB \(--mps-state\)"):
+            active.put(bigger, fds)
+        assert active.status()["bytes"] == 4 * MIB
+    finally:
+        running.end()
+
+
+@pytest.mark.parametrize(
+    ("layout", "count", "wrong"),
+    [
+        (None, 1, "no list of regions"),
+        ({"regions": "x"}, 1, "no list of regions"),
+        ({"regions": [1, -1]}, 3, "above 0"),
+        ({"regions": [True, 1.5]}, 3, "above 0"),
+        ({"regions": [1, 1]}, 2, "need 3 descriptors, not 2"),
+        ({"regions": [1, 1]}, 0, "need 3 descriptors, not 0"),
+    ],
+)
+def test_bad_deposits_are_refused(keeper: Running, layout: Any, count: int, wrong: str) -> None:
+    active = keeper.link()
+    _, fds, _ = deposit()
+    with pytest.raises(StateError, match=wrong):
+        active.put(layout, fds[:count])
+    with pytest.raises(StateError, match="not a commit record"):
+        active.put({"regions": [1, 1]}, fds[1:] + fds[:1])
+    active.put({"regions": [1, 1]}, fds)
+    assert active.status()["arrays"] == 1
