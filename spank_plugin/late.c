@@ -14,6 +14,7 @@
  * whatever goes wrong, task_init refuses as before.
  */
 #include "plugin.h"
+#include "shared/lease.h"
 #include "shared/text.h"
 
 #include <fcntl.h>
@@ -140,6 +141,13 @@ static bool job_asked(spank_t spank, uint32_t step, struct mpsr_options *options
     return mpsr_options_on(options, MPSR_OPTION_MPS);
 }
 
+/* A hook that still runs has written a lease as well: one that says refused, until all is open. */
+static bool is_open(const char *path) {
+    static struct mpsr_lease lease; /* a large record */
+    char why[MPSR_WHY_BYTES];
+    return mpsr_lease_load(path, &lease, why) == MPSR_LEASE_OK && lease.open;
+}
+
 void mpsr_remote_late(spank_t spank) {
     static char text[VARIABLES][VARIABLE_BYTES];
     char *list[VARIABLES + 1] = {NULL}, wire[MPSR_WIRE_MAX_BYTES + 1], path[MPSR_LEASE_PATH];
@@ -155,7 +163,7 @@ void mpsr_remote_late(spank_t spank) {
     snprintf(id, sizeof(id), "%u", job);
     mpsr_options_serialize(&options, wire);
     if (!mpsr_format(path, sizeof(path), MPSR_PATH_LEASE, mpsr_plugin.site.run, node, id) ||
-        access(path, F_OK) == 0 || !environment(spank, node, job, wire, text, list))
+        is_open(path) || !environment(spank, node, job, wire, text, list))
         return;
     int held = lock(node);
     if (held < 0)

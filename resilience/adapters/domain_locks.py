@@ -62,8 +62,12 @@ class DomainLocks:
             self._leave(path)
 
     @contextmanager
-    def talk(self, server: ServerId, *, timeout: float) -> Iterator[None]:
-        """Hold the conversation with one control daemon. Not re-entrant: one conversation at a time is the point."""
+    def talk(self, server: ServerId, *, timeout: float, create: bool = False) -> Iterator[None]:
+        """Hold the conversation with one control daemon. Not re-entrant: one conversation at a time is the point.
+
+        Only who holds the domain may `create` the lock's file: to others a server without one is closed, so that nobody
+        puts a file back into a directory that is being removed.
+        """
         pipe = contract.path(
             "pipe", run=self._run, node=self._node, key=server.domain, gpu=server.gpu, color=server.color
         )
@@ -71,7 +75,7 @@ class DomainLocks:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                fd = _try(path)
+                fd = _try(path, create=create)
             except FileNotFoundError:
                 raise MpsControlError("domain", "is closed", server.domain) from None
             if fd is not None:
@@ -106,9 +110,9 @@ def talk_lock(pipe: str) -> str:
     return f"{directory}/.{color}.talk"
 
 
-def _try(path: str) -> int | None:
+def _try(path: str, *, create: bool = True) -> int | None:
     """A locked descriptor of the file that is at `path` now, None when another holds it. Raises FileNotFoundError."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0) | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_ino == os.stat(path).st_ino:

@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from resilience.adapters.commands import RunAs, raise_open_files, run
 from resilience.adapters.domain_locks import DomainLocks, talk_lock
@@ -138,7 +139,9 @@ class ControlDaemons:
             if os.path.lexists(pipe):
                 if self._take_over(server, owner):
                     return
-                if in_use and (alive := self.processes(server)):
+                with self._nobody_talks(server):
+                    alive = self.processes(server)
+                if in_use and alive:
                     raise self._program.error(
                         server,
                         "is not ACTIVE, and other jobs use it",
@@ -189,7 +192,8 @@ class ControlDaemons:
     def _start(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
         pipe, logs = self.pipe(server), self.logs(server)
         make_dir(os.path.dirname(pipe))
-        make_dir(pipe, mode=0o755 if owner.shared else 0o700, uid=owner.uid, gid=owner.gid)
+        with self._nobody_talks(server):
+            make_dir(pipe, mode=0o755 if owner.shared else 0o700, uid=owner.uid, gid=owner.gid)
         try:
             remove_tree(logs)
             make_dirs(os.path.dirname(logs))
@@ -290,15 +294,20 @@ class ControlDaemons:
         if self.processes(server):
             self.partitions.remove(server)
             self._quit(server)
+        with self._nobody_talks(server):
             end(self.processes(server), grace=_GRACE, still_meant=self._is_ours(server, owner))
-        if left := self.processes(server):
-            return tuple(f"{seen} of {pipe}" for seen in left)
-        self.partitions.forget(server)
-        wrong = remove_tree(pipe)
+            if left := self.processes(server):
+                return tuple(f"{seen} of {pipe}" for seen in left)
+            self.partitions.forget(server)
+            wrong = remove_tree(pipe)
         if wrong:
             return (wrong,)
         remove_tree(talk_lock(pipe))
         return ()
+
+    def _nobody_talks(self, server: ServerId) -> AbstractContextManager[None]:
+        """A conversation, such as the agent's, is a process that looks like a daemon: none is under way meanwhile."""
+        return self._locks.talk(server, timeout=2 * TALK_TIMEOUT, create=True)
 
     def _quit(self, server: ServerId) -> None:
         """Ask the daemon to end and wait for its processes; asks again as long as nobody has taken note."""

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.sim]
 
 @pytest.fixture(scope="module")
 def skipping() -> Iterator[Sandbox]:
-    with Sandbox(nodes=2, gpus=2) as sandbox:
+    # servers that take their time: what comes while a prolog runs comes in the middle of it
+    with Sandbox(nodes=2, gpus=2, simulation=["server_init_ms=500"]) as sandbox:
         change = "s,^Prolog=.*,Prolog=/bin/true,"
         sandbox.good(["sed", "-i", change, "/etc/slurm/slurm.conf", "/etc/slurm/slurm-mpsr.conf"])
         sandbox.good(["scontrol", "reconfigure"])

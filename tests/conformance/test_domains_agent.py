@@ -6,12 +6,13 @@ The control daemon is the simulated one, in each dialect.
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from resilience.model.errors import MpsControlError
-from resilience.model.ids import GpuUuid
+from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.lease import LeaseState
 from resilience.ports import ServerOwner, ServerState
 from tests.conformance.domain_site import USER, Site, color, site
@@ -109,6 +110,34 @@ def test_a_server_is_replaced_while_its_pair_runs_on(here: Site) -> None:
     mps.open(color("a"), GpuUuid(here.sim.gpus[0].uuid), ServerOwner(uid=USER, gid=USER, shared=False))
     assert mps.state(color("a")) is ServerState.ACTIVE
     assert on_b.ask("look").startswith("sticky=0 ")
+
+
+def test_a_conversation_of_the_agent_is_no_residue_of_the_job(here: Site) -> None:
+    """It is a process of the same name, user and pipe directory as the daemon; the agent asks whenever it likes."""
+    over = threading.Event()
+    wrong: list[str] = []
+
+    def ask(server: ServerId) -> None:
+        mps = here.mps()
+        while not over.wait(0.02):
+            try:
+                mps.servers(server)
+            except MpsControlError as error:
+                wrong.append(str(error))
+
+    asking = [threading.Thread(target=ask, args=(color(name),)) for name in ("a", "b")]
+    for thread in asking:
+        thread.start()
+    try:
+        for job in range(12, 18):
+            assert here.prolog(job).state is LeaseState.OPEN
+            assert here.epilog(job) == []
+    finally:
+        over.set()
+        for thread in asking:
+            thread.join()
+    assert {line for line in wrong if "is closed" not in line} == set()
+    here.nothing_left()
 
 
 def test_hostile_wishes_open_nothing(here: Site) -> None:
