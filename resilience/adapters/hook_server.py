@@ -23,6 +23,8 @@ from resilience.model.errors import ResilienceError
 
 NAMES = ("prolog", "epilog")
 _TAKEN = b"a"
+_STREAMS = 2
+"""Descriptors that come with a request: standard output and standard error."""
 _PATIENCE = 1.0
 """Seconds that a caller has for its request, and that it gives us to take it."""
 _MOST = 1 << 20
@@ -74,7 +76,7 @@ class HookServer:
         data, streams = _request(connection)
         try:
             name, *entries = data.split(b"\0")
-            if name.decode("ascii", "replace") not in NAMES or len(streams) != 2:
+            if name.decode("ascii", "replace") not in NAMES or len(streams) != _STREAMS:
                 return
             connection.sendall(_TAKEN)
             if os.fork() == 0:
@@ -86,7 +88,7 @@ class HookServer:
 
 
 def _request(connection: socket.socket) -> tuple[bytes, list[int]]:
-    data, streams, _, _ = socket.recv_fds(connection, 1 << 16, len(NAMES), socket.MSG_CMSG_CLOEXEC)
+    data, streams, _, _ = socket.recv_fds(connection, 1 << 16, _STREAMS, socket.MSG_CMSG_CLOEXEC)
     try:
         while len(data) < _LENGTH.size or len(data) < _LENGTH.size + _LENGTH.unpack_from(data)[0]:
             chunk = connection.recv(1 << 16)
@@ -108,28 +110,31 @@ def _become(
     work: Callable[[str, Mapping[str, str]], int],
 ) -> NoReturn:
     """The forked process: never returns, whatever happens."""
-    status = 1
+    status, done = 1, threading.Event()
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number, stream in enumerate([os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), *streams]):
             os.dup2(stream, number)
         connection.settimeout(None)
-        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(connection, done), daemon=True).start()
         pairs = (os.fsdecode(entry).partition("=") for entry in entries)
         status = work(name, {key: value for key, _, value in pairs})
         sys.stdout.flush()
     except BaseException:  # nothing may run on in a copy of the server
         with suppress(OSError):
             traceback.print_exc()
+    done.set()
     with suppress(OSError):
         sys.stderr.flush()
         connection.sendall(bytes([status & 0xFF]))
     os._exit(0)
 
 
-def _end_with(connection: socket.socket) -> None:
-    """A caller says no more after its request: what comes is its end, which is ours and that of all we have started."""
+def _end_with(connection: socket.socket, done: threading.Event) -> None:
+    """A caller says no more after its request: what comes is its end. Before the work is done that is the end of the work
+    and of all that it has started; afterwards what it has started stays, such as daemons."""
     with suppress(OSError):
         connection.recv(1)
-    os.killpg(0, signal.SIGKILL)
+    if not done.is_set():
+        os.killpg(0, signal.SIGKILL)

@@ -190,6 +190,19 @@ def test_a_caller_that_is_killed_takes_the_work_and_its_programs_along(node: Nod
     wait_for(lambda: not any(alive(pid) for pid in pids), SECONDS)
 
 
+def test_what_the_work_has_started_outlives_it(node: Node) -> None:
+    """A daemon may stay in the session of whoever started it."""
+    node.serve()
+    status, out, _ = node.run(
+        "print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid) or 0"
+    )
+    pid = int(out)
+    assert status == 0
+    wait_for(lambda: os.getsid(pid) == os.getpgid(pid) and not alive(os.getsid(pid)), SECONDS)
+    assert alive(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
 def alive(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
