@@ -7,6 +7,7 @@ raises nothing: a file that cannot be read is a finding.
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ _DEPTH = 10
 """Includes inside includes; Slurm has no limit but its stack."""
 _MARK = "SPANK_MPSR"
 """In every hook of ours, and in whatever else hands a job's options to us."""
+
+
+_SERVED = re.compile(r"^MPSR_HOOK=(\S+)", re.MULTILINE)
+"""In hooks that ask the hook server: the program that does."""
 
 
 @dataclass(slots=True)
@@ -135,10 +140,14 @@ def _hook(path: str, conf: SlurmConf, key: str) -> Finding:
         return wrong(subject, "is not set: no job could have MPS", hint)
     for pattern in patterns:
         for file in sorted(glob.glob(pattern)):
-            if not _ours(file):
+            if _MARK not in (text := _text(file)):
                 continue
             if not os.access(file, os.X_OK):
                 return wrong(subject, f"cannot be executed: {file}", f"chmod 755 {file}")
+            program = _SERVED.search(text)
+            if not program or not os.access(program[1], os.X_OK):
+                what = f"{file}: starts Python for each job: {program[1] if program else 'no MPSR_HOOK'}"
+                return note(subject, what, "the hook server makes it quick: install mpsr-hook, and `mpsr render` again")
             return fine(subject, file)
     return wrong(
         subject,
@@ -147,12 +156,13 @@ def _hook(path: str, conf: SlurmConf, key: str) -> Finding:
     )
 
 
-def _ours(file: str) -> bool:
+def _text(file: str) -> str:
+    """The beginning of a script; empty when it cannot be read."""
     try:
-        with open(file, "rb") as stream:
-            return _MARK.encode() in stream.read(1 << 16)
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            return stream.read(1 << 16)
     except OSError:
-        return False
+        return ""
 
 
 def _instead(key: str, conf: SlurmConf) -> str:

@@ -24,7 +24,7 @@ class Site:
         self.conf = root / "etc"
         opt = root / "opt"
         opt.mkdir()
-        for name in ("mpsr-launch", "python3", "prolog", "epilog", "mpsr", "scontrol", "mps-control"):
+        for name in ("mpsr-launch", "mpsr-hook", "python3", "prolog", "epilog", "mpsr", "scontrol", "mps-control"):
             (opt / name).write_text("#!/bin/sh\n")
             (opt / name).chmod(0o755)
         for name in ("run", "log"):
@@ -35,7 +35,7 @@ class Site:
 nodes: n0
 units: none
 slurm: {{conf_dir: {self.conf}}}
-install: {{plugin: {opt}/mpsr.so, launcher: {opt}/mpsr-launch, prolog: {opt}/prolog, epilog: {opt}/epilog,
+install: {{plugin: {opt}/mpsr.so, launcher: {opt}/mpsr-launch, prolog: {opt}/prolog, epilog: {opt}/epilog, hook: {opt}/mpsr-hook,
           mpsr: {opt}/mpsr, python: {opt}/python3}}
 settings:
   paths: {{run: /r{len(str(root))}, log: {root}/log, kmsg: {root}/kmsg, scontrol: {opt}/scontrol, mps_control: {opt}/mps-control}}
@@ -101,6 +101,15 @@ def test_a_spoilt_slurm_conf_is_named(site: Site, old: str, new: str, parts: lis
 def test_flags_that_set_alloc_will_do(site: Site, flags: str) -> None:
     site.change("slurm-mpsr.conf", "PrologFlags=Alloc", f"PrologFlags={flags}")
     assert errors(site.slurm()) == ""
+
+
+def test_a_hook_that_starts_python_is_noted(site: Site) -> None:
+    """One of before, which `mpsr render` would make anew, and one whose program is not there."""
+    site.change("epilog.d/50-mpsr", "MPSR_HOOK=", "OTHER=")
+    Path(site.conf.parent / "opt/mpsr-hook").unlink()
+    noted = {finding.subject.rpartition(": ")[2]: finding for finding in site.slurm() if finding.level is Level.NOTE}
+    assert noted["Prolog"].text.endswith(f"starts Python for each job: {site.conf.parent}/opt/mpsr-hook")
+    assert noted["Epilog"].text.endswith("starts Python for each job: no MPSR_HOOK")
 
 
 def test_a_hook_that_cannot_run_is_named(site: Site) -> None:
