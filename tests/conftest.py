@@ -131,5 +131,8 @@ def shared_path(tmp_path: Path) -> Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Tests wait more than they work: one process more than there are processors. A real GPU is for one test at a time."""
-    return 0 if choose(config.getoption("--gpu")).kind == REAL else len(os.sched_getaffinity(0)) + 1
+    """Tests wait more than they work: one process more than there are processors, each with clusters of its own, so not too
+    many. A real GPU is for one test at a time."""
+    if choose(config.getoption("--gpu")).kind == REAL:
+        return 0
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
