@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -124,7 +124,8 @@ class Site:
     def kill_daemons(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal every daemon and server; for a deadly signal, wait until they have gone."""
         for pid in self.processes():
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # a server goes with its daemon
+                os.kill(pid, number)
         if number is signal.SIGKILL:
             wait_for("the daemons to be gone", lambda: not self.processes())
 
