@@ -27,8 +27,10 @@ case $branch in
 *) die "no such branch: $branch" ;;
 esac
 read -r family suite component <<<"$source"
-archive=http://deb.debian.org/debian
-[ "$family" = debian ] || archive=http://archive.ubuntu.com/ubuntu
+# shellcheck disable=SC2016  # expanded by apt
+archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 -E "/$family/?$" || true)
+[ -n "$archive" ] || [ "$family" = debian ] || archive=http://archive.ubuntu.com/ubuntu
+[ -n "$archive" ] || die "apt has no source of Debian: a line such as: deb MIRROR/debian bookworm main"
 keyring=/usr/share/keyrings/$family-archive-keyring.gpg
 [ -e "$keyring" ] || die "the archive's keys are missing: $keyring (package $family-archive-keyring, or ubuntu-keyring)"
 

@@ -25,11 +25,20 @@ update() {
     fi
 }
 
+# Where this host has Debian from; $1: the archive, debian or debian-security, which lies beside the first.
+mirror() {
+    local main
+    # shellcheck disable=SC2016  # expanded by apt
+    main=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 -E '/debian/?$' || true)
+    [ -n "$main" ] || die "apt has no source of Debian" "a line such as: deb MIRROR/debian bookworm main"
+    printf '%s/%s' "${main%/debian*}" "$1"
+}
+
 # From here on apt asks one other suite: $1 archive (debian, debian-security), $2 suite. To be called in a subshell.
 only_suite() {
     local key=/usr/share/keyrings/debian-archive-keyring.gpg place=$private/$2
     mkdir -p "$place"/{lists,cache/archives}/partial
-    printf 'deb [signed-by=%s] http://deb.debian.org/%s %s main\n' "$key" "$1" "$2" >"$place/sources"
+    printf 'deb [signed-by=%s] %s %s main\n' "$key" "$(mirror "$1")" "$2" >"$place/sources"
     : >"$place/status"
     printf '%s;\n' "Dir::State \"$place\"" "Dir::State::status \"$place/status\"" "Dir::State::lists \"$place/lists\"" \
         "Dir::Cache \"$place/cache\"" "Dir::Etc::sourcelist \"$place/sources\"" 'Dir::Etc::sourceparts "-"' \
