@@ -57,7 +57,7 @@ releases: ## tests and short demo on the Slurm of other Debian releases, RELEASE
 
 guard: setup ## the kernel module, built and run in a virtual machine; fetches what that needs (GUARD=--all, --debug)
 	@bash tests/guard/setup.sh $(GUARD)
-	@GUARD=$(GUARD) $(PYTHON) -m pytest -q $(AT_ONCE) tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
+	@GUARD=$(GUARD) $(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
 
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)

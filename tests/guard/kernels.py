@@ -103,7 +103,7 @@ def bootable(kernel: Kernel) -> Path:
         return kernel.image
     target = BUILD / f"vmlinux-{kernel.release}"
     if not target.exists() or target.stat().st_mtime < kernel.image.stat().st_mtime:
-        partial = target.with_suffix(".partial")
+        partial = BUILD / f"{target.name}.{os.getpid()}.partial"  # several tests at once may want it
         partial.write_bytes(lzma.LZMADecompressor(format=lzma.FORMAT_XZ).decompress(payload))
         partial.replace(target)
     return target
