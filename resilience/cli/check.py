@@ -13,15 +13,15 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from resilience.adapters.linux.guarded_files import check_trusted
+from resilience.adapters.linux.trust import check_trusted
 from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
 from resilience.check import containers, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
-from resilience.config import mpsr_yaml, settings
+from resilience.config import settings
 from resilience.contract import env, exit_code, path
-from resilience.model.errors import ConfigError, WireError
+from resilience.model.errors import ConfigError, TrustError
 from resilience.model.settings import Settings
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
@@ -129,8 +129,8 @@ def _directory(subject: str, directory: str) -> list[Finding]:
     if not os.path.isdir(directory):
         return [note(subject, f"is not there yet: {directory}: made at the first use")]
     try:
-        mpsr_yaml.distrust(directory, os.stat(directory))
-    except ConfigError as error:
+        check_trusted(directory)
+    except TrustError as error:
         return [raised(error)]
     return [fine(subject, directory)]
 
@@ -142,9 +142,8 @@ def _metrics(directory: str) -> Finding:
     except OSError as error:
         hint = f"install -d -m 755 {directory}, and give it to node_exporter as --collector.textfile.directory"
         return wrong("paths.metrics", f"{(error.strerror or str(error)).lower()}: {error.filename}", hint)
-    except WireError as error:
-        hint = "this directory and those above it must be root's alone"
-        return wrong("paths.metrics", f"{error.wrong}: {error.observed}", hint)
+    except TrustError as error:
+        return raised(error)
     if not os.path.isdir(directory):
         return wrong("paths.metrics", f"is no directory: {directory}", "name the directory, not the file in it")
     return fine("paths.metrics", directory)

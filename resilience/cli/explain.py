@@ -8,11 +8,12 @@ import argparse
 
 from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
-from resilience.contract import contract, exit_code
+from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
 from resilience.model.settings import Options
 from resilience.parse import options as option_parser
+from resilience.parse import rules
 from resilience.report import journal_lines, story
 
 
@@ -60,16 +61,7 @@ def in_force(text: str, site: Options) -> JobOptions:
         if key in asked:
             raise ConfigError("options", "key given twice", mpsr_yaml.shown(key))
         asked[key] = value
-    values = {str(spec["key"]): str(spec["default"]) for spec in contract()["option"].values()} | site.defaults
-    for key, value in asked.items():
-        canonical = option_parser.check_value(key, value)
-        if key in site.locked and canonical != values[key]:
-            hint = f"this site has {key}={values[key]} for everybody"
-            raise ConfigError("options", f"{key} cannot be changed here", value, hint=hint)
-        if pair := mpsr_yaml.forbids(site.forbidden, key, canonical):
-            raise ConfigError("options", "this site forbids", pair)
-        values[key] = canonical
-    return option_parser.from_values({key: value for key, value in values.items() if value})
+    return rules.in_force({key: option_parser.check_value(key, value) for key, value in asked.items()}, site)
 
 
 def consequences(options: JobOptions) -> list[str]:

@@ -10,16 +10,17 @@ too. Raises ConfigError only.
 import os
 import re
 import reprlib
-import stat
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_origin
 
 import yaml
 
+from resilience.adapters.linux.trust import check_status, check_trusted
 from resilience.contract import contract
-from resilience.model.errors import ConfigError
+from resilience.model.errors import ConfigError, TrustError
 from resilience.model.settings import Options, Settings
+from resilience.parse import rules
 from resilience.parse.hostlist import expand
 from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.nearest import nearest as most_like
@@ -89,10 +90,11 @@ def read_trusted(path: str) -> str:
     real = os.path.realpath(path)
     try:
         with open(real, "rb") as file:
-            for component in _from_root(real):
-                distrust(component, os.lstat(component))
-            distrust(real, os.fstat(file.fileno()))
+            check_trusted(real, owner=os.geteuid())
+            check_status(real, os.fstat(file.fileno()), owner=os.geteuid())
             data = file.read(_MAX_BYTES + 1)
+    except TrustError as error:
+        raise ConfigError(error.subject, error.wrong, error.observed, hint=error.hint) from error
     except OSError as error:
         raise ConfigError(path, "cannot be read", error.strerror or error) from error
     if len(data) > _MAX_BYTES:
@@ -101,23 +103,6 @@ def read_trusted(path: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(path, "is not UTF-8", f"byte {error.start}") from error
-
-
-def _from_root(path: str) -> Iterator[str]:
-    """An absolute path's directories from / on, then itself."""
-    if path != "/":
-        yield from _from_root(os.path.dirname(path))
-    yield path
-
-
-def distrust(component: str, info: os.stat_result) -> None:
-    """Raises ConfigError when others than root and the caller could change this component of a path."""
-    if info.st_uid not in (0, os.geteuid()):
-        raise ConfigError(component, "is not owned by root", f"uid {info.st_uid}", hint=f"chown root {component}")
-    sticky_directory = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
-    if info.st_mode & 0o022 and not sticky_directory:
-        mode = f"mode {stat.S_IMODE(info.st_mode):04o}"
-        raise ConfigError(component, "can be written by others", mode, hint=f"chmod go-w {component}")
 
 
 def mapping(text: str, source: str) -> Mapping[str, Any]:
@@ -231,13 +216,6 @@ def check_devices(where: str, value: str) -> None:
         pass
 
 
-def forbids(forbidden: Iterable[str], key: str, value: str) -> str:
-    """The key=value pair that forbids a canonical value, empty when none does. One word of a list is enough."""
-    kinds = {spec["key"]: spec["kind"] for spec in contract()["option"].values()}
-    words = {value, *value.split(",")} if kinds[key] == "list" else {value}
-    return next((pair for pair in forbidden if pair.partition("=")[0] == key and pair.partition("=")[2] in words), "")
-
-
 def _checked_options(options: Options, where: str) -> Options:
     specs = {spec["key"]: spec for spec in contract()["option"].values()}
 
@@ -263,13 +241,13 @@ def _checked_options(options: Options, where: str) -> Options:
         forbidden.append(f"{key}={canonical('forbidden', key, value)}")
     if len(forbidden) > _MAX_FORBIDDEN:
         raise ConfigError(f"{where}.forbidden", f"has more than {_MAX_FORBIDDEN} pairs", len(forbidden))
-    for key, spec in specs.items():
-        holds = defaults.get(key, str(spec["default"]))
-        if pair := forbids(forbidden, key, holds):
-            hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
-            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", pair, hint=hint)
     locked = tuple(dict.fromkeys(options.locked))
-    return replace(options, defaults=defaults, locked=locked, forbidden=tuple(forbidden))
+    options = replace(options, defaults=defaults, locked=locked, forbidden=tuple(forbidden))
+    for key, holds in rules.defaults(options).items():
+        if word := rules.forbidden_word(options, key, holds):
+            hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
+            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", f"{key}={word}", hint=hint)
+    return options
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:

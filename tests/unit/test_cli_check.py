@@ -192,7 +192,7 @@ def test_a_directory_for_metrics_must_be_there_and_roots(site: Site, capsys: pyt
     directory.mkdir()
     assert "ok" in said()
     directory.chmod(0o777)
-    assert "others may write it" in said()
+    assert "can be written by others" in said()
     directory.rmdir()
     directory.write_text("")
     assert f"is no directory: {directory}" in said()

@@ -218,9 +218,17 @@ def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
         ("mps=on;domain=usr", Options(), "bad value for domain: usr"),
         ("mps", Options(), "is not key=value"),
         ("mps=on;mps=off", Options(), "key given twice"),
-        ("domain=shared", Options(), "this site forbids: domain=shared"),
-        ("recover=standby,requeue", Options(forbidden=("recover=requeue",)), "this site forbids: recover=requeue"),
-        ("domain=user", Options(defaults={"domain": "job"}, locked=("domain",)), "domain cannot be changed here: user"),
+        ("domain=shared", Options(), "--mps-domain: shared is forbidden by the administrator: shared"),
+        (
+            "recover=standby,requeue",
+            Options(forbidden=("recover=requeue",)),
+            "--mps-recover: requeue is forbidden by the administrator",
+        ),
+        (
+            "domain=user",
+            Options(defaults={"domain": "job"}, locked=("domain",)),
+            "--mps-domain: fixed by the administrator at job: user",
+        ),
     ],
 )
 def test_what_a_site_would_refuse_is_refused(text: str, site: Options, part: str) -> None:

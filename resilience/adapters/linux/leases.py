@@ -12,13 +12,13 @@ from contextlib import suppress
 
 from resilience import contract
 from resilience.adapters.linux.guarded_files import (
-    check_trusted,
     make_dir,
     make_dirs,
     read_regular,
     remove_tree,
     write_whole,
 )
+from resilience.adapters.linux.trust import check_trusted
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, JobId, NodeName, ServerId
 from resilience.model.lease import Lease
