@@ -11,7 +11,9 @@ from typing import Protocol
 
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
-from resilience.parse.guard import Record
+from resilience.model.records import Record
+from resilience.model.records.journal import Entry
+from resilience.parse.guard import Record as GuardRecord
 
 
 class Clock(Protocol):
@@ -26,8 +28,8 @@ class Clock(Protocol):
 
 
 class Journal(Protocol):
-    def append(self, event: str, /, **fields: object) -> None:
-        """One JSON line: `event` is a name of the contract's `[event]` table; wall and monotonic time are added.
+    def append(self, record: Record) -> None:
+        """One JSON line; wall and monotonic time are added.
 
         A full disk or an unwritable file never raises: the loss is counted and told in the next line that gets through.
         """
@@ -222,7 +224,7 @@ class Daemons(Feed, Protocol):
 class Guard(Feed, Protocol):
     """The kernel module that keeps a client's MMU fault to that client. Raises ResilienceError."""
 
-    def read(self) -> tuple[Record, ...]:
+    def read(self) -> tuple[GuardRecord, ...]:
         """What it has told since, oldest first."""
 
     def isolates(self) -> bool:
@@ -289,5 +291,5 @@ class Worker(Feed, Protocol):
 
 
 class AgentJournal(Journal, Protocol):
-    def recent(self) -> tuple[dict[str, object], ...]:
-        """The last lines, oldest first; what cannot be read is left out."""
+    def recent(self) -> tuple[Entry, ...]:
+        """The last entries, oldest first; what cannot be read is left out."""

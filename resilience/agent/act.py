@@ -16,6 +16,15 @@ from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.incident import Action
+from resilience.model.records import JobAccounted, Record, journal
+from resilience.model.records.told import (
+    admin_comment,
+    drain_reason,
+    for_job,
+    log_line,
+    records_file,
+    requeue_comment,
+)
 from resilience.model.settings import Settings
 from resilience.model.world import Sight
 from resilience.parse.packet import cut, encode, pack
@@ -57,7 +66,8 @@ class _JobLog:
     """Where a job's recovery log lies, and what waits to be written there."""
 
     path: str = ""
-    held: deque[str] = field(default_factory=lambda: deque(maxlen=_HELD))
+    held: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_HELD))
+    """Lines for the log, and for the records beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +113,7 @@ class Actor:
         self.peers: dict[TaskRef, Peer] = {}
         self.timers: dict[tuple[object, ...], float] = {}
         self._job_logs: dict[JobId, _JobLog] = {}
-        self._accounts: dict[JobId, str] = {}
+        self._accounts: dict[JobId, JobAccounted | None] = {}
         """Jobs whose account Slurm is being given, and the one that is to follow it."""
         self._asked: dict[ServerId, float] = {}
         """Servers whose state is being asked for, and when that was last wished."""
@@ -119,9 +129,9 @@ class Actor:
             case fx.StartStandby():
                 self.tell(effect.ref, "standby", color=effect.server.color, pipe=self._mps.pipe(effect.server))
             case fx.JobLine():
-                self._job_line(effect.job, effect.text)
+                self._job_line(effect.job, effect.record)
             case fx.Journal():
-                self._journal.append(effect.event, **effect.fields)
+                self._journal.append(effect.record)
             case fx.SetActive():
                 self._leases.set_active(effect.server)
             case fx.Poll():
@@ -147,7 +157,9 @@ class Actor:
             case fx.AskRequeue():
                 self._requeue(effect)
             case fx.AskDrain():
-                self._submit("slurm", _Tag(what="drain"), lambda: self._slurm.drain(self._node, effect.reason))
+                self._submit(
+                    "slurm", _Tag(what="drain"), lambda: self._slurm.drain(self._node, drain_reason(effect.intent))
+                )
             case fx.AskComment():
                 self._account(effect)
             case fx.SetTimer():
@@ -191,16 +203,25 @@ class Actor:
             reason=cut(verdict.reason[:_LINE], _TEXT),
         )
 
-    def _job_line(self, job: JobId, text: str) -> None:
-        stamp = datetime.fromtimestamp(self._clock.wall()).isoformat(timespec="milliseconds")
-        line = cut(f"{stamp} mpsr[{self._node}] {text}"[:_LINE], _TEXT)
+    def _job_line(self, job: JobId, record: Record) -> None:
+        stamp = datetime.fromtimestamp(self._clock.wall()).astimezone().isoformat(timespec="milliseconds")
+        name = f" {record.incident}:" if record.incident else ""
+        line = cut(f"{stamp} mpsr[{self._node}]{name} {log_line(record, job)}"[:_LINE], _TEXT)
+        text = journal.line(for_job(record, job), wall=self._clock.wall(), mono=self._clock.monotonic())
         log = self._job_logs.setdefault(job, _JobLog())
-        if not log.path:
-            log.held.append(line)
-            return
+        log.held.append((line, text if len(encode(text)) <= _TEXT else ""))
+        self._write(job, log)
+
+    def _write(self, job: JobId, log: _JobLog) -> None:
+        """Have what is held written, once it is known where, by the first of the job's supervisors."""
         ref = min((ref for ref in self.peers if ref.job == job), default=None)
-        if ref is not None:
+        while log.path and log.held:
+            line, record = log.held.popleft()
+            if ref is None:
+                continue
             self.tell(ref, "log", path=log.path, line=line)
+            if record:
+                self.tell(ref, "log", path=records_file(log.path), line=record)
 
     def forget_job(self, job: JobId) -> None:
         """The job's last task here has gone."""
@@ -235,8 +256,8 @@ class Actor:
 
     def _requeue(self, ask: fx.AskRequeue) -> None:
         exclude = self._node if ask.exclude else None
-        tag = _Tag(what="requeue", job=ask.job)
-        self._submit("slurm", tag, lambda: self._slurm.requeue(ask.job, comment=ask.comment, exclude=exclude))
+        tag, comment = _Tag(what="requeue", job=ask.job), requeue_comment(ask.intent)
+        self._submit("slurm", tag, lambda: self._slurm.requeue(ask.job, comment=comment, exclude=exclude))
 
     def _account(self, ask: fx.AskComment) -> None:
         """Slurm takes a comment only while the job runs: its tasks here stay until Slurm has answered.
@@ -245,15 +266,15 @@ class Actor:
         """
         self._tell_all(ask.job, "hold", ms=_ms(_STAY))
         if ask.job in self._accounts:
-            self._accounts[ask.job] = ask.text
+            self._accounts[ask.job] = ask.account
             return
-        self._accounts[ask.job] = ""
-        tag = _Tag(what="comment", job=ask.job)
-        self._submit("account", tag, lambda: self._slurm.comment(ask.job, ask.text))
+        self._accounts[ask.job] = None
+        tag, text = _Tag(what="comment", job=ask.job), admin_comment(ask.account)
+        self._submit("account", tag, lambda: self._slurm.comment(ask.job, text))
 
     def _accounted(self, job: JobId) -> None:
-        if later := self._accounts.pop(job, ""):
-            self._account(fx.AskComment(job=job, text=later))
+        if later := self._accounts.pop(job, None):
+            self._account(fx.AskComment(job=job, account=later))
         else:
             self._tell_all(job, "release")
 
@@ -313,9 +334,7 @@ class Actor:
         path = os.path.join(directory, f"mpsr-{job}.log")
         if log is not None and path.startswith("/") and len(encode(path)) <= _PATH:
             log.path = path
-            ref = min((ref for ref in self.peers if ref.job == job), default=None)
-            while log.held and ref is not None:
-                self.tell(ref, "log", path=log.path, line=log.held.popleft())
+            self._write(job, log)
         return ev.JobKnown(job=job, batch=value.batch, requeueable=value.requeue)
 
 

@@ -12,7 +12,8 @@ from functools import partial
 from resilience.agent.clients import Clients
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import Process, ServerId
-from resilience.model.observation import Client
+from resilience.model.observation import Client, Source
+from resilience.model.records import Sighting
 from resilience.model.world import State
 from resilience.parse.guard import Kind, Record
 from resilience.ports import ClientEnd, Guard, Journal, Result, Worker
@@ -76,7 +77,7 @@ class Isolated:
 
     def _tell(self, what: str, text: str, record: Record) -> None:
         self._journal.append(
-            "observation", source="guard", what=what, text=text, pid=record.pid or None, guard_incident=record.incident
+            Sighting(source=Source.GUARD, what=what, text=text, pid=record.pid or None, guard_incident=record.incident)
         )
 
 

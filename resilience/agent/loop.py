@@ -21,8 +21,8 @@ from resilience.agent.isolated import Isolated
 from resilience.agent.reception import Reception
 from resilience.machine import step
 from resilience.machine.history import recalled, unfinished
-from resilience.machine.sentences import server_words
 from resilience.model import event as ev
+from resilience.model import records as rec
 from resilience.model.effect import Unwatch
 from resilience.model.errors import GpuError, ResilienceError
 from resilience.model.ids import GpuMinor, GpuUuid, NodeName, ServerId
@@ -192,7 +192,7 @@ class Agent:
                 ready = sorted(key.data for key, _ in selector.select(self._sleep()))
                 for order in ready:
                     if order == len(feeds):
-                        self._journal.append("agent.stopped", node=self._node)
+                        self._journal.append(rec.AgentStopped(node=self._node))
                         return
                     self._guard(self._read, feeds[order])
                 self._guard(self._fire)
@@ -201,11 +201,9 @@ class Agent:
         self._warm_up()
         rows = self._journal.recent()
         self.state = replace(self.state, history=recalled(rows, self._clock.wall(), self._clock.monotonic()))
-        for entry in unfinished(rows):
-            known = {key: entry.get(key) for key in ("incident", "ask", "job") if key in entry}
-            outcome = "slurm.outcome" if entry.get("event") == "slurm.intent" else "incident.closed"
-            self._journal.append(outcome, **known, ok=False, outcome="interrupted", detail="the agent had ended")
-        self._journal.append("agent.started", node=self._node, mode=self._mode, boot=self._clock.boot_id())
+        for record in unfinished(rows):
+            self._journal.append(record)
+        self._journal.append(rec.AgentStarted(node=self._node, mode=self._mode, boot=self._clock.boot_id()))
         self._guard(self._guard_turned)
         try:
             for gpu in self._gpus.all():
@@ -325,7 +323,7 @@ class Agent:
         if taken is not Taken.YES:
             if taken is Taken.LAST:
                 text = f"more than {_LINES} lines in a minute: the rest of them is not read"
-                self._journal.append("observation", source="server_log", server=server_words(line.server), text=text)
+                self._journal.append(rec.Sighting(source=Source.SERVER_LOG, server=line.server, text=text))
             return
         self._connections.heard(line, parsed)
         what = _SIGHTS.get(parsed.kind)

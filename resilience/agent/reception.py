@@ -13,8 +13,8 @@ from resilience.agent.act import Actor
 from resilience.agent.budget import Budget, Taken
 from resilience.agent.clients import Clients
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
-from resilience.machine.sentences import ref_words
 from resilience.model import event as ev
+from resilience.model import records as rec
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, GpuMinor, GpuUuid, ServerId, TaskRef
 from resilience.model.lease import LeaseState
@@ -88,7 +88,7 @@ class Reception:
         taken = self._refusals.take("anybody", self._clock.monotonic())
         if taken is not Taken.NO:
             last = " (further ones of this minute are not written down)" if taken is Taken.LAST else ""
-            self._journal.append("task.gone", pid=peer.pid, uid=peer.uid, refused=True, reason=f"{error}{last}")
+            self._journal.append(rec.TaskGone(pid=peer.pid, uid=peer.uid, refused=True, reason=f"{error}{last}"))
         self._supervisors.send(peer, pack("refuse", reason=f"{error} {error.hint}".strip()[:_TEXT]))
         self._supervisors.drop(peer)
         self._turned_away = peer
@@ -137,9 +137,7 @@ class Reception:
                 now = self._observe(Source.CLIENT, What.CUDA, message.text, pid=message.pid, cuda=message.cuda)
                 self._take(ev.Seen(observation=now, client=Client(pid=message.pid, task=ref, job=ref.job)))
             case KeeperWords():
-                self._journal.append(
-                    "observation", source="client", what="keeper", task=ref_words(ref), text=message.state
-                )
+                self._journal.append(rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state))
             case ev.Started():
                 if not self._clients.belongs(message.pid, peer.pid):
                     raise WireError("agent socket", "started names a process that is not the task's", message.pid)

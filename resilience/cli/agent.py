@@ -42,6 +42,8 @@ from resilience.hooks.node import build
 from resilience.hooks.tidy_slurm import TidySlurm
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
 from resilience.model.ids import NodeName
+from resilience.model.observation import Source
+from resilience.model.records import Sighting
 from resilience.model.settings import Settings
 from resilience.ports import GpuEvents, Journal, KernelLog
 
@@ -193,7 +195,7 @@ def gpu_events() -> GpuEvents:
 def of_the_guard(journal: Journal, text: str) -> None:
     """The guard module came, went or was switched: the admin who did it, and who reads the journal, see when it took."""
     say(text)
-    journal.append("observation", source="guard", what="level", text=text)
+    journal.append(Sighting(source=Source.GUARD, what="level", text=text))
 
 
 class Silence:

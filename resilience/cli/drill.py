@@ -25,6 +25,8 @@ from resilience.contract import exit_code
 from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError
 from resilience.model.ids import JobId
+from resilience.model.records.told import records_file
+from resilience.report import journal_lines
 
 _LOOK = 1.0
 """Seconds between two looks at the job."""
@@ -147,13 +149,13 @@ def _left(job: JobId, last: Snapshot, directory: str) -> judge.Left:
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{plan.KEPT}.step" not in files:
         raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.info.state)
-    log = Path(recovery_log(last.info.stdout, last.info.workdir, job))
+    log = Path(records_file(recovery_log(last.info.stdout, last.info.workdir, job)))
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,
         state=last.info.state,
         restarts=last.info.restarts,
         files=files,
-        log=log.read_text(errors="replace") if log.exists() else "",
+        records=tuple(entry.record for entry in journal_lines.read(str(log)).entries) if log.exists() else (),
         spilled=spilled,
     )

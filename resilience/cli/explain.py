@@ -37,16 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     read = journal_lines.read(file)
     what = str(arguments.what)
     job = what.isascii() and what.isdigit()
-    records = story.of_job(read.records, int(what)) if job else story.of_incident(read.records, what)
+    entries = story.of_job(read.entries, int(what)) if job else story.of_incident(read.entries, what)
     note_skipped(read, file)
-    if not records:
+    if not entries:
         kind = "job" if job else "incident"
         hint = "incidents of this node: mpsr log" if not job else "it may have run on another node: --node NODE"
         raise ResilienceError(f"{kind} {what}", "is not in the journal", file, hint=hint)
-    print(
-        f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(float(records[0]['wall']))[:10]} (times are UTC)"
-    )
-    for line in story.tell(records):
+    print(f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(entries[0].wall)[:10]} (times are UTC)")
+    for line in story.tell(entries):
         print(line)
     return exit_code("ok")
 

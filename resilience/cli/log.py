@@ -45,12 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError("log", "only the journal can be filtered, and it is for admins", file)
         return _own(chosen, JobId(arguments.job))
     read = journal_lines.read(file)
-    for record in read.records:
-        if record["wall"] < earliest or (arguments.incident and record.get("incident") != arguments.incident):
+    for entry in read.entries:
+        if entry.wall < earliest or (arguments.incident and entry.record.incident != arguments.incident):
             continue
-        if arguments.job is not None and arguments.job not in journal_lines.jobs(record):
+        if arguments.job is not None and arguments.job not in entry.jobs():
             continue
-        print(json.dumps(record, ensure_ascii=False) if arguments.json else journal_lines.listing(record))
+        print(json.dumps(entry.values, ensure_ascii=False) if arguments.json else journal_lines.listing(entry))
     note_skipped(read, file)
     return exit_code("ok")
 

@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = settings.find(arguments.config).settings
     read = journal_lines.read(arguments.journal or journal_path(chosen, arguments.node))
     fold = Fold()
-    for record in read.records:
-        fold.take(record)
+    for entry in read.entries:
+        fold.take(entry)
     fold.skip(read.skipped)
     sys.stdout.write(fold.text())
     return exit_code("ok")

@@ -22,6 +22,7 @@ from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
+from resilience.model.records import Record
 from resilience.model.settings import Settings
 from resilience.ports import ServerState
 
@@ -72,7 +73,7 @@ class Status:
 class _NoJournal:
     """A look leaves no trace."""
 
-    def append(self, event: str, /, **fields: object) -> None:
+    def append(self, record: Record) -> None:
         pass
 
 

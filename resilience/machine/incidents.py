@@ -4,7 +4,7 @@ from resilience.machine import servers
 from resilience.machine.attribute import weigh
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import classified, ref_words, server_words
+from resilience.model import records as rec
 from resilience.model.fault import Fault
 from resilience.model.ids import GpuMinor, IncidentId, ServerId
 from resilience.model.incident import Incident
@@ -53,12 +53,13 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> 
     )
     turn.incidents[incident.id] = incident
     turn.journal(
-        "incident.opened",
-        incident=incident.id,
-        server=server_words(server),
-        gpu=pair.uuid,
-        partition=slot or None,
-        clients=sorted(map(ref_words, incident.clients)),
+        rec.IncidentOpened(
+            incident=incident.id,
+            server=server,
+            gpu=pair.uuid,
+            partition=slot or None,
+            clients=tuple(sorted(incident.clients)),
+        )
     )
     window = turn.recovery.incident_window_ms / 1000
     for stray in turn.strays:
@@ -99,7 +100,8 @@ def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:
             hits=main.hits | other.hits,
         )
         del turn.incidents[other.id]
-        turn.journal("incident.closed", incident=other.id, outcome=f"the same fault as {main.id}", same_as=main.id)
+        same = f"the same fault as {main.id}"
+        turn.journal(rec.IncidentClosed(incident=other.id, outcome=same, same_as=main.id))
     return main
 
 
@@ -116,10 +118,13 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
         evidence=incident.evidence if known or evidence is None else (*incident.evidence, evidence),
     )
     if changed:
-        turn.journal("incident.classified", incident=incident.id, fault=merged.kind.value, words=merged.numbers())
+        record = rec.IncidentClassified(
+            incident=incident.id, fault=merged.kind, words=merged.numbers(), gpu=incident.uuid
+        )
+        turn.journal(record)
         if incident.attribution is not None:  # the logs of its jobs have a first line already, which did not know
             for job in {ref.job for ref in incident.clients}:
-                turn.job_line(job, classified(incident))
+                turn.job_line(job, record)
     return incident
 
 

@@ -5,16 +5,19 @@ have answered or the bound has passed. If Slurm does not take the job back its t
 """
 
 from dataclasses import replace
+from typing import Any
 
 from resilience.machine import verdicts
 from resilience.machine.draft import Turn
 from resilience.machine.history import may_drain, may_requeue, with_drain, with_requeue
-from resilience.machine.sentences import blame, ref_words, told
 from resilience.model import effect as fx
-from resilience.model.event import JobKnown
-from resilience.model.ids import IncidentId, JobId, TaskRef
+from resilience.model import records as rec
+from resilience.model.event import Ask, JobKnown
+from resilience.model.fault import Fault
+from resilience.model.ids import GpuUuid, IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.options import OnCulprit
+from resilience.model.records.told import blame
 from resilience.model.world import Job, Requeue
 
 _SPILL_SHARE = 0.5
@@ -48,7 +51,7 @@ def note_refusal(turn: Turn, job: JobId, why: str) -> None:
     """A task fails that a requeue would have saved: when it was the breaker, the journal says so."""
     if why == _breaker(turn):
         limit = turn.recovery.max_requeues_per_hour
-        turn.journal("breaker.open", what="requeue", limit=limit, job=job, reason=why)
+        turn.journal(rec.BreakerOpen(what=Ask.REQUEUE, limit=limit, job=job, reason=why))
 
 
 def own_fault(turn: Turn, incident: Incident, job: JobId) -> str:
@@ -79,16 +82,13 @@ def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude:
             turn.case(name, ref, outcome=Outcome.REQUEUED)
         return
     incident = turn.incidents[name]
-    comment = (
-        f"mpsr: requeued after a fault {blame(incident)} ({incident.fault.numbers()}) on {incident.uuid}: {reason}"
-    )
     mates = [task.ref for task in turn.tasks_of(ref.job) if not task.over]
     turn.jobs[ref.job] = replace(
         job,
         requeue=Requeue.SPILLING,
         incident=name,
         spilling=frozenset(mates),
-        comment=comment,
+        intent=replace(_intent(job, reason), **facts(incident)),
         exclude=exclude,
     )
     for mate in sorted(mates):
@@ -126,7 +126,7 @@ def parked(turn: Turn, ref: TaskRef) -> None:
         job,
         requeue=Requeue.SPILLING,
         spilling=frozenset({ref, *mates}),
-        comment=f"mpsr: requeued after a fault: {reason}",
+        intent=_intent(job, reason),
     )
     for mate in sorted(mates):
         _send(turn, mate, Action.REQUEUE, reason)
@@ -136,10 +136,11 @@ def parked(turn: Turn, ref: TaskRef) -> None:
 
 def _send(turn: Turn, ref: TaskRef, action: Action, reason: str) -> None:
     """A verdict outside of any incident that we know."""
-    turn.journal("verdict", task=ref_words(ref), action=action.value, part=Part.UNKNOWN.value, reason=reason)
+    record = rec.Verdict(task=ref, action=action, part=Part.UNKNOWN, reason=reason)
+    turn.journal(record)
     verdict = fx.Verdict(ref=ref, incident=IncidentId(""), action=action, part=Part.UNKNOWN, server=None, reason=reason)
     turn.do(verdict)
-    turn.job_line(ref.job, told(ref, action, None, reason))
+    turn.job_line(ref.job, record)
 
 
 def fail(turn: Turn, ref: TaskRef, reason: str) -> None:
@@ -168,29 +169,57 @@ def spill_overdue(turn: Turn, job: object) -> None:
 def _ask(turn: Turn, job: Job) -> None:
     turn.jobs[job.job] = replace(job, requeue=Requeue.ASKED, spilling=frozenset())
     turn.history = with_requeue(turn.history, job.uid, turn.now.mono)
-    turn.journal("slurm.intent", ask="requeue", job=job.job, uid=job.uid, incident=job.incident, comment=job.comment)
-    turn.act(fx.AskRequeue(job=job.job, comment=job.comment, exclude=job.exclude))
+    intent = job.intent or _intent(job, "")
+    turn.journal(intent)
+    turn.act(fx.AskRequeue(job=job.job, intent=intent, exclude=job.exclude))
 
 
-def drain(turn: Turn, reason: str) -> None:
+def _intent(job: Job, reason: str) -> rec.SlurmIntent:
+    return rec.SlurmIntent(ask=Ask.REQUEUE, job=job.job, uid=job.uid, reason=reason)
+
+
+def facts(incident: Incident) -> dict[str, Any]:
+    """What a request to Slurm says of a fault."""
+    attribution = incident.attribution
+    return {
+        "incident": incident.id,
+        "gpu": incident.uuid,
+        "fault": incident.fault.numbers(),
+        "culprit": attribution.culprit if attribution else None,
+        "suspects": len(attribution.suspects) if attribution else 0,
+        "blameless": attribution is None or attribution.blameless,
+    }
+
+
+def blamed(incident: Incident) -> str:
+    """Who did it, for people: `by job 12 step 0 task 0`."""
+    known = incident.attribution
+    if known is None:
+        return blame(None, 0, blameless=True)
+    return blame(known.culprit, len(known.suspects), blameless=known.blameless)
+
+
+def drain(turn: Turn, gpu: GpuUuid, fault: Fault) -> None:
     """Take the node out of service, unless the breaker is open."""
+    reason = "needs a reset"
     limit = turn.recovery.max_drains_per_hour
     if not may_drain(turn.history, limit, turn.now.mono):
-        turn.journal("breaker.open", what="drain", limit=limit, reason=reason)
+        turn.journal(rec.BreakerOpen(what=Ask.DRAIN, limit=limit, reason=f"{gpu}: {fault.numbers()}: {reason}"))
         return
-    if turn.act(fx.AskDrain(reason=reason)):
+    intent = rec.SlurmIntent(ask=Ask.DRAIN, node=turn.node, gpu=gpu, fault=fault.numbers(), reason=reason)
+    if turn.act(fx.AskDrain(intent=intent)):
         turn.history = with_drain(turn.history, turn.now.mono)
-        turn.journal("slurm.intent", ask="drain", node=turn.node, reason=reason)
+        turn.journal(intent)
 
 
-def comment(turn: Turn, job: JobId, text: str) -> None:
+def comment(turn: Turn, account: rec.JobAccounted) -> None:
     """Put the account where sacct and scontrol show it, unless it stands there."""
-    known = turn.jobs.get(job)
-    if known is None or known.account == text:
+    known = turn.jobs.get(account.job) if account.job is not None else None
+    if known is None or known.account == account:
         return
-    turn.jobs[job] = replace(known, account=text)
-    if turn.act(fx.AskComment(job=job, text=text)):
-        turn.journal("slurm.intent", ask="comment", job=job, text=text)
+    turn.jobs[known.job] = replace(known, account=account)
+    if turn.act(fx.AskComment(job=known.job, account=account)):
+        turn.journal(rec.SlurmIntent(ask=Ask.COMMENT, job=known.job, uid=known.uid, incident=account.incident))
 
 
 def known(turn: Turn, event: JobKnown) -> None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from resilience.machine import jobs, policy, servers, verdicts
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import blame, recovered, ref_words, told
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import RungFailed, Stepped
 from resilience.model.fault import FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
@@ -81,7 +81,7 @@ def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
         if Rung.REQUEUE in task.options.recover:
             jobs.note_refusal(turn, ref.job, means.requeue)
         why = "; ".join((*case.reasons, *(reason for reason in reasons if not reason.endswith(": tried"))))
-        verdicts.fail(turn, name, ref, f"GPU fault {blame(incident)}: {why}")
+        verdicts.fail(turn, name, ref, f"GPU fault {jobs.blamed(incident)}: {why}")
     elif rung is Rung.REQUEUE:
         jobs.requeue(turn, name, ref, "; ".join((*case.reasons, *reasons)) or "no faster way is allowed")
     elif rung is Rung.STANDBY:
@@ -236,17 +236,17 @@ def _observe(turn: Turn, name: IncidentId, task: Task, part: Part) -> None:
         action, _ = policy.culprit(task, means.requeue)
     if incident.fault.device.out_of_use:
         action = Action.FAIL if means.requeue else Action.REQUEUE
-    turn.journal(
-        "verdict",
+    record = rec.Verdict(
         dry_run=True,
         incident=name,
-        task=ref_words(task.ref),
-        action=action.value,
-        part=part.value,
+        task=task.ref,
+        action=action,
+        part=part,
         reason="; ".join(reasons),
         ms=verdicts.since(turn, name),
     )
-    turn.job_line(task.ref.job, f"observing only; would be: {told(task.ref, action, None, '')}")
+    turn.journal(record)
+    turn.job_line(task.ref.job, record)
     turn.case(name, task.ref, outcome=Outcome.PASSED, action=Action.NONE)
     if task.asking or task.reported:
         turn.do(
@@ -277,17 +277,17 @@ def started_again(turn: Turn, ref: TaskRef, color: Color) -> None:
 
 def _recovered(turn: Turn, incident: Incident, ref: TaskRef, *, seq: int, own_ms: float, done: float) -> None:
     case = turn.case(incident.id, ref, outcome=Outcome.RECOVERED, ms=round((done - incident.opened) * 1000, 3))
-    turn.journal(
-        "recovered",
+    record = rec.Recovered(
         incident=incident.id,
-        task=ref_words(ref),
-        action=case.action.value if case.action else None,
+        task=ref,
+        action=case.action or "",
         seq=seq,
         ms=case.ms,
         done_mono=round(done, 6),
         supervisor_ms=own_ms,
     )
-    turn.job_line(ref.job, recovered(ref, case, seq))
+    turn.journal(record)
+    turn.job_line(ref.job, record)
 
 
 def rung_failed(turn: Turn, event: RungFailed) -> None:
@@ -319,8 +319,9 @@ def next_rung(turn: Turn, ref: TaskRef, reason: str) -> None:
         return
     incident, case = found
     rung = case.tried[-1].value if case.tried else "?"
-    turn.journal("recovery.failed", incident=incident.id, task=ref_words(ref), rung=rung, reason=reason)
-    turn.job_line(ref.job, f"{ref.in_job()}: {rung} did not work: {reason}")
+    record = rec.RecoveryFailed(incident=incident.id, task=ref, rung=rung, reason=reason)
+    turn.journal(record)
+    turn.job_line(ref.job, record)
     turn.case(incident.id, ref, outcome=Outcome.WAITING, reasons=(*case.reasons, f"{rung}: {reason}"))
     climb(turn, incident.id, ref)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from resilience.machine import decide, incidents, jobs, recover, servers, tasks
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import server_words
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import Ask, ServerOpened, ServerSeen, SlurmAnswered
 from resilience.model.fault import Fault
 from resilience.model.ids import ServerId
@@ -45,7 +45,7 @@ def server_seen(turn: Turn, event: ServerSeen) -> None:
             turn.server(event.server, fault_seen=True)
         case Sight.ACTIVE:
             if known.fault_seen or known.recreated or event.asked - known.since >= _PROOF:
-                _up(turn, event.server, "server.rebuilt")
+                _up(turn, event.server, rec.ServerRebuilt)
         case Sight.ABSENT:
             servers.replace_now(turn, event.server)
         case Sight.INITIALIZING:
@@ -75,16 +75,16 @@ def server_opened(turn: Turn, event: ServerOpened) -> None:
         return
     if event.ok:
         turn.do(fx.Watch(server=event.server))
-        _up(turn, event.server, "server.replaced")
+        _up(turn, event.server, rec.ServerReplaced)
         return
-    turn.journal("server.replaced", server=server_words(event.server), ok=False, reason=event.detail)
+    turn.journal(rec.ServerReplaced(server=event.server, ok=False, reason=event.detail))
     turn.server(event.server, health=Health.DOWN)
     if not servers.quarantine(pair, event.server.color):
         turn.timer("rebuild", event.server, after=_AGAIN)
     _go_on(turn, event.server)
 
 
-def _up(turn: Turn, server: ServerId, event: str) -> None:
+def _up(turn: Turn, server: ServerId, how: type[rec.ServerRebuilt | rec.ServerReplaced]) -> None:
     """The server takes clients again: those who wait go on, and standbys come back."""
     pair = turn.pair_of(server)
     known = pair.servers.get(server.color) if pair else None
@@ -92,7 +92,7 @@ def _up(turn: Turn, server: ServerId, event: str) -> None:
         return
     took = round((turn.now.mono - known.since) * 1000, 1)
     turn.server(server, health=Health.UP)
-    turn.journal(event, server=server_words(server), ms=took)
+    turn.journal(how(server=server, ms=took))
     if not servers.quarantine(pair, server.color):
         servers.swap(turn, server)
     _go_on(turn, server)
@@ -115,7 +115,8 @@ def _go_on(turn: Turn, server: ServerId) -> None:
 
 def answered(turn: Turn, event: SlurmAnswered) -> None:
     """Slurm's answer; a job that Slurm does not take back has its tasks fail."""
-    turn.journal("slurm.outcome", ask=event.ask.value, job=event.job, ok=event.ok, detail=event.detail)
+    record = rec.SlurmOutcome(ask=event.ask, job=event.job, ok=event.ok, detail=event.detail)
+    turn.journal(record)
     if event.ask is not Ask.REQUEUE or event.job is None:
         return
     job = turn.jobs.get(event.job)
@@ -123,7 +124,7 @@ def answered(turn: Turn, event: SlurmAnswered) -> None:
         return
     outcome = Requeue.TAKEN if event.ok else Requeue.REFUSED
     turn.jobs[event.job] = replace(job, requeue=outcome, refusal="" if event.ok else f"Slurm: {event.detail}")
-    turn.job_line(event.job, "requeued" if event.ok else f"requeue refused: {event.detail}")
+    turn.job_line(event.job, replace(record, incident=job.incident or ""))
     for task in turn.tasks_of(event.job):
         found = turn.open_case(task.ref)
         if found is None and job.incident is None and not event.ok and not task.over:

@@ -7,8 +7,8 @@ servers are opened for one incident, never rebuilt, and closed when nobody uses 
 """
 
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import server_words
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Outcome
@@ -70,7 +70,7 @@ def condemned(turn: Turn, server: ServerId) -> None:
 
 def _unavailable(turn: Turn, server: ServerId) -> None:
     """Write down that nobody can join the server; `server.rebuilt` or `server.replaced` follows when that is over."""
-    turn.journal("server.unavailable", server=server_words(server), state=turn.health(server).value)
+    turn.journal(rec.ServerUnavailable(server=server, state=turn.health(server)))
 
 
 def _lose_standbys(turn: Turn, server: ServerId) -> None:

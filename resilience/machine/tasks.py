@@ -7,8 +7,8 @@ within `settle_ms`; otherwise the task failed for reasons of its own and its sta
 from resilience.contract import exit_code
 from resilience.machine import incidents, jobs, recover, servers, sightings
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import ref_words, server_words
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
@@ -54,13 +54,7 @@ def hello(turn: Turn, event: Hello) -> None:
     if event.ref.job not in turn.jobs:
         turn.jobs[event.ref.job] = Job(job=event.ref.job, uid=event.lease.uid)
         turn.do(fx.LookUpJob(job=event.ref.job))
-    turn.journal(
-        "task.hello",
-        task=ref_words(event.ref),
-        server=server_words(pair.server(color)),
-        resumed=event.resumed,
-        mpi=event.mpi,
-    )
+    turn.journal(rec.TaskHello(task=event.ref, server=pair.server(color), resumed=event.resumed, mpi=event.mpi))
     place(turn, event.ref)
 
 
@@ -160,7 +154,7 @@ def exited(turn: Turn, event: Exited) -> None:
     task = turn.tasks.get(event.ref)
     if task is None:
         return
-    turn.journal("task.exit", task=ref_words(event.ref), role=event.role.value, pid=event.pid, status=event.status)
+    turn.journal(rec.TaskExit(task=event.ref, role=event.role, pid=event.pid, status=event.status))
     found = turn.open_case(event.ref)
     if event.pid in task.left:
         recover.noticed(turn, event.ref)
@@ -225,9 +219,7 @@ def settle(turn: Turn, ref: object, pid: int) -> None:
 
 
 def _pass_on(turn: Turn, ref: TaskRef) -> None:
-    turn.journal(
-        "verdict", task=ref_words(ref), action=Action.NONE.value, part=Part.UNKNOWN.value, reason="no fault known"
-    )
+    turn.journal(rec.Verdict(task=ref, action=Action.NONE, part=Part.UNKNOWN, reason="no fault known"))
     verdict = fx.Verdict(
         ref=ref, incident=IncidentId(""), action=Action.NONE, part=Part.UNKNOWN, server=None, reason="no fault known"
     )
@@ -244,7 +236,7 @@ def gone(turn: Turn, event: Gone) -> None:
         recover.dismiss(turn, event.ref, "the task has ended")
     jobs.spilled(turn, event.ref)
     del turn.tasks[event.ref]
-    turn.journal("task.gone", task=ref_words(event.ref))
+    turn.journal(rec.TaskGone(task=event.ref))
 
 
 def _standby_ended(turn: Turn, task: Task, event: Exited) -> None:

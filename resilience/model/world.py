@@ -10,6 +10,7 @@ from resilience.model.incident import Incident
 from resilience.model.lease import Isolation
 from resilience.model.observation import Observation
 from resilience.model.options import JobOptions
+from resilience.model.records import JobAccounted, SlurmIntent
 from resilience.model.settings import Mps, Recovery
 
 
@@ -143,9 +144,9 @@ class Job:
     requeue: Requeue | None = None
     incident: IncidentId | None = None
     spilling: frozenset[TaskRef] = frozenset()
-    comment: str = ""
-    """Goes with the requeue."""
-    account: str = ""
+    intent: SlurmIntent | None = None
+    """The requeue that is under way."""
+    account: JobAccounted | None = None
     """What Slurm was last asked to show of the job."""
     exclude: bool = False
     refusal: str = ""

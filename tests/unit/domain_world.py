@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from resilience.hooks.epilog import epilog
 from resilience.hooks.prolog import prolog
 from resilience.model.ids import GpuUuid, NodeName
+from resilience.model.records import Record
 from resilience.model.settings import Mps, Paths, Prolog, Settings
 from resilience.ports import Gpu
 
@@ -36,8 +37,9 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.rows: list[tuple[str, dict[str, object]]] = []
 
-    def append(self, event: str, /, **fields: object) -> None:
-        self.rows.append((event, fields))
+    def append(self, record: Record) -> None:
+        unsaid = dict.fromkeys(item.name for item in fields(record))
+        self.rows.append((record.EVENT, unsaid | record.json()))
 
     def of(self, event: str) -> list[dict[str, object]]:
         return [fields for name, fields in self.rows if name == event]

@@ -1,7 +1,7 @@
 """For tests of the machine: a node with two servers per domain, tasks of several jobs, readable events."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from resilience.machine import step
@@ -23,6 +23,7 @@ from resilience.model.ids import (
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import JobOptions
+from resilience.model.records.told import admin_comment, log_line
 from resilience.model.settings import Mps, Recovery
 from resilience.model.world import Moment, Sight, State
 
@@ -106,6 +107,16 @@ class Node:
     def of(self, kind: type[_E], effects: Sequence[fx.Effect] | None = None) -> list[_E]:
         return [effect for effect in (self.last if effects is None else effects) if isinstance(effect, kind)]
 
+    def lines(self, job: int | None = None, effects: Sequence[fx.Effect] | None = None) -> list[str]:
+        """What recovery logs tell, without time and incident."""
+        said = self.of(fx.JobLine, self.log if effects is None else effects)
+        return [log_line(one.record, one.job) for one in said if job is None or one.job == job]
+
+    def comments(self, job: int | None = None, effects: Sequence[fx.Effect] | None = None) -> list[str]:
+        """AdminComments that Slurm is asked to take."""
+        asked = self.of(fx.AskComment, self.log if effects is None else effects)
+        return [admin_comment(one.account) for one in asked if job is None or one.job == job]
+
     def verdicts(self, effects: Sequence[fx.Effect] | None = None) -> dict[TaskRef, fx.Verdict]:
         return {effect.ref: effect for effect in self.of(fx.Verdict, effects)}
 
@@ -117,7 +128,9 @@ class Node:
         }
 
     def journal(self, name: str) -> list[dict[str, object]]:
-        return [one.fields for one in self.log if isinstance(one, fx.Journal) and one.event == name]
+        """The records of an event, as JSON; what was not said is None."""
+        records = [one.record for one in self.log if isinstance(one, fx.Journal) and name == one.record.EVENT]
+        return [dict.fromkeys(item.name for item in fields(record)) | record.json() for record in records]
 
     # ------------------------------------------------------------ a task's life
     def task(

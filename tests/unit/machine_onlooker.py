@@ -13,6 +13,7 @@ from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Part
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import JobOptions, OnCulprit, Rung
+from resilience.model.records import ServerRebuilt, ServerReplaced
 from resilience.model.settings import Recovery
 from tests.unit.machine_kit import GPU, Node, server
 
@@ -103,11 +104,11 @@ class Onlooker(RuleBasedStateMachine):
                     pass
         for one in effects:
             match one:
-                case fx.Journal() if one.event in ("server.rebuilt", "server.replaced") and "ms" in one.fields:
-                    domain, gpu, color = str(one.fields["server"]).split("/")
-                    assert (domain, gpu) == ("u1001", f"g{GPU}")
-                    self.hit.discard(server(color))
-                    self.down.discard(server(color))
+                case fx.Journal(record=ServerRebuilt() | ServerReplaced() as up) if up.ms is not None:
+                    assert up.server is not None
+                    assert (up.server.domain, up.server.gpu) == ("u1001", GPU)
+                    self.hit.discard(up.server)
+                    self.down.discard(up.server)
                 case _:
                     pass
 

@@ -278,10 +278,10 @@ def test_resumed_supervisors_are_taken_in(tmp_path: Path) -> None:
 
 def test_unfinished_intents_of_the_last_agent_are_told(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
-        {"event": "slurm.intent", "ask": "requeue", "job": 4},
-        {"event": "slurm.intent", "ask": "comment", "job": 5},
-        {"event": "slurm.outcome", "ask": "comment", "job": 5},
-        {"event": "incident.opened", "incident": "x-1"},
+        {"wall": 1, "event": "slurm.intent", "ask": "requeue", "job": 4},
+        {"wall": 1, "event": "slurm.intent", "ask": "comment", "job": 5},
+        {"wall": 1, "event": "slurm.outcome", "ask": "comment", "job": 5},
+        {"wall": 1, "event": "incident.opened", "incident": "x-1"},
     ]
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with Site(tmp_path) as site:

@@ -14,8 +14,8 @@ from resilience.cli.main import main
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId
+from resilience.model.records.journal import Entry, entry, parse
 from resilience.model.settings import Options
-from resilience.parse.journal import parse
 from resilience.report import journal_lines, story
 
 BEGAN = 1790000000.0
@@ -91,7 +91,7 @@ def test_json_gives_the_records_back(journal: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "events"),
     [
-        (["-j", "12"], ["job.opened", "incident.opened", "verdict", "recovered"]),
+        (["-j", "12"], ["job.opened", "incident.opened", "verdict", "recovered", "incident.closed"]),
         (["-j", "13"], ["observation", "incident.opened", "incident.attributed"]),
         (["-j", "1"], []),
         (["--incident", "6a-1"], [str(record["event"]) for record in RECORDS if "incident" in record]),
@@ -105,12 +105,20 @@ def test_the_journal_is_filtered(
     assert (status, [json.loads(line)["event"] for line in out.splitlines()]) == (0, events)
 
 
+def told(values: dict[str, object]) -> str:
+    return read(values).sentence()
+
+
+def read(values: dict[str, object]) -> Entry:
+    found = entry(values)
+    assert found is not None
+    return found
+
+
 def test_an_incident_without_tasks_says_why_it_is_over() -> None:
     closed = {"event": "incident.closed", "wall": BEGAN, "incident": "6a-2", "outcomes": {}}
-    assert (
-        story.sentence({**closed, "outcome": "every task had ended"}) == "incident 6a-2 is over: every task had ended"
-    )
-    assert story.sentence(closed) == "incident 6a-2 is over"
+    assert told({**closed, "outcome": "every task had ended"}) == "incident 6a-2 is over: every task had ended"
+    assert told(closed) == "incident 6a-2 is over"
 
 
 def test_the_story_of_an_incident(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +142,9 @@ def test_sightings_of_other_servers_and_other_times_are_another_story() -> None:
     seen = {"event": "observation", "wall": BEGAN - 1, "source": "kmsg", "text": "t"}
     mine = [{**seen, "gpu": 0}, {**seen, "server": "u1/g0/a"}]
     others = [seen, {**seen, "gpu": 1}, {**seen, "server": "u1/g0/b"}, {**seen, "gpu": 0, "wall": BEGAN - 9}]
-    assert story.of_incident([*others, *mine, opened], "x") == [*mine, opened]
-    assert story.of_incident([opened], "y") == []
+    found = story.of_incident(map(read, [*others, *mine, opened]), "x")
+    assert [entry.values for entry in found] == [*mine, opened]
+    assert story.of_incident([read(opened)], "y") == []
 
 
 def test_the_story_of_a_job_has_the_incidents_that_it_was_in(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,10 +167,10 @@ def test_a_missing_journal_names_the_way_out(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("event", sorted(contract()["event"]))
 def test_every_event_of_the_contract_has_a_sentence(event: str) -> None:
-    bare = story.sentence({"event": event, "wall": BEGAN})
+    bare = told({"event": event, "wall": BEGAN})
     assert bare
     assert "dry_run" not in bare
-    odd = story.sentence({"event": event, "wall": BEGAN, "task": 5, "ms": "x", "outcomes": [1], "dry_run": True})
+    odd = told({"event": event, "wall": BEGAN, "task": 5, "ms": "x", "outcomes": [1], "dry_run": True})
     assert odd.startswith("(only written down")
 
 
@@ -180,13 +189,13 @@ def test_any_record_can_be_listed_and_told(event: str, fields: dict[str, object]
     assert record is not None
     assert "\n" not in journal_lines.listing(record)
     assert len(story.tell([record])) == 1
-    journal_lines.jobs(record)
+    assert all(isinstance(job, int) for job in record.jobs())
 
 
 @given(st.text(max_size=200))
 def test_any_line_is_a_record_or_nothing(line: str) -> None:
     record = parse(line)
-    assert record is None or "event" in record
+    assert record is None or record.event
 
 
 def test_times_in_the_past() -> None:

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[2] / "resilience"
 ROOMS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
-        "model",
         "contract",
+        "model",
         "catalog",
         "parse",
         "placement",
