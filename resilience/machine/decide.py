@@ -20,6 +20,7 @@ from resilience.model.ids import GpuMinor, GpuUuid, IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Attribution, Case, Confidence, Incident, Outcome, Part
 from resilience.model.lease import Isolation
 from resilience.model.observation import Observation, Source
+from resilience.model.radius import Partition
 from resilience.model.world import Health, Pair
 
 LEVELS = {
@@ -69,31 +70,16 @@ def _part(incident: Incident, ref: TaskRef) -> Part:
 
 
 def _decide(turn: Turn, incident: Incident) -> None:
-    server = incident.server
-    pair = turn.pair_of(server)
-    strangers = sum(color == server.color for color in pair.strangers.values()) if pair else 0
-    inside = incident.slot and not incident.hit
-    if inside and Source.GUARD not in incident.sources:
-        known = pair.servers.get(server.color) if pair else None
-        proven = known is not None and known.active - incident.opened >= incidents.ENCLOSED
-        incident = turn.incident(incident, enclosed=proven and turn.health(server) is Health.UP)
-        if not incident.enclosed and turn.now.mono < incident.deadline:
-            return
-    result = attribute(
-        incident.evidence,
-        incident.fault,
-        clients=incident.clients,
-        strangers=strangers,
-        hits=incident.hits,
-        hit=incident.hit,
-        where="SM partition" if inside else "server",
-        among=turn.complete and (not inside or (incident.enclosed and incident.fault.kind is FaultClass.SM)),
-        earlier=suspicion(turn.history, server.domain, server.gpu, turn.now.mono),
-    )
-    sure = result.blameless or result.confidence is Confidence.CERTAIN
-    if not sure and turn.now.mono < incident.deadline:
+    server, waits = incident.server, turn.now.mono < incident.deadline
+    radius = incidents.radius(turn, incident)
+    incident = turn.incident(incident, radius=radius)
+    if isinstance(radius, Partition) and not radius.proven and Source.GUARD not in incident.sources and waits:
         return
-    _settle_on(turn, incident, result)
+    earlier = suspicion(turn.history, server.domain, server.gpu, turn.now.mono)
+    result = attribute(incident.evidence, incident.fault, radius, earlier)
+    sure = result.blameless or result.confidence is Confidence.CERTAIN
+    if sure or not waits:
+        _settle_on(turn, incident, result)
 
 
 def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:

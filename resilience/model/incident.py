@@ -8,6 +8,7 @@ from resilience.model.fault import Fault
 from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.observation import Client, Source
 from resilience.model.options import Rung
+from resilience.model.radius import Partition, Radius
 
 
 class Part(StrEnum):
@@ -117,8 +118,8 @@ class Incident:
     sources: tuple[Source, ...]
     slot: int = 0
     """The SM partition that the fault was seen in; 0: not known, or a server without partitions."""
-    enclosed: bool = False
-    """The fault is known to have stayed in that partition: the server takes clients as if nothing had happened."""
+    radius: Radius | None = None
+    """How far it reached, when that was last worked out."""
     evidence: tuple[Evidence, ...] = ()
     hit: bool = False
     """The server itself is hit: every client is."""
@@ -141,4 +142,5 @@ class Incident:
     @property
     def isolated(self) -> bool:
         """Kept from all neighbours, by the guard module or by an SM partition."""
-        return not self.hit and (self.enclosed or Source.GUARD in self.sources)
+        proven = isinstance(self.radius, Partition) and self.radius.proven
+        return not self.hit and (proven or Source.GUARD in self.sources)
