@@ -7,13 +7,16 @@ exception (`resilience.model.errors`). Every call is bounded in time by its adap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from resilience.model.event import Event
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
 from resilience.parse.guard import Record as GuardRecord
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -273,23 +276,49 @@ class Supervisors(Feed, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A finished call. `value` is what it returned, or the exception that it raised."""
+class Answer:
+    """A finished call, with what is to be done with it: `take()` on the loop's thread, which gives the event that follows."""
 
-    tag: object
-    value: object
+    take: Callable[[], Event | None]
 
 
 class Worker(Feed, Protocol):
     """Threads for what takes its time, one a lane, each in order: `mps` for the MPS daemons, `slurm` for Slurm, and
     `account` for jobs' accounts, which must not wait behind a requeue."""
 
-    def submit(self, lane: str, tag: object, call: Callable[[], object]) -> None: ...
+    def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
+        """Have `call` made on a lane's thread; `then` is given what it returned or raised."""
 
-    def read(self) -> tuple[Result, ...]:
-        """Calls that have finished."""
+    def read(self) -> tuple[Answer, ...]:
+        """Calls that have finished, each with its `then`."""
 
 
 class AgentJournal(Journal, Protocol):
     def recent(self) -> tuple[Entry, ...]:
         """The last entries, oldest first; what cannot be read is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """All that the agent needs of the world. Built and closed by the caller; the agent only uses them."""
+
+    clock: Clock
+    journal: AgentJournal
+    leases: Leases
+    mps: Mps
+    """Called from the worker's lane `mps` only, but for pipe() and logs(), which are pure."""
+    slurm: Slurm
+    """Called from the worker's lanes `slurm` and `account` only."""
+    gpus: Gpus
+    """Asked once, at the start."""
+    procfs: Procfs
+    supervisors: Supervisors
+    kernel_log: KernelLog
+    gpu_events: GpuEvents
+    server_logs: ServerLogs
+    daemons: Daemons
+    worker: Worker
+    guard: Guard | None = None
+    """The guard module may come and go; None: this node never has one."""
+    end_client: ClientEnd | None = None
+    """Called on the worker's lane `mps`; goes with `guard`."""

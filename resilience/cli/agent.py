@@ -45,7 +45,7 @@ from resilience.model.ids import NodeName
 from resilience.model.observation import Source
 from resilience.model.records import Sighting
 from resilience.model.settings import Settings
-from resilience.ports import GpuEvents, Journal, KernelLog
+from resilience.ports import GpuEvents, Journal, KernelLog, Ports
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -129,9 +129,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
         hooks = [sys.executable, "-P", "-m", "resilience.cli.main", "hooks", "--node", node]
         closing(KeptProcess("hook server", hooks + (["--config", config] if config else []), say))
         made = partial(build, node, os.environ, chosen, gpus=NvmlGpus, clock=clock, journal=journal)
-        agent = Agent(
-            chosen,
-            node,
+        ports = Ports(
             clock=clock,
             journal=journal,
             leases=LeaseFiles(chosen.paths.run, node, journal),
@@ -148,6 +146,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             guard=closing(GuardFollower(lambda text: of_the_guard(journal, text))),
             end_client=ClientEnder(mps),
         )
+        agent = Agent(chosen, node, ports)
         agent.run(signals.stop)
 
 

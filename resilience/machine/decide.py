@@ -32,11 +32,6 @@ LEVELS = {
 _KNOWN = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
 
 
-def due(turn: Turn, incident: str) -> None:
-    """The wait for the culprit's name is over."""
-    look(turn, IncidentId(incident))
-
-
 def look(turn: Turn, name: IncidentId) -> None:
     """Decide if enough is known, and tell those who are hit and have not been told."""
     incident = turn.incidents.get(name)

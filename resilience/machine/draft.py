@@ -11,6 +11,7 @@ from resilience.model import effect as fx
 from resilience.model import records as rec
 from resilience.model.ids import DomainKey, GpuMinor, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Case, Incident
+from resilience.model.timer import Timer
 from resilience.model.world import Health, Job, Moment, Pair, Server, State, Task
 
 _T = TypeVar("_T")
@@ -70,8 +71,9 @@ class Turn:
         """Have a job's recovery log tell of a record."""
         self.effects.append(fx.JobLine(job=job, record=record))
 
-    def timer(self, *key: object, after: float) -> None:
-        self.effects.append(fx.SetTimer(key=key, at=self.now.mono + after))
+    def timer(self, timer: Timer, *, after: float) -> None:
+        """Set a timer, in seconds from now."""
+        self.effects.append(fx.SetTimer(timer=timer, at=self.now.mono + after))
 
     # ------------------------------------------------------------ tasks
     def task(self, ref: TaskRef, /, **changes: Any) -> Task:

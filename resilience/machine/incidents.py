@@ -12,6 +12,7 @@ from resilience.model.ids import GpuMinor, IncidentId, ServerId
 from resilience.model.incident import Incident
 from resilience.model.observation import Client, Observation, Source
 from resilience.model.radius import Partition, Process, Radius, Server
+from resilience.model.timer import AskState, Decide, ProveState, Window
 from resilience.model.world import Health, Pair
 
 _SOURCES = 16
@@ -69,11 +70,11 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> 
         if stray.observation.gpu == server.gpu and now.mono - stray.observation.mono <= window:
             incident = join(turn, incident, stray.observation, stray.fault, None)
     turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu != server.gpu)
-    turn.timer("decide", incident.id, after=wait)
-    turn.timer("window", incident.id, after=turn.recovery.incident_window_ms / 1000)
-    turn.timer("ask", server, after=_ASK)
+    turn.timer(Decide(incident.id), after=wait)
+    turn.timer(Window(incident.id), after=turn.recovery.incident_window_ms / 1000)
+    turn.timer(AskState(server), after=_ASK)
     if servers.partitioned(turn, server):
-        turn.timer("prove", server, after=_ENCLOSED)
+        turn.timer(ProveState(server), after=_ENCLOSED)
     return incident
 
 

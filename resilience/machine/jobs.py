@@ -18,6 +18,7 @@ from resilience.model.ids import GpuUuid, IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.options import OnCulprit
 from resilience.model.records.told import blame
+from resilience.model.timer import SpillDue
 from resilience.model.world import Job, Requeue
 
 _SPILL_SHARE = 0.5
@@ -96,7 +97,7 @@ def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude:
         verdicts.ask_to_spill(
             turn, name, mate, part, reason if mate == ref else "another task of this job cannot go on"
         )
-    turn.timer("spill", ref.job, after=turn.recovery.requeue_timeout * _SPILL_SHARE)
+    turn.timer(SpillDue(ref.job), after=turn.recovery.requeue_timeout * _SPILL_SHARE)
 
 
 def spilled(turn: Turn, ref: TaskRef) -> None:
@@ -130,7 +131,7 @@ def parked(turn: Turn, ref: TaskRef) -> None:
     )
     for mate in sorted(mates):
         _send(turn, mate, Action.REQUEUE, reason)
-    turn.timer("spill", ref.job, after=turn.recovery.requeue_timeout * _SPILL_SHARE)
+    turn.timer(SpillDue(ref.job), after=turn.recovery.requeue_timeout * _SPILL_SHARE)
     spilled(turn, ref)
 
 
@@ -159,9 +160,9 @@ def taken_back(turn: Turn, ref: TaskRef) -> bool:
     return True
 
 
-def spill_overdue(turn: Turn, job: object) -> None:
+def spill_overdue(turn: Turn, job: JobId) -> None:
     """Spilling took too long: the job goes with what is on disk."""
-    known = turn.jobs.get(JobId(job)) if isinstance(job, int) else None
+    known = turn.jobs.get(job)
     if known is not None and known.requeue is Requeue.SPILLING:
         _ask(turn, known)
 

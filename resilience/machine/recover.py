@@ -16,6 +16,7 @@ from resilience.model.fault import FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Case, Incident, Outcome, Part
 from resilience.model.options import OnCulprit, Rung
+from resilience.model.timer import RungDue
 from resilience.model.world import SERVING, Health, Task
 
 _MOVES = (Action.PROMOTE, Action.RESTORE, Action.RELAUNCH, Action.QUARANTINE)
@@ -177,7 +178,7 @@ def _set_due(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     if not turn.incidents[name].cases[ref].steps:
         after += turn.recovery.grace
     turn.case(name, ref, due=turn.now.mono + after)
-    turn.timer("case", name, ref, after=after)
+    turn.timer(RungDue(name, ref), after=after)
 
 
 def requeue_refused(turn: Turn, name: IncidentId, ref: TaskRef, reason: str) -> None:
@@ -301,10 +302,8 @@ def rung_failed(turn: Turn, event: RungFailed) -> None:
     next_rung(turn, event.ref, event.reason)
 
 
-def timed_out(turn: Turn, incident: str, ref: object) -> None:
+def timed_out(turn: Turn, incident: IncidentId, ref: TaskRef) -> None:
     """The time for a rung may be over; a timer of an earlier rung does nothing."""
-    if not isinstance(ref, TaskRef):
-        return
     found = turn.open_case(ref)
     if found is None or found[0].id != incident or found[1].outcome is not Outcome.TOLD:
         return

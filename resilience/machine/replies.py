@@ -15,6 +15,7 @@ from resilience.model.fault import Fault
 from resilience.model.ids import ServerId
 from resilience.model.incident import Action, Outcome
 from resilience.model.observation import Source
+from resilience.model.timer import RebuildDue
 from resilience.model.world import Health, Requeue, Sight
 
 _PROOF = 1.0
@@ -80,7 +81,7 @@ def server_opened(turn: Turn, event: ServerOpened) -> None:
     turn.journal(rec.ServerReplaced(server=event.server, ok=False, reason=event.detail))
     turn.server(event.server, health=Health.DOWN)
     if not servers.quarantine(pair, event.server.color):
-        turn.timer("rebuild", event.server, after=_AGAIN)
+        turn.timer(RebuildDue(event.server), after=_AGAIN)
     _go_on(turn, event.server)
 
 

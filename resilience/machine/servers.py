@@ -14,6 +14,7 @@ from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Outcome
 from resilience.model.lease import in_force
 from resilience.model.options import Rung
+from resilience.model.timer import PollState, RebuildDue
 from resilience.model.world import Health, Pair, Server, Task
 from resilience.placement.domain_plan import PAIR
 
@@ -54,9 +55,9 @@ def faulted(turn: Turn, server: ServerId) -> None:
     if quarantine(pair, server.color):
         return
     swap(turn, server)
-    turn.timer("poll", server, after=_FIRST_POLL)
+    turn.timer(PollState(server), after=_FIRST_POLL)
     if not turn.observe:
-        turn.timer("rebuild", server, after=turn.mps.rebuild_timeout)
+        turn.timer(RebuildDue(server), after=turn.mps.rebuild_timeout)
 
 
 def condemned(turn: Turn, server: ServerId) -> None:
@@ -98,12 +99,12 @@ def ask(turn: Turn, server: ServerId) -> None:
     turn.do(fx.Poll(server=server, asked=turn.now.mono))
 
 
-def poll(turn: Turn, server: object) -> None:
+def poll(turn: Turn, server: ServerId) -> None:
     """Ask again while the server recovers."""
-    if not isinstance(server, ServerId) or turn.health(server) is not Health.FAULTED:
+    if turn.health(server) is not Health.FAULTED:
         return
     ask(turn, server)
-    turn.timer("poll", server, after=_FAST_POLL if _awaited(turn, server) else _SLOW_POLL)
+    turn.timer(PollState(server), after=_FAST_POLL if _awaited(turn, server) else _SLOW_POLL)
 
 
 def recreated(turn: Turn, server: ServerId) -> None:
@@ -169,15 +170,13 @@ def hurry(turn: Turn, server: ServerId) -> None:
     for color in pair.colors:
         candidate = pair.server(color)
         if pair.health(color) is Health.FAULTED:
-            turn.timer("poll", candidate, after=_FIRST_POLL)
+            turn.timer(PollState(candidate), after=_FIRST_POLL)
             if any(task.reported for task in turn.tasks_on(candidate)):
                 replace_now(turn, candidate)
 
 
-def rebuild_overdue(turn: Turn, server: object) -> None:
+def rebuild_overdue(turn: Turn, server: ServerId) -> None:
     """The server did not recover in time, or could not be started a while ago."""
-    if not isinstance(server, ServerId):
-        return
     pair = turn.pair_of(server)
     known = pair.servers.get(server.color) if pair else None
     if known is None:

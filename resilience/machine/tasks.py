@@ -15,6 +15,7 @@ from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.lease import in_force
 from resilience.model.options import Domain
+from resilience.model.timer import Settle, StandbyAgain
 from resilience.model.world import SERVING, Health, Job, Pair, Task
 
 _REFUSED = exit_code("refused") << 8
@@ -181,7 +182,7 @@ def exited(turn: Turn, event: Exited) -> None:
         _failed_in(turn, task, incidents.open_incident(turn, task.server, _NO_DAEMON), event)
     else:
         servers.ask(turn, task.server)
-        turn.timer("settle", event.ref, event.pid, after=turn.recovery.settle_ms / 1000)
+        turn.timer(Settle(event.ref, event.pid), after=turn.recovery.settle_ms / 1000)
 
 
 def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> None:
@@ -198,9 +199,9 @@ def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> Non
     sightings.note_failure(turn, task, incident)
 
 
-def settle(turn: Turn, ref: object, pid: int) -> None:
+def settle(turn: Turn, ref: TaskRef, pid: int) -> None:
     """Nothing is known of a fault: pass the task's status on. A slow control daemon is waited for, within bounds."""
-    task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
+    task = turn.tasks.get(ref)
     if task is None or task.asking != pid or not task.asked_at or task.over:
         return  # gone, asked again, or another task of the same name, which has not asked
     if turn.open_case(task.ref) is not None:
@@ -213,7 +214,7 @@ def settle(turn: Turn, ref: object, pid: int) -> None:
     known = pair.servers.get(task.server.color) if pair else None
     waited = turn.now.mono - task.asked_at
     if known is not None and known.answered < task.asked_at and waited < turn.recovery.settle_ms * _PATIENCE / 1000:
-        turn.timer("settle", task.ref, pid, after=turn.recovery.settle_ms / 1000)
+        turn.timer(Settle(task.ref, pid), after=turn.recovery.settle_ms / 1000)
         return
     _pass_on(turn, task.ref)
 
@@ -243,12 +244,12 @@ def _standby_ended(turn: Turn, task: Task, event: Exited) -> None:
     server = task.standby_server
     turn.task(task.ref, standby=0, standby_server=None, ready=False)
     if event.status and server is not None and task.standby_restarts < _STANDBY_TIMES:
-        turn.timer("standby", task.ref, after=_STANDBY_AGAIN * 2**task.standby_restarts)
+        turn.timer(StandbyAgain(task.ref), after=_STANDBY_AGAIN * 2**task.standby_restarts)
 
 
-def restart_standby(turn: Turn, ref: object) -> None:
+def restart_standby(turn: Turn, ref: TaskRef) -> None:
     """A standby ended by itself: try another on a healthy server."""
-    task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
+    task = turn.tasks.get(ref)
     if task is None or task.standby:
         return
     pair = turn.pairs[task.server.domain, task.server.gpu]

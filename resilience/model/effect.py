@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Action, Part
 from resilience.model.records import JobAccounted, Record, SlurmIntent
+from resilience.model.timer import Timer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +135,9 @@ class AskComment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTimer:
-    """TimerFired with this key at monotonic time `at`; a timer set anew moves."""
+    """TimerFired at monotonic time `at`; a timer set anew moves."""
 
-    key: tuple[object, ...]
+    timer: Timer
     at: float
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.lease import Lease
 from resilience.model.observation import Client, Observation
+from resilience.model.timer import Timer
 from resilience.model.world import Sight
 
 
@@ -167,7 +168,7 @@ class GuardTurned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:
-    key: tuple[object, ...]
+    timer: Timer
 
 
 Event = (

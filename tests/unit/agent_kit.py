@@ -29,7 +29,7 @@ from resilience.model.lease import Lease
 from resilience.model.settings import Recovery, Settings
 from resilience.parse import options
 from resilience.parse.packet import pack, unpack
-from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Refused, ServerOwner, ServerState
+from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner, ServerState
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0
@@ -277,9 +277,8 @@ class Site:
             DaemonWatch(),
         )
         self.kernel_log = self._adapters[1]
-        self.agent = Agent(
-            self.settings,
-            NodeName("n0"),
+        self.worker = WorkerThreads()
+        ports = Ports(
             clock=self.clock,
             journal=self._journal,
             leases=self.leases,
@@ -292,10 +291,11 @@ class Site:
             gpu_events=NoGpuEvents(),
             server_logs=self._adapters[2],
             daemons=self._adapters[3],
-            worker=WorkerThreads(),
+            worker=self.worker,
             guard=guard,
             end_client=end_client,
         )
+        self.agent = Agent(self.settings, NodeName("n0"), ports)
         self._thread = threading.Thread(target=self.agent.run, args=(self._stop_read,), daemon=True)
 
     def __enter__(self) -> "Site":

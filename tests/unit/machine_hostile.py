@@ -195,7 +195,7 @@ class Hostile(Onlooker):
             if key is None or timers[key] > end:
                 break
             self.node.now = max(self.node.now, timers.pop(key))
-            self.event(ev.TimerFired(key=key))
+            self.event(ev.TimerFired(timer=key))
         self.node.now = end
 
     @precondition(lambda self: self.tasks)

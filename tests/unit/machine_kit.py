@@ -25,6 +25,7 @@ from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import JobOptions
 from resilience.model.records.told import admin_comment, log_line
 from resilience.model.settings import Mps, Recovery
+from resilience.model.timer import Timer
 from resilience.model.world import Moment, Sight, State
 
 DOMAIN = DomainKey("u1001")
@@ -81,14 +82,14 @@ class Node:
         self.now = 1000.0
         self.last: tuple[fx.Effect, ...] = ()
         self.log: list[fx.Effect] = []
-        self.timers: dict[tuple[object, ...], float] = {}
+        self.timers: dict[Timer, float] = {}
 
     def do(self, event: ev.Event) -> tuple[fx.Effect, ...]:
         self.state, self.last = step(self.state, event, Moment(wall=1.79e9 + self.now, mono=self.now))
         self.log.extend(self.last)
         for effect in self.last:
             if isinstance(effect, fx.SetTimer):
-                self.timers[effect.key] = effect.at
+                self.timers[effect.timer] = effect.at
         return self.last
 
     def wait(self, seconds: float) -> list[fx.Effect]:
@@ -100,7 +101,7 @@ class Node:
                 break
             del self.timers[key]
             self.now = max(self.now, at)
-            effects += self.do(ev.TimerFired(key=key))
+            effects += self.do(ev.TimerFired(timer=key))
         self.now = end
         return effects
 

@@ -87,7 +87,7 @@ def test_a_requeue_does_not_hold_up_the_account_of_another_job(tmp_path: Path) -
     """Requeues take seconds, accounts must not wait for them."""
     with Site(tmp_path) as site:
         first = threading.Event()
-        site.agent._worker.submit("slurm", "a long requeue", lambda: first.wait(BOUND))
+        site.worker.submit("slurm", lambda: first.wait(BOUND), lambda _: None)
         guilty = site.task(lease(1)).run()
         guilty.say("fault", role="active", pid=guilty.pid, cuda=716, call="c", seq=4, text="misaligned address")
         assert guilty.hear("verdict")["action"] == "fail"
