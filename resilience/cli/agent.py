@@ -26,7 +26,6 @@ from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kept_process import KeptProcess
 from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.linux.leases import LeaseFiles
-from resilience.adapters.linux.metrics_file import MetricsFile
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
@@ -156,6 +155,8 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def metrics_file(chosen: Settings, node: NodeName) -> Iterator[None]:
     """The node's metrics, or why there are none: the agent's work does not hang on them."""
+    from resilience.adapters.linux.metrics_file import MetricsFile  # 8 MiB, for the nodes that want metrics
+
     try:
         file = path("metrics", metrics=chosen.paths.metrics, node=node)
         writer = MetricsFile(path("journal", log=chosen.paths.log, node=node), file, say)

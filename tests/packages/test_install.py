@@ -65,6 +65,11 @@ def test_the_site_that_it_shows_is_good(system: System) -> None:
     assert done.status == 0
 
 
+def test_figures_come_out_with_debians_own_library(system: System) -> None:
+    system.write("tmp/journal.jsonl", '{"event":"job.refused","wall":1.0}\n')
+    assert "\nmpsr_jobs_refused_total 1.0\n" in system.good("mpsr", "metrics", "--journal", "/tmp/journal.jsonl")
+
+
 def test_slurm_shows_the_options(system: System) -> None:
     assert re.search(r"^ +--mps\b", system.good("srun", "--help"), re.M)
 

@@ -60,12 +60,20 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
 
 
-def test_prolog_and_epilog_import_little() -> None:
-    code = "import sys; from resilience.hooks import run_one; print(*sys.modules)"
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
     )
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+def test_an_agent_without_metrics_carries_nothing_for_them() -> None:
+    assert not loaded_by("resilience.cli.agent") & {"prometheus_client", "http", "ssl"}
+
+
+def test_prolog_and_epilog_import_little() -> None:
+    loaded = loaded_by("resilience.hooks.run_one")
     assert not loaded & {"argparse", "jinja2", "asyncio", "numpy", "resilience.config.render", "resilience.agent"}
 
 
