@@ -46,6 +46,10 @@ from resilience.ports import GpuEvents, Journal, KernelLog
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run the node agent until SIGTERM. SIGHUP makes it read mpsr.yaml again. The systemd unit starts it as root; see "
+        "mpsr-agent(8)."
+    )
     parser.add_argument("--node", help="Slurm's name of this node (default: $SLURMD_NODENAME, else the host's name)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
 

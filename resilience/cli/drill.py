@@ -36,18 +36,29 @@ It shares neither the GPU nor its MPS servers with another job, and makes no fau
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault")
-    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: gpu:1)")
+    parser.description = (
+        "Run a job on this cluster that makes a GPU fault beside two programs, and say whether they survived. The job has a "
+        "GPU and MPS servers of its own. Any user may run it; it asks before it makes the fault. The exit status is 0 only "
+        "when everything held."
+    )
     parser.add_argument(
-        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: .)"
+        "--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault (default: %(default)s)"
+    )
+    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: %(default)s)")
+    parser.add_argument(
+        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: the current one)"
     )
     parser.add_argument("--python", default=sys.executable, help="Python of mpsr on the node (default: this one)")
-    parser.add_argument("--wait", type=int, default=600, metavar="S", help="give up when it is not done by then")
+    parser.add_argument(
+        "--wait", type=int, default=600, metavar="S", help="give up after this many seconds (default: %(default)s)"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before the fault")
     parser.add_argument("--dry-run", action="store_true", help="show the job, submit nothing")
     parser.add_argument("--keep", action="store_true", help="keep the job's files")
-    parser.add_argument("--json", metavar="FILE", help="the result as JSON, too")
-    parser.add_argument("sbatch", nargs="*", metavar="-- WORD", help="more options for sbatch")
+    parser.add_argument("--json", metavar="FILE", help="write the result to this file, as JSON")
+    parser.add_argument(
+        "sbatch", nargs="*", metavar="-- SBATCH-OPTION", help="more options for sbatch, such as a partition"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -80,6 +80,14 @@ def test_manual_pages_lie_where_man_looks(system: System) -> None:
         assert f"/usr/share/man/{page}.gz\n" in listed
 
 
+def test_shells_find_the_completions(system: System) -> None:
+    system.install("bash-completion", "zsh", "fish")
+    bash = "source /usr/share/bash-completion/bash_completion; _completion_loader mpsr; complete -p mpsr"
+    assert "mpsr" in system.good("bash", "-c", bash)
+    assert system.good("zsh", "-fc", "autoload -Uz compinit; compinit -D; echo $_comps[mpsr]") == "_mpsr\n"
+    assert system.good("fish", "-c", "complete -C 'mpsr stat'").startswith("status\t")
+
+
 def test_the_guard_is_registered_with_dkms(system: System, packages: Packages) -> None:
     system.install(system.add(packages["mps-guard-dkms"]))
     assert system.good("dkms", "status") == "mps-guard/0.1.0: added\n"
