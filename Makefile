@@ -40,7 +40,7 @@ docs: setup ## render what follows from the code: reference pages, manual pages,
 	@$(PYTHON) docs/generate.py
 	@$(PYTHON) docs/generate_commands.py
 
-lint: setup ## ruff, mypy --strict, clang-format, shellcheck
+lint: setup ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	@bash tests/setup/lint.sh
 
 format: setup ## let ruff and clang-format rewrite what they would complain about
