@@ -84,7 +84,7 @@ class Signals:
         try:
             settings.find(self._config)
         except ConfigError as error:
-            print(f"{error.lines()}\n  the settings of before stay in force", file=sys.stderr, flush=True)
+            print(f"{error.lines()}\n  the old settings stay in force", file=sys.stderr, flush=True)
             return
         self.again = True
         self._leave()

@@ -74,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         directory = tempfile.mkdtemp(prefix="mpsr-drill-", dir=base)
     except OSError as error:
-        raise ResilienceError(base, "takes no files", error.strerror or error, hint="give --dir DIRECTORY") from error
+        raise ResilienceError(
+            base, "cannot be written", error.strerror or error, hint="give --dir DIRECTORY"
+        ) from error
     try:
         left = _drill(arguments, directory)
         rows = judge.rows(left)
@@ -99,7 +101,7 @@ def _ask(arguments: argparse.Namespace) -> None:
     if not sys.stdin.isatty():
         raise ConfigError("drill", "asks first, and there is no terminal", "standard input", hint="give --yes")
     if input("Go on? (yes or no) ").strip().lower() != "yes":
-        raise ResilienceError("drill", "was not wanted", "no job was submitted")
+        raise ResilienceError("drill", "cancelled", "no job submitted")
 
 
 def _drill(arguments: argparse.Namespace, directory: str) -> judge.Left:
@@ -126,7 +128,7 @@ def _submit(arguments: argparse.Namespace, directory: str) -> JobId:
     if done.returncode or not number.isdigit():
         said = (done.stderr or done.stdout).strip()
         hint = "is the plugin on this host? see mpsr check" if "--mps" in said else "options of sbatch go after --"
-        raise SlurmError("sbatch", "took no job", said[-400:], hint=hint)
+        raise SlurmError("sbatch", "refused the job", said[-400:], hint=hint)
     return JobId(int(number))
 
 

@@ -102,7 +102,7 @@ def test_sighup_takes_good_settings_and_refuses_bad_ones(node: Node) -> None:
     until(lambda: node.events("agent.started"), node)
     node.config.write_text("recovery: {mode: obsrve}\n")
     agent.send_signal(signal.SIGHUP)
-    until(lambda: "the settings of before stay in force" in node.errors.read_text(), node)
+    until(lambda: "the old settings stay in force" in node.errors.read_text(), node)
     assert "did you mean observe?" in node.errors.read_text()
     assert len(node.events("agent.started")) == 1
     node.settings("observe")
