@@ -26,7 +26,6 @@ from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kept_process import KeptProcess
 from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.linux.leases import LeaseFiles
-from resilience.adapters.linux.metrics_file import MetricsFile
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
@@ -49,6 +48,10 @@ from resilience.ports import GpuEvents, Journal, KernelLog, Ports
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run the node agent until SIGTERM. SIGHUP makes it read mpsr.yaml again. The systemd unit starts it as root; see "
+        "mpsr-agent(8)."
+    )
     parser.add_argument("--node", help="Slurm's name of this node (default: $SLURMD_NODENAME, else the host's name)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
 
@@ -83,7 +86,7 @@ class Signals:
         try:
             settings.find(self._config)
         except ConfigError as error:
-            print(f"{error.lines()}\n  the settings of before stay in force", file=sys.stderr, flush=True)
+            print(f"{error.lines()}\n  the old settings stay in force", file=sys.stderr, flush=True)
             return
         self.again = True
         self._leave()
@@ -157,6 +160,8 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def metrics_file(chosen: Settings, node: NodeName) -> Iterator[None]:
     """The node's metrics, or why there are none: the agent's work does not hang on them."""
+    from resilience.adapters.linux.metrics_file import MetricsFile  # 8 MiB, for the nodes that want metrics
+
     try:
         file = path("metrics", metrics=chosen.paths.metrics, node=node)
         writer = MetricsFile(path("journal", log=chosen.paths.log, node=node), file, say)

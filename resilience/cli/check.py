@@ -28,6 +28,10 @@ _SLURM_CONF = "/etc/slurm/slurm.conf"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say what is wrong with the configuration of this node and of its containers, and the way out of each finding. "
+        "Changes nothing."
+    )
     parser.add_argument("--config", metavar="FILE", help=f"mpsr.yaml (default: ${env('config')} or {path('config')})")
     parser.add_argument("--site", metavar="FILE", help="also check a site file")
     parser.add_argument("--slurm-conf", metavar="FILE", help=f"slurm.conf (default: $SLURM_CONF or {_SLURM_CONF})")

@@ -38,18 +38,29 @@ It shares neither the GPU nor its MPS servers with another job, and makes no fau
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault")
-    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: gpu:1)")
+    parser.description = (
+        "Run a job on this cluster that makes a GPU fault beside two programs, and say whether they survived. The job has a "
+        "GPU and MPS servers of its own. Any user may run it; it asks before it makes the fault. The exit status is 0 only "
+        "when everything held."
+    )
     parser.add_argument(
-        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: .)"
+        "--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault (default: %(default)s)"
+    )
+    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: %(default)s)")
+    parser.add_argument(
+        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: the current one)"
     )
     parser.add_argument("--python", default=sys.executable, help="Python of mpsr on the node (default: this one)")
-    parser.add_argument("--wait", type=int, default=600, metavar="S", help="give up when it is not done by then")
+    parser.add_argument(
+        "--wait", type=int, default=600, metavar="S", help="give up after this many seconds (default: %(default)s)"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before the fault")
     parser.add_argument("--dry-run", action="store_true", help="show the job, submit nothing")
     parser.add_argument("--keep", action="store_true", help="keep the job's files")
-    parser.add_argument("--json", metavar="FILE", help="the result as JSON, too")
-    parser.add_argument("sbatch", nargs="*", metavar="-- WORD", help="more options for sbatch")
+    parser.add_argument("--json", metavar="FILE", help="write the result to this file, as JSON")
+    parser.add_argument(
+        "sbatch", nargs="*", metavar="-- SBATCH-OPTION", help="more options for sbatch, such as a partition"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         directory = tempfile.mkdtemp(prefix="mpsr-drill-", dir=base)
     except OSError as error:
-        raise ResilienceError(base, "takes no files", error.strerror or error, hint="give --dir DIRECTORY") from error
+        raise ResilienceError(
+            base, "cannot be written", error.strerror or error, hint="give --dir DIRECTORY"
+        ) from error
     try:
         left = _drill(arguments, directory)
         rows = judge.rows(left)
@@ -90,7 +103,7 @@ def _ask(arguments: argparse.Namespace) -> None:
     if not sys.stdin.isatty():
         raise ConfigError("drill", "asks first, and there is no terminal", "standard input", hint="give --yes")
     if input("Go on? (yes or no) ").strip().lower() != "yes":
-        raise ResilienceError("drill", "was not wanted", "no job was submitted")
+        raise ResilienceError("drill", "cancelled", "no job submitted")
 
 
 def _drill(arguments: argparse.Namespace, directory: str) -> judge.Left:
@@ -117,7 +130,7 @@ def _submit(arguments: argparse.Namespace, directory: str) -> JobId:
     if done.returncode or not number.isdigit():
         said = (done.stderr or done.stdout).strip()
         hint = "is the plugin on this host? see mpsr check" if "--mps" in said else "options of sbatch go after --"
-        raise SlurmError("sbatch", "took no job", said[-400:], hint=hint)
+        raise SlurmError("sbatch", "refused the job", said[-400:], hint=hint)
     return JobId(int(number))
 
 

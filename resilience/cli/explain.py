@@ -18,6 +18,10 @@ from resilience.report import journal_lines, story
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Tell what happened in an incident or to a job, from the journal, which only admins may read. With --options, tell "
+        "what a set of options would do here; any user may ask."
+    )
     parser.add_argument("what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job's number")
     parser.add_argument("--options", metavar="TEXT", help='key=value pairs joined by ";", such as "mps=on;domain=job"')
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")

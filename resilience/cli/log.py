@@ -21,6 +21,10 @@ from resilience.report import journal_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print the journal of a node, which only admins may read. A user prints the recovery log of one of their own jobs "
+        "with -j."
+    )
     parser.add_argument("-j", "--job", type=int, metavar="JOB", help="only what is about this job")
     parser.add_argument("--incident", metavar="ID", help="only what is about this incident")
     parser.add_argument("--since", metavar="TIME", help="10m, 2h, 1d, or an ISO 8601 time")

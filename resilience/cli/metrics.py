@@ -14,6 +14,10 @@ from resilience.report import journal_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print the figures of a node's whole journal in Prometheus's text format. Only admins may read the journal. Where "
+        "paths.metrics in mpsr.yaml(5) names a directory, the agent keeps such a file itself."
+    )
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")

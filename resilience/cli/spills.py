@@ -32,7 +32,13 @@ _ANY_RUN = 1 << 32
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", nargs="*", help="where own jobs ran or spilled (default: this node's records)")
+    parser.description = (
+        "List spilled state that jobs have left on disk: from the records of this node (root), or in the directories given, "
+        "where a user finds the state of their own jobs."
+    )
+    parser.add_argument(
+        "directory", nargs="*", metavar="DIRECTORY", help="where own jobs ran or spilled (default: this node's records)"
+    )
     parser.add_argument("--clean", action="store_true", help="remove what belongs to jobs that are over")
     parser.add_argument("--older-than", metavar="AGE", help="with directories: only what is untouched for 10m, 2h, 1d")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")

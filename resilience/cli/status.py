@@ -78,6 +78,10 @@ class _NoJournal:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show the node agent, the MPS servers and the leases of this node. Root sees every lease and the state of each "
+        "server, a user the leases of their own jobs."
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")

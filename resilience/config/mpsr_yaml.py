@@ -297,7 +297,7 @@ def _typed(kind: Any, field: Field[Any], value: Any, source: str, key: str, root
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ConfigError(where, "is not a text", shown(value), hint='put it in quotes: "..."')
+        raise ConfigError(where, "is not a string", shown(value), hint='put it in quotes: "..."')
     if any(not char.isprintable() for char in value):
         raise ConfigError(where, "has a character that cannot be printed", shown(value))
     return value

@@ -55,9 +55,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mps:
-    start_timeout: float = setting(10.0, "most time for one server to answer ACTIVE")
-    quit_timeout: float = setting(10.0, "most time for a control daemon to end before it is ended by signal")
-    rebuild_timeout: float = setting(10.0, "most time for a faulted server to recover before it is replaced")
+    start_timeout: float = setting(10.0, "time limit for a server to become ACTIVE")
+    quit_timeout: float = setting(10.0, "time limit for a control daemon to quit; a signal ends it after that")
+    rebuild_timeout: float = setting(
+        10.0, "time limit for a faulted server to recover; the agent replaces it after that"
+    )
     compute_mode: str = setting(
         "default",
         "compute mode that the site has set; never changed by mpsr",
@@ -77,8 +79,8 @@ class Recovery:
     settle_ms: int = setting(30, "longest wait for news of a fault after a task's failure")
     incident_window_ms: int = setting(2000, "sightings of one server within this time are one incident")
     grace: float = setting(1.0, "time that an unmodified program has to end by itself")
-    restore_timeout: float = setting(30.0, "most time from verdict to the first step of a restored task")
-    requeue_timeout: float = setting(60.0, "most time for Slurm to take a job back")
+    restore_timeout: float = setting(30.0, "time limit from the verdict to the first step of a restored task")
+    requeue_timeout: float = setting(60.0, "time limit for Slurm to requeue a job")
     max_requeues_per_hour: int = setting(
         20, "breaker: further requeues of this node are only logged; one user gets three quarters at most"
     )

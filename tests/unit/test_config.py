@@ -61,7 +61,7 @@ def test_values_arrive_typed_and_options_canonical() -> None:
         ("paths: {metrics: textfile}", ["paths.metrics: is not a usable path: 'textfile'"]),
         ("paths: {spill: '/s/../t'}", ["paths.spill: goes up with '..'"]),
         ("paths: {scontrol: 'scontrol -M x'}", ["paths.scontrol: is not a usable path"]),
-        ("paths: {log: 7}", ["paths.log: is not a text: 7"]),
+        ("paths: {log: 7}", ["paths.log: is not a string: 7"]),
         ("options: {defaults: {domian: job}}", ["unknown option key: domian", "did you mean domain?"]),
         ("options: {defaults: {domain: usr}}", ["options.defaults.domain: bad value: 'usr'", "did you mean user?"]),
         ("options: {defaults: {threads: 101}}", ["options.defaults.threads: bad value: '101'", "give PCT"]),

@@ -158,7 +158,7 @@ def test_a_missing_script_does_not_fail_the_prolog(tmp_path: Path) -> None:
         ("nodes: n0\ngpus: {mps: 100, shards: 4}", ["gres/mps and gres/shard on GPUs without a type", "gpus.type"]),
         ("nodes: n0\ngpus: {type: 'a b'}", ["gpus.type: is not a name"]),
         ("nodes: n0\ngpus: {autodetect: nvlm}", ["gpus.autodetect", "did you mean nvml?"]),
-        ("nodes: n0\nslurm: {version: 22.05}", ["slurm.version: is not a text: 22.05", "put it in quotes"]),
+        ("nodes: n0\nslurm: {version: 22.05}", ["slurm.version: is not a string: 22.05", "put it in quotes"]),
         ('nodes: n0\nslurm: {version: "22.5"}', ["slurm.version: is not YY.MM"]),
         ("nodes: n0\nunits: sysv", ["units: is not one of the choices: 'sysv'"]),
         (
