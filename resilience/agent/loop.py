@@ -68,6 +68,7 @@ class Agent:
             kernel_log=ports.kernel_log,
         )
         self._reception = Reception(
+            site=settings.options,
             clock=clock,
             journal=ports.journal,
             leases=ports.leases,

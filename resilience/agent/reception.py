@@ -17,10 +17,13 @@ from resilience.agent.peers import Peers
 from resilience.agent.senses import Observer
 from resilience.model import event as ev
 from resilience.model import records as rec
-from resilience.model.errors import WireError
+from resilience.model.errors import ConfigError, WireError
 from resilience.model.ids import Color, ServerId, TaskRef
-from resilience.model.lease import LeaseState
+from resilience.model.lease import Lease, LeaseState
 from resilience.model.observation import Client, Source, What
+from resilience.model.options import JobOptions
+from resilience.model.settings import Options
+from resilience.parse import rules
 from resilience.parse.packet import pack, unpack
 from resilience.ports import Clock, Journal, Leases, Packet, Peer, Supervisors
 
@@ -32,11 +35,12 @@ WORDS = 12_000
 
 
 class Reception:
-    """Packets of supervisors to events."""
+    """Packets of supervisors to events. `site`: what this node's mpsr.yaml allows."""
 
     def __init__(
         self,
         *,
+        site: Options,
         clock: Clock,
         journal: Journal,
         leases: Leases,
@@ -47,6 +51,7 @@ class Reception:
         gpus: KnownGpus,
         observer: Observer,
     ) -> None:
+        self._rules = site
         self._clock = clock
         self._journal = journal
         self._leases = leases
@@ -101,6 +106,7 @@ class Reception:
             raise WireError("agent socket", "the lease is refused", lease.reason)
         if words.gpu not in dict(lease.gpus):
             raise WireError("agent socket", f"GPU is not in the lease of job {words.ref.job}", words.gpu)
+        chosen = self._options(words, lease)
         here = ServerId(domain=lease.domain, gpu=words.gpu, color=lease.colors[0] if lease.colors else Color("a"))
         active = words.color if words.resumed and words.color else self._leases.active(here)
         for minor, uuid in lease.gpus:
@@ -116,7 +122,6 @@ class Reception:
         self._clients.learn(peer.pid, words.ref)
         if words.active and self._clients.belongs(words.active, peer.pid):
             self._clients.learn(words.active, words.ref)
-        chosen = replace(words.options, domain=lease.options.domain)
         yield ev.Hello(
             ref=words.ref,
             lease=replace(lease, options=chosen),
@@ -127,6 +132,16 @@ class Reception:
             active=words.active,
             session=words.session,
         )
+
+    def _options(self, words: HelloWords, lease: Lease) -> JobOptions:
+        """What a supervisor says that its task asked for, within what the site allows and the job has: anybody can start
+        mpsr-launch, with whatever in its environment."""
+        try:
+            return rules.within(words.options, lease.options, self._rules)
+        except ConfigError as error:
+            raise WireError(
+                "agent socket", f"{error.subject}: {error.wrong}", error.observed, hint=error.hint
+            ) from error
 
     def _message(self, peer: Peer, ref: TaskRef, message: messages.Message) -> Iterator[ev.Event]:
         match message:

@@ -103,6 +103,11 @@ def from_values(values: dict[str, str]) -> JobOptions:
 
 def serialize(options: JobOptions) -> str:
     """The canonical string: every key, in the contract's order."""
+    return ";".join(f"{key}={value}" for key, value in to_values(options).items())
+
+
+def to_values(options: JobOptions) -> dict[str, str]:
+    """Canonical values by key, every key, in the contract's order."""
 
     def number(value: int | None) -> str:
         return "" if value is None else str(value)
@@ -119,4 +124,4 @@ def serialize(options: JobOptions) -> str:
         "on-culprit": options.on_culprit.value,
         "require": options.require.value,
     }
-    return ";".join(f"{key}={values[key]}" for key in _OPTIONS)
+    return {key: values[key] for key in _OPTIONS}

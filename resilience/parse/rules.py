@@ -39,6 +39,30 @@ def refusal(rules: Rules, key: str, value: str) -> str:
     return ""
 
 
+def on_node(asked: Mapping[str, str], rules: Rules) -> JobOptions:
+    """The same for the string that a job brings to its node. Raises ConfigError.
+
+    It holds every key, asked for or not, and may be older than a lock: so a locked option is replaced here, where the
+    plugin, which knows what the user said, refuses it.
+    """
+    return in_force({key: value for key, value in asked.items() if key not in rules.locked}, rules)
+
+
+def within(asked: JobOptions, job: JobOptions, rules: Rules) -> JobOptions:
+    """What holds for a task of a job that asks for other options than its job has. Raises ConfigError.
+
+    What the job has was allowed when its prolog looked, and stays so. The domain is the job's.
+    """
+    held = options.to_values(job)
+    values = {**options.to_values(asked), "domain": held["domain"]}
+    for key in (key for key, value in values.items() if value != held[key]):
+        if key in rules.locked:
+            values[key] = held[key]
+        elif why := refusal(rules, key, values[key]):
+            raise ConfigError(_NAMES[key], why, values[key], hint="leave it out, or ask the administrator")
+    return options.from_values(values)
+
+
 def in_force(asked: Mapping[str, str], rules: Rules) -> JobOptions:
     """The options that hold for a user who asks for canonical values by key. Raises ConfigError for what is refused.
 

@@ -45,18 +45,13 @@ class Opening:
 
 
 def in_force(asked: str, site: Rules) -> JobOptions:
-    """The options of a job on this node: what it asked for, where that is left open or locked the site's default.
-
-    A job's string holds every key, asked for or not, and may be older than the lock: so a locked option is replaced
-    here, where the plugin, which knows what the user said, refuses it.
-    """
+    """The options of a job on this node: what it asked for, where that is left open or locked the site's default."""
     if len(asked) > _WIRE["max_bytes"] or not set(asked) <= set(_WIRE["charset"]):
         wire.parse(asked)
     pairs = [pair for pair in asked.split(";") if pair]
     wire.parse(";".join(pair for pair in pairs if not _left_open(pair)))
     given = dict(pair.split("=", 1) for pair in pairs if not _left_open(pair))
-    own = {key: wire.check_value(key, value) for key, value in given.items() if key not in site.locked}
-    return rules.in_force(own, site)
+    return rules.on_node({key: wire.check_value(key, value) for key, value in given.items()}, site)
 
 
 def domain_key(options: JobOptions, job: JobId, uid: int) -> DomainKey:

@@ -26,7 +26,7 @@ from resilience.agent import Agent
 from resilience.model.errors import MpsControlError
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
-from resilience.model.settings import Recovery, Settings
+from resilience.model.settings import Options, Recovery, Settings
 from resilience.parse import options
 from resilience.parse.packet import pack, unpack
 from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner, ServerState
@@ -251,6 +251,7 @@ class Site:
         guard: Guard | None = None,
         end_client: ClientEnd | None = None,
         gpus: Gpus | None = None,
+        options: Options | None = None,
     ) -> None:
         root.mkdir(exist_ok=True)
         self.root = root
@@ -264,7 +265,7 @@ class Site:
         self.leases = FakeLeases()
         self.leases.leases.update({one.job: one for one in leases})
         self.procfs = FakeProcfs()
-        self.settings = Settings(recovery=recovery or Recovery())
+        self.settings = Settings(recovery=recovery or Recovery(), options=options or Options())
         self.supervisors: list[Supervisor] = []
         for color in ("a", "b"):
             (root / "log" / "u1001" / "g0" / color).mkdir(parents=True)

@@ -13,7 +13,8 @@ import pytest
 from resilience.adapters.linux.processes import starttime
 from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
-from resilience.model.settings import Recovery
+from resilience.model.options import Domain, Rung
+from resilience.model.settings import Options, Recovery
 from resilience.ports import ServerState
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease, server
@@ -346,3 +347,38 @@ def test_a_broken_daemon_does_not_stop_the_agent(tmp_path: Path) -> None:
         one = site.task(lease(1)).run()
         one.say("exit", role="active", pid=one.pid, status=256)
         assert one.hear("verdict")["action"] == "none"
+
+
+# ---------------------------------------------------------------- options that a supervisor brings
+SITE = Options(
+    defaults={"recover": "standby,restore"}, locked=("retries",), forbidden=("recover=requeue", "on-culprit=requeue")
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("recover=standby,requeue", "--mps-recover: requeue is forbidden by the administrator"),
+        ("recover=requeue", "--mps-recover: requeue is forbidden by the administrator"),
+        ("recover=standby,restore;on-culprit=requeue", "--mps-on-culprit: requeue is forbidden by the administrator"),
+    ],
+)
+def test_a_supervisor_cannot_bring_what_the_site_forbids(tmp_path: Path, asked: str, why: str) -> None:
+    """Anybody can start mpsr-launch, with whatever in its environment."""
+    with Site(tmp_path, options=SITE) as site:
+        mine = lease(1, recover=(Rung.STANDBY, Rung.RESTORE))
+        assert why in site.task(mine, options=f"mps=on;{asked}").hear("refuse")["reason"]
+
+
+def test_a_locked_option_stays_as_the_job_has_it(tmp_path: Path) -> None:
+    with Site(tmp_path, options=SITE) as site:
+        site.task(lease(1, recover=(Rung.STANDBY,)), options="mps=on;recover=standby;retries=9;domain=job").hear(
+            "place"
+        )
+        (task,) = site.agent.state.tasks.values()
+        assert (task.options.retries, task.options.domain) == (3, Domain.USER)
+
+
+def test_what_the_job_was_allowed_stays_allowed_when_the_rules_change(tmp_path: Path) -> None:
+    with Site(tmp_path, options=SITE) as site:
+        assert site.task(lease(1, recover=(Rung.REQUEUE,))).hear("place")
