@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from resilience.config.mpsr_yaml import RANGES, leaves
+from resilience.config.mpsr_yaml import leaves
 from resilience.config.render import Site
 from resilience.contract import contract
 from resilience.metrics import FAMILIES
@@ -19,11 +19,11 @@ from resilience.model.settings import Settings
 _MADE = "<!-- Made by docs/generate.py from the code; edit that, not this. -->\n"
 
 
-def _kind(key: str, kind: Any, choices: tuple[str, ...]) -> str:
-    if choices:
+def _kind(field: Any, kind: Any) -> str:
+    if choices := field.metadata["choices"]:
         return " or ".join(f"`{choice}`" for choice in choices)
-    if key in RANGES:
-        low, high = RANGES[key]
+    if field.metadata["within"]:
+        low, high = field.metadata["within"]
         return f"{'whole number' if kind is int else 'number'}, {low:g} to {high:g}"
     if kind is int:
         return "whole number"
@@ -43,7 +43,7 @@ def _table(kind: type, skip: str = "") -> str:
         if (new := key.rpartition(".")[0]) != section or not text:
             section = new
             text += f"\n## {section or 'Top level'}\n\n| key | value | default | meaning |\n|---|---|---|---|\n"
-        values = _kind(key, annotation, field.metadata["choices"])
+        values = _kind(field, annotation)
         text += f"| `{key}` | {values} | `{_default(field)}` | {field.metadata['help'].replace('<', '&lt;')} |\n"
     return text
 
@@ -125,7 +125,7 @@ def man_yaml() -> str:
         if (new := key.split(".")[0]) != section:
             section = new
             body += f".SS {section}\n"
-        kind = _kind(key, annotation, field.metadata["choices"]).replace("`", "")
+        kind = _kind(field, annotation).replace("`", "")
         meaning = str(field.metadata["help"])
         body += f".TP\n.B {_roff(key)}\n{_roff(meaning[0].upper() + meaning[1:])}.\n"
         body += f"{_roff(kind[0].upper() + kind[1:])}; default {_roff(_default(field))}.\n"

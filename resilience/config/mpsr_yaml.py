@@ -19,7 +19,7 @@ import yaml
 from resilience.adapters.linux.trust import check_status, check_trusted
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, TrustError
-from resilience.model.settings import Options, Settings
+from resilience.model.settings import Options, Path, Settings
 from resilience.parse import rules
 from resilience.parse.hostlist import expand
 from resilience.parse.nearest import hint as did_you_mean
@@ -32,31 +32,10 @@ _MAX_RUN = 60
 _MAX_FORBIDDEN = 32
 """The plugin has room for as many."""
 
-RANGES: dict[str, tuple[float, float]] = {
-    "mps.start_timeout": (0.1, 600),
-    "mps.quit_timeout": (0.1, 600),
-    "mps.rebuild_timeout": (0.1, 600),
-    "recovery.attribution_ms": (0, 60_000),
-    "recovery.settle_ms": (0, 60_000),
-    "recovery.incident_window_ms": (1, 600_000),
-    "recovery.grace": (0, 600),
-    "recovery.restore_timeout": (0.1, 86_400),
-    "recovery.requeue_timeout": (1, 3_600),
-    "recovery.max_requeues_per_hour": (0, 100_000),
-    "recovery.max_drains_per_hour": (0, 1_000),
-    "state.spill_seconds": (0, 86_400),
-    "prolog.timeout": (1, 3_600),
-    "slurm.timeout": (0.1, 600),
-}
-"""Lowest and highest value of every number in Settings, in the number's own unit."""
-
 _HUGE = 10**15
 _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
-_PATHS = ("run", "log", "kmsg", "python", "launcher")
-_OPTIONAL_PATHS = ("spill", "metrics")
-_PROGRAMS = ("mps_control", "scontrol")
 
 T = TypeVar("T")
 
@@ -167,36 +146,30 @@ def nearest(key: str, root: type) -> str:
 
 def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
     """Settings whose numbers, paths and options make sense, with option values in canonical form."""
-    for key, (low, high) in RANGES.items():
+    for key, field, _ in leaves(Settings):
         section, name = key.split(".")
-        value = getattr(getattr(settings, section), name)
-        if not low <= value <= high:
-            raise ConfigError(f"{source}: {prefix}{key}", f"is not within {low:g} and {high:g}", value)
+        _check(f"{source}: {prefix}{key}", field, getattr(getattr(settings, section), name))
     paths, where = settings.paths, f"{source}: {prefix}paths"
-    for name in _PATHS:
-        check_path(f"{where}.{name}", getattr(paths, name))
-    for name in _OPTIONAL_PATHS:
-        if value := getattr(paths, name):
-            check_path(f"{where}.{name}", value)
-    if paths.devices:
-        check_devices(f"{where}.devices", paths.devices)
-    for name in _PROGRAMS:
-        value = getattr(paths, name)
-        if not _PROGRAM.match(value):
-            check_path(f"{where}.{name}", value)
     if len(paths.run) > _MAX_RUN:
         hint = f"at most {_MAX_RUN} characters: sockets below it must fit into 107"
         raise ConfigError(f"{where}.run", "is too long for a socket's path", paths.run, hint=hint)
     options = _checked_options(settings.options, f"{source}: {prefix}options")
-    return Settings(
-        paths=paths,
-        options=options,
-        mps=settings.mps,
-        recovery=settings.recovery,
-        state=settings.state,
-        prolog=settings.prolog,
-        slurm=settings.slurm,
-    )
+    return replace(settings, options=options)
+
+
+def _check(where: str, field: Field[Any], value: Any) -> None:
+    """Raises ConfigError unless a number is within its range, and a text that names a file is one."""
+    within, kind = field.metadata["within"], field.metadata["path"]
+    if within is not None and not within[0] <= value <= within[1]:
+        raise ConfigError(where, f"is not within {within[0]:g} and {within[1]:g}", value)
+    if (
+        kind is Path.ABSOLUTE
+        or (kind is Path.OPTIONAL and value)
+        or (kind is Path.PROGRAM and not _PROGRAM.match(value))
+    ):
+        check_path(where, value)
+    elif kind is Path.DEVICES and value:
+        check_devices(where, value)
 
 
 def check_path(where: str, value: str) -> None:
