@@ -316,7 +316,7 @@ class Actor:
             ref = min((ref for ref in self.peers if ref.job == job), default=None)
             while log.held and ref is not None:
                 self.tell(ref, "log", path=log.path, line=log.held.popleft())
-        return ev.JobKnown(job=job, batch=value.batch, requeueable=value.requeue)
+        return ev.JobKnown(job=job, batch=value.batch, requeueable=value.requeue, why=value.no_requeue)
 
 
 def _ms(seconds: float) -> int:

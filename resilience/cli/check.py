@@ -17,6 +17,7 @@ from resilience import config
 from resilience.adapters.guarded_files import check_trusted
 from resilience.adapters.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps_talk import search_path
+from resilience.adapters.slurm_program import beside
 from resilience.cli import check_containers, check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
@@ -97,6 +98,7 @@ def _node(chosen: Settings) -> list[Finding]:
         _program("paths.launcher", paths.launcher, wrong, "install the package, or correct install.launcher"),
         _program("paths.python", paths.python, wrong, "install Python 3.11 or later, or correct install.python"),
         _program("paths.scontrol", paths.scontrol, warning, "without it no job is requeued and no node drained"),
+        _program("squeue", beside(paths.scontrol, "squeue"), warning, "it lies beside scontrol, and without it no job is known"),
         _program(
             "paths.mps_control",
             paths.mps_control,

@@ -71,7 +71,11 @@ def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
 
 def _own(chosen: Settings, job: JobId) -> int:
     """The recovery log of a job, with the caller's own rights."""
-    info = slurm_commands.pick(chosen).slurm.job(job)
+    picked = slurm_commands.pick(chosen)
+    try:
+        info = picked.slurm.job(job)
+    finally:
+        picked.close()
     file = recovery_log(info.stdout, info.workdir, job)
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:

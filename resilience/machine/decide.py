@@ -203,14 +203,16 @@ def _account(turn: Turn, incident: Incident) -> None:
         waits = incident.hit and any(not turn.tasks[ref].over for ref in expected)
         if waits or not all(case.outcome.settled for case in cases):
             if any(case.outcome is Outcome.FAILED for case in cases):
-                jobs.comment(turn, job, text)  # the job may end with that task, and then Slurm takes no comment
+                jobs.comment(
+                    turn, job, incident.id, text
+                )  # the job may end with that task, and then Slurm takes no comment
             continue
         incident = turn.incident(incident, accounted=incident.accounted | {job})
         if all(case.outcome is Outcome.GONE and ref in turn.tasks for ref, case in zip(refs, cases, strict=True)):
             continue  # another incident has taken its tasks over, and accounts for them
         turn.job_line(job, text.removeprefix("mpsr: "))
         if all(case.action is not Action.REQUEUE or case.outcome is Outcome.FAILED for case in cases):
-            jobs.comment(turn, job, text)
+            jobs.comment(turn, job, incident.id, text)
 
 
 def _close(turn: Turn, incident: Incident) -> None:

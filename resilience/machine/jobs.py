@@ -33,7 +33,7 @@ def refusal(turn: Turn, job: JobId) -> str:
     if known.batch is False:
         return "not a batch job"
     if known.requeueable is False:
-        return "submitted with --no-requeue"
+        return known.refusal or "Slurm shows it with Requeue=0"
     if not may_requeue(turn.history, turn.recovery.max_requeues_per_hour, known.uid, turn.now.mono):
         return _breaker(turn)
     return ""
@@ -80,7 +80,8 @@ def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude:
         return
     incident = turn.incidents[name]
     comment = (
-        f"mpsr: requeued after a fault {blame(incident)} ({incident.fault.numbers()}) on {incident.uuid}: {reason}"
+        f"mpsr: requeued after a fault {blame(incident)} ({incident.fault.numbers()}) on {incident.uuid}: {reason} "
+        f"(incident {name})"
     )
     mates = [task.ref for task in turn.tasks_of(ref.job) if not task.over]
     turn.jobs[ref.job] = replace(
@@ -126,7 +127,7 @@ def parked(turn: Turn, ref: TaskRef) -> None:
         job,
         requeue=Requeue.SPILLING,
         spilling=frozenset({ref, *mates}),
-        comment=f"mpsr: requeued after a fault: {reason}",
+        comment=f"mpsr: requeued after a fault: {reason} (incident unknown)",
     )
     for mate in sorted(mates):
         _send(turn, mate, Action.REQUEUE, reason)
@@ -183,8 +184,9 @@ def drain(turn: Turn, reason: str) -> None:
         turn.journal("slurm.intent", ask="drain", node=turn.node, reason=reason)
 
 
-def comment(turn: Turn, job: JobId, text: str) -> None:
-    """Put the account where sacct and scontrol show it, unless it stands there."""
+def comment(turn: Turn, job: JobId, incident: IncidentId, account: str) -> None:
+    """Put the account where sacct and scontrol show it, unless it stands there. Its end says where ours ends."""
+    text = f"{account} (incident {incident})"
     known = turn.jobs.get(job)
     if known is None or known.account == text:
         return
@@ -197,4 +199,6 @@ def known(turn: Turn, event: JobKnown) -> None:
     """What Slurm says of a job."""
     job = turn.jobs.get(event.job)
     if job is not None:
-        turn.jobs[event.job] = replace(job, batch=event.batch, requeueable=event.requeueable)
+        turn.jobs[event.job] = replace(
+            job, batch=event.batch, requeueable=event.requeueable, refusal=event.why or job.refusal
+        )

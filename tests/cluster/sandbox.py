@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resilience.adapters.scontrol import parse_record
 from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
+from tests.cluster.record import parse_record
 
 ROOT: Path = Path(__file__).resolve().parents[2]
 T = TypeVar("T")

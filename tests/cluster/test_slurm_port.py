@@ -29,10 +29,11 @@ def cluster() -> Iterator[Sandbox]:
 @pytest.fixture
 def slurm_of(cluster: Sandbox, tmp_path: Path) -> Callable[[str], Scontrol]:
     def adapter(user: str) -> Scontrol:
-        program = tmp_path / f"scontrol-{user}"
-        program.write_text(f'#!/bin/sh\nexec {" ".join(cluster.command(["scontrol"], user=user))} "$@"\n')
-        program.chmod(0o755)
-        return Scontrol(program=str(program), timeout=10, requeue_timeout=30)
+        for name in ("scontrol", "squeue"):
+            program = tmp_path / f"{name}-{user}"
+            program.write_text(f'#!/bin/sh\nexec {" ".join(cluster.command([name], user=user))} "$@"\n')
+            program.chmod(0o755)
+        return Scontrol(program=str(tmp_path / f"scontrol-{user}"), timeout=10, requeue_timeout=30)
 
     return adapter
 
@@ -59,7 +60,7 @@ def test_a_job_is_seen_as_it_is(cluster: Sandbox, slurm: Scontrol) -> None:
     job = running(cluster, "-J", "a b=c JobState=FAILED", "--exclude=n1", "-o", "/home/alice/out of %j")
     info = slurm.job(job)
     assert (info.job, info.state, info.batch, info.requeue, info.restarts) == (job, "RUNNING", True, True, 0)
-    assert (info.stdout, info.workdir, info.excluded) == (f"/home/alice/out of {job}", "/home/alice", "n1")
+    assert (info.stdout, info.workdir, slurm.excluded(job)) == (f"/home/alice/out of {job}", "/home/alice", "n1")
 
 
 def test_a_requeued_job_runs_again_elsewhere_within_seconds(cluster: Sandbox, slurm: Scontrol) -> None:
@@ -100,7 +101,7 @@ def test_only_the_asked_task_of_an_array_is_requeued(cluster: Sandbox, slurm: Sc
     cluster_now = {job: slurm.job(JobId(job)) for job in jobs}
     assert {job: info.restarts for job, info in cluster_now.items()} == {job: int(job == array) for job in jobs}
     assert all(info.state == "RUNNING" for job, info in cluster_now.items() if job != array)
-    comments = {job: slurm._record(JobId(job)).get("AdminComment", "") for job in jobs}
+    comments = {job: slurm.admin_comment(JobId(job)) for job in jobs}
     assert comments == {job: "one task" if job == array else "" for job in jobs}
 
 

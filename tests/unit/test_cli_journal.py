@@ -17,6 +17,7 @@ from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId
 from resilience.model.settings import Options
 from resilience.parse.journal import parse
+from tests.unit import squeue_kit
 
 BEGAN = 1790000000.0
 RECORDS = [
@@ -241,11 +242,9 @@ def test_a_jobs_own_log_needs_no_node(tmp_path: Path, capsys: pytest.CaptureFixt
     for node in ("n0", "n1"):
         (tmp_path / "log" / node).mkdir(parents=True)
     (tmp_path / "mpsr-7.log").write_text("a line of the log\n")
+    squeue_kit.program(tmp_path)
+    squeue_kit.says(tmp_path, {7: {"WorkDir": str(tmp_path), "StdOut": f"{tmp_path}/slurm-%j.out"}})
     scontrol = tmp_path / "scontrol"
-    state = "JobState=RUNNING Priority=1 Reason=None Requeue=1 Restarts=0 BatchFlag=1"
-    record = f"JobId=7\\n   {state}\\n   WorkDir={tmp_path}\\n   StdOut={tmp_path}/slurm-7.out\\n"
-    scontrol.write_text(f"#!/bin/sh\nprintf '{record}'\n")
-    scontrol.chmod(0o755)
     config = tmp_path / "mpsr.yaml"
     config.write_text(f"paths:\n  log: {tmp_path}/log\n  scontrol: {scontrol}\nslurm:\n  adapter: scontrol\n")
     assert run("log", "-j", "7", "--config", str(config), capsys=capsys) == (0, "a line of the log\n", "")
