@@ -98,7 +98,12 @@ def _node(chosen: Settings) -> list[Finding]:
         _program("paths.launcher", paths.launcher, wrong, "install the package, or correct install.launcher"),
         _program("paths.python", paths.python, wrong, "install Python 3.11 or later, or correct install.python"),
         _program("paths.scontrol", paths.scontrol, warning, "without it no job is requeued and no node drained"),
-        _program("squeue", beside(paths.scontrol, "squeue"), warning, "it lies beside scontrol, and without it no job is known"),
+        _program(
+            "squeue",
+            beside(paths.scontrol, "squeue"),
+            warning,
+            "it lies beside scontrol, and without it no job is known",
+        ),
         _program(
             "paths.mps_control",
             paths.mps_control,
