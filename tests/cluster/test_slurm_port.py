@@ -105,6 +105,28 @@ def test_only_the_asked_task_of_an_array_is_requeued(cluster: Sandbox, slurm: Sc
     assert comments == {job: "one task" if job == array else "" for job in jobs}
 
 
+@pytest.mark.parametrize("component", [0, 1])
+def test_a_component_brings_its_heterogeneous_job_back(cluster: Sandbox, slurm: Scontrol, component: int) -> None:
+    """Slurm requeues it as a whole, and by its leader only."""
+    leader = cluster.sbatch("-n1", script=f"#!/bin/bash\n#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n1\n{BUSY}\n")
+    jobs = [JobId(leader), JobId(leader + 1)]
+    wait_for(lambda: all(slurm.snapshot(job).state == "RUNNING" for job in jobs), 20)
+    assert isinstance(slurm.requeue(jobs[component], comment=f"of {component}"), Done)
+    wait_for(lambda: all(slurm.snapshot(job).state == "RUNNING" for job in jobs), 20)
+    assert [slurm.job(job).restarts for job in jobs] == [1, 1]
+    assert [slurm.admin_comment(job) for job in jobs] == [
+        f"of {component}" if index == component else "" for index in (0, 1)
+    ]
+
+
+def test_what_a_site_wrote_stays(cluster: Sandbox, slurm: Scontrol) -> None:
+    job = running(cluster)
+    cluster.good(["scontrol", "update", f"JobId={job}", "AdminComment=billed to\nX"])
+    assert slurm.comment(job, "mpsr: first (incident a-1)") == Done()
+    assert slurm.requeue(job, comment="mpsr: second (incident a-2)") == Done(detail="requeued")
+    assert slurm.admin_comment(job) == "billed to\nX | mpsr: second (incident a-2)"
+
+
 def test_what_slurm_will_not_do_is_refused_in_its_words(
     cluster: Sandbox, slurm: Scontrol, slurm_of: Callable[[str], Scontrol]
 ) -> None:
