@@ -36,7 +36,7 @@ class Paths:
         "the GPUs' device files as gres.conf lists them in File=, {node} for the node's name; empty: the driver's order",
     )
     mps_control: str = setting("nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path")
-    scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path")
+    scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path; squeue lies beside it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Prolog:
 class Slurm:
     adapter: str = setting(
         "auto",
-        "pyslurm where it fits the site's release, else scontrol",
+        "pyslurm where it reaches slurmctld and has its release, else scontrol",
         choices=("auto", "pyslurm", "scontrol"),
     )
     timeout: float = setting(15.0, "deadline of one call to Slurm")

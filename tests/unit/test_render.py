@@ -233,6 +233,14 @@ def test_ranges_keep_their_zeros() -> None:
     assert node_names("a[0-1],b", "w") == ["a0", "a1", "b"]
 
 
+@given(st.text("n[]-,0123456789²٣ \n", max_size=30))
+def test_any_text_is_a_list_of_nodes_or_a_clear_error(text: str) -> None:
+    try:
+        assert all(isinstance(word, str) for word in expand(text, "w"))
+    except ConfigError:
+        pass
+
+
 def test_files_are_written_whole_with_their_modes(tmp_path: Path) -> None:
     made = write(files(parse_site(DEFAULT, "site.yaml"), TEMPLATES), tmp_path)
     assert (tmp_path / "prolog.d/50-mpsr").stat().st_mode & 0o777 == 0o755
