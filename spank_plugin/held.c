@@ -9,7 +9,29 @@
 #include "shared/text.h"
 
 #include <slurm/slurm.h>
+#include <slurm/slurm_version.h>
 #include <string.h>
+
+/* 26.05 names a job by a step id, in calls and in records. */
+#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(26, 5, 0)
+static int load(job_info_msg_t **answer, uint32_t job) {
+    slurm_step_id_t id = SLURM_STEP_ID_INITIALIZER;
+    id.job_id = job;
+    return slurm_load_job(answer, id, SHOW_DETAIL);
+}
+
+static uint32_t number(const slurm_job_info_t *job) {
+    return job->step_id.job_id;
+}
+#else
+static int load(job_info_msg_t **answer, uint32_t job) {
+    return slurm_load_job(answer, job, SHOW_DETAIL);
+}
+
+static uint32_t number(const slurm_job_info_t *job) {
+    return job->job_id;
+}
+#endif
 
 /* The element of `nodes` that is this node, -1 when it is none. */
 static int position(const char *nodes, const char *node) {
@@ -25,14 +47,14 @@ static int position(const char *nodes, const char *node) {
  * those of the others, too. */
 static const slurm_job_info_t *record(const job_info_msg_t *answer, uint32_t job) {
     for (uint32_t index = 0; index < answer->record_count; index++)
-        if (answer->job_array[index].job_id == job)
+        if (number(&answer->job_array[index]) == job)
             return &answer->job_array[index];
     return NULL;
 }
 
 bool mpsr_held_gres(uint32_t job, const char *node, char *text, size_t size) {
     job_info_msg_t *answer = NULL;
-    if (slurm_load_job(&answer, job, SHOW_DETAIL) != SLURM_SUCCESS || !answer)
+    if (load(&answer, job) != SLURM_SUCCESS || !answer)
         return false;
     bool done = false;
     const slurm_job_info_t *const found = record(answer, job);

@@ -113,9 +113,13 @@ class Scontrol:
     # ------------------------------------------------------------------ what requeue_sequence is made of
 
     def snapshot(self, job: JobId) -> Snapshot:
-        shown = squeue.fields(self._squeue, self._who(job).name, job, _LIFE)
+        who = self._who(job)
+        shown = squeue.fields(self._squeue, who.name, job, _LIFE)
+        state = shown["State"]
+        if state == "PENDING" and who.leader and squeue.any_completes(self._squeue, who.leader):
+            state = "COMPLETING"  # all of it starts, so all of it has to be ready for a start
         return Snapshot(
-            state=shown["State"],
+            state=state,
             batch=_flag(job, shown, "BatchFlag"),
             restarts=_number(job, shown, "RestartCnt"),
             held=shown["PriorityLong"] == "0",

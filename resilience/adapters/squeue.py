@@ -70,6 +70,15 @@ def fields(ask: Ask, name: str, job: JobId, wanted: tuple[str, ...]) -> Mapping[
     return _record(ask(*_ALL, f"--jobs={name}", f"--Format={form}"), job, widths)
 
 
+def any_completes(ask: Ask, leader: JobId) -> bool:
+    """Whether a component of this heterogeneous job is still being ended."""
+    widths = {"JobID": _NUMBER, "HetJobID": _NUMBER, "State": _NUMBER}
+    form = ",".join(f"{field}:{width}" for field, width in widths.items())
+    rows = _rows(ask(*_ALL, f"--jobs={leader}", f"--Format={form}"), leader, widths)
+    mine = [row for row in rows if row["HetJobID"].rstrip() == str(leader).encode()]
+    return any(row["State"].rstrip() == b"COMPLETING" for row in mine)
+
+
 def excluded(ask: Ask, name: str, job: JobId) -> str:
     """ExcNodeList, which -O does not have. It is as its user wrote it."""
     widths = {"JobID": _NUMBER, "ExcNodeList": _PATH}
@@ -79,6 +88,16 @@ def excluded(ask: Ask, name: str, job: JobId) -> str:
 
 
 def _record(answer: Answer, job: JobId, widths: Mapping[str, int]) -> Mapping[str, str]:
+    mine = [row for row in _rows(answer, job, widths) if int(row["JobID"]) == job]
+    if not mine:
+        raise _unknown(job)
+    if len(mine) > 1:
+        raise SlurmError(f"job {job}", "is shown more than once", f"{len(mine)} times")
+    return {field: _text(job, field, value) for field, value in mine[0].items()}
+
+
+def _rows(answer: Answer, job: JobId, widths: Mapping[str, int]) -> list[dict[str, bytes]]:
+    """The records of an answer, each exactly as long as its fields are together."""
     if answer.status != 0:
         if UNKNOWN_JOB in answer.err.lower():
             raise _unknown(job)
@@ -86,18 +105,12 @@ def _record(answer: Answer, job: JobId, widths: Mapping[str, int]) -> Mapping[st
     length = sum(widths.values()) + 1
     if len(answer.out) % length:
         raise _strange(job, f"{len(answer.out)} bytes of records of {length}")
-    mine: list[dict[str, bytes]] = []
-    for start in range(0, len(answer.out), length):
-        row = answer.out[start : start + length]
-        if row[-1:] != b"\n" or not _digits(row[:_NUMBER].decode("ascii", "replace").rstrip()):
-            raise _strange(job, row[:_NUMBER])
-        if int(row[:_NUMBER]) == job:
-            mine.append(_cut(row, widths))
-    if not mine:
-        raise _unknown(job)
-    if len(mine) > 1:
-        raise SlurmError(f"job {job}", "is shown more than once", f"{len(mine)} times")
-    return {field: _text(job, field, value) for field, value in mine[0].items()}
+    found = [_cut(answer.out[start : start + length], widths) for start in range(0, len(answer.out), length)]
+    ends = answer.out[length - 1 :: length]
+    for row in found:
+        if ends.strip(b"\n") or not _digits(row["JobID"].decode("ascii", "replace").rstrip()):
+            raise _strange(job, row["JobID"])
+    return found
 
 
 def _cut(row: bytes, widths: Mapping[str, int]) -> dict[str, bytes]:
