@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(float(records[0]['wall']))[:10]} (times are UTC)"
     )
     for line in story.tell(records):
-        print(line)
+        print(journal_lines.printable(line))
     return exit_code("ok")
 
 

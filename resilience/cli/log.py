@@ -80,9 +80,10 @@ def _own(chosen: Settings, job: JobId) -> int:
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:
             for line in stream:
-                print("".join(char if char.isprintable() else "?" for char in line.rstrip("\n")))
+                print(journal_lines.printable(line.rstrip("\n")))
     except FileNotFoundError:
-        print(f"mpsr: job {job}: nothing had to be recovered so far (no {file})", file=sys.stderr)
+        where = journal_lines.printable(file)
+        print(f"mpsr: job {job}: nothing had to be recovered so far (no {where})", file=sys.stderr)
     except OSError as error:
-        raise ResilienceError(file, "cannot be read", error.strerror or error) from error
+        raise ResilienceError(journal_lines.printable(file), "cannot be read", error.strerror or error) from error
     return exit_code("ok")

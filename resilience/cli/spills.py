@@ -62,11 +62,12 @@ def _records(chosen: Settings, named: str | None, *, clean: bool) -> int:
     if not clean:
         for asked, record in records:
             age = (clock.wall() - asked) / 3600
-            print(f"job {record.job} of uid {record.uid}, asked about {age:.1f} h ago: {', '.join(record.directories)}")
+            where = journal_lines.printable(", ".join(record.directories))
+            print(f"job {record.job} of uid {record.uid}, asked about {age:.1f} h ago: {where}")
         return exit_code("ok")
     good = True
     for record, outcome in leftovers.sweep(node, most=len(records), rest=0.0):
-        print(f"job {record.job} of uid {record.uid}: {outcome}")
+        print(f"job {record.job} of uid {record.uid}: {journal_lines.printable(outcome)}")
         good = good and outcome in ("removed", leftovers.KEPT)
     return exit_code("ok" if good else "failed")
 

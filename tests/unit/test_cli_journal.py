@@ -204,6 +204,25 @@ def test_the_jobs_log_lies_beside_its_output() -> None:
     assert recovery_log("", "/home/a", JobId(7)) == "/home/a/mpsr-7.log"
 
 
+def test_a_text_of_others_stays_on_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the story, and of the name of a job's own log: both go to an admin's terminal."""
+    forged = [{**record, "reason": "x\n12:00:00.000 FORGED\x1b[2J"} for record in RECORDS]
+    file = tmp_path / "journal.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in forged))
+    status, out, _ = run("explain", "6a-1", "--journal", str(file), capsys=capsys)
+    assert (status, "FORGED" in out, "\x1b" in out) == (0, True, False)
+    assert not [line for line in out.splitlines() if line.startswith("12:00:00.000")]
+    squeue_kit.program(tmp_path)
+    squeue_kit.says(tmp_path, {7: {"WorkDir": "/nowhere/a\nb\x1b[2J", "StdOut": "out"}})
+    config = tmp_path / "mpsr.yaml"
+    paths = f"paths: {{log: {tmp_path}/log, scontrol: {tmp_path}/scontrol}}"
+    config.write_text(f"{paths}\nslurm: {{adapter: scontrol}}\n")
+    (tmp_path / "log/n0").mkdir(parents=True)
+    (tmp_path / "log/n1").mkdir()
+    _, _, err = run("log", "-j", "7", "--config", str(config), capsys=capsys)
+    assert "(no /nowhere/a?b?[2J/mpsr-7.log)" in err
+
+
 def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run("explain", "--options", "mps=on;domain=job;memory=4G;standby=off", capsys=capsys)
     assert status == 0
