@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.scontrol import Scontrol
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.model.ids import JobId
 from resilience.ports import Done
 from tests.cluster.sandbox import Sandbox, wait_for

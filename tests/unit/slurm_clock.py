@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from resilience.adapters import admin_comment, requeue_sequence
+from resilience.adapters.slurm import admin_comment, requeue_sequence
 
 
 def stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from resilience.adapters.slurm_program import Answer
+from resilience.adapters.slurm.slurm_program import Answer
 from resilience.model.errors import SlurmAway
 from tests.unit.fake_pyslurm import Controller, RPCError
 from tests.unit.squeue_kit import Cluster

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resilience.adapters.slurm_program import Answer
+from resilience.adapters.slurm.slurm_program import Answer
 
 LETTERS = {"A": "JobID", "x": "ExcNodeList"}
 PLAIN = {

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.adapters.account_text import beside, one_line
+from resilience.adapters.slurm.account_text import beside, one_line
 
 OLD = "mpsr: 1 fault: relaunched (incident 6b0dacf8-1)"
 NEW = "mpsr: 2 faults: failed (incident 6b0dacf8-2)"

@@ -10,8 +10,8 @@ from threading import Thread
 
 import pytest
 
-from resilience.adapters import slurm_commands
-from resilience.adapters.pyslurm_process import Processes
+from resilience.adapters.slurm import slurm_commands
+from resilience.adapters.slurm.pyslurm_process import Processes
 from resilience.model.errors import ConfigError, SlurmAway, SlurmError
 from resilience.model.settings import Settings, Slurm
 

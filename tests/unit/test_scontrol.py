@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.adapters import requeue_sequence, scontrol
-from resilience.adapters.scontrol import Scontrol
-from resilience.adapters.slurm_program import beside
+from resilience.adapters.slurm import requeue_sequence, scontrol
+from resilience.adapters.slurm.scontrol import Scontrol
+from resilience.adapters.slurm.slurm_program import beside
 from resilience.model.errors import SlurmAway, SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused

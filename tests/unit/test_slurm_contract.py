@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from resilience.adapters import scontrol
-from resilience.adapters.pyslurm_calls import Calls, answer
-from resilience.adapters.pyslurm_slurm import Pyslurm
-from resilience.adapters.scontrol import Scontrol
+from resilience.adapters.slurm import scontrol
+from resilience.adapters.slurm.pyslurm_calls import Calls, answer
+from resilience.adapters.slurm.pyslurm_slurm import Pyslurm
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.model.errors import SlurmAway, SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused
