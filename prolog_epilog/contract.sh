@@ -11,6 +11,7 @@ mpsr_env_job_control_script=SPANK_MPSR
 mpsr_env_job_control_step=SLURM_SPANK_MPSR
 mpsr_env_options=MPSR_OPTIONS
 mpsr_env_late=MPSR_LATE
+mpsr_env_late_gres=MPSR_LATE_GRES
 mpsr_env_lease=MPSR_LEASE
 mpsr_env_argv0=MPSR_ARGV0
 mpsr_env_fd=MPSR_FD

@@ -115,13 +115,13 @@ class JobInfo:
     """RUNNING, PENDING, COMPLETING, …"""
     batch: bool
     requeue: bool
-    """False after --no-requeue."""
+    """False where Slurm takes no requeue of it: `no_requeue` says why."""
     restarts: int
     stdout: str
     """Absolute path of the batch job's output file; empty without one."""
     workdir: str
-    excluded: str
-    """ExcNodeList as Slurm shows it; empty when none."""
+    no_requeue: str = ""
+    """Why `requeue` is False: --no-requeue, or the site's JobRequeue=0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,8 @@ class Slurm(Protocol):
         """The sequence that starts again within seconds: requeue, exclude and comment, wait for PENDING, start now."""
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
-        """Set AdminComment, asking again while nobody answers. A job that has ended refuses."""
+        """Put our word into AdminComment, beside those of others, asking again while nobody answers. A job that has ended
+        refuses."""
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         """Drain a node with a reason that starts `mpsr:`."""

@@ -203,7 +203,7 @@ class Actor:
         if isinstance(info, Exception):
             return None
         self._job_logs.lies(info)
-        return ev.JobKnown(job=info.job, batch=info.batch, requeueable=info.requeue)
+        return ev.JobKnown(job=info.job, batch=info.batch, requeueable=info.requeue, why=info.no_requeue)
 
 
 def _nothing(_: object) -> None:

@@ -14,6 +14,7 @@ from resilience.agent.peers import Peers
 from resilience.model.ids import JobId, NodeName
 from resilience.model.records import Record, journal
 from resilience.model.records.told import for_job, log_line, records_file
+from resilience.model.records.words import printable
 from resilience.parse.packet import cut, encode
 from resilience.ports import Clock, JobInfo
 
@@ -61,7 +62,7 @@ class JobLogs:
         wall = self._clock.wall()
         stamp = datetime.fromtimestamp(wall).astimezone().isoformat(timespec="milliseconds")
         name = f" {record.incident}:" if record.incident else ""
-        line = cut(f"{stamp} mpsr[{self._node}]{name} {log_line(record, job)}"[:_LINE], _TEXT)
+        line = cut(f"{stamp} mpsr[{self._node}]{name} {printable(log_line(record, job))}"[:_LINE], _TEXT)
         text = journal.line(for_job(record, job), wall=wall, mono=self._clock.monotonic())
         log = self._logs.setdefault(job, _Log())
         log.held.append((line, text if len(encode(text)) <= _TEXT else ""))

@@ -127,6 +127,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
         if chosen.paths.metrics:
             stack.enter_context(metrics_file(chosen, node))
         picked = slurm_commands.pick(chosen)
+        stack.callback(picked.close)
         mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
         say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
         hooks = [sys.executable, "-P", "-m", "resilience.cli.main", "hooks", "--node", node]

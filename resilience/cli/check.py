@@ -16,6 +16,7 @@ from collections.abc import Callable
 from resilience.adapters.linux.trust import check_trusted
 from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
+from resilience.adapters.slurm.slurm_program import beside
 from resilience.check import containers, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
@@ -101,6 +102,12 @@ def _node(chosen: Settings) -> list[Finding]:
         _program("paths.launcher", paths.launcher, wrong, "install the package, or correct install.launcher"),
         _program("paths.python", paths.python, wrong, "install Python 3.11 or later, or correct install.python"),
         _program("paths.scontrol", paths.scontrol, warning, "without it no job is requeued and no node drained"),
+        _program(
+            "squeue",
+            beside(paths.scontrol, "squeue"),
+            warning,
+            "it lies beside scontrol, and without it no job is known",
+        ),
         _program(
             "paths.mps_control",
             paths.mps_control,

@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from resilience.adapters.slurm.requeue_sequence import ENDED, Snapshot
+from resilience.adapters.slurm.requeue_sequence import ENDED
 from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.cli.log import recovery_log
 from resilience.config import settings
@@ -26,6 +26,7 @@ from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError
 from resilience.model.ids import JobId
 from resilience.model.records.told import records_file
+from resilience.ports import JobInfo
 from resilience.report import journal_lines
 
 _LOOK = 1.0
@@ -112,11 +113,11 @@ def _drill(arguments: argparse.Namespace, directory: str) -> judge.Left:
     job = _submit(arguments, directory)
     print(f"drill: job {job}", flush=True)
     try:
-        last = _until_ended(slurm, job, arguments.wait)
+        _until_ended(slurm, job, arguments.wait)
     except BaseException:
         subprocess.run(["scancel", str(job)], check=False, stdin=subprocess.DEVNULL)
         raise
-    return _left(job, last, directory)
+    return _left(slurm.job(job), directory)
 
 
 def _submit(arguments: argparse.Namespace, directory: str) -> JobId:
@@ -134,17 +135,17 @@ def _submit(arguments: argparse.Namespace, directory: str) -> JobId:
     return JobId(int(number))
 
 
-def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> Snapshot:
+def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> None:
     """Tell each change of state. Raises ResilienceError when it takes too long."""
     until, told = time.monotonic() + seconds, ""
     while True:
         seen = slurm.snapshot(job)
-        waits = f" ({seen.reason})" if seen.reason and seen.info.state == "PENDING" else ""
-        if (now := f"{seen.info.state}{waits}") != told:
+        waits = f" ({seen.reason})" if seen.reason and seen.state == "PENDING" else ""
+        if (now := f"{seen.state}{waits}") != told:
             print(f"drill: {now}", flush=True)
             told = now
-        if seen.info.state in ENDED:
-            return seen
+        if seen.state in ENDED:
+            return
         if time.monotonic() > until:
             raise ResilienceError(
                 f"job {job}", f"is not done after {seconds} s", now, hint="it is cancelled; see --wait"
@@ -152,7 +153,8 @@ def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> Snapshot:
         time.sleep(_LOOK)
 
 
-def _left(job: JobId, last: Snapshot, directory: str) -> judge.Left:
+def _left(last: JobInfo, directory: str) -> judge.Left:
+    job = last.job
     until = time.monotonic() + _SETTLE
     while not os.path.exists(f"{directory}/{plan.KEPT}.status") and time.monotonic() < until:
         time.sleep(_LOOK)
@@ -161,13 +163,13 @@ def _left(job: JobId, last: Snapshot, directory: str) -> judge.Left:
         hint = "give --dir a directory that the node sees"
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{plan.KEPT}.step" not in files:
-        raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.info.state)
-    log = Path(records_file(recovery_log(last.info.stdout, last.info.workdir, job)))
+        raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.state)
+    log = Path(records_file(recovery_log(last.stdout, last.workdir, job)))
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,
-        state=last.info.state,
-        restarts=last.info.restarts,
+        state=last.state,
+        restarts=last.restarts,
         files=files,
         records=tuple(entry.record for entry in journal_lines.read(str(log)).entries) if log.exists() else (),
         spilled=spilled,

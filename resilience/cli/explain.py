@@ -11,6 +11,7 @@ from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+from resilience.model.records.words import printable
 from resilience.model.settings import Options
 from resilience.parse import options as option_parser
 from resilience.parse import rules
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ResilienceError(f"{kind} {what}", "is not in the journal", file, hint=hint)
     print(f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(entries[0].wall)[:10]} (times are UTC)")
     for line in story.tell(entries):
-        print(line)
+        print(printable(line))
     return exit_code("ok")
 
 

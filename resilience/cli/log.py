@@ -16,6 +16,7 @@ from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
+from resilience.model.records.words import printable
 from resilience.model.settings import Settings
 from resilience.report import journal_lines
 
@@ -76,14 +77,19 @@ def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
 
 def _own(chosen: Settings, job: JobId) -> int:
     """The recovery log of a job, with the caller's own rights."""
-    info = slurm_commands.pick(chosen).slurm.job(job)
+    picked = slurm_commands.pick(chosen)
+    try:
+        info = picked.slurm.job(job)
+    finally:
+        picked.close()
     file = recovery_log(info.stdout, info.workdir, job)
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:
             for line in stream:
-                print("".join(char if char.isprintable() else "?" for char in line.rstrip("\n")))
+                print(printable(line.rstrip("\n")))
     except FileNotFoundError:
-        print(f"mpsr: job {job}: nothing had to be recovered so far (no {file})", file=sys.stderr)
+        where = printable(file)
+        print(f"mpsr: job {job}: nothing had to be recovered so far (no {where})", file=sys.stderr)
     except OSError as error:
-        raise ResilienceError(file, "cannot be read", error.strerror or error) from error
+        raise ResilienceError(printable(file), "cannot be read", error.strerror or error) from error
     return exit_code("ok")

@@ -22,6 +22,7 @@ from resilience.hooks import leftovers
 from resilience.hooks.node import build
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
+from resilience.model.records.words import printable
 from resilience.model.settings import Settings
 from resilience.report import journal_lines
 from resilience.state import leftover
@@ -70,11 +71,12 @@ def _records(chosen: Settings, named: str | None, *, clean: bool) -> int:
     if not clean:
         for asked, record in records:
             age = (clock.wall() - asked) / 3600
-            print(f"job {record.job} of uid {record.uid}, asked about {age:.1f} h ago: {', '.join(record.directories)}")
+            where = printable(", ".join(record.directories))
+            print(f"job {record.job} of uid {record.uid}, asked about {age:.1f} h ago: {where}")
         return exit_code("ok")
     good = True
     for record, outcome in leftovers.sweep(node, most=len(records), rest=0.0):
-        print(f"job {record.job} of uid {record.uid}: {outcome}")
+        print(f"job {record.job} of uid {record.uid}: {printable(outcome)}")
         good = good and outcome in ("removed", leftovers.KEPT)
     return exit_code("ok" if good else "failed")
 

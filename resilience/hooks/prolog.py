@@ -61,11 +61,10 @@ def prolog(
 
 def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     """Have all servers of a job, then its lease. Raises when the job cannot have what it requires."""
-    held = node.held_gpus(job.job) if job.late else job.gpus
-    present = node.gpus().all() if held else ()
+    present = node.gpus().all() if job.gpus else ()
     devices = node.settings.paths.devices.replace("{node}", job.node)
     files = expand(devices, "paths.devices") if devices else ()
-    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
+    gpus = domain_plan.pick_gpus(job.gpus, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
     without = ""
     if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
         try:

@@ -37,7 +37,7 @@ def refusal(turn: Turn, job: JobId) -> str:
     if known.batch is False:
         return "not a batch job"
     if known.requeueable is False:
-        return "submitted with --no-requeue"
+        return known.refusal or "Slurm shows it with Requeue=0"
     if not may_requeue(turn.history, turn.recovery.max_requeues_per_hour, known.uid, turn.now.mono):
         return _breaker(turn)
     return ""
@@ -227,4 +227,6 @@ def known(turn: Turn, event: JobKnown) -> None:
     """What Slurm says of a job."""
     job = turn.jobs.get(event.job)
     if job is not None:
-        turn.jobs[event.job] = replace(job, batch=event.batch, requeueable=event.requeueable)
+        turn.jobs[event.job] = replace(
+            job, batch=event.batch, requeueable=event.requeueable, refusal=event.why or job.refusal
+        )

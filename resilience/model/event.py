@@ -149,6 +149,8 @@ class JobKnown:
     job: JobId
     batch: bool
     requeueable: bool
+    why: str = ""
+    """Why it is not requeueable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,9 @@ class Paths:
     mps_control: str = setting(
         "nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path", path=Path.PROGRAM
     )
-    scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path", path=Path.PROGRAM)
+    scontrol: str = setting(
+        "scontrol", "Slurm's scontrol, a name on PATH or a path; squeue lies beside it", path=Path.PROGRAM
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,7 @@ class Prolog:
 class Slurm:
     adapter: str = setting(
         "auto",
-        "pyslurm where it fits the site's release, else scontrol",
+        "pyslurm where it reaches slurmctld and has its release, else scontrol",
         choices=("auto", "pyslurm", "scontrol"),
     )
     timeout: float = setting(15.0, "deadline of one call to Slurm", within=(0.1, 600))

@@ -150,6 +150,7 @@ class Job:
     """What Slurm was last asked to show of the job."""
     exclude: bool = False
     refusal: str = ""
+    """Why it cannot be requeued, in Slurm's words or of its record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

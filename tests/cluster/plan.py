@@ -46,6 +46,10 @@ class Plan:
     """key=value pairs that override the simulated GPU's profile."""
     site: str
     """YAML lines that are added to the site's choices."""
+    conf: tuple[str, ...] = ()
+    """Lines that are added to slurm.conf."""
+    accounting: int = 0
+    """Port of a slurmdbd with a database of the sandbox's own; 0: none."""
 
     @property
     def python(self) -> str:

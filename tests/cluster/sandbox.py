@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resilience.adapters.slurm.scontrol import parse_record
 from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
+from tests.cluster.record import parse_record
 
 ROOT: Path = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -142,7 +142,8 @@ class Sandbox:
 
     def __init__(
         self, *, nodes: int = 2, gpus: int = 1, plugin: bool = True, real: RealGpu | None = None, minors: Sequence[int] = (),
-        journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (),
+        journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (), conf: Sequence[str] = (),
+        accounting: bool = False,
     ) -> None:  # fmt: skip
         """`minors` are the numbers of each node's simulated GPUs, 0 to `gpus` - 1 when it is left out."""
         if reason := what_is_missing():
@@ -162,6 +163,8 @@ class Sandbox:
             journal_kib=journal_kib,
             simulated=tuple(simulation),
             site=site,
+            conf=tuple(conf),
+            accounting=free_ports(1)[0] if accounting else 0,
         )
         self.real = real
         self.nodes = self.plan.nodes

@@ -108,7 +108,6 @@ class FakeSlurm:
             restarts=0,
             stdout=f"{self.workdir}/out-{job}.txt",
             workdir="/elsewhere",
-            excluded="",
         )
 
     def requeue(self, job: JobId, *, comment: str, exclude: NodeName | None = None) -> Done | Refused:

@@ -17,6 +17,7 @@ from resilience.model.ids import JobId
 from resilience.model.records.journal import Entry, entry, parse
 from resilience.model.settings import Options
 from resilience.report import journal_lines, story
+from tests.unit import squeue_kit
 
 BEGAN = 1790000000.0
 RECORDS = [
@@ -212,6 +213,25 @@ def test_the_jobs_log_lies_beside_its_output() -> None:
     assert recovery_log("", "/home/a", JobId(7)) == "/home/a/mpsr-7.log"
 
 
+def test_a_text_of_others_stays_on_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the story, and of the name of a job's own log: both go to an admin's terminal."""
+    forged = [{**record, "reason": "x\n12:00:00.000 FORGED\x1b[2J"} for record in RECORDS]
+    file = tmp_path / "journal.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in forged))
+    status, out, _ = run("explain", "6a-1", "--journal", str(file), capsys=capsys)
+    assert (status, "FORGED" in out, "\x1b" in out) == (0, True, False)
+    assert not [line for line in out.splitlines() if line.startswith("12:00:00.000")]
+    squeue_kit.program(tmp_path)
+    squeue_kit.says(tmp_path, {7: {"WorkDir": "/nowhere/a\nb\x1b[2J", "StdOut": "out"}})
+    config = tmp_path / "mpsr.yaml"
+    paths = f"paths: {{log: {tmp_path}/log, scontrol: {tmp_path}/scontrol}}"
+    config.write_text(f"{paths}\nslurm: {{adapter: scontrol}}\n")
+    (tmp_path / "log/n0").mkdir(parents=True)
+    (tmp_path / "log/n1").mkdir()
+    _, _, err = run("log", "-j", "7", "--config", str(config), capsys=capsys)
+    assert "(no /nowhere/a?b?[2J/mpsr-7.log)" in err
+
+
 def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run("explain", "--options", "mps=on;domain=job;memory=4G;standby=off", capsys=capsys)
     assert status == 0
@@ -258,11 +278,9 @@ def test_a_jobs_own_log_needs_no_node(tmp_path: Path, capsys: pytest.CaptureFixt
     for node in ("n0", "n1"):
         (tmp_path / "log" / node).mkdir(parents=True)
     (tmp_path / "mpsr-7.log").write_text("a line of the log\n")
+    squeue_kit.program(tmp_path)
+    squeue_kit.says(tmp_path, {7: {"WorkDir": str(tmp_path), "StdOut": f"{tmp_path}/slurm-%j.out"}})
     scontrol = tmp_path / "scontrol"
-    state = "JobState=RUNNING Priority=1 Reason=None Requeue=1 Restarts=0 BatchFlag=1"
-    record = f"JobId=7\\n   {state}\\n   WorkDir={tmp_path}\\n   StdOut={tmp_path}/slurm-7.out\\n"
-    scontrol.write_text(f"#!/bin/sh\nprintf '{record}'\n")
-    scontrol.chmod(0o755)
     config = tmp_path / "mpsr.yaml"
     config.write_text(f"paths:\n  log: {tmp_path}/log\n  scontrol: {scontrol}\nslurm:\n  adapter: scontrol\n")
     assert run("log", "-j", "7", "--config", str(config), capsys=capsys) == (0, "a line of the log\n", "")

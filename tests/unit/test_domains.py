@@ -174,6 +174,28 @@ def test_the_environment_of_a_prolog() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gres", "held"),
+    [
+        ("gpu:sandbox:2(IDX:0-1)", ("0", "1")),  # these four as 22.05 and 24.11 were seen to print them
+        ("shard:2(IDX:1)", ("1",)),
+        ("shard:2(0/8,2/8)", ("1",)),
+        ("mps:120(100/100,20/100)", ("0", "1")),
+        ("gpu:a:1(IDX:2),shard:a:2(0/8,0/8,2/8)", ("2",)),
+        ("fpga:1(IDX:0),gpu:1(IDX:3)", ("3",)),
+        ("gpu:1(IDX:3),shard:2", ("3",)),
+        ("shard:2", ()),
+        ("gpu:1(IDX:0)x", ()),
+        ("x\n     Nodes=n0 GRES=gpu:2(IDX:0-1)", ()),
+        ("", ()),
+    ],
+)
+def test_a_late_prologs_gpus_are_those_of_slurmctld_alone(gres: str, held: tuple[str, ...]) -> None:
+    late = {"MPSR_LATE": "1", "MPSR_LATE_GRES": gres, "SLURM_JOB_GPUS": "7", "CUDA_VISIBLE_DEVICES": "7"}
+    assert job_environment(BASE | late).gpus == held
+    assert job_environment(BASE | late | {"MPSR_LATE": ""}).gpus == ("7",)
+
+
+@pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"SLURM_JOB_ID": ""}, "SLURM_JOB_ID"),

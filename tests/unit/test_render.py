@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,12 @@ def site_with(key: str, value: str) -> str:
 def test_ranges_keep_their_zeros() -> None:
     assert list(expand("n[08-10,3]x", "w")) == ["n08x", "n09x", "n10x", "n3x"]
     assert node_names("a[0-1],b", "w") == ["a0", "a1", "b"]
+
+
+@given(st.text("n[]-,0123456789²٣ \n", max_size=30))
+def test_any_text_is_a_list_of_nodes_or_a_clear_error(text: str) -> None:
+    with suppress(ConfigError):
+        assert all(isinstance(word, str) for word in expand(text, "w"))
 
 
 def test_files_are_written_whole_with_their_modes(tmp_path: Path) -> None:

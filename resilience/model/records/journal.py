@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from resilience.model.ids import JobId
 from resilience.model.records import incidents, node, slurm, tasks
 from resilience.model.records.base import Record, decode, meaning
+from resilience.model.records.words import printable
 
 KINDS: Mapping[str, type[Record]] = {
     kind.EVENT: kind
@@ -119,5 +120,5 @@ def line(record: Record, *, wall: float, mono: float, lost: int = 0) -> str:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = printable(text)
     return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text

@@ -126,15 +126,20 @@ def _ending(record: JobAccounted) -> str:
 
 def admin_comment(record: JobAccounted) -> str:
     """What sacct and scontrol show of the job."""
-    return f"mpsr: {account(record)}"
+    return f"mpsr: {account(record)} {_mark(record)}"
+
+
+def _mark(record: Record) -> str:
+    """Ends our words in an AdminComment, which may hold others' as well (adapters/slurm/account_text.py)."""
+    return f"(incident {record.incident or 'unknown'})"
 
 
 def requeue_comment(record: SlurmIntent) -> str:
     """The AdminComment that goes with a requeue."""
     if not record.fault:
-        return f"mpsr: requeued after a fault: {record.reason}"
+        return f"mpsr: requeued after a fault: {record.reason} {_mark(record)}"
     who = blame(record.culprit, record.suspects, blameless=record.blameless)
-    return f"mpsr: requeued after a fault {who} ({record.fault}) on {record.gpu}: {record.reason}"
+    return f"mpsr: requeued after a fault {who} ({record.fault}) on {record.gpu}: {record.reason} {_mark(record)}"
 
 
 def drain_reason(record: SlurmIntent) -> str:

@@ -49,3 +49,8 @@ def counted(outcomes: Mapping[TaskRef, str]) -> str:
 
 def after(ms: float | None) -> str:
     return f" after {ms:g} ms" if ms is not None else ""
+
+
+def printable(text: str) -> str:
+    """One line for a terminal, whatever others wrote into it."""
+    return "".join(char if char.isprintable() else "?" for char in text)
