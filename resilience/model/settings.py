@@ -27,6 +27,10 @@ class Paths:
         "",
         "directory for spilled state on a shared file system; empty: .mpsr-<job> in the task's directory",
     )
+    cgroup: str = setting(
+        "/mpsr",
+        "cgroup for what root starts as users, from the root of the hierarchy; empty: none, see enclosures.md",
+    )
     metrics: str = setting(
         "",
         "directory of node_exporter's textfile collector, for the agent's mpsr-<node>.prom; root's; empty: no metrics",

@@ -24,7 +24,17 @@ class Site:
         self.conf = root / "etc"
         opt = root / "opt"
         opt.mkdir()
-        for name in ("mpsr-launch", "mpsr-hook", "python3", "prolog", "epilog", "mpsr", "scontrol", "mps-control"):
+        for name in (
+            "mpsr-launch",
+            "mpsr-hook",
+            "mpsr-enter",
+            "python3",
+            "prolog",
+            "epilog",
+            "mpsr",
+            "scontrol",
+            "mps-control",
+        ):
             (opt / name).write_text("#!/bin/sh\n")
             (opt / name).chmod(0o755)
         for name in ("run", "log"):
