@@ -20,7 +20,7 @@ from pathlib import Path
 from resilience.adapters.requeue_sequence import ENDED, Snapshot
 from resilience.adapters.scontrol import Scontrol
 from resilience.cli import settings
-from resilience.cli.log import recovery_log
+from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.contract import exit_code
 from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError
@@ -147,13 +147,17 @@ def _left(job: JobId, last: Snapshot, directory: str) -> judge.Left:
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{plan.KEPT}.step" not in files:
         raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.info.state)
-    log = Path(recovery_log(last.info.stdout, last.info.workdir, job))
+    try:
+        with open_recovery_log(recovery_log(last.info.stdout, last.info.workdir, job)) as stream:
+            log = stream.read()
+    except FileNotFoundError:
+        log = ""
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,
         state=last.info.state,
         restarts=last.info.restarts,
         files=files,
-        log=log.read_text(errors="replace") if log.exists() else "",
+        log=log,
         spilled=spilled,
     )

@@ -1,6 +1,7 @@
 """mpsr log and explain: stories from a journal with torn lines, and what options would do."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilience.adapters.as_user import as_user
 from resilience.cli import journal_lines, story
 from resilience.cli.explain import consequences, in_force
-from resilience.cli.log import recovery_log
+from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.cli.main import main
 from resilience.contract import contract
-from resilience.model.errors import ConfigError
+from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.settings import Options
 from resilience.parse.journal import parse
@@ -201,6 +203,24 @@ def test_times_in_the_past() -> None:
 def test_the_jobs_log_lies_beside_its_output() -> None:
     assert recovery_log("/scratch/a/slurm-7.out", "/home/a", JobId(7)) == "/scratch/a/mpsr-7.log"
     assert recovery_log("", "/home/a", JobId(7)) == "/home/a/mpsr-7.log"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("kind", ["another's file", "fifo", "link"])
+def test_a_log_that_another_has_put_there_is_not_shown(shared_path: Path, kind: str) -> None:
+    log = shared_path / "mpsr-7.log"
+    match kind:
+        case "fifo":
+            os.mkfifo(log, 0o666)
+        case "link":
+            log.symlink_to("/etc/passwd")
+        case _:
+            log.write_text("mpsr[n0] all is well\n")
+            log.chmod(0o644)
+    with pytest.raises(
+        ResilienceError, match="symbolic links" if kind == "link" else "is not a plain file of this user"
+    ):
+        as_user(65534, 65534, lambda: open_recovery_log(str(log)).read(), seconds=10)
 
 
 def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
