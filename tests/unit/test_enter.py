@@ -55,6 +55,18 @@ for _ in range(4):
                 os._exit(0)
 """
 """Four that are never the same for long: each is its own child's parent for a moment."""
+TRACED = """
+import ctypes, os, time
+reader, writer = os.pipe()
+parent = os.getpid()
+ctypes.CDLL(None).prctl(0x59616d61, -1, 0, 0, 0)
+if os.fork() == 0:
+    failed = ctypes.CDLL(None).ptrace(0x4206, parent, 0, 0)
+    os.write(writer, b"n" if failed else b"y")
+    time.sleep(600)
+os.write(1, os.read(reader, 1))
+"""
+"""Its child traces it and does not take note of its end: who has started it is not told of that as long as so."""
 SHOWS = "cat /proc/self/oom_score_adj; grep -E '^(NoNewPrivs|Groups|Uid|Gid):' /proc/self/status; ls /proc/self/fd"
 
 
@@ -174,6 +186,14 @@ def test_a_program_that_is_late_is_ended(way: Way) -> None:
     assert way.start("sleep", "600", timeout=0.3)[0] == 128 + signal.SIGKILL
     assert time.monotonic() - began < SECONDS
     wait_for(lambda: not way.members(), SECONDS)
+
+
+def test_who_traces_a_program_does_not_hold_up_root(way: Way) -> None:
+    began = time.monotonic()
+    _, out, _ = way.start(*PYTHON, TRACED, timeout=3.0)
+    assert out == "y"
+    assert time.monotonic() - began < SECONDS
+    assert way.end(SECONDS) == set()
 
 
 def test_a_reaper_goes_with_the_last_of_them(enter: str) -> None:
