@@ -78,6 +78,8 @@ class ControlDaemons:
             node,
             lambda server, *commands: self._program.ask(server, *commands, must_answer=True)[1],
         )
+        self.ended: dict[ServerId, str] = {}
+        """What was ended with a server and is not NVIDIA's, in words."""
         self._server: dict[ServerId, int] = {}
         """Each daemon's server at the last look: saves a conversation, decides nothing."""
 
@@ -316,6 +318,7 @@ class ControlDaemons:
         if strangers := enclosures.inside(server, pipe):
             names = ", ".join(map(str, strangers[:_NAMED]))
             more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
+            self.ended[server] = f"{names}{more}"
             self._say(f"{self._program.name(server)}: what has become of its daemon is ended: {names}{more}")
         left = enclosures.end(server, pipe, _GRACE)
         if not left:

@@ -30,7 +30,14 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
     for server, result in at_once({one: partial(node.mps.close, one) for one in free}, node.left()).items():
         residue = (str(result),) if isinstance(result, Exception) else result
         left += residue
-        node.journal.append("domain.closed", domain=key, gpu=server.gpu, color=server.color, residue=list(residue))
+        node.journal.append(
+            "domain.closed",
+            domain=key,
+            gpu=server.gpu,
+            color=server.color,
+            residue=list(residue),
+            ended=node.mps.ended.pop(server, None),
+        )
     if not left:
         for gpu in sorted({server.gpu for server in free}):
             left += node.leases.forget_gpu(key, gpu)

@@ -133,6 +133,9 @@ def test_what_a_daemon_has_become_goes_with_the_job(
     assert of_user() == []
     place.nothing_left()
     assert "mps u12345/g0/a: what has become of its daemon is ended: process " in capfd.readouterr().err
+    told = {str(closed["color"]): closed["ended"] for closed in place.node.journal.of("domain.closed")}
+    assert "(kworker)" in str(told["a"])
+    assert told["b"] is None
 
 
 def test_a_conversation_that_is_taken_over_goes_with_the_job(place: Site, attacker: Attacker) -> None:
