@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from resilience.adapters.cgroups import of_this_host
+from resilience.adapters.linux.cgroups import of_this_host
 
 _SECONDS = 2.0
 

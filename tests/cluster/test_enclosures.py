@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from resilience.adapters.cgroups import of_this_host
+from resilience.adapters.linux.cgroups import of_this_host
 from tests.cluster.sandbox import ROOT, Sandbox, wait_for
 from tests.unit.test_enter import HIDES
 

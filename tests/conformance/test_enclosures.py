@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from resilience.adapters.cgroups import of_this_host
+from resilience.adapters.linux.cgroups import of_this_host
 from tests.conformance.domain_site import USER, Site, color
 from tests.gpusim.mps_harness import wait_for
 from tests.unit.domain_world import ROOT

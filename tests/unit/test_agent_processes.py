@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.agent_socket import AgentSocket
-from resilience.adapters.daemon_watch import DaemonWatch
-from resilience.adapters.nvml import NoGpuEvents
-from resilience.adapters.processes import look, starttime
-from resilience.adapters.procfs import ProcfsTree
-from resilience.adapters.worker import WorkerThreads
+from resilience.adapters.gpu.nvml import NoGpuEvents
+from resilience.adapters.linux.agent_socket import AgentSocket
+from resilience.adapters.linux.processes import look, starttime
+from resilience.adapters.linux.procfs import ProcfsTree
+from resilience.adapters.linux.worker import WorkerThreads
+from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import Process
 from resilience.ports import Packet

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.cli.check_enclosures import check
-from resilience.cli.finding import Level
+from resilience.check.enclosures import check
+from resilience.check.finding import Level
 from resilience.model.settings import Paths, Settings
 
 V2 = "31 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"

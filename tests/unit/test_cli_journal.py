@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.adapters.as_user import as_user
-from resilience.cli import journal_lines, story
+from resilience.adapters.linux.as_user import as_user
 from resilience.cli.explain import consequences, in_force
 from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.cli.main import main
@@ -19,6 +18,7 @@ from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.settings import Options
 from resilience.parse.journal import parse
+from resilience.report import journal_lines, story
 
 BEGAN = 1790000000.0
 RECORDS = [

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters import cgroups, reapers
-from resilience.adapters.commands import run
+from resilience.adapters.linux import cgroups, reapers
+from resilience.adapters.linux.commands import run
 from tests.cluster.sandbox import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ SHOWS = "cat /proc/self/oom_score_adj; grep -E '^(NoNewPrivs|Groups|Uid|Gid):' /
 def enter(tmp_path_factory: pytest.TempPathFactory) -> str:
     """mpsr-enter, built."""
     out = tmp_path_factory.mktemp("enter")
-    subprocess.run(["make", "-s", "-C", ROOT / "prolog_epilog", f"OUT={out}"], check=True)
+    subprocess.run(["make", "-s", "-C", ROOT / "spank_plugin", f"OUT={out}"], check=True)
     return str(out / "mpsr-enter")
 
 
