@@ -1,8 +1,8 @@
 """`mpsr check`: what is wrong with this node's configuration, and the way out of each.
 
-Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, and at what
-containers are shown. Exit status `ok` when nothing is wrong; `usage` when something is. A missing GPU library or control
-program is a warning, because a submit host has neither. Changes nothing.
+Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what holds the
+programs that root starts as users, and at what containers are shown. Exit status `ok` when nothing is wrong; `usage` when
+something is. A missing GPU library or control program is a warning, because a submit host has neither. Changes nothing.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from resilience.adapters.linux.trust import check_trusted
 from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
 from resilience.adapters.slurm.slurm_program import beside
-from resilience.check import containers, plugstack, slurm_conf
+from resilience.check import containers, enclosures, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.config import settings
@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         if stack := arguments.plugstack or stack_file:
             found += plugstack.check(stack, chosen)
         found += _node(chosen)
+        found += enclosures.check(chosen)
         found += containers.check(chosen)
     for finding in found:
         if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):

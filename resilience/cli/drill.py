@@ -19,7 +19,7 @@ from pathlib import Path
 
 from resilience.adapters.slurm.requeue_sequence import ENDED
 from resilience.adapters.slurm.scontrol import Scontrol
-from resilience.cli.log import recovery_log
+from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.config import settings
 from resilience.contract import exit_code
 from resilience.drill import judge, plan
@@ -164,13 +164,17 @@ def _left(last: JobInfo, directory: str) -> judge.Left:
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{plan.KEPT}.step" not in files:
         raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.state)
-    log = Path(records_file(recovery_log(last.stdout, last.workdir, job)))
+    try:
+        with open_recovery_log(records_file(recovery_log(last.stdout, last.workdir, job))) as stream:
+            records = tuple(entry.record for entry in journal_lines.collect(stream).entries)
+    except FileNotFoundError:
+        records = ()
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,
         state=last.state,
         restarts=last.restarts,
         files=files,
-        records=tuple(entry.record for entry in journal_lines.read(str(log)).entries) if log.exists() else (),
+        records=records,
         spilled=spilled,
     )

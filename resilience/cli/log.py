@@ -7,8 +7,10 @@ file, written as the user by the job's own supervisors. Torn lines are left out 
 import argparse
 import json
 import os
+import stat
 import sys
 import time
+from typing import TextIO
 
 from resilience.adapters.slurm import slurm_commands
 from resilience.config import settings
@@ -75,6 +77,18 @@ def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
     return os.path.join(os.path.dirname(stdout) if stdout else workdir, f"mpsr-{job}.log")
 
 
+def open_recovery_log(file: str) -> TextIO:
+    """A recovery log for reading. Raises OSError, and ResilienceError for what the supervisors do not write: others may write
+    the directory of the job's output, too."""
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or os.geteuid() not in (0, info.st_uid):
+        os.close(fd)
+        hint = "the tasks' standard error has the lines"
+        raise ResilienceError(file, "is not a plain file of this user", f"uid {info.st_uid}", hint=hint)
+    return open(fd, encoding="utf-8", errors="replace")
+
+
 def _own(chosen: Settings, job: JobId) -> int:
     """The recovery log of a job, with the caller's own rights."""
     picked = slurm_commands.pick(chosen)
@@ -84,7 +98,7 @@ def _own(chosen: Settings, job: JobId) -> int:
         picked.close()
     file = recovery_log(info.stdout, info.workdir, job)
     try:
-        with open(file, encoding="utf-8", errors="replace") as stream:
+        with open_recovery_log(file) as stream:
             for line in stream:
                 print(printable(line.rstrip("\n")))
     except FileNotFoundError:

@@ -31,7 +31,15 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
     for server, result in at_once({one: partial(node.mps.close, one) for one in free}, node.left()).items():
         residue = (str(result),) if isinstance(result, Exception) else result
         left += residue
-        node.journal.append(DomainClosed(domain=key, gpu=server.gpu, color=server.color, residue=tuple(residue)))
+        node.journal.append(
+            DomainClosed(
+                domain=key,
+                gpu=server.gpu,
+                color=server.color,
+                residue=tuple(residue),
+                ended=node.mps.ended.pop(server, ""),
+            )
+        )
     if not left:
         for gpu in sorted({server.gpu for server in free}):
             left += node.leases.forget_gpu(key, gpu)

@@ -51,6 +51,11 @@ class Paths:
         "directory for spilled state on a shared file system; empty: .mpsr-<job> in the task's directory",
         path=Path.OPTIONAL,
     )
+    cgroup: str = setting(
+        "/mpsr",
+        "cgroup for what root starts as users, from the root of the hierarchy; empty: none, see enclosures.md",
+        path=Path.OPTIONAL,
+    )
     metrics: str = setting(
         "",
         "directory of node_exporter's textfile collector, for the agent's mpsr-<node>.prom; root's; empty: no metrics",

@@ -3,6 +3,7 @@
 Raises ResilienceError when the file itself cannot be read.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -21,22 +22,26 @@ class Read:
 
 def read(path: str) -> Read:
     """The records of a journal, in its order."""
-    found = Read()
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.strip():
-                    entry = parse(line)
-                    if entry is None:
-                        found.skipped += 1
-                    else:
-                        found.entries.append(entry)
+            return collect(file)
     except PermissionError as error:
         hint = "it is for admins; the log of your own job is beside its output file: mpsr log -j JOB"
         raise ResilienceError(path, "cannot be read", error.strerror or error, hint=hint) from error
     except OSError as error:
         hint = "give --node NODE or --journal FILE"
         raise ResilienceError(path, "cannot be read", error.strerror or error, hint=hint) from error
+
+
+def collect(lines: Iterable[str]) -> Read:
+    """The records of lines, in their order."""
+    found = Read()
+    for line in filter(str.strip, lines):
+        entry = parse(line)
+        if entry is None:
+            found.skipped += 1
+        else:
+            found.entries.append(entry)
     return found
 
 

@@ -35,6 +35,10 @@ _CHUNK = 1 << 24
 """Bytes written and summed at a time."""
 
 
+class ForeignDirectory(StateError):
+    """What lies at the spills' place is not a directory of this user alone: others got there first, or may write it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Whose state it is and where it lies."""
@@ -135,18 +139,22 @@ def write(
 
 @contextlib.contextmanager
 def own_directory(path: Path | str) -> Iterator[int]:
-    """A descriptor of a directory that is this user's alone. Raises OSError, or StateError when others may write it."""
+    """A descriptor of a directory that is this user's alone. Raises OSError, or ForeignDirectory when others may write it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
         if os.path.islink(path):
-            raise StateError("spill", f"{path} is not a directory of this user alone", "a symbolic link") from None
+            raise ForeignDirectory(
+                "spill", f"{path} is not a directory of this user alone", "a symbolic link"
+            ) from None
         raise
+    except PermissionError as error:
+        raise ForeignDirectory("spill", f"{path} is not a directory of this user alone", error.strerror) from None
     try:
         info = os.fstat(fd)
         if info.st_uid != os.geteuid() or info.st_mode & 0o022:
             observed = f"uid {info.st_uid} mode {stat.S_IMODE(info.st_mode):04o}"
-            raise StateError("spill", f"{path} is not a directory of this user alone", observed)
+            raise ForeignDirectory("spill", f"{path} is not a directory of this user alone", observed)
         yield fd
     finally:
         os.close(fd)

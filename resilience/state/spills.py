@@ -4,6 +4,7 @@ The file belongs to the active process. A promoted standby takes it over with it
 the process before it may still be writing.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,9 +12,10 @@ from resilience.model.settings import Kept as Defaults
 from resilience.state import leftover, names, spillfile
 from resilience.state.layout import ArraySpec
 from resilience.state.record import Commit
-from resilience.state.spillfile import Spilled
+from resilience.state.spillfile import ForeignDirectory, Spilled
 from resilience.state.spillthread import SpillThread
 
+_NO_SPILLS = "nothing is spilled, and a requeued job starts afresh; work in a directory that nobody else may write"
 _Content = Callable[[], list[tuple[ArraySpec, bytearray]]]
 
 
@@ -38,8 +40,17 @@ class Spills:
         self._promoted = True
 
     def found(self) -> Spilled | None:
-        """What an earlier start of the job has left, if anything that may be gone on from. Raises StateError."""
-        return spillfile.usable(self._where) if self._where else None
+        """What an earlier start of the job has left, if anything that may be gone on from. Raises StateError.
+
+        A directory of another's in that place costs the spills and a line, not the job.
+        """
+        try:
+            return spillfile.usable(self._where) if self._where else None
+        except ForeignDirectory as error:
+            told = ForeignDirectory(error.subject, error.wrong, error.observed, hint=_NO_SPILLS)
+            print(told.lines(), file=sys.stderr, flush=True)
+            self._where = self._thread = None
+            return None
 
     def committed(self, commit: Commit, content: _Content, *, asked: Callable[[], bool]) -> None:
         """A commit has been made: copy it to disk too, if it is time or the supervisor asks for it."""

@@ -66,6 +66,11 @@ class Plan:
         numbers = ",".join(map(str, self.minors))
         return ("/dev/nvidia" if self.real_gpu else SIM_DEVICES) + (f"[{numbers}]" if self.gpus > 1 else numbers)
 
+    @property
+    def cgroup(self) -> str:
+        """Where its enclosures are: cgroups are the host's, and no two clusters have the same port."""
+        return f"/mpsr-sandbox-{self.ports[0]}"
+
     def simgpu(self, node: str) -> str:
         """SIMGPU_DIR of a node; empty on a real GPU."""
         return "" if self.real_gpu else f"/run/simgpu/{node}"

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.cgroups import forget_cgroup, roots
 from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
 from tests.cluster.record import parse_record
@@ -202,6 +203,7 @@ class Sandbox:
             self._unshare.kill()
             self._unshare.wait()
         self._errors.close()
+        forget_cgroup(self.plan.cgroup)
 
     @property
     def gpu(self) -> str:
@@ -310,7 +312,7 @@ class Sandbox:
         return False
 
     def residue(self) -> list[str]:
-        """What jobs have left behind, in words: processes, directories, leases, spilled state, memory of the GPU."""
+        """What jobs have left behind, in words: processes, directories, leases, cgroups, spilled state, memory of the GPU."""
         found: list[str] = []
         for line in self.good(["ps", "-e", "-o", "user:32=,pid=,args="]).splitlines():
             user, pid, command = line.split(None, 2)
@@ -328,6 +330,8 @@ class Sandbox:
                 there = self.path(simulated)
                 files = [*there.glob("mem/*/*"), *there.glob("procs/*")]
                 found += [str(Path(simulated) / file.relative_to(there)) for file in files if held(file)]
+        for root in roots():
+            found += [str(place) for place in (root / self.plan.cgroup.strip("/")).glob("*/*/*/")]
         homes = self.path("/home")
         return found + [f"/home/{entry.relative_to(homes)}" for entry in homes.glob("*/.mpsr*")]
 

@@ -16,7 +16,9 @@ from resilience.model.ids import GpuUuid, NodeName
 from resilience.model.records import Record
 from resilience.model.settings import Mps, Paths, Prolog, Settings
 from resilience.ports import Gpu
+from tests.cgroups import forget_cgroup
 
+ROOT = Path(__file__).resolve().parents[2]
 NODE = NodeName("n0")
 UUIDS = ("GPU-00000000-0000-4000-8000-000000000000", "GPU-00000000-0000-4000-8000-000000000001")
 ON = "mps=on;domain=user;standby=on"
@@ -113,11 +115,19 @@ class World:
 def world(mps_control: str = "/nonexistent/nvidia-cuda-mps-control", *, start_timeout: float = 5.0) -> Iterator[World]:
     base = Path(tempfile.mkdtemp(prefix="mpsr-d-", dir="/tmp"))
     base.chmod(0o755)
+    paths = Paths(
+        run=f"{base}/run",
+        log=f"{base}/log",
+        mps_control=mps_control,
+        launcher=f"{ROOT}/build/mpsr-launch",
+        cgroup=f"/{base.name}",
+    )
     settings = Settings(
-        paths=Paths(run=f"{base}/run", log=f"{base}/log", mps_control=mps_control),
+        paths=paths,
         mps=Mps(start_timeout=start_timeout, quit_timeout=4.0, rebuild_timeout=1.0),
     )
     try:
         yield World(base=base, settings=settings)
     finally:
         shutil.rmtree(base)
+        forget_cgroup(f"/{base.name}")

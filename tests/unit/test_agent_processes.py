@@ -12,7 +12,7 @@ import pytest
 
 from resilience.adapters.gpu.nvml import NoGpuEvents
 from resilience.adapters.linux.agent_socket import AgentSocket
-from resilience.adapters.linux.processes import starttime
+from resilience.adapters.linux.processes import look, starttime
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
@@ -21,6 +21,14 @@ from resilience.model.ids import Process
 from resilience.ports import Packet
 from tests.unit.agent_kit import BOUND, readable, until
 from tests.unit.machine_kit import server
+
+
+def test_a_name_that_a_user_chose_is_one_line(tmp_path: Path) -> None:
+    chosen = tmp_path / "x\nmpsr: \x1b[2J"
+    chosen.symlink_to("/bin/sleep")
+    with subprocess.Popen([chosen, "60"]) as program:
+        assert str(look(program.pid)) == f"process {program.pid} (x?mpsr: ?[2J)"
+        program.kill()
 
 
 # ---------------------------------------------------------------- deaths of daemons

@@ -27,6 +27,7 @@ class Site:
         for name in (
             "mpsr-launch",
             "mpsr-hook",
+            "mpsr-enter",
             "python3",
             "prolog",
             "epilog",

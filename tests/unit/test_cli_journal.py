@@ -1,6 +1,7 @@
 """mpsr log and explain: stories from a journal with torn lines, and what options would do."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilience.adapters.linux.as_user import as_user
 from resilience.cli.explain import consequences, in_force
-from resilience.cli.log import recovery_log
+from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.cli.main import main
 from resilience.contract import contract
-from resilience.model.errors import ConfigError
+from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.records.journal import Entry, entry, parse
 from resilience.model.settings import Options
@@ -230,6 +232,24 @@ def test_a_text_of_others_stays_on_its_line(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "log/n1").mkdir()
     _, _, err = run("log", "-j", "7", "--config", str(config), capsys=capsys)
     assert "(no /nowhere/a?b?[2J/mpsr-7.log)" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("kind", ["another's file", "fifo", "link"])
+def test_a_log_that_another_has_put_there_is_not_shown(shared_path: Path, kind: str) -> None:
+    log = shared_path / "mpsr-7.log"
+    match kind:
+        case "fifo":
+            os.mkfifo(log, 0o666)
+        case "link":
+            log.symlink_to("/etc/passwd")
+        case _:
+            log.write_text("mpsr[n0] all is well\n")
+            log.chmod(0o644)
+    with pytest.raises(
+        ResilienceError, match="symbolic links" if kind == "link" else "is not a plain file of this user"
+    ):
+        as_user(65534, 65534, lambda: open_recovery_log(str(log)).read(), seconds=10)
 
 
 def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:

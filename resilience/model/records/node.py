@@ -49,9 +49,12 @@ class DomainOpened(_Domain):
 class DomainClosed(_Domain):
     EVENT: ClassVar[str] = "domain.closed"
     residue: tuple[str, ...] = said("what could not be removed", ())
+    ended: str = said("what was ended that is not NVIDIA's (enclosures.md)", "", since="0.2.0")
 
     def sentence(self) -> str:
-        return f"server {self.where} is closed" + (f"; left behind: {names(self.residue)}" if self.residue else "")
+        ended = f"; ended: {self.ended}" if self.ended else ""
+        left = f"; left behind: {names(self.residue)}" if self.residue else ""
+        return f"server {self.where} is closed{ended}{left}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
