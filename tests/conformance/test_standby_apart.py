@@ -4,6 +4,7 @@ The program sets its arrays' first values without asking `s.fresh`, and a standb
 memset and a DLPack consumer. The results must be those of a run without a standby; the memory that stand-ins take is one granule.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -298,3 +299,43 @@ def test_a_standby_of_other_arrays_takes_nothing(task: Task) -> None:
     status, _, err = standby.ended()
     assert status == 1
     assert "kept state: has other arrays than this standby: w float64[9]" in err
+
+
+CALLS = """
+import json
+from resilience.state import layout
+from resilience.state.driver import Driver, Gpu
+from resilience.state.layout import Kept
+from resilience.state.memory import StandIns
+gpu, rows, calls = Gpu(), [], 0
+result = Driver.result
+def counted(self, *call):
+    global calls
+    calls += 1
+    return result(self, *call)
+Driver.result = counted
+for mib in (2, 8192):
+    size = mib << 20
+    fds = [gpu.create(size)[1] for _ in range(2)]
+    calls = 0
+    spec = layout.spec("u", size, "uint8")
+    stand_ins = StandIns(gpu, [Kept(spec=spec, region=size, work=0, kept=0)])
+    before, calls = calls, 0
+    pair = stand_ins.give_way({"u": tuple(fds)})["u"]
+    rows.append((before, calls))
+    gpu.zero(pair.work.address + size - 8, 8)
+    gpu.copy(pair.kept.address + size - 8, pair.work.address + size - 8, 8)
+    gpu.synchronize()
+print(json.dumps(rows))
+"""
+
+
+def test_a_promotion_takes_as_many_calls_for_8_gib_as_for_2_mib() -> None:
+    with SimHost(memory=2 * 8192 + 64) as sim:
+        environ = sim.env(PYTHONPATH=str(ROOT))
+        out = subprocess.run(
+            [sys.executable, "-c", CALLS], env=environ, capture_output=True, text=True, check=True
+        ).stdout
+    (few, small), (many, large) = json.loads(out)
+    assert small == large
+    assert many - few == 4095, "a granule each, before anybody is in a hurry"

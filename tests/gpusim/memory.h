@@ -27,6 +27,7 @@ struct mapping {
     uint64_t size;
     struct physical *memory;
     int access;
+    bool unseen; /* not yet in the shadow: nobody has touched it */
 };
 
 struct reservation {

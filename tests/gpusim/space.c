@@ -135,11 +135,15 @@ CUresult mapping_new(CUdeviceptr address, struct physical *p, int access) {
     struct mapping *m = calloc(1, sizeof *m);
     if (m == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    if (!shadow_set(address, p->size, access, p->fd)) {
+    /* Memory that is mapped already comes here again and again, most of it never to be used: into
+     * the shadow when it is touched, since each piece there costs the host some microseconds. */
+    const bool unseen = p->maps > 0;
+    if (!unseen && !shadow_set(address, p->size, access, p->fd)) {
         free(m);
         return CUDA_ERROR_MAP_FAILED;
     }
-    *m = (struct mapping){.address = address, .size = p->size, .memory = p, .access = access};
+    *m = (struct mapping){
+        .address = address, .size = p->size, .memory = p, .access = access, .unseen = unseen};
     p->maps++;
     const size_t at = mappings_before(address);
     memmove(mappings + at + 1, mappings + at, (n_mappings - at) * sizeof *mappings);
@@ -149,10 +153,23 @@ CUresult mapping_new(CUdeviceptr address, struct physical *p, int access) {
 }
 
 CUresult mapping_access(struct mapping *m, int access) {
-    if (!shadow_set(m->address, m->size, access, m->memory->fd))
+    if (!m->unseen && !shadow_set(m->address, m->size, access, m->memory->fd))
         return CUDA_ERROR_OPERATING_SYSTEM;
     m->access = access;
     return CUDA_SUCCESS;
+}
+
+bool sim_touched(CUdeviceptr address, bool write) {
+    const int need = write ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_READ;
+    pthread_mutex_lock(&sim.memory_lock);
+    struct mapping *m = mapping_at(address);
+    bool good = m != NULL && (m->access & need) == need;
+    if (good && m->unseen) { /* else another thread was faster, and it is there now */
+        m->unseen = false;
+        good = shadow_set(m->address, m->size, m->access, m->memory->fd);
+    }
+    pthread_mutex_unlock(&sim.memory_lock);
+    return good;
 }
 
 /* All that lie in the range, which cuts none. One call to the host for the lot: it is what the time
