@@ -133,7 +133,7 @@ class KeeperLink:
         """The program has ended well: nobody is to go on from its state. A keeper that is away has none."""
         with self._lock:
             self._deposit = None
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StateError):  # StateError: it has another writer by now
                 self._ask({"op": "drop"})
 
     def ask_to_wait(self) -> None:

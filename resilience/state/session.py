@@ -102,8 +102,6 @@ class Session:
         if self._environ.get(names.FD):
             self._supervisor = Supervisor(int(self._environ[names.FD]))
         if self.role == "standby":
-            if self._supervisor is None:
-                raise StateError("session", f"{names.ROLE} is standby, but there is no supervisor", names.FD)
             self._standby = Standby(self._environ, self._supervisor)
         try:
             self._open()
@@ -328,7 +326,9 @@ class Session:
         self._committed_at = time.monotonic()
         self._commit_cost = self._committed_at - began
         made = Commit(self._sequence, HELD, step, values)
-        self._spills.committed(made, self._store.read, asked=self._asked_to_spill)
+        self._spills.committed(
+            made, self._store.read, asked=lambda: self._supervisor is not None and self._supervisor.asks_to_spill()
+        )
         return self._sequence
 
     def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
@@ -340,9 +340,6 @@ class Session:
         else:
             record.encode_values(values)
         self._sequence, self.step, self.values = sequence, step, values
-
-    def _asked_to_spill(self) -> bool:
-        return self._supervisor is not None and self._supervisor.asks_to_spill()
 
     # ------------------------------------------------------------ the end
     def __exit__(

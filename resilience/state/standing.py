@@ -21,7 +21,9 @@ from resilience.state.supervisor import GONE, Streams, Supervisor, flush_streams
 class Standby:
     """`link` is None where there is no keeper; nothing can be taken over then."""
 
-    def __init__(self, environ: Mapping[str, str], supervisor: Supervisor) -> None:
+    def __init__(self, environ: Mapping[str, str], supervisor: Supervisor | None) -> None:
+        if supervisor is None:
+            raise StateError("session", f"{names.ROLE} is standby, but there is no supervisor", names.FD)
         self._supervisor = supervisor
         self._streams = Streams(environ.get(names.STDIO, ""))
         self.token = environ.get(names.TOKEN, "")

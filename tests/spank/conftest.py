@@ -16,7 +16,7 @@ from tests.spank.supervisor_kit import Node
 _ORACLE = (
     "tests/spank/oracle.c spank_plugin/asked.c spank_plugin/site.c spank_plugin/shared/options.c "
     "spank_plugin/shared/lease.c spank_plugin/shared/namespace.c spank_plugin/shared/text.c resilience/launch/words.c "
-    "resilience/launch/verdicts.c resilience/launch/task.c"
+    "resilience/launch/verdicts.c resilience/launch/task.c resilience/launch/program.c"
 ).split()
 _STRICT = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Wshadow -Werror -O1 -g".split()
 _SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all".split()
