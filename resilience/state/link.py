@@ -32,6 +32,14 @@ Deposit = tuple[dict[str, Any], list[int]]
 """A layout and its descriptors: commit record, then work and kept of each array; none for a standby."""
 
 
+def owned(held: Deposit | None, name: str) -> Deposit | None:
+    """What is held, when it is the state of that name: not of a program that ran before under the same supervisor."""
+    if held is None or held[0].get("name", name) == name:
+        return held
+    wire.close_all(held[1])
+    return None
+
+
 class _Busy(StateError):
     """Another process is the writer and has not quite gone."""
 

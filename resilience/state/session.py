@@ -27,10 +27,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
-from resilience.state import identity, layout, names, record, wire
+from resilience.state import identity, layout, names, record
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.layout import ArraySpec, Kept, check_same
-from resilience.state.link import Deposit, KeeperLink
+from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.record import COPYING, HELD, Commit, Record
 from resilience.state.spillfile import Spilled
@@ -120,18 +120,11 @@ class Session:
             self._link = KeeperLink(keeper, self._environ.get(names.TOKEN, ""), self.role)
         if self.role == "active":
             self._spills.begin()
-            if self._link and self._link.first and self._mine(self._link.first):
-                self._take_in(self._link.first)
+            if held := owned(self._link.first if self._link else None, self._owner):
+                self._take_in(held)
                 self._go_on("kept")
             else:
                 self._look_on_disk()
-
-    def _mine(self, held: Deposit) -> bool:
-        """Not of a program that ran before this one under the same supervisor."""
-        mine = bool(held[0].get("name", self._owner) == self._owner)
-        if not mine:
-            wire.close_all(held[1])
-        return mine
 
     def _look_on_disk(self) -> None:
         """Nobody holds state: go on from what an earlier start of the job has left on disk, if anything."""
@@ -214,7 +207,7 @@ class Session:
         if known is None:
             self._become_active()
             return
-        if not self._mine(known):
+        if not owned(known, self._owner):
             raise StateError("standby", "the state that is kept is another program's", known[0].get("name"))
         assert isinstance(self._store, GpuStore)
         self._held = layout.parse(known[0])
@@ -227,12 +220,14 @@ class Session:
         self.role = "active"
         self._environ = {**self._environ, names.TOKEN: self._standby.token}
         self._spills.promoted(self._environ)
-        held = self._link.take(self._standby.token, expected=self._held is not None)
-        if held is None:
-            self._look_on_disk()
-        else:
+        held = owned(self._link.take(self._standby.token, expected=self._held is not None), self._owner)
+        if held:
             self._take_in(held)
             self._go_on("standby")
+        elif self._held is None:
+            self._look_on_disk()
+        else:
+            raise StateError("kept state", "is another program's by now", self._owner)
 
     def _seal(self) -> None:
         """The declarations end: deposit a new state, or hold the declarations against the old one; a standby waits."""
@@ -383,7 +378,7 @@ class Session:
         self._faulted = True
         if self._supervisor is None:
             return
-        text = f"{fault.observed or fault}"
+        text = fault.observed or str(fault)
         self._supervisor.report_fault(cuda=fault.code, call=fault.call, sequence=self._sequence, text=text)
 
 
@@ -399,8 +394,7 @@ def session(
 
     name: whose state it is within the job; "": the command that the task was started with.
     spill_seconds: shortest time between two commits that are also written to disk; None: the site's, 0: each commit.
-    arrays: auto (cupy arrays where cupy works, device buffers where only the driver is there, numpy arrays without a
-    GPU), device (never cupy arrays), cupy or numpy (nothing else).
+    arrays: auto (cupy's where it works, else device buffers, numpy's without a GPU), device (never cupy's), cupy, numpy.
     device: ordinal of the GPU among those that the process sees.
     overhead: share of the program's time (0 to 1) that commits may take when `due` is asked before each.
     """

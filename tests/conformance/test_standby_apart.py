@@ -285,20 +285,29 @@ def test_a_standby_rehearses_on_one_granule_and_replays_on_the_memory_itself(tas
     assert (status, out, err) == (0, "replayed\n", "")
 
 
-def test_a_standby_of_other_arrays_takes_nothing(task: Task) -> None:
-    """The program was started anew with other arguments while the standby waited: it must not go on from that."""
+@pytest.mark.parametrize(
+    ("opens", "declares", "wrong"),
+    [
+        ("session(", "s.array('w', 9)", "has other arrays than this standby: w float64[9]"),
+        ("session(name='other', ", "s.array('u', 4)", "is another program's by now"),
+    ],
+)
+def test_a_standby_takes_nothing_but_what_it_stands_by_for(task: Task, opens: str, declares: str, wrong: str) -> None:
+    """The state was lost, and something else is kept there by the time of the promotion."""
     task.start_keeper()
     first = task.start(["-c", DECLARES, "s.array('u', 4)", "die"])
     first.ended()
     standby = task.start(["-c", DECLARES, "s.array('u', 4)"], role="standby", color="b")
     standby.heard("session")
     standby.heard("ready")
-    other = task.start(["-c", DECLARES.replace("session(", "session(name='other', "), "s.array('w', 9)", "die"])
+    task.kill_keeper()
+    task.start_keeper()
+    other = task.start(["-c", DECLARES.replace("session(", opens), declares, "die"])
     other.ended()
     standby.tell("promote", incident="i", token=task.token)
     status, _, err = standby.ended()
     assert status == 1
-    assert "kept state: has other arrays than this standby: w float64[9]" in err
+    assert f"kept state: {wrong}" in err
 
 
 CALLS = """
