@@ -133,7 +133,8 @@ def table(values: dict[str, Any]) -> str:
     promoted = values["promotion_ms"]
     for size in SIZES_MIB:
         lines.append(shown(f"promotion, own time, {size} MiB", promoted["by_mib"][str(size)]["promotion"], "ms"))
-    lines.append(f"{'  largest to smallest':34} {promoted['largest_to_smallest']:.2f}")
+        lines.append(shown("  of it putting the memory in place", promoted["by_mib"][str(size)]["memory"], "ms"))
+    lines.append(f"{'  in place, largest to smallest':34} {promoted['largest_to_smallest']['memory']:>13.2f}")
     lines.append(shown(f"commit of {values['commit_us']['bytes'] // 1024} KiB", values["commit_us"], "us"))
     more = values["overhead_percent"]
     low, high = more["median_between"]
