@@ -10,7 +10,7 @@ at a time.
 Relies on the job's directory on the node: each claim is a line of its file `sessions` (appended whole, so the lines
 have an order), written when the session has its keeper, and a claim lives as long as that answers. Programs of one name on several nodes
 are told apart where they meet, at the file of their state (resilience/state/spillfile.py). Where the directory cannot
-be written, nothing is counted.
+be written, nothing is counted; where it has grown beyond all measure, no command's state is gone on from disk.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ def claim(environ: Mapping[str, str], name: str) -> Claim:
             f"{name}, {living[0]}",
             hint="programs that run at once need names of their own: session(name=…)",
         )
-    return replace(found, twin=bool(living))
+    return replace(found, twin=bool(living) or (ledger.full and not name))
 
 
 def claimed(environ: Mapping[str, str]) -> Claim | None:
@@ -138,6 +138,8 @@ class _Ledger:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._directory, self._keeper = os.path.split(environ.get(KEEPER, ""))
         self._task, self._restart, self._run = task_of(environ), restart_of(environ), run_of(environ)
+        self.full = False
+        """Longer than is read: nothing can be counted any more."""
 
     def row(self, verb: str, name: str) -> _Row:
         return _Row(verb, name, self._task, self._restart, self._run, self._keeper)
@@ -158,10 +160,11 @@ class _Ledger:
         except OSError:
             return []
         try:
-            lines = os.pread(fd, _MAX_BYTES, 0).splitlines()
+            text = os.pread(fd, _MAX_BYTES, 0)
         finally:
             os.close(fd)
-        found = [row for line in lines if (row := _parse(line))]
+        self.full = len(text) == _MAX_BYTES
+        found = [row for line in text.splitlines() if (row := _parse(line))]
         mine = (self._task, self._restart)
         return [row for row in found if (row.task, row.restart) == mine and row.name == (name or row.name)]
 

@@ -154,6 +154,13 @@ def test_any_file_of_claims_is_read(tmp_path: Path, content: bytes) -> None:
     assert name(environ) == identity.base_name(environ, "")
 
 
+def test_a_file_of_claims_beyond_measure_counts_for_nothing(job: Job) -> None:
+    environ = job.supervisor(0)
+    (job.directory / identity.SESSIONS).write_bytes(b"x" * (1 << 20))
+    assert identity.claim(environ, "").twin, "a later launch cannot be told from the first"
+    assert not identity.claim(environ, "solver").twin
+
+
 def test_no_link_is_followed(tmp_path: Path) -> None:
     target = tmp_path / "mine"
     (tmp_path / identity.SESSIONS).symlink_to(target)
