@@ -81,13 +81,20 @@ void retire(struct supervisor *self, struct child *child) {
 
 /* A process whose place another has just taken. It has seen its fault and waits for us: it may wait
  * until the other has made its first step (`way_is_free`), whose cores and locks it would want for
- * its end. */
+ * its end. When the keeper has died lately it may be the only one that has the kept state: it gives
+ * that to the next keeper, and the other takes it from there. */
 static void supersede(struct supervisor *self, struct child *old) {
     if (!old->pid)
         return;
     give_up(old);
-    old->kill_at = now_ms() + SUPERSEDED_MS;
+    old->kill_at = now_ms() + (self->keeper.up && !self->keeper.deaths ? SUPERSEDED_MS : HEIR_MS);
     set_aside(self, old);
+}
+
+void keep_superseded(struct supervisor *self) {
+    for (int index = 0; self->recovering && index < RETIRED; index++)
+        if (self->retired[index].kill_at)
+            self->retired[index].kill_at = now_ms() + HEIR_MS;
 }
 
 void way_is_free(struct supervisor *self) {
@@ -203,7 +210,11 @@ static bool promote(struct supervisor *self) {
         return false;
     }
     struct child old = self->active;
-    tell(&self->standby, "promote", "incident", self->order.incident);
+    struct packet packet;
+    packet_begin(&packet, "promote");
+    packet_text(&packet, "incident", self->order.incident);
+    packet_text(&packet, "token", self->task.token); /* opens the kept state to it, from now on */
+    child_say(&self->standby, &packet);
     self->active = self->standby;
     self->active.role = "active";
     self->active.session = true;

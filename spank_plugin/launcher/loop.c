@@ -112,6 +112,7 @@ static void active_gone(struct supervisor *self, pid_t pid, int status) {
 
 static void keeper_gone(struct supervisor *self) {
     report_keeper(self, "lost");
+    keep_superseded(self);
     if (!keeper_died(&self->keeper, now_ms()))
         say("keeper: died %d times in %d s: the task goes on without kept state", KEEPER_DEATHS,
             KEEPER_WINDOW_MS / 1000);

@@ -27,9 +27,10 @@ enum {
     RETIRE_MS = 100,          /* from `retire` to SIGKILL: time for one _exit */
     SUPERSEDED_MS = 100,      /* that a faulted process may stay beside the one promoted: its end
                                  would take time from the first step, but its server waits for it */
-    HOLD_MAX_MS = 10000,      /* the longest that an agent may have a task stay after its end */
-    FAREWELL_MS = 1000,       /* for killed processes to be gone before we are */
-    TIMES_MAX_MS = 86400000,  /* a day: more is no time that an admin means */
+    HEIR_MS = 3000,      /* the same when the keeper is not there: a new one starts in some 50 ms */
+    HOLD_MAX_MS = 10000, /* the longest that an agent may have a task stay after its end */
+    FAREWELL_MS = 1000,  /* for killed processes to be gone before we are */
+    TIMES_MAX_MS = 86400000, /* a day: more is no time that an admin means */
 };
 
 /* Milliseconds, the admin's choice (mpsr.yaml): the agent says them with every `place`. Without an
@@ -107,6 +108,8 @@ void happen(struct supervisor *self, enum event event);
 void start_standby(struct supervisor *self);
 void retire(struct supervisor *self, struct child *child);
 void way_is_free(struct supervisor *self);
+/* The keeper has died: an old process may have to give it the kept state anew. */
+void keep_superseded(struct supervisor *self);
 void kill_due(struct supervisor *self);
 _Noreturn void finish(struct supervisor *self, int status);
 

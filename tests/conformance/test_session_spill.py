@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conformance.session_kit import KILLED, Solver
-from tests.conformance.state_harness import LIMIT, ROOT, Task
+from tests.conformance.state_harness import LIMIT, ROOT, Task, spilled
 
 pytestmark = pytest.mark.sim
 
@@ -20,7 +20,7 @@ def test_a_requeued_job_goes_on_from_disk(task: Task) -> None:
     program.kill()
     solver.open(99)
     task.kill_keeper()
-    assert [file.name for file in task.spill.iterdir() if not file.name.startswith(".")] == ["77.0.0.state"]
+    assert [file.name for file in task.spill.iterdir() if not file.name.startswith(".")] == [spilled(task).name]
     task.token = "a new supervisor's"
     task.start_keeper()
     again = solver.start(SLURM_RESTART_COUNT="1")

@@ -36,6 +36,7 @@ def test_hello_and_the_environment_of_the_task(built: Path, tmp_path: Path) -> N
     }  # fmt: skip
     assert "threads=25" in hello["options"]
     assert len(got.pop("MPSR_TOKEN")) == 32
+    assert len(got.pop("MPSR_PROGRAM")) == 16
     assert int(got.pop("MPSR_FD")) >= 10
     assert got == {
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "25",
