@@ -41,6 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "recovery.grace": (0, 600),
     "recovery.restore_timeout": (0.1, 86_400),
     "recovery.requeue_timeout": (1, 3_600),
+    "recovery.retries_window": (1, 31_536_000),
     "recovery.max_requeues_per_hour": (0, 100_000),
     "recovery.max_drains_per_hour": (0, 1_000),
     "state.spill_seconds": (0, 86_400),

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from resilience.model.errors import SlurmAway
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, JobInfo, Refused
 
@@ -72,13 +73,15 @@ def merged(excluded: str, node: NodeName | None) -> str:
 
 
 def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | None, timeout: float) -> Done | Refused:
-    """The whole sequence. Raises SlurmError when Slurm cannot be asked."""
+    """The whole sequence. Raises SlurmError when Slurm cannot be asked, SlurmAway when it can be later."""
     deadline = time.monotonic() + timeout
     before = _settled(slurm, job, deadline)
     if not before.info.batch:
         return Refused(reason="only batch jobs can be requeued")
     if before.info.state in (*_DONE_WITH, "COMPLETING"):
         return Refused(reason=f"the job is {before.info.state}")
+    if before.info.state == "SUSPENDED":  # Slurm would take it back and hold it for good (22.05)
+        raise SlurmAway(f"job {job}", "is suspended")
     answer = slurm.ask_requeue(job)
     if isinstance(answer, Refused) and PENDING_ALREADY not in answer.reason.lower():
         return answer

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from resilience.model import effect as fx
 from resilience.model import event as ev
-from resilience.model.errors import ResilienceError
+from resilience.model.errors import ResilienceError, SlurmAway
 from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.settings import Settings
@@ -28,6 +28,7 @@ from resilience.ports import (
     Leases,
     Mps,
     Peer,
+    Procfs,
     Refused,
     Result,
     ServerLine,
@@ -48,6 +49,8 @@ _PATH = 1400
 """Bytes on the wire that the path of a recovery log may take."""
 _STAY = 2.0
 """Seconds that a job's tasks stay after their end at most, for Slurm to take the job's account: it takes some 50 ms."""
+_ACCOUNT_FOR = 3600.0
+"""Seconds for which a Slurm that does not answer is given an account again: as it comes back the job still runs for it."""
 _HELD = 200
 """Lines of one job that wait for Slurm to say where its log lies."""
 
@@ -60,6 +63,15 @@ class _JobLog:
     held: deque[str] = field(default_factory=lambda: deque(maxlen=_HELD))
 
 
+@dataclass(slots=True, kw_only=True)
+class _Account:
+    """What Slurm is being told of a job, since when, and what is to follow it."""
+
+    text: str
+    since: float
+    later: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tag:
     """What a worker's call was for."""
@@ -67,6 +79,7 @@ class _Tag:
     what: str
     server: ServerId | None = None
     job: JobId | None = None
+    key: tuple[object, ...] = ()
 
 
 class Actor:
@@ -85,6 +98,7 @@ class Actor:
         supervisors: Supervisors,
         server_logs: ServerLogs,
         daemons: Daemons,
+        procfs: Procfs,
         worker: Worker,
         past: Callable[[tuple[ServerLine, ...]], None],
     ) -> None:
@@ -98,13 +112,13 @@ class Actor:
         self._supervisors = supervisors
         self._logs = server_logs
         self._daemons = daemons
+        self._procfs = procfs
         self._worker = worker
         self._past = past
         self.peers: dict[TaskRef, Peer] = {}
         self.timers: dict[tuple[object, ...], float] = {}
         self._job_logs: dict[JobId, _JobLog] = {}
-        self._accounts: dict[JobId, str] = {}
-        """Jobs whose account Slurm is being given, and the one that is to follow it."""
+        self._accounts: dict[JobId, _Account] = {}
         self._asked: dict[ServerId, float] = {}
         """Servers whose state is being asked for, and when that was last wished."""
 
@@ -141,8 +155,10 @@ class Actor:
             case fx.Unwatch():
                 self._logs.unwatch(effect.server)
                 self._daemons.unwatch(effect.server)
+            case fx.Look():
+                self._look(effect)
             case fx.LookUpJob():
-                self._job_logs[effect.job] = _JobLog()
+                self._job_logs.setdefault(effect.job, _JobLog())
                 self._submit("slurm", _Tag(what="job", job=effect.job), lambda: self._slurm.job(effect.job))
             case fx.AskRequeue():
                 self._requeue(effect)
@@ -176,6 +192,7 @@ class Actor:
             restore_ms=_ms(self._settings.recovery.restore_timeout),
             requeue_ms=_ms(self._settings.recovery.requeue_timeout),
             spill_ms=_ms(self._settings.state.spill_seconds),
+            window_ms=_ms(self._settings.recovery.retries_window),
         )
 
     def _verdict(self, verdict: fx.Verdict) -> None:
@@ -233,10 +250,24 @@ class Actor:
 
         self._submit("mps", _Tag(what="open", server=effect.server), call)
 
+    def _look(self, look: fx.Look) -> None:
+        """A task is stopped when its supervisor is, or anything that the supervisor has started."""
+        pids = {ref: self.peers[ref].pid for ref in look.refs if ref in self.peers}
+
+        def call() -> frozenset[TaskRef]:
+            return frozenset(ref for ref, pid in pids.items() if self._procfs.stopped(pid))
+
+        self._submit("look", _Tag(what="look", key=look.key), call)
+
     def _requeue(self, ask: fx.AskRequeue) -> None:
         exclude = self._node if ask.exclude else None
-        tag = _Tag(what="requeue", job=ask.job)
-        self._submit("slurm", tag, lambda: self._slurm.requeue(ask.job, comment=ask.comment, exclude=exclude))
+
+        def call() -> Done | Refused:
+            if self._clock.monotonic() >= ask.until:
+                raise SlurmAway("Slurm", "was busy with other requests until it was too late")
+            return self._slurm.requeue(ask.job, comment=ask.comment, exclude=exclude)
+
+        self._submit("slurm", _Tag(what="requeue", job=ask.job), call)
 
     def _account(self, ask: fx.AskComment) -> None:
         """Slurm takes a comment only while the job runs: its tasks here stay until Slurm has answered.
@@ -245,17 +276,26 @@ class Actor:
         """
         self._tell_all(ask.job, "hold", ms=_ms(_STAY))
         if ask.job in self._accounts:
-            self._accounts[ask.job] = ask.text
+            self._accounts[ask.job].later = ask.text
             return
-        self._accounts[ask.job] = ""
-        tag = _Tag(what="comment", job=ask.job)
-        self._submit("account", tag, lambda: self._slurm.comment(ask.job, ask.text))
+        self._accounts[ask.job] = _Account(text=ask.text, since=self._clock.monotonic())
+        self._give_account(ask.job, ask.text)
 
-    def _accounted(self, job: JobId) -> None:
-        if later := self._accounts.pop(job, ""):
-            self._account(fx.AskComment(job=job, text=later))
+    def _give_account(self, job: JobId, text: str) -> None:
+        self._submit("account", _Tag(what="comment", job=job), lambda: self._slurm.comment(job, text))
+
+    def _accounted(self, job: JobId, *, away: bool) -> bool:
+        """Slurm has answered; False when it has not, and is asked again."""
+        account = self._accounts.pop(job, None)
+        if account is not None and account.later:
+            self._account(fx.AskComment(job=job, text=account.later))
+        elif account is not None and away and self._clock.monotonic() - account.since < _ACCOUNT_FOR:
+            self._accounts[job] = account
+            self._give_account(job, account.text)
+            return False
         else:
             self._tell_all(job, "release")
+        return True
 
     def _tell_all(self, job: JobId, verb: str, **words: object) -> None:
         for ref in [ref for ref in self.peers if ref.job == job]:
@@ -280,10 +320,12 @@ class Actor:
                 return ev.ServerOpened(server=tag.server, ok=not failed, detail=str(value))
             case "job" if tag.job is not None:
                 return self._job(tag.job, value)
+            case "look":
+                return ev.Looked(key=tag.key, stopped=value if isinstance(value, frozenset) else frozenset())
             case "requeue" | "drain" | "comment":
-                if tag.what == "comment" and tag.job is not None:
-                    self._accounted(tag.job)
-                ok = isinstance(value, Done)
+                ok, away = isinstance(value, Done), isinstance(value, SlurmAway)
+                if tag.what == "comment" and tag.job is not None and not self._accounted(tag.job, away=away):
+                    return None
                 detail = (
                     value.detail
                     if isinstance(value, Done)
@@ -291,7 +333,7 @@ class Actor:
                     if isinstance(value, Refused)
                     else str(value)
                 )
-                return ev.SlurmAnswered(ask=ev.Ask(tag.what), job=tag.job, ok=ok, detail=detail)
+                return ev.SlurmAnswered(ask=ev.Ask(tag.what), job=tag.job, ok=ok, detail=detail, away=away)
             case _:
                 return None
 

@@ -156,6 +156,7 @@ class Agent:
             supervisors=supervisors,
             server_logs=server_logs,
             daemons=daemons,
+            procfs=procfs,
             worker=worker,
             past=self._connections.past,
         )

@@ -72,6 +72,8 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             answers.answered(turn, event)
         case ev.GuardTurned():
             servers.guard_turned(turn, event)
+        case ev.Looked():
+            _looked(turn, event)
         case ev.TimerFired():
             _fire(turn, event.key)
         case _:
@@ -84,7 +86,7 @@ def _fire(turn: Turn, key: tuple[object, ...]) -> None:
         case ("decide", str(incident)):
             decide.due(turn, incident)
         case ("case", str(incident), ref):
-            recover.timed_out(turn, incident, ref)
+            recover.look(turn, incident, ref)
         case ("settle", ref, int(pid)):
             tasks.settle(turn, ref, pid)
         case ("standby", ref):
@@ -96,6 +98,24 @@ def _fire(turn: Turn, key: tuple[object, ...]) -> None:
         case ("rebuild", server):
             servers.rebuild_overdue(turn, server)
         case ("spill", job):
-            jobs.spill_overdue(turn, job)
+            jobs.look(turn, job)
+        case ("requeue", job):
+            jobs.look_again(turn, job)
+        case ("unanswered", job):
+            answers.unanswered(turn, job)
+        case ("lookup", job):
+            jobs.look_up(turn, job)
+        case _:
+            pass
+
+
+def _looked(turn: Turn, event: ev.Looked) -> None:
+    match event.key:
+        case ("case", str(incident), ref):
+            recover.looked(turn, incident, ref, stopped=bool(event.stopped))
+        case ("spill", job):
+            jobs.looked(turn, job, stopped=bool(event.stopped))
+        case ("requeue", job):
+            jobs.ask_again(turn, job, stopped=bool(event.stopped))
         case _:
             pass

@@ -12,13 +12,15 @@ from resilience.machine.words import server_words
 from resilience.model import effect as fx
 from resilience.model.event import Ask, ServerOpened, ServerSeen, SlurmAnswered
 from resilience.model.fault import Fault
-from resilience.model.ids import ServerId
+from resilience.model.ids import JobId, ServerId
 from resilience.model.incident import Action, Outcome
 from resilience.model.observation import Source
-from resilience.model.world import Health, Requeue, Sight
+from resilience.model.world import Health, Job, Requeue, Sight
 
 _PROOF = 1.0
 """Seconds after which ACTIVE is believed without a trace of the rebuild: it took 1.1 s in NVIDIA's example."""
+_EARLY = 0.001
+"""Seconds by which a timer may be early for what a float can hold."""
 _AGAIN = 60.0
 """Seconds until a server that could not be started is tried again."""
 
@@ -116,21 +118,40 @@ def _go_on(turn: Turn, server: ServerId) -> None:
 def answered(turn: Turn, event: SlurmAnswered) -> None:
     """Slurm's answer; a job that Slurm does not take back has its tasks fail."""
     turn.journal("slurm.outcome", ask=event.ask.value, job=event.job, ok=event.ok, detail=event.detail)
-    if event.ask is not Ask.REQUEUE or event.job is None:
+    job = turn.jobs.get(event.job) if event.job is not None else None
+    if event.ask is not Ask.REQUEUE or job is None or job.requeue is not Requeue.ASKED:
         return
-    job = turn.jobs.get(event.job)
-    if job is None or job.requeue is not Requeue.ASKED:
+    if event.away and jobs.nobody_answered(turn, job, event.detail):
+        turn.job_line(job.job, f"requeue: {event.detail}: asking again")
         return
-    outcome = Requeue.TAKEN if event.ok else Requeue.REFUSED
-    turn.jobs[event.job] = replace(job, requeue=outcome, refusal="" if event.ok else f"Slurm: {event.detail}")
-    turn.job_line(event.job, "requeued" if event.ok else f"requeue refused: {event.detail}")
-    for task in turn.tasks_of(event.job):
+    _requeue_is_over(turn, job, ok=event.ok, detail=event.detail)
+
+
+def unanswered(turn: Turn, job: object) -> None:
+    """Slurm was asked for a requeue and has not answered at all."""
+    known = turn.jobs.get(JobId(job)) if isinstance(job, int) else None
+    if known is None or known.requeue is not Requeue.ASKED:
+        return
+    left = known.asked + jobs.patience(turn) - turn.now.mono
+    if left > _EARLY:  # it was suspended for a while
+        turn.timer("unanswered", known.job, after=left)
+        return
+    said = f" ({known.said})" if known.said else ""
+    detail = f"no answer in {turn.now.mono - known.asked:.0f} s{said}"
+    turn.journal("slurm.outcome", ask=Ask.REQUEUE.value, job=known.job, ok=False, detail=detail)
+    _requeue_is_over(turn, known, ok=False, detail=detail)
+
+
+def _requeue_is_over(turn: Turn, job: Job, *, ok: bool, detail: str) -> None:
+    outcome = Requeue.TAKEN if ok else Requeue.REFUSED
+    turn.jobs[job.job] = replace(job, requeue=outcome, refusal="" if ok else f"Slurm: {detail}")
+    turn.job_line(job.job, "requeued" if ok else f"requeue refused: {detail}")
+    for task in turn.tasks_of(job.job):
         found = turn.open_case(task.ref)
-        if found is None and job.incident is None and not event.ok and not task.over:
-            jobs.fail(turn, task.ref, f"Slurm did not requeue the job: {event.detail}")
-        if found is None or found[1].action is not Action.REQUEUE:
-            continue
-        if event.ok:
-            turn.case(found[0].id, task.ref, outcome=Outcome.REQUEUED)
-        else:
-            recover.requeue_refused(turn, found[0].id, task.ref, f"Slurm did not requeue the job: {event.detail}")
+        if found is not None and found[1].action is Action.REQUEUE:
+            if ok:
+                turn.case(found[0].id, task.ref, outcome=Outcome.REQUEUED)
+            else:
+                recover.requeue_refused(turn, found[0].id, task.ref, f"Slurm did not requeue the job: {detail}")
+        elif found is None and task.ref in job.parked and not ok and not task.over:
+            jobs.fail(turn, task.ref, f"Slurm did not requeue the job: {detail}")

@@ -4,6 +4,7 @@ The handlers change the copy through the methods here; `result()` freezes it aga
 goes through `act`, which in observe mode writes the intention to the journal, marked as a dry run, and does nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -70,6 +71,9 @@ class Turn:
 
     def timer(self, *key: object, after: float) -> None:
         self.effects.append(fx.SetTimer(key=key, at=self.now.mono + after))
+
+    def look(self, *key: object, refs: Iterable[TaskRef]) -> None:
+        self.effects.append(fx.Look(key=key, refs=tuple(sorted(refs))))
 
     # ------------------------------------------------------------ tasks
     def task(self, ref: TaskRef, /, **changes: Any) -> Task:

@@ -115,11 +115,21 @@ class LookUpJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Are processes of these tasks stopped? Looked with the same key follows."""
+
+    key: tuple[object, ...]
+    refs: tuple[TaskRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskRequeue:
     job: JobId
     comment: str
     exclude: bool
     """Not on this node again."""
+    until: float
+    """Moment of the monotonic clock after which nobody is to be asked any more: the tasks hear of it then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +166,7 @@ Effect = (
     | Watch
     | Unwatch
     | LookUpJob
+    | Look
     | AskRequeue
     | AskDrain
     | AskComment

@@ -33,6 +33,8 @@ class Hello:
     mpi: bool
     resumed: bool
     retries: int
+    retried: float = 0.0
+    """Seconds since the last of these recoveries."""
     active: int
     session: bool
 
@@ -67,6 +69,8 @@ class Exited:
     """Raw wait status."""
     told: bool = False
     """Ended by a signal that Slurm has sent to the whole step: nothing is to be recovered."""
+    ours: bool = False
+    """Ended because a verdict said so: its status says nothing about the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +160,8 @@ class SlurmAnswered:
     job: JobId | None
     ok: bool
     detail: str
+    away: bool = False
+    """Nobody answered: it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +169,14 @@ class GuardTurned:
     """The guard module isolates from now on, or does so no more."""
 
     on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Which of the tasks that were to be looked at have a process that is stopped."""
+
+    key: tuple[object, ...]
+    stopped: frozenset[TaskRef]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,5 +202,6 @@ Event = (
     | JobKnown
     | SlurmAnswered
     | GuardTurned
+    | Looked
     | TimerFired
 )

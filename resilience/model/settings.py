@@ -79,6 +79,9 @@ class Recovery:
     grace: float = setting(1.0, "time that an unmodified program has to end by itself")
     restore_timeout: float = setting(30.0, "most time from verdict to the first step of a restored task")
     requeue_timeout: float = setting(60.0, "most time for Slurm to take a job back")
+    retries_window: float = setting(
+        3600.0, "time without a recovery that gives a task one of its retries (--mps-retries) back"
+    )
     max_requeues_per_hour: int = setting(
         20, "breaker: further requeues of this node are only logged; one user gets three quarters at most"
     )

@@ -227,6 +227,36 @@ def test_a_log_that_names_somebody_elses_process_is_not_believed(tmp_path: Path)
         assert "culprit" not in row
 
 
+def test_a_suspended_task_is_waited_for(tmp_path: Path) -> None:
+    with Site(tmp_path, Recovery(restore_timeout=0.3)) as site:
+        guilty = site.task(lease(1)).run()
+        other = site.task(lease(2)).run(standby="")
+        site.procfs.still.add(os.getpid())  # all supervisors of the test are this process
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        assert other.hear("verdict")["action"] == "restore"
+        assert "is stopped (suspended?)" in other.log_line("is stopped")
+        assert not site.journal("recovery.failed")
+        site.procfs.still.clear()
+        assert other.hear("verdict")["action"] == "relaunch"
+
+
+def test_an_account_that_slurm_did_not_take_is_given_again(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.slurm.away = 2
+        guilty = site.task(lease(1)).run()
+        guilty.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        site.kernel(
+            f"NVRM: Xid (PCI:0000:06:00): 31, pid={guilty.pid}, name=python3, Ch 0, MMU Fault: FAULT_PDE ACCESS_TYPE_WRITE"
+        )
+        (row,) = until(lambda: [row for row in site.journal("slurm.outcome") if row["ask"] == "comment"], "the answer")
+        assert row["ok"]
+        assert [call[:2] for call in site.slurm.calls if call[0] == "comment"] == [("comment", 1)] * 3
+
+
 def test_requeue_goes_through_slurm(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         guilty = site.task(lease(1)).run()
