@@ -19,6 +19,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.isolated import Isolated
 from resilience.agent.reception import Reception
+from resilience.agent.unread import Unread
 from resilience.history import recalled, unfinished
 from resilience.machine import step
 from resilience.machine.words import server_words
@@ -66,7 +67,7 @@ _TEXT = 300
 _REUNION = 2.5
 """Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
 _LINES = 6000
-"""Lines of one server's logs in a minute that mean something to us. A fault of 60 clients writes some 300."""
+"""Lines of one server's logs in a minute that mean something. A fault of 60 clients writes some 300."""
 
 
 class Agent:
@@ -136,6 +137,7 @@ class Agent:
             else None
         )
         self._lines = Budget(_LINES)
+        self._unread = Unread()
         self._by_bus: dict[xid.Bus, GpuMinor] = {}
         self._by_uuid: dict[GpuUuid, GpuMinor] = {}
         self._mode = settings.recovery.mode
@@ -321,6 +323,8 @@ class Agent:
     def _server_line(self, line: ServerLine) -> None:
         parsed = mpslog.parse_line(line.text)
         if parsed is None:
+            self._unread_line(line)
+        if parsed is None or parsed.kind is LogKind.ORDINARY:
             return
         taken = self._lines.take(line.server, self._clock.monotonic())
         if taken is not Taken.YES:
@@ -332,11 +336,16 @@ class Agent:
         what = _SIGHTS.get(parsed.kind)
         if what is None:
             return
-        source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
         server = line.server
         client = self._inside(server, self._clients.resolve(parsed.pid)) if what is What.CULPRIT else None
+        source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
         now = self._observation(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         self.take(ev.Seen(observation=now, client=client))
+
+    def _unread_line(self, line: ServerLine) -> None:
+        if text := self._unread.text(line, self._clock.monotonic()):
+            now = self._observation(Source.SERVER_LOG, What.UNKNOWN, text, gpu=line.server.gpu, server=line.server)
+            self.take(ev.Seen(observation=now))
 
     def _daemon_gone(self, server: ServerId) -> None:
         text = "its control daemon has ended"
