@@ -14,7 +14,7 @@ from tests.spank.node import ROOT, Connection, Supervised
 from tests.spank.slurm import wait_for
 from tests.spank.supervisor_kit import PROGRAM, WITH_STANDBY, B, Node, ready, shell
 
-LAUNCH = ROOT / "resilience/launch"
+LAUNCH = ROOT / "spank_plugin/launcher"
 TICK = 0.25
 """Seconds by which a stop may be told wrongly (clock.c)."""
 
