@@ -104,6 +104,9 @@ class Procfs(Protocol):
     def ancestors(self, pid: int) -> tuple[int, ...]:
         """Parent, grandparent, … up to 1; empty when the process is gone."""
 
+    def stopped(self, pid: int) -> bool:
+        """Whether the process, or one that it has started, is stopped: by a signal, a debugger or a frozen cgroup."""
+
     def job(self, pid: int) -> JobId | None:
         """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
 

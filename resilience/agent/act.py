@@ -4,6 +4,7 @@ A port that fails is an answer too: an MPS daemon that cannot be asked is an una
 opened a failed opening, a Slurm that does not answer a refusal with the reason. Nothing here raises for such a thing.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
@@ -11,8 +12,8 @@ from resilience.agent.job_logs import JobLogs
 from resilience.agent.peers import Peers
 from resilience.model import effect as fx
 from resilience.model import event as ev
-from resilience.model.errors import ResilienceError
-from resilience.model.ids import JobId, NodeName, Process, ServerId
+from resilience.model.errors import ResilienceError, SlurmAway
+from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.records import JobAccounted
 from resilience.model.records.told import admin_comment, drain_reason, requeue_comment
@@ -26,8 +27,19 @@ _REASON = 800
 """Characters of a verdict's reason."""
 _TEXT = 2400
 """Bytes of it on the wire: with the rest of its packet it must fit there."""
+_ACCOUNT_FOR = 3600.0
+"""Seconds for which a Slurm that does not answer is given an account again: as it comes back the job still runs for it."""
 _STAY = 2.0
 """Seconds that a job's tasks stay after their end at most, for Slurm to take the job's account: it takes some 50 ms."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Account:
+    """What Slurm is being told of a job, since when, and what is to follow it."""
+
+    given: JobAccounted
+    since: float
+    later: JobAccounted | None = None
 
 
 class Actor:
@@ -43,8 +55,7 @@ class Actor:
         self._peers = peers
         self._job_logs = logs
         self.timers: dict[Timer, float] = {}
-        self._accounts: dict[JobId, JobAccounted | None] = {}
-        """Jobs whose account Slurm is being given, and the one that is to follow it."""
+        self._accounts: dict[JobId, _Account] = {}
         self._asked: dict[ServerId, float] = {}
         """Servers whose state is being asked for, and when that was last wished."""
 
@@ -80,6 +91,8 @@ class Actor:
                 return self._ports.server_logs.watch(effect.server, self._mps.logs(effect.server))
             case fx.Unwatch():
                 self._unwatch(effect.server)
+            case fx.Look():
+                self._look(effect)
             case fx.LookUpJob():
                 self._job_logs.begin(effect.job)
                 self._submit("slurm", partial(self._slurm.job, effect.job), self._job)
@@ -111,6 +124,7 @@ class Actor:
             restore_ms=_ms(self._settings.recovery.restore_timeout),
             requeue_ms=_ms(self._settings.recovery.requeue_timeout),
             spill_ms=_ms(self._settings.state.spill_seconds),
+            window_ms=_ms(self._settings.recovery.retries_window),
         )
 
     def _verdict(self, verdict: fx.Verdict) -> None:
@@ -176,7 +190,12 @@ class Actor:
     # ------------------------------------------------------------ Slurm
     def _requeue(self, ask: fx.AskRequeue) -> None:
         comment, exclude = requeue_comment(ask.intent), self._node if ask.exclude else None
-        call = partial(self._slurm.requeue, ask.job, comment=comment, exclude=exclude)
+
+        def call() -> Done | Refused:
+            if self._ports.clock.monotonic() >= ask.until:
+                raise SlurmAway("Slurm", "was busy with other requests until it was too late")
+            return self._slurm.requeue(ask.job, comment=comment, exclude=exclude)
+
         self._submit("slurm", call, partial(_slurm_answered, ev.Ask.REQUEUE, ask.job))
 
     def _account(self, ask: fx.AskComment) -> None:
@@ -186,18 +205,41 @@ class Actor:
         """
         self._peers.tell_job(ask.job, "hold", ms=_ms(_STAY))
         if ask.job in self._accounts:
-            self._accounts[ask.job] = ask.account
+            self._accounts[ask.job].later = ask.account
             return
-        self._accounts[ask.job] = None
+        self._accounts[ask.job] = _Account(given=ask.account, since=self._ports.clock.monotonic())
+        self._give_account(ask.job, ask.account)
 
-        def then(answer: Done | Refused | Exception) -> ev.Event:
-            if later := self._accounts.pop(ask.job):
-                self._account(fx.AskComment(job=ask.job, account=later))
-            else:
-                self._peers.tell_job(ask.job, "release")
-            return _slurm_answered(ev.Ask.COMMENT, ask.job, answer)
+    def _give_account(self, job: JobId, account: JobAccounted) -> None:
+        call = partial(self._slurm.comment, job, admin_comment(account))
+        self._submit("account", call, partial(self._accounted, job))
 
-        self._submit("account", partial(self._slurm.comment, ask.job, admin_comment(ask.account)), then)
+    def _accounted(self, job: JobId, answer: Done | Refused | Exception) -> ev.Event | None:
+        """Slurm has answered; None when it has not, and is asked again."""
+        account = self._accounts.pop(job)
+        late = self._ports.clock.monotonic() - account.since >= _ACCOUNT_FOR
+        if account.later is not None:
+            self._account(fx.AskComment(job=job, account=account.later))
+        elif isinstance(answer, SlurmAway) and not late:
+            self._accounts[job] = account
+            self._give_account(job, account.given)
+            return None
+        else:
+            self._peers.tell_job(job, "release")
+        return _slurm_answered(ev.Ask.COMMENT, job, answer)
+
+    def _look(self, look: fx.Look) -> None:
+        """A task is stopped when its supervisor is, or anything that the supervisor has started."""
+        peers = {ref: peer.pid for ref in look.refs if (peer := self._peers.get(ref)) is not None}
+
+        def call() -> frozenset[TaskRef]:
+            return frozenset(ref for ref, pid in peers.items() if self._ports.procfs.stopped(pid))
+
+        def then(stopped: frozenset[TaskRef] | Exception) -> ev.Event:
+            known = frozenset[TaskRef]() if isinstance(stopped, Exception) else stopped
+            return ev.Looked(about=look.about, stopped=known)
+
+        self._submit("look", call, then)
 
     def _job(self, info: JobInfo | Exception) -> ev.Event | None:
         if isinstance(info, Exception):
@@ -224,7 +266,8 @@ def _slurm_answered(ask: ev.Ask, job: JobId | None, answer: Done | Refused | Exc
         case Refused():
             return ev.SlurmAnswered(ask=ask, job=job, ok=False, detail=answer.reason)
         case _:
-            return ev.SlurmAnswered(ask=ask, job=job, ok=False, detail=_words(answer))
+            away = isinstance(answer, SlurmAway)
+            return ev.SlurmAnswered(ask=ask, job=job, ok=False, detail=_words(answer), away=away)
 
 
 def _ms(seconds: float) -> int:

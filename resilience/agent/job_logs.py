@@ -43,7 +43,7 @@ class JobLogs:
         self._logs: dict[JobId, _Log] = {}
 
     def begin(self, job: JobId) -> None:
-        self._logs[job] = _Log()
+        self._logs.setdefault(job, _Log())
 
     def forget(self, job: JobId) -> None:
         """The job's last task here has gone."""

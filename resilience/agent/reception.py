@@ -129,6 +129,7 @@ class Reception:
             mpi=words.mpi,
             resumed=words.resumed,
             retries=words.retries,
+            retried=words.retried,
             active=words.active,
             session=words.session,
         )

@@ -13,6 +13,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.isolated import Isolated
+from resilience.agent.unread import Unread
 from resilience.model import event as ev
 from resilience.model import records as rec
 from resilience.model.ids import GpuUuid, ServerId
@@ -79,6 +80,7 @@ class Senses:
         self._isolated = isolated
         self._kernel_log = kernel_log
         self._lines = Budget(_LINES)
+        self._unread = Unread()
 
     def warm_up(self) -> None:
         """Load the tables and compile the patterns now: the first fault must not wait for them."""
@@ -92,6 +94,8 @@ class Senses:
     def server_line(self, line: ServerLine, state: State) -> Iterator[ev.Event]:
         parsed = mpslog.parse_line(line.text)
         if parsed is None:
+            yield from self._unread_line(line)
+        if parsed is None or parsed.kind is LogKind.ORDINARY:
             return
         taken = self._lines.take(line.server, self._clock.monotonic())
         if taken is not Taken.YES:
@@ -108,6 +112,11 @@ class Senses:
         client = self._inside(server, self._clients.resolve(parsed.pid), state) if what is What.CULPRIT else None
         now = self._see(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         yield ev.Seen(observation=now, client=client)
+
+    def _unread_line(self, line: ServerLine) -> Iterator[ev.Event]:
+        if text := self._unread.text(line, self._clock.monotonic()):
+            now = self._see(Source.SERVER_LOG, What.UNKNOWN, text, gpu=line.server.gpu, server=line.server)
+            yield ev.Seen(observation=now)
 
     def _inside(self, server: ServerId, client: Client | None, state: State) -> Client | None:
         """The client, when it can have used this server."""

@@ -24,14 +24,17 @@ from resilience.model.effect import Effect
 from resilience.model.timer import (
     AskState,
     Decide,
+    LookUpAgain,
     PollState,
     ProveState,
     RebuildDue,
+    RequeueAgain,
     RungDue,
     Settle,
     SpillDue,
     StandbyAgain,
     Timer,
+    Unanswered,
     Window,
 )
 from resilience.model.world import Moment, State
@@ -84,6 +87,8 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             replies.answered(turn, event)
         case ev.GuardTurned():
             servers.guard_turned(turn, event)
+        case ev.Looked():
+            _looked(turn, event)
         case ev.TimerFired():
             _fire(turn, event.timer)
         case _:
@@ -97,7 +102,7 @@ def _fire(turn: Turn, timer: Timer) -> None:
         case Window():
             pass  # every turn looks which incidents are over
         case RungDue():
-            recover.timed_out(turn, timer.incident, timer.ref)
+            recover.look(turn, timer)
         case Settle():
             tasks.settle(turn, timer.ref, timer.pid)
         case StandbyAgain():
@@ -109,6 +114,25 @@ def _fire(turn: Turn, timer: Timer) -> None:
         case RebuildDue():
             servers.rebuild_overdue(turn, timer.server)
         case SpillDue():
-            jobs.spill_overdue(turn, timer.job)
+            jobs.look(turn, timer)
+        case RequeueAgain():
+            jobs.look_again(turn, timer)
+        case Unanswered():
+            replies.unanswered(turn, timer.job)
+        case LookUpAgain():
+            jobs.look_up(turn, timer.job)
         case _:
             assert_never(timer)
+
+
+def _looked(turn: Turn, event: ev.Looked) -> None:
+    stopped = bool(event.stopped)
+    match event.about:
+        case RungDue():
+            recover.looked(turn, event.about, stopped=stopped)
+        case SpillDue():
+            jobs.looked(turn, event.about, stopped=stopped)
+        case RequeueAgain():
+            jobs.ask_again(turn, event.about, stopped=stopped)
+        case _:
+            assert_never(event.about)

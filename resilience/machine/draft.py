@@ -4,6 +4,7 @@ The handlers change the copy through the methods here; `result()` freezes it aga
 goes through `act`, which in observe mode writes the intention to the journal, marked as a dry run, and does nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from resilience.model import effect as fx
 from resilience.model import records as rec
 from resilience.model.ids import DomainKey, GpuMinor, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Case, Incident
-from resilience.model.timer import Timer
+from resilience.model.timer import StoppedCounts, Timer
 from resilience.model.world import Health, Job, Moment, Pair, Server, State, Task
 
 _T = TypeVar("_T")
@@ -74,6 +75,10 @@ class Turn:
     def timer(self, timer: Timer, *, after: float) -> None:
         """Set a timer, in seconds from now."""
         self.effects.append(fx.SetTimer(timer=timer, at=self.now.mono + after))
+
+    def look(self, about: StoppedCounts, *, refs: Iterable[TaskRef]) -> None:
+        """Have it seen whether a process of these tasks is stopped."""
+        self.effects.append(fx.Look(about=about, refs=tuple(sorted(refs))))
 
     # ------------------------------------------------------------ tasks
     def task(self, ref: TaskRef, /, **changes: Any) -> Task:

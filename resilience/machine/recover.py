@@ -19,6 +19,8 @@ from resilience.model.options import OnCulprit, Rung
 from resilience.model.timer import RungDue
 from resilience.model.world import SERVING, Health, Task
 
+_LOOK = 1.0
+"""Seconds between two looks at whether a task that is awaited is stopped."""
 _MOVES = (Action.PROMOTE, Action.RESTORE, Action.RELAUNCH, Action.QUARANTINE)
 
 
@@ -32,6 +34,7 @@ def begin(turn: Turn, name: IncidentId, ref: TaskRef, part: Part) -> None:
         turn.case(before[0].id, ref, outcome=Outcome.GONE, reasons=(*before[1].reasons, f"hit again: {name}"))
     incident = turn.incidents[name]
     jobs.count_fault(turn, incident, ref)
+    _make_good(turn, ref)
     case = Case(part=part, outcome=Outcome.WAITING, target=incident.apart.get(ref))
     turn.incident(incident, cases={**incident.cases, ref: case})
     turn.task(ref, incident=name)
@@ -41,6 +44,13 @@ def begin(turn: Turn, name: IncidentId, ref: TaskRef, part: Part) -> None:
         _culprit(turn, name, ref)
     else:
         climb(turn, name, ref)
+
+
+def _make_good(turn: Turn, ref: TaskRef) -> None:
+    """Time that went well gives retries back."""
+    task, window = turn.tasks[ref], turn.recovery.retries_window
+    back = min(task.retries, int((turn.now.mono - task.retried) / window))
+    turn.task(ref, retries=task.retries - back, retried=task.retried + back * window)
 
 
 def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
@@ -152,6 +162,7 @@ def tell(turn: Turn, name: IncidentId, ref: TaskRef, rung: Rung, action: Action,
         "asking": 0,
         "reported": 0,
         "retries": task.retries + (not case.counted),
+        "retried": turn.now.mono,
     }
     if action is Action.PROMOTE:
         changes |= {"active": task.standby}
@@ -177,8 +188,8 @@ def _set_due(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     after = turn.recovery.restore_timeout
     if not turn.incidents[name].cases[ref].steps:
         after += turn.recovery.grace
-    turn.case(name, ref, due=turn.now.mono + after)
-    turn.timer(RungDue(name, ref), after=after)
+    turn.case(name, ref, due=turn.now.mono + after, looked=turn.now.mono)
+    turn.timer(RungDue(name, ref), after=min(after, _LOOK))
 
 
 def requeue_refused(turn: Turn, name: IncidentId, ref: TaskRef, reason: str) -> None:
@@ -289,6 +300,8 @@ def _recovered(turn: Turn, incident: Incident, ref: TaskRef, *, seq: int, own_ms
     )
     turn.journal(record)
     turn.job_line(ref.job, record)
+    if case.action is Action.PROMOTE:
+        servers.offer_any_standby(turn, turn.tasks[ref])
 
 
 def rung_failed(turn: Turn, event: RungFailed) -> None:
@@ -302,13 +315,35 @@ def rung_failed(turn: Turn, event: RungFailed) -> None:
     next_rung(turn, event.ref, event.reason)
 
 
-def timed_out(turn: Turn, incident: IncidentId, ref: TaskRef) -> None:
-    """The time for a rung may be over; a timer of an earlier rung does nothing."""
-    found = turn.open_case(ref)
-    if found is None or found[0].id != incident or found[1].outcome is not Outcome.TOLD:
+def look(turn: Turn, due: RungDue) -> None:
+    """Time passes for a rung; a timer of an earlier one does nothing. Whether it counts is to be seen first."""
+    if _awaited(turn, due) is not None:
+        turn.look(due, refs=(due.ref,))
+
+
+def looked(turn: Turn, due: RungDue, *, stopped: bool) -> None:
+    """A task that is stopped is not hung: its time goes on when it does."""
+    case, now = _awaited(turn, due), turn.now.mono
+    if case is None:
         return
-    if found[1].due and turn.now.mono >= found[1].due:
-        next_rung(turn, ref, f"no answer in {turn.now.mono - found[1].told_at:.1f} s")
+    if stopped and not case.stood:
+        record = rec.TaskStopped(incident=due.incident, task=due.ref)
+        turn.journal(record)
+        turn.job_line(due.ref.job, record)
+    if not stopped and now >= case.due:
+        next_rung(turn, due.ref, f"no answer in {now - case.told_at:.1f} s")
+        return
+    until = case.due + (now - case.looked if stopped else 0.0)
+    turn.case(due.incident, due.ref, due=until, looked=now, stood=case.stood or stopped)
+    turn.timer(due, after=min(until - now, _LOOK))
+
+
+def _awaited(turn: Turn, due: RungDue) -> Case | None:
+    """The case, when it was told something that must have worked by some time."""
+    found = turn.open_case(due.ref)
+    if found is None or found[0].id != due.incident or found[1].outcome is not Outcome.TOLD or not found[1].due:
+        return None
+    return found[1]
 
 
 def next_rung(turn: Turn, ref: TaskRef, reason: str) -> None:

@@ -11,7 +11,7 @@ from resilience.model import effect as fx
 from resilience.model import records as rec
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
-from resilience.model.incident import Outcome
+from resilience.model.incident import Action, Outcome
 from resilience.model.lease import in_force
 from resilience.model.options import Rung
 from resilience.model.timer import PollState, RebuildDue
@@ -255,11 +255,22 @@ def offer_standby(turn: Turn, task: Task, server: ServerId) -> None:
     pair = turn.pair_of(server)
     if pair is None or (task.server.domain, task.server.gpu) != (server.domain, server.gpu):
         return
+    found = turn.open_case(task.ref)
+    if found is not None and found[1].outcome is Outcome.TOLD and found[1].action is Action.PROMOTE:
+        return  # the one that it has is still to take over: recover.py offers another then
     mine = task.server.color
     if mine == server.color or quarantine(pair, mine) or quarantine(pair, server.color):
         return
     if wants_standby(task) and task.placed and not task.over and task.standby_server is None and not task.standby:
         turn.act(fx.StartStandby(ref=task.ref, server=server))
+
+
+def offer_any_standby(turn: Turn, task: Task) -> None:
+    """The same for one task that has just recovered, on any colour that is up."""
+    pair = turn.pairs[task.server.domain, task.server.gpu]
+    for color in pair.colors:
+        if pair.health(color) is Health.UP:
+            offer_standby(turn, task, pair.server(color))
 
 
 def wants_standby(task: Task) -> bool:

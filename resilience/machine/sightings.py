@@ -33,6 +33,8 @@ def seen(turn: Turn, event: Seen) -> None:
     fault = classify(now)
     server, task = _place(turn, now, client)
     _journal(turn, now, fault, server, client)
+    if now.what is What.UNKNOWN:
+        return  # for a person to read, beside what happened then
     late = task is not None and client is not None and (task.over or client.pid in task.left)
     if now.what is What.CUDA and task is not None and late:
         if found := turn.open_case(task.ref):

@@ -51,10 +51,11 @@ def hello(turn: Turn, event: Hello) -> None:
         active=event.active,
         session=event.session,
         retries=event.retries,
+        retried=turn.now.mono - event.retried,
     )
     if event.ref.job not in turn.jobs:
         turn.jobs[event.ref.job] = Job(job=event.ref.job, uid=event.lease.uid)
-        turn.do(fx.LookUpJob(job=event.ref.job))
+        jobs.look_up(turn, event.ref.job)
     turn.journal(rec.TaskHello(task=event.ref, server=pair.server(color), resumed=event.resumed, mpi=event.mpi))
     place(turn, event.ref)
 
@@ -163,6 +164,11 @@ def exited(turn: Turn, event: Exited) -> None:
     if event.role is Role.STANDBY or event.pid == task.standby != 0:
         _standby_ended(turn, task, event)
         return
+    if event.ours or jobs.leaving(turn, event.ref):
+        turn.leave(event.ref, event.pid)
+        turn.task(event.ref, active=0)
+        if event.ours or event.status:
+            return  # what is to become of the task was said before
     if task.over:
         return
     if event.status == 0 or event.told:
@@ -242,9 +248,11 @@ def gone(turn: Turn, event: Gone) -> None:
 
 def _standby_ended(turn: Turn, task: Task, event: Exited) -> None:
     server = task.standby_server
-    turn.task(task.ref, standby=0, standby_server=None, ready=False)
-    if event.status and server is not None and task.standby_restarts < _STANDBY_TIMES:
-        turn.timer(StandbyAgain(task.ref), after=_STANDBY_AGAIN * 2**task.standby_restarts)
+    long_ago = turn.now.mono - task.standby_restarted >= turn.recovery.retries_window
+    restarts = 0 if long_ago else task.standby_restarts
+    turn.task(task.ref, standby=0, standby_server=None, ready=False, standby_restarts=restarts)
+    if event.status and server is not None and restarts < _STANDBY_TIMES:
+        turn.timer(StandbyAgain(task.ref), after=_STANDBY_AGAIN * 2**restarts)
 
 
 def restart_standby(turn: Turn, ref: TaskRef) -> None:
@@ -255,6 +263,6 @@ def restart_standby(turn: Turn, ref: TaskRef) -> None:
     pair = turn.pairs[task.server.domain, task.server.gpu]
     for color in pair.colors:
         if color != task.server.color and pair.health(color) is Health.UP:
-            turn.task(task.ref, standby_restarts=task.standby_restarts + 1)
+            turn.task(task.ref, standby_restarts=task.standby_restarts + 1, standby_restarted=turn.now.mono)
             servers.offer_standby(turn, turn.tasks[task.ref], pair.server(color))
             return

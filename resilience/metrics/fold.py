@@ -23,8 +23,8 @@ _RUNGS = {action.value: rung.value for rung, action in ACTIONS.items()} | {Actio
 class Fold:
     def __init__(self) -> None:
         self._series = Series()
-        self._open: set[str] = set()
-        """Incidents that are open."""
+        self._open: dict[str, ServerId | None] = {}
+        """Incidents that are open → their server."""
         self._unavailable: dict[ServerId, str] = {}
         """Servers of pairs that take no clients → why not."""
 
@@ -82,7 +82,7 @@ class Fold:
     def _take_fault(self, record: rec.Record) -> None:
         match record:
             case rec.IncidentOpened():
-                self._open.add(record.incident)
+                self._open[record.incident] = record.server
             case rec.IncidentClosed():
                 self._incident_closed(record)
             case rec.Verdict():
@@ -112,10 +112,11 @@ class Fold:
                 pass
 
     def _incident_closed(self, record: rec.IncidentClosed) -> None:
-        self._open.discard(record.incident)
+        self._open.pop(record.incident, None)
         if record.same_as:
             return
-        if record.server is not None and self._unavailable.get(record.server) == Health.FAULTED:
+        faulted = record.server is not None and self._unavailable.get(record.server) == Health.FAULTED
+        if faulted and record.server is not None and record.server not in self._open.values():
             del self._unavailable[record.server]  # forgotten with its last task, before it came back
         if record.blameless is True:
             attribution = BLAMELESS

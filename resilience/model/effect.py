@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Action, Part
 from resilience.model.records import JobAccounted, Record, SlurmIntent
-from resilience.model.timer import Timer
+from resilience.model.timer import StoppedCounts, Timer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +114,22 @@ class LookUpJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Are processes of these tasks stopped? Looked about the same follows."""
+
+    about: StoppedCounts
+    refs: tuple[TaskRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskRequeue:
     job: JobId
     intent: SlurmIntent
     """Its words become the job's AdminComment."""
     exclude: bool
     """Not on this node again."""
+    until: float
+    """Moment of the monotonic clock after which nobody is to be asked any more: the tasks hear of it then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +166,7 @@ Effect = (
     | Watch
     | Unwatch
     | LookUpJob
+    | Look
     | AskRequeue
     | AskDrain
     | AskComment

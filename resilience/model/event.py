@@ -6,7 +6,7 @@ from enum import StrEnum
 from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.lease import Lease
 from resilience.model.observation import Client, Observation
-from resilience.model.timer import Timer
+from resilience.model.timer import StoppedCounts, Timer
 from resilience.model.world import Sight
 
 
@@ -34,6 +34,8 @@ class Hello:
     mpi: bool
     resumed: bool
     retries: int
+    retried: float = 0.0
+    """Seconds since the last of these recoveries."""
     active: int
     session: bool
 
@@ -68,6 +70,8 @@ class Exited:
     """Raw wait status."""
     told: bool = False
     """Ended by a signal that Slurm has sent to the whole step: nothing is to be recovered."""
+    ours: bool = False
+    """Ended because a verdict said so: its status says nothing about the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +163,8 @@ class SlurmAnswered:
     job: JobId | None
     ok: bool
     detail: str
+    away: bool = False
+    """Nobody answered: it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +172,14 @@ class GuardTurned:
     """The guard module isolates from now on, or does so no more."""
 
     on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Which of the tasks that were to be looked at have a process that is stopped."""
+
+    about: StoppedCounts
+    stopped: frozenset[TaskRef]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,5 +205,6 @@ Event = (
     | JobKnown
     | SlurmAnswered
     | GuardTurned
+    | Looked
     | TimerFired
 )

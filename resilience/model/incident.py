@@ -96,6 +96,10 @@ class Case:
     told_at: float = 0.0
     due: float = 0.0
     """When what it was told must have worked; 0 while its process has not noticed the fault."""
+    looked: float = 0.0
+    """When it was last seen whether its processes are stopped."""
+    stood: bool = False
+    """They were."""
     steps: bool = False
     """Its recovery ends with a first step, not with a new process."""
     counted: bool = False

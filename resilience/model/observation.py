@@ -46,6 +46,8 @@ class What(StrEnum):
     EXIT = "exit"
     ISOLATED = "isolated"
     """The guard kept a fault to its culprit."""
+    UNKNOWN = "unknown"
+    """A line of a server that the catalogue does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,11 @@ class Recovery:
         30.0, "time limit from the verdict to the first step of a restored task", within=(0.1, 86_400)
     )
     requeue_timeout: float = setting(60.0, "time limit for Slurm to requeue a job", within=(1, 3_600))
+    retries_window: float = setting(
+        3600.0,
+        "time without a recovery that gives a task one of its retries (--mps-retries) back",
+        within=(1, 31_536_000),
+    )
     max_requeues_per_hour: int = setting(
         20,
         "breaker: further requeues of this node are only logged; one user gets three quarters at most",

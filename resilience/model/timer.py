@@ -77,5 +77,28 @@ class SpillDue:
     job: JobId
 
 
+@dataclass(frozen=True, slots=True)
+class RequeueAgain:
+    """Slurm did not answer about a requeue: it is asked again."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An answer about a requeue is not waited for any more."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpAgain:
+    """Slurm has said nothing of a job so far."""
+
+    job: JobId
+
+
+StoppedCounts = RungDue | SpillDue | RequeueAgain
+"""Time in which a task is stopped does not count for these: it is looked at first."""
 OfServer = AskState | ProveState | PollState | RebuildDue
-Timer = Decide | Window | RungDue | Settle | StandbyAgain | SpillDue | OfServer
+Timer = Decide | Window | Settle | StandbyAgain | Unanswered | LookUpAgain | StoppedCounts | OfServer

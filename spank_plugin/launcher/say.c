@@ -72,3 +72,19 @@ void recovery_log(const char *path, const char *line) {
     if (fd >= 0)
         close(fd);
 }
+
+void tell_user(const struct supervisor *self, const char *text) {
+    char line[512], stamp[32];
+    struct timespec time;
+    struct tm local;
+    say("%s", text);
+    if (!*self->log_path)
+        return;
+    clock_gettime(CLOCK_REALTIME, &time);
+    localtime_r(&time.tv_sec, &local);
+    strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &local);
+    mpsr_format(line, sizeof(line), "%s.%03ld mpsr[%s] step %ld task %ld: %s", stamp,
+                time.tv_nsec / 1000000, self->task.lease.node, self->task.step, self->task.rank,
+                text);
+    recovery_log(self->log_path, line);
+}

@@ -23,7 +23,7 @@ from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.agent import Agent
-from resilience.model.errors import MpsControlError
+from resilience.model.errors import MpsControlError, SlurmAway
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Options, Recovery, Settings
@@ -98,6 +98,8 @@ class FakeSlurm:
     refuse: str = ""
     busy: threading.Event | None = None
     """Until it is set nobody answers about a comment."""
+    away: int = 0
+    """Comments that nobody answers."""
 
     def job(self, job: JobId) -> JobInfo:
         return JobInfo(
@@ -116,6 +118,9 @@ class FakeSlurm:
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
         self.calls.append(("comment", job, text))
+        if self.away:
+            self.away -= 1
+            raise SlurmAway("slurmctld", "cannot be asked")
         if self.busy is not None:
             self.busy.wait(BOUND)
         return Done()
@@ -160,6 +165,7 @@ class FakeProcfs:
 
     parents: dict[int, int] = field(default_factory=dict)
     jobs: dict[int, JobId] = field(default_factory=dict)
+    still: set[int] = field(default_factory=set)
 
     def starttime(self, pid: int) -> int | None:
         return 1 if pid in self.parents else None
@@ -173,6 +179,9 @@ class FakeProcfs:
 
     def job(self, pid: int) -> JobId | None:
         return self.jobs.get(pid)
+
+    def stopped(self, pid: int) -> bool:
+        return pid in self.still
 
 
 class Supervisor:
@@ -215,6 +224,13 @@ class Supervisor:
             if said == verb:
                 return words
             assert said in ("log", "standby", "hold", "release"), f"heard {said} instead of {verb}: {words}"
+
+    def log_line(self, part: str) -> str:
+        """The next line for the recovery log that has this part."""
+        while True:
+            said, words = unpack(self.socket.recv(8192))
+            if said == "log" and part in words["line"]:
+                return words["line"]
 
     def verbs(self, last: str) -> list[str]:
         """What is said up to the next message with the verb `last`; lines of the log are left out."""

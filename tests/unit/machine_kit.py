@@ -83,14 +83,21 @@ class Node:
         self.last: tuple[fx.Effect, ...] = ()
         self.log: list[fx.Effect] = []
         self.timers: dict[Timer, float] = {}
+        self.stopped: set[TaskRef] = set()
+        """Tasks of which a process is stopped."""
 
     def do(self, event: ev.Event) -> tuple[fx.Effect, ...]:
-        self.state, self.last = step(self.state, event, Moment(wall=1.79e9 + self.now, mono=self.now))
-        self.log.extend(self.last)
-        for effect in self.last:
+        """One event, and the looks at processes that follow from it."""
+        self.state, done = step(self.state, event, Moment(wall=1.79e9 + self.now, mono=self.now))
+        self.log.extend(done)
+        for effect in done:
             if isinstance(effect, fx.SetTimer):
                 self.timers[effect.timer] = effect.at
-        return self.last
+        for effect in done:
+            if isinstance(effect, fx.Look):
+                done += self.do(ev.Looked(about=effect.about, stopped=frozenset(effect.refs) & self.stopped))
+        self.last = done
+        return done
 
     def wait(self, seconds: float) -> list[fx.Effect]:
         """Let time pass and its timers fire in order."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from resilience.adapters.linux.processes import starttime
+from resilience.agent.unread import LINES
 from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
 from resilience.model.options import Domain, Rung
@@ -226,6 +227,62 @@ def test_a_log_that_names_somebody_elses_process_is_not_believed(tmp_path: Path)
         site.log("a", "Client {PID: 7777, Context: 1} encountered a fatal GPU error.")
         (row,) = until(lambda: site.journal("incident.attributed"), "the decision")
         assert "culprit" not in row
+
+
+def test_lines_that_nobody_understands_are_kept_but_not_all_of_them(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.task(lease(1)).run().say("keeper", state="restored")
+        until(lambda: site.journal("observation"), "all messages are taken")
+        site.log("a", "Startup")
+        site.log("a", "A channel was \x1b[1mquarantined\x1b[0m for reasons of its own")
+        site.log("b", "100.0", control=True)
+        site.log("b", "Thread 7 of the server has lost its way")
+
+        def unread() -> list[dict[str, object]]:
+            return [row for row in site.journal("observation") if row.get("what") == "unknown"]
+
+        until(lambda: len(unread()) == 2, "both lines")
+        assert [(row["source"], row["server"], row["fault"]) for row in unread()] == [
+            ("server_log", "u1001/g0/a", "unknown"),
+            ("server_log", "u1001/g0/b", "unknown"),
+        ]
+        assert "Thread 7 of the server has lost its way" in str(unread()[1]["text"])
+        for number in range(200):
+            site.log("a", f"new words {number}")
+        site.log("a", "Server is handling a fatal GPU error.")
+        until(lambda: site.journal("incident.opened"), "what comes after them")
+        assert len(unread()) == 1 + LINES
+        assert "further ones of this minute are not written down" in str(unread()[-1]["text"])
+
+
+def test_a_suspended_task_is_waited_for(tmp_path: Path) -> None:
+    with Site(tmp_path, Recovery(restore_timeout=0.3)) as site:
+        guilty = site.task(lease(1)).run()
+        other = site.task(lease(2)).run(standby="")
+        site.procfs.still.add(os.getpid())  # all supervisors of the test are this process
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        assert other.hear("verdict")["action"] == "restore"
+        assert "is stopped (suspended?)" in other.log_line("is stopped")
+        assert not site.journal("recovery.failed")
+        site.procfs.still.clear()
+        assert other.hear("verdict")["action"] == "relaunch"
+
+
+def test_an_account_that_slurm_did_not_take_is_given_again(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.slurm.away = 2
+        guilty = site.task(lease(1)).run()
+        guilty.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        site.kernel(
+            f"NVRM: Xid (PCI:0000:06:00): 31, pid={guilty.pid}, name=python3, Ch 0, MMU Fault: FAULT_PDE ACCESS_TYPE_WRITE"
+        )
+        (row,) = until(lambda: [row for row in site.journal("slurm.outcome") if row["ask"] == "comment"], "the answer")
+        assert row["ok"]
+        assert [call[:2] for call in site.slurm.calls if call[0] == "comment"] == [("comment", 1)] * 3
 
 
 def test_requeue_goes_through_slurm(tmp_path: Path) -> None:

@@ -98,6 +98,63 @@ def test_procfs_of_a_name_that_looks_like_fields(tmp_path: Path) -> None:
     assert tree.ancestors(7) == (3,)
 
 
+def _sleeper() -> tuple[subprocess.Popen[str], int]:
+    """A shell, and what it has started."""
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    return child, int(child.stdout.readline())
+
+
+def test_procfs_sees_a_process_that_is_stopped_also_below_another() -> None:
+    child, below = _sleeper()
+    tree = ProcfsTree()
+    try:
+        assert not tree.stopped(child.pid)
+        for pid in (child.pid, below):
+            os.kill(pid, signal.SIGSTOP)
+            assert until(lambda: tree.stopped(child.pid), "the stop is seen")
+            os.kill(pid, signal.SIGCONT)
+            assert until(lambda: not tree.stopped(child.pid), "the way on is seen")
+    finally:
+        os.kill(below, signal.SIGKILL)
+        child.wait(BOUND)
+    assert not tree.stopped(child.pid)
+
+
+CGROUPS = {"v1": ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN"), "v2": ("", "cgroup.freeze", "1")}
+
+
+@pytest.mark.parametrize("version", CGROUPS)
+def test_procfs_sees_a_frozen_cgroup(version: str) -> None:
+    """As Slurm suspends a job with proctrack/cgroup: in the step's cgroup, above that of the task."""
+    mount, switch, frozen = CGROUPS[version]
+    mount = mount or next((path for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if _is_v2(path)), "")
+    if not mount or not os.access(mount, os.W_OK) or not os.path.exists(f"{mount}/cgroup.procs"):
+        pytest.skip(f"no cgroup {version} to write to")
+    step = Path(mount) / f"mpsr-test-{os.getpid()}"
+    (step / "task").mkdir(parents=True)
+    child, below = _sleeper()
+    try:
+        for pid in (child.pid, below):
+            (step / "task/cgroup.procs").write_text(str(pid))
+        tree = ProcfsTree()
+        assert not tree.stopped(child.pid)
+        (step / switch).write_text(frozen)
+        assert until(lambda: tree.stopped(child.pid), "the frozen cgroup is seen")
+        (step / switch).write_text("0" if frozen == "1" else "THAWED")
+        assert until(lambda: not tree.stopped(child.pid), "the thaw is seen")
+    finally:
+        os.kill(below, signal.SIGKILL)
+        child.wait(BOUND)
+        until(lambda: not (step / "task/cgroup.procs").read_text(), "the cgroup to be empty")
+        (step / "task").rmdir()
+        step.rmdir()
+
+
+def _is_v2(path: str) -> bool:
+    return os.path.exists(f"{path}/cgroup.controllers")
+
+
 # ---------------------------------------------------------------- worker
 def test_lanes_do_not_wait_for_each_other() -> None:
     worker = WorkerThreads()

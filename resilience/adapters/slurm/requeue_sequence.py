@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from resilience.adapters.slurm import account_text
-from resilience.model.errors import SlurmError
+from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused
 
@@ -78,13 +78,15 @@ def merged(excluded: str, node: NodeName | None) -> str:
 
 
 def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | None, timeout: float) -> Done | Refused:
-    """The whole sequence. Raises SlurmError when Slurm cannot be asked."""
+    """The whole sequence. Raises SlurmError when Slurm cannot be asked, SlurmAway when it can be later."""
     deadline = time.monotonic() + timeout
     before = _settled(slurm, job, deadline)
     if not before.batch:
         return Refused(reason="only batch jobs can be requeued")
     if before.state in (*_DONE_WITH, "COMPLETING"):
         return Refused(reason=f"the job is {before.state}")
+    if before.state == "SUSPENDED":  # Slurm would take it back and hold it for good (22.05)
+        raise SlurmAway(f"job {job}", "is suspended")
     answer = slurm.ask_requeue(job)
     if isinstance(answer, Refused) and PENDING_ALREADY not in answer.reason.lower():
         return answer

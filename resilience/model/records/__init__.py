@@ -25,7 +25,7 @@ from resilience.model.records.node import (
     ServerUnavailable,
 )
 from resilience.model.records.slurm import BreakerOpen, SlurmIntent, SlurmOutcome
-from resilience.model.records.tasks import TaskExit, TaskGone, TaskHello
+from resilience.model.records.tasks import TaskExit, TaskGone, TaskHello, TaskStopped
 
 __all__ = [
     "AgentStarted",
@@ -53,6 +53,7 @@ __all__ = [
     "TaskExit",
     "TaskGone",
     "TaskHello",
+    "TaskStopped",
     "Verdict",
     "server_id",
     "task_id",

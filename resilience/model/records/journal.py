@@ -26,6 +26,7 @@ KINDS: Mapping[str, type[Record]] = {
         tasks.TaskHello,
         tasks.TaskGone,
         tasks.TaskExit,
+        tasks.TaskStopped,
         incidents.Sighting,
         incidents.IncidentOpened,
         incidents.IncidentClassified,

@@ -35,6 +35,7 @@ class SlurmOutcome(Record):
     job: JobId | None = said("number of the job; absent for a drain")
     ok: bool | None = said("whether Slurm did it")
     detail: str = said("Slurm's answer, for people", "")
+    again: bool | None = said("true: nobody answered, and Slurm is asked again", since="0.2.0")
     outcome: str = said("interrupted: an agent ended before the answer came", "")
 
     def sentence(self) -> str:

@@ -37,6 +37,18 @@ class TaskGone(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStopped(Record):
+    """Time in which a task is stopped counts for no deadline."""
+
+    EVENT: ClassVar[str] = "task.stopped"
+    SINCE: ClassVar[str] = "0.2.0"
+    task: TaskRef | None = said("the task", since="0.2.0")
+
+    def sentence(self) -> str:
+        return f"{whom(self.task)} is stopped, perhaps suspended: its time goes on when it does"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExit(Record):
     EVENT: ClassVar[str] = "task.exit"
     task: TaskRef | None = said("the task")

@@ -15,6 +15,7 @@ from resilience.model.records.incidents import (
     Verdict,
 )
 from resilience.model.records.slurm import SlurmIntent, SlurmOutcome
+from resilience.model.records.tasks import TaskStopped
 
 _DONE: dict[str, str] = {
     Action.PROMOTE: "recovered on standby",
@@ -53,6 +54,10 @@ def log_line(record: Record, job: JobId) -> str:
             return f"{who}: {_DONE.get(record.action, 'running again')} {record.ms or 0:.1f} ms after the fault was seen{commit}"
         case RecoveryFailed():
             return f"{record.task.in_job() if record.task else 'a task'}: {record.rung} did not work: {record.reason}"
+        case TaskStopped():
+            return f"{record.task.in_job() if record.task else 'a task'}: is stopped (suspended?): its time goes on when it does"
+        case SlurmOutcome() if record.again:
+            return f"requeue: {record.detail}: asking again"
         case SlurmOutcome():
             return "requeued" if record.ok else f"requeue refused: {record.detail}"
         case JobAccounted():
@@ -99,6 +104,8 @@ def _attributed(record: IncidentAttributed, job: JobId) -> str:
 
 def account(record: JobAccounted) -> str:
     """The job's one-line account: the worst outcome of its tasks, and the longest time."""
+    if not record.fault:  # it was another agent's, which has ended
+        return _ending(record)
     if record.own:
         who = f" in {record.culprit.task.in_job()}" if record.culprit and record.culprit.task else ""
         head = f"caused a fault{who}"
