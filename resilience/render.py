@@ -22,10 +22,10 @@ from resilience.contract import contract
 from resilience.contract import path as path_of
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Settings, setting
-from resilience.parse.hostlist import MOST, expand
+from resilience.parse.hostlist import expand
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_NODES = re.compile(r"[A-Za-z0-9._-]+(?:\[[0-9,-]+\][A-Za-z0-9._-]*)?\Z")
+_NODES = re.compile(r"[A-Za-z0-9._\[\],-]+\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
 _DEADLINE_MARGIN = 10
 """Seconds that the script gives `mpsr prolog` beyond its own deadline before it is ended by force."""
@@ -138,7 +138,7 @@ def _checked(site: Site, source: str) -> Site:
         raise ConfigError(f"{source}: gpus", "gres/mps and gres/shard on GPUs without a type", gpus.files, hint=hint)
     files = gpus.files or ("/dev/nvidia0" if gpus.per_node == 1 else f"/dev/nvidia[0-{gpus.per_node - 1}]")
     config.check_devices(f"{source}: gpus.files", files)
-    if len(found := list(expand(files, f"{source}: gpus.files"))) != gpus.per_node:
+    if len(found := expand(files, f"{source}: gpus.files")) != gpus.per_node:
         raise ConfigError(f"{source}: gpus.files", f"names {len(found)} devices, not {gpus.per_node}", files)
     if not site.nodes:
         raise ConfigError(f"{source}: nodes", "is missing", hint="the GPU nodes, such as gpu[01-16]")
@@ -154,14 +154,10 @@ def _checked(site: Site, source: str) -> Site:
 
 
 def node_names(expression: str, where: str) -> list[str]:
-    """The nodes behind a list such as gpu[01-16,20],login. Raises ConfigError."""
-    names: list[str] = []
-    for part in re.split(r",(?![^\[]*\])", expression):
-        if not _NODES.match(part):
-            raise ConfigError(where, "is not a list of nodes", config.shown(expression), hint="such as gpu[01-16]")
-        names.extend(expand(part, where))
-        if len(names) > MOST:
-            raise ConfigError(where, f"names more than {MOST} nodes", config.shown(expression))
+    """The nodes behind a list such as gpu[01-16,20],rack[0-3]_blade[0-15]. Raises ConfigError."""
+    if not _NODES.match(expression):
+        raise ConfigError(where, "is not a list of nodes", config.shown(expression), hint="such as gpu[01-16]")
+    names = expand(expression, where)
     if len(set(names)) != len(names):
         raise ConfigError(where, "names a node twice", config.shown(expression))
     return names

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.hostlist import named
 from resilience.ports import Done, JobInfo, Refused
 
 PENDING_ALREADY = "job is pending execution"
@@ -66,7 +67,7 @@ def one_line(text: str) -> str:
 
 def merged(excluded: str, node: NodeName | None) -> str:
     """The list of excluded nodes with one more; empty when there is nothing to change."""
-    if node is None or node in excluded.split(","):
+    if node is None or named(node, excluded):
         return ""
     return f"{excluded},{node}" if excluded else str(node)
 

@@ -16,6 +16,7 @@ from resilience.adapters import admin_comment, requeue_sequence
 from resilience.adapters.requeue_sequence import Snapshot, one_line
 from resilience.model.errors import SlurmAway, SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.hostlist import named, numbers
 from resilience.parse.job_environment import devices
 from resilience.ports import Done, JobInfo, Refused
 
@@ -86,7 +87,7 @@ class Scontrol:
         if shown.status != 0:
             raise SlurmError(f"job {job}", "cannot be asked for", shown.refusal())
         for nodes, gres in _HELD.findall(shown.out):
-            if node in self._run("show", "hostnames", nodes).out.split():
+            if named(node, nodes):
                 return held_gpus(gres)
         return ()
 
@@ -115,7 +116,7 @@ class Scontrol:
         shown = self._run("show", "config")
         if shown.status != 0:
             raise SlurmError("slurmctld", "does not show its configuration", shown.refusal())
-        return any(number in _numbers(text) for text in _REQUEUE_EXIT.findall(shown.out))
+        return any(number in numbers(text) for text in _REQUEUE_EXIT.findall(shown.out))
 
     # ------------------------------------------------------------------ what requeue_sequence is made of
 
@@ -188,16 +189,6 @@ class Scontrol:
         if answer.status != 0 and any(part in answer.err.lower() for part in _UNREACHABLE):
             raise SlurmAway("slurmctld", "cannot be asked", answer.refusal())
         return answer
-
-
-def _numbers(text: str) -> set[str]:
-    """Of a list such as 75,80-82."""
-    found: set[str] = set()
-    for word in text.split(","):
-        span = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word.strip())
-        if span:
-            found |= set(map(str, range(int(span[1]), int(span[2] or span[1]) + 1)))
-    return found
 
 
 def held_gpus(gres: str) -> tuple[str, ...]:
