@@ -117,6 +117,7 @@ class JobInfo:
     workdir: str
     excluded: str
     """ExcNodeList as Slurm shows it; empty when none."""
+    admin_comment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

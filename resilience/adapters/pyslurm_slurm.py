@@ -80,6 +80,7 @@ class Pyslurm:
             stdout=str(found.standard_output or "") if found.is_batch_job else "",
             workdir=str(found.working_directory or ""),
             excluded=_nodes(found.excluded_nodes),
+            admin_comment=str(found.admin_comment or ""),
         )
         reason = str(found.state_reason or "")
         return Snapshot(info=info, held=found.priority == 0, reason="" if reason == "None" else reason)

@@ -29,6 +29,7 @@ _FREE = re.compile(
 _UNREACHABLE = ("contact slurm controller", "timed out", "communication", "connection", "protocol", "authentication")
 """Parts of messages that mean nobody answered, or not in a language that we share."""
 _UNKNOWN_JOB = "invalid job id"
+_FORGOTTEN = "it may have ended more than MinJobAge ago"
 _NONE = ("", "(null)", "None")
 _HELD = re.compile(r"^\s+Nodes=(\S+) .*\bGRES=(\S*)", re.MULTILINE)
 _REQUEUE_EXIT = re.compile(r"^RequeueExit(?:Hold)?\s*=\s*(\S+)", re.MULTILINE)
@@ -153,15 +154,30 @@ class Scontrol:
             raise SlurmError(f"job {job}", "is a whole array, not a task of it", f"{array}_{task}")
         return f"{array}_{task}"
 
-    def _record(self, job: JobId) -> dict[str, str]:
+    def members(self, job: JobId) -> tuple[tuple[JobId, str, str], ...]:
+        """Of an array or a heterogeneous job: each own number, with the index in the array or the offset of the component."""
+        found: list[tuple[JobId, str, str]] = []
+        for fields in self._records(job):
+            array, leader = fields.get("ArrayJobId"), fields.get("HetJobId")
+            if str(job) in (array, leader) and fields.get("JobId", "").isdigit():
+                task = fields.get("ArrayTaskId", "") if array else ""
+                found.append((JobId(int(fields["JobId"])), task, fields.get("HetJobOffset", "") if leader else ""))
+        return tuple(found)
+
+    def _records(self, job: JobId) -> list[dict[str, str]]:
         answer = self._run("show", "job", str(job))
         if answer.status != 0 and _UNKNOWN_JOB not in answer.err.lower():
             raise SlurmError(f"job {job}", "cannot be asked for", answer.refusal())
-        for record in re.split(r"\n\s*\n", answer.out):
-            fields = parse_record(record)
+        records = [parse_record(record) for record in re.split(r"\n\s*\n", answer.out)]
+        if not any("JobId" in fields for fields in records):
+            raise UnknownJob(f"job {job}", "is unknown to Slurm", hint=_FORGOTTEN)
+        return records
+
+    def _record(self, job: JobId) -> dict[str, str]:
+        for fields in self._records(job):
             if fields.get("JobId") == str(job):
                 return fields
-        raise UnknownJob(f"job {job}", "is unknown to Slurm", hint="it may have ended more than MinJobAge ago")
+        raise UnknownJob(f"job {job}", "is unknown to Slurm", hint=_FORGOTTEN)
 
     def _done(self, answer: Answer) -> Done | Refused:
         return Done() if answer.status == 0 else Refused(reason=answer.refusal())
@@ -226,6 +242,7 @@ def _snapshot(job: JobId, record: dict[str, str]) -> Snapshot:
             stdout=text("StdOut") if text("StdOut").startswith("/") else "",
             workdir=text("WorkDir"),
             excluded=text("ExcNodeList"),
+            admin_comment=text("AdminComment"),
         )
     except (KeyError, ValueError) as error:
         raise SlurmError(f"job {job}", "is shown in a form that we do not know", error) from error

@@ -18,7 +18,8 @@ from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.settings import Settings
 from resilience.model.world import Sight
-from resilience.parse.words import cut, encode, pack
+from resilience.parse import recovery_log
+from resilience.parse.words import cut, pack
 from resilience.ports import (
     AgentJournal,
     Clock,
@@ -44,8 +45,8 @@ _LINE = 800
 _TEXT = 2400
 """Bytes of such a line, or of a reason, on the wire: with the rest of its packet it must fit there, whatever a user's
 program has put into it."""
-_PATH = 1400
-"""Bytes on the wire that the path of a recovery log may take."""
+_PATH_MAX = 4096
+"""limits.h: bytes of the longest path that the kernel opens, with its NUL."""
 _STAY = 2.0
 """Seconds that a job's tasks stay after their end at most, for Slurm to take the job's account: it takes some 50 ms."""
 _HELD = 200
@@ -54,9 +55,9 @@ _HELD = 200
 
 @dataclass(slots=True)
 class _JobLog:
-    """Where a job's recovery log lies, and what waits to be written there."""
+    """Where a job's recovery log may lie, and what waits to be written there."""
 
-    path: str = ""
+    places: tuple[str, ...] = ()
     held: deque[str] = field(default_factory=lambda: deque(maxlen=_HELD))
 
 
@@ -195,12 +196,15 @@ class Actor:
         stamp = datetime.fromtimestamp(self._clock.wall()).isoformat(timespec="milliseconds")
         line = cut(f"{stamp} mpsr[{self._node}] {text}"[:_LINE], _TEXT)
         log = self._job_logs.setdefault(job, _JobLog())
-        if not log.path:
+        if not log.places:
             log.held.append(line)
             return
         ref = min((ref for ref in self.peers if ref.job == job), default=None)
         if ref is not None:
-            self.tell(ref, "log", path=log.path, line=line)
+            self._log(ref, log.places, line)
+
+    def _log(self, ref: TaskRef, places: tuple[str, ...], line: str) -> None:
+        self.tell(ref, "log", path=places[0], other=places[-1], line=line)
 
     def forget_job(self, job: JobId) -> None:
         """The job's last task here has gone."""
@@ -309,13 +313,12 @@ class Actor:
         if not isinstance(value, JobInfo):
             return None
         log = self._job_logs.get(job)
-        directory = os.path.dirname(value.stdout) if value.stdout else value.workdir
-        path = os.path.join(directory, f"mpsr-{job}.log")
-        if log is not None and path.startswith("/") and len(encode(path)) <= _PATH:
-            log.path = path
+        places = recovery_log.places(value.stdout, value.workdir, job)
+        if log is not None and places and max(map(len, map(os.fsencode, places))) < _PATH_MAX:
+            log.places = places
             ref = min((ref for ref in self.peers if ref.job == job), default=None)
             while log.held and ref is not None:
-                self.tell(ref, "log", path=log.path, line=log.held.popleft())
+                self._log(ref, places, log.held.popleft())
         return ev.JobKnown(job=job, batch=value.batch, requeueable=value.requeue)
 
 

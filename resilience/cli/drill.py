@@ -20,11 +20,11 @@ from pathlib import Path
 from resilience.adapters.requeue_sequence import ENDED, Snapshot
 from resilience.adapters.scontrol import Scontrol
 from resilience.cli import settings
-from resilience.cli.log import recovery_log
 from resilience.contract import exit_code
 from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError
 from resilience.model.ids import JobId
+from resilience.parse import recovery_log
 
 _LOOK = 1.0
 """Seconds between two looks at the job."""
@@ -147,13 +147,13 @@ def _left(job: JobId, last: Snapshot, directory: str) -> judge.Left:
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{plan.KEPT}.step" not in files:
         raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.info.state)
-    log = Path(recovery_log(last.info.stdout, last.info.workdir, job))
+    logs = map(Path, recovery_log.places(last.info.stdout, last.info.workdir, job))
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,
         state=last.info.state,
         restarts=last.info.restarts,
         files=files,
-        log=log.read_text(errors="replace") if log.exists() else "",
+        log="".join(log.read_text(errors="replace") for log in logs if log.is_file()),
         spilled=spilled,
     )

@@ -5,19 +5,25 @@ locks and prohibitions, and each consequence is one line.
 """
 
 import argparse
+import re
 
 from resilience import config
-from resilience.cli import journal_lines, settings, story
+from resilience.cli import journal_lines, named_job, settings, story
 from resilience.cli.log import journal_path, note_skipped
 from resilience.contract import contract, exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
 from resilience.model.settings import Options
+from resilience.parse import job_name
 from resilience.parse import options as option_parser
+
+_JOB = re.compile(r"\d+(?:[_+.]|\Z)", re.ASCII)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job's number")
+    parser.add_argument(
+        "what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job: 4711, 4711_3, 4711+1"
+    )
     parser.add_argument("--options", metavar="TEXT", help='key=value pairs joined by ";", such as "mps=on;domain=job"')
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file")
@@ -35,8 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     file = arguments.journal or journal_path(chosen, arguments.node)
     read = journal_lines.read(file)
     what = str(arguments.what)
-    job = what.isascii() and what.isdigit()
-    records = story.of_job(read.records, int(what)) if job else story.of_incident(read.records, what)
+    job = _JOB.match(what)
+    wanted = named_job.numbers(job_name.parse(what), chosen) if job else ()
+    records = story.of_jobs(read.records, wanted) if job else story.of_incident(read.records, what)
     note_skipped(read, file)
     if not records:
         kind = "job" if job else "incident"
@@ -46,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(float(records[0]['wall']))[:10]} (times are UTC)"
     )
     for line in story.tell(records):
-        print(line)
+        print(journal_lines.printable(line))
     return exit_code("ok")
 
 

@@ -93,7 +93,12 @@ def listing(record: Record) -> str:
     return f"{when(float(record['wall']))} {record['event']:<21} {rest}".rstrip()
 
 
+def printable(text: str) -> str:
+    """Without what a terminal could take for a command."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = printable(text)
     return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text

@@ -11,16 +11,18 @@ import sys
 import time
 
 from resilience.adapters import slurm_commands
-from resilience.cli import journal_lines, settings
+from resilience.cli import journal_lines, named_job, settings
 from resilience.cli.place import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.settings import Settings
+from resilience.parse import recovery_log
+from resilience.ports import JobInfo
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-j", "--job", type=int, metavar="JOB", help="only what is about this job")
+    named_job.add(parser, "only what is about this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)")
     parser.add_argument("--incident", metavar="ID", help="only what is about this incident")
     parser.add_argument("--since", metavar="TIME", help="10m, 2h, 1d, or an ISO 8601 time")
     parser.add_argument("--json", action="store_true", help="the records as they are, one JSON object a line")
@@ -33,23 +35,24 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = settings.find(arguments.config).settings
     earliest = journal_lines.since(arguments.since, time.time()) if arguments.since else 0.0
     filtered = arguments.json or arguments.incident or arguments.since
+    wanted = named_job.numbers(arguments.job, chosen) if arguments.job else ()
     try:
         file = arguments.journal or journal_path(chosen, arguments.node)
     except ConfigError:
-        if arguments.job is None or filtered:
+        if not wanted or filtered:
             raise
-        return _own(chosen, JobId(arguments.job))  # which journal is meant is not clear, which job's log is
-    if arguments.job is not None and not arguments.journal and not os.access(file, os.R_OK):
+        return _own(chosen, wanted)  # which journal is meant is not clear, which job's log is
+    if wanted and not arguments.journal and not os.access(file, os.R_OK):
         if filtered:
             raise ConfigError("log", "only the journal can be filtered, and it is for admins", file)
-        return _own(chosen, JobId(arguments.job))
+        return _own(chosen, wanted)
     read = journal_lines.read(file)
     for record in read.records:
         if record["wall"] < earliest or (arguments.incident and record.get("incident") != arguments.incident):
             continue
-        if arguments.job is not None and arguments.job not in journal_lines.jobs(record):
+        if wanted and journal_lines.jobs(record).isdisjoint(wanted):
             continue
-        print(json.dumps(record, ensure_ascii=False) if arguments.json else journal_lines.listing(record))
+        print(json.dumps(record) if arguments.json else journal_lines.listing(record))
     note_skipped(read, file)
     return exit_code("ok")
 
@@ -64,21 +67,35 @@ def note_skipped(read: journal_lines.Read, file: str) -> None:
         print(f"mpsr: {file}: lines that are no record were left out: {read.skipped}", file=sys.stderr)
 
 
-def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
-    """Where a job's own log lies: beside its output file, or in its working directory when it has none."""
-    return os.path.join(os.path.dirname(stdout) if stdout else workdir, f"mpsr-{job}.log")
+def _own(chosen: Settings, jobs: tuple[JobId, ...]) -> int:
+    """The recovery logs of jobs, with the caller's own rights."""
+    slurm = slurm_commands.pick(chosen).slurm
+    for job in jobs:
+        info = slurm.job(job)
+        home = os.path.join(os.path.expanduser("~"), recovery_log.name(job))
+        files = dict.fromkeys((*recovery_log.places(info.stdout, info.workdir, job), home))
+        shown = [_shown(file) for file in files]
+        if not any(shown):
+            print(f"mpsr: job {job}: {_without(info, next(iter(files)))}", file=sys.stderr)
+    return exit_code("ok")
 
 
-def _own(chosen: Settings, job: JobId) -> int:
-    """The recovery log of a job, with the caller's own rights."""
-    info = slurm_commands.pick(chosen).slurm.job(job)
-    file = recovery_log(info.stdout, info.workdir, job)
+def _shown(file: str) -> bool:
+    """Print a recovery log; False when there is none."""
     try:
         with open(file, encoding="utf-8", errors="replace") as stream:
             for line in stream:
-                print("".join(char if char.isprintable() else "?" for char in line.rstrip("\n")))
+                print(journal_lines.printable(line.rstrip("\n")))
     except FileNotFoundError:
-        print(f"mpsr: job {job}: nothing had to be recovered so far (no {file})", file=sys.stderr)
+        return False
     except OSError as error:
         raise ResilienceError(file, "cannot be read", error.strerror or error) from error
-    return exit_code("ok")
+    return True
+
+
+def _without(info: JobInfo, file: str) -> str:
+    """What can be said of a job that has no recovery log."""
+    if info.admin_comment:
+        comment = journal_lines.printable(info.admin_comment)
+        return f"no recovery log that can be seen here ({file}); its AdminComment says: {comment}"
+    return f"nothing had to be recovered so far (no {file})"

@@ -6,6 +6,7 @@ its own words; a wrong configuration ends with the contract's `usage`, anything 
 are bugs and end with a traceback.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal lacks is shown as \u044f, not raised
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _run(words)
         sys.stdout.flush()

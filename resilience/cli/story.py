@@ -4,7 +4,7 @@ Knows how to say the events of the contract; one that it has no sentence for is 
 and its fields, so that nothing in the journal is left out of a story.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from resilience.cli.journal_lines import jobs, listing, when
@@ -53,12 +53,13 @@ def _sighting(record: Record, server: str, first: float, last: float) -> bool:
     return gpu is not None and f"/g{gpu}/" in server
 
 
-def of_job(records: Iterable[Record], job: int) -> list[Record]:
-    """What is about a job, and all of the incidents that it was in."""
+def of_jobs(records: Iterable[Record], wanted: Collection[int]) -> list[Record]:
+    """What is about these jobs, and all of the incidents that they were in."""
     every = list(records)
-    incidents = {record["incident"] for record in every if record.get("incident") and job in jobs(record)}
-    belong = {id(record) for incident in incidents for record in of_incident(every, str(incident))}
-    return [record for record in every if job in jobs(record) or id(record) in belong]
+    own = {id(record) for record in every if not jobs(record).isdisjoint(wanted)}
+    incidents = {record["incident"] for record in every if record.get("incident") and id(record) in own}
+    own |= {id(record) for incident in incidents for record in of_incident(every, str(incident))}
+    return [record for record in every if id(record) in own]
 
 
 def tell(records: list[Record]) -> list[str]:

@@ -123,8 +123,8 @@ static void keeper_gone(struct supervisor *self) {
 
 static void keeper_said(void *context, const char *line) {
     const struct supervisor *self = context;
-    if (*self->log_path)
-        recovery_log(self->log_path, line);
+    if (*self->log[0])
+        recovery_log(self, line);
     else
         dprintf(2, "%s\n", line);
 }

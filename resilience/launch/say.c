@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,14 +33,32 @@ void say(const char *format, ...) {
     dprintf(2, MPSR_TAG ": %s\n", line);
 }
 
-/* As the user, never through a link, whole lines only (O_APPEND). */
-void recovery_log(const char *path, const char *line) {
-    int fd =
-        *path == '/'
-            ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600)
-            : -1;
-    if (fd < 0 || dprintf(fd, "%s\n", line) < 0)
-        say("recovery log: cannot be written: %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+/* As the user, never through a link, whole lines only (O_APPEND), into a regular file. */
+static bool append(const char *path, const char *line) {
+    struct stat status;
+    if (*path != '/')
+        return false;
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+    if (fd < 0)
+        return false;
+    errno = EINVAL; /* of what is there and no file */
+    bool good =
+        !fstat(fd, &status) && S_ISREG(status.st_mode) && dprintf(fd, "%s\n", line) >= 0;
+    int why = errno;
+    close(fd);
+    errno = why;
+    return good;
+}
+
+void recovery_log(const struct supervisor *self, const char *line) {
+    char own[MPSR_LEASE_PATH];
+    const char *home = getenv("HOME");
+    if (append(self->log[0], line))
+        return;
+    int why = errno;
+    if (append(self->log[1], line) ||
+        (home && mpsr_format(own, sizeof(own), "%s/mpsr-%ld.log", home, self->task.lease.job) &&
+         append(own, line)))
+        return;
+    say("recovery log: cannot be written: %s: %s", self->log[0], strerror(why));
 }

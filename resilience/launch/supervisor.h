@@ -73,7 +73,7 @@ struct supervisor {
     char color[MPSR_VALUE_BYTES];
     char spare_color[MPSR_VALUE_BYTES],
         spare_pipe[MPSR_LEASE_PATH]; /* for a standby; empty: none */
-    char log_path[MPSR_LEASE_PATH];  /* the job's recovery log, once the agent has named it */
+    char log[2][MPSR_LEASE_PATH]; /* where the job's recovery log may lie, once the agent has told */
     bool recovering; /* an order was carried out, the first step has not been made */
     bool failed;     /* the verdict was `fail`: an exit status of 0 becomes 1 */
     bool session;    /* the program has opened a session: kept state may exist */
@@ -93,7 +93,8 @@ long long now_ms(void);
 long long now_us(void);
 /* One line on standard error. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void recovery_log(const char *path, const char *line);
+/* One line in the job's recovery log, at the first of its places that can be written. */
+void recovery_log(const struct supervisor *self, const char *line);
 
 /* loop.c */
 _Noreturn void supervise(struct supervisor *self, int signals);

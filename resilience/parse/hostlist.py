@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from itertools import islice, product
 
-from ClusterShell.RangeSet import RangeSet, RangeSetException
-
 from resilience.model.errors import ConfigError
 
 MOST = 100_000
@@ -44,10 +42,9 @@ def numbers(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for word in map(str.strip, text.split(",")):
         if re.fullmatch(r"\d{1,4}(?:-\d{1,4})?", word, re.ASCII):
-            try:
-                found += [str(int(number)) for number in RangeSet(_even(word))]
-            except RangeSetException:
-                continue
+            low, dash, high = word.partition("-")
+            if not dash or int(low) <= int(high):
+                found += [str(int(number)) for number in _range(word)]
     return tuple(dict.fromkeys(found))
 
 
@@ -68,16 +65,18 @@ def _strings(inside: str, where: str, text: str) -> list[str]:
         low, dash, high = item.partition("-")
         if dash and not 0 <= int(high) - int(low) < MOST:  # RangeSet would hold the whole of it
             raise ConfigError(where, "has a range that runs the wrong way or too far", text[:80])
-        found += RangeSet(_even(item))
+        found += _range(item)
     return found
 
 
-def _even(item: str) -> str:
-    """A range as ClusterShell takes it: both ends of one width where the first has leading zeros."""
+def _range(item: str) -> list[str]:
+    """The numbers of one range that runs the right way, or the one number."""
     low, dash, high = item.partition("-")
     if not dash:
-        return item
+        return [item]
+    from ClusterShell.RangeSet import RangeSet  # late: prologs and the agent seldom meet a range
+
     high = str(int(high)).zfill(len(low))
-    if low.startswith("0") and len(high) > len(low):
-        return f"{low}-{'9' * len(low)},{10 ** len(low)}-{high}"
-    return f"{low}-{high}"
+    if low.startswith("0") and len(high) > len(low):  # ClusterShell wants both ends of one width
+        return list(RangeSet(f"{low}-{'9' * len(low)},{10 ** len(low)}-{high}"))
+    return list(RangeSet(f"{low}-{high}"))

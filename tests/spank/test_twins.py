@@ -139,6 +139,14 @@ def test_a_lease(oracle: Oracle) -> None:
     assert c_lease(oracle, "# comment\n" + GOOD + "later=1\n") == python_lease(GOOD)
 
 
+def test_a_lease_with_paths_as_long_as_the_kernel_takes_them(oracle: Oracle) -> None:
+    path = "/" + "ü" * 2047
+    text = lease_text.render(lease(Path(path), spill=path, python=path, reason="x" * 1000, slots=SLOTS))
+    assert c_lease(oracle, text) is None  # the agent's socket below such a run directory is too long
+    text = lease_text.render(lease(Path("/run/mpsr"), spill=path, python=path, reason=path, slots=SLOTS))
+    assert c_lease(oracle, text) == python_lease(text)
+
+
 @pytest.mark.parametrize("line", GOOD.splitlines())
 def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> None:
     assert c_lease(oracle, GOOD.replace(line + "\n", "")) is None
@@ -150,7 +158,7 @@ def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> 
     ["version=2", "job=0", "job=x", "job=-1", "uid=99999999999", "state=ajar", "gpus=", "gpus=0", "gpus=x:GPU-1",
      "gpus=0:", "domain=", "isolation=full", "options=mps=maybe", "slots=0", "slots=0:0", "slots=0:65", "slots=x:1",
      "opened=", "opened=soon", "opened=1.2.3", "opened=.", "node=%", "colors=,a,b", "colors=a,,b", "colors=a,", "colors=../a",
-     "run=" + "x" * 1100],
+     "run=" + "x" * 4096],
 )  # fmt: skip
 def test_a_lease_with_a_bad_value(oracle: Oracle, change: str) -> None:
     key = change.partition("=")[0]

@@ -55,7 +55,7 @@ def test_a_packet_has_a_longest_length() -> None:
     longest = words.pack("log", line="x" * (words.MAX_BYTES - 9))
     assert len(longest) == words.MAX_BYTES
     assert words.unpack(longest)[0] == "log"
-    with pytest.raises(WireError, match="longer than 4096 bytes"):
+    with pytest.raises(WireError, match=f"longer than {words.MAX_BYTES} bytes"):
         words.pack("log", line="x" * (words.MAX_BYTES - 8))
-    with pytest.raises(WireError, match="longer than 4096 bytes"):
+    with pytest.raises(WireError, match=f"longer than {words.MAX_BYTES} bytes"):
         words.unpack(longest + b"x")
