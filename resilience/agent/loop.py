@@ -200,12 +200,13 @@ class Agent:
     def _begin(self) -> None:
         self._warm_up()
         rows = self._journal.recent()
-        self.state = replace(self.state, history=recalled(rows, self._clock.wall(), self._clock.monotonic()))
+        wall, mono, boot = self._clock.wall(), self._clock.monotonic(), self._clock.boot_id()
+        self.state = replace(self.state, history=recalled(rows, wall, mono, boot))
         for entry in unfinished(rows):
             known = {key: entry.get(key) for key in ("incident", "ask", "job") if key in entry}
             outcome = "slurm.outcome" if entry.get("event") == "slurm.intent" else "incident.closed"
             self._journal.append(outcome, **known, ok=False, outcome="interrupted", detail="the agent had ended")
-        self._journal.append("agent.started", node=self._node, mode=self._mode, boot=self._clock.boot_id())
+        self._journal.append("agent.started", node=self._node, mode=self._mode, boot=boot)
         self._guard(self._guard_turned)
         try:
             for gpu in self._gpus.all():

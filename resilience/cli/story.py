@@ -5,6 +5,7 @@ and its fields, so that nothing in the journal is left out of a story.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import pairwise
 from typing import Any
 
 from resilience.cli.journal_lines import jobs, listing, when
@@ -36,16 +37,30 @@ _BEFORE = 2.0
 def of_incident(records: Iterable[Record], incident: str) -> list[Record]:
     """The records of one incident, in order, with the sightings of its server and GPU from shortly before to its end."""
     every = list(records)
-    own = [record for record in every if record.get("incident") == incident]
+    own = [index for index, record in enumerate(every) if record.get("incident") == incident]
     if not own:
         return []
-    server = next((record["server"] for record in own if isinstance(record.get("server"), str)), "")
-    first, last = float(own[0]["wall"]) - _BEFORE, float(own[-1]["wall"])
-    return [record for record in every if record.get("incident") == incident or _sighting(record, server, first, last)]
+    server = next((every[index]["server"] for index in own if isinstance(every[index].get("server"), str)), "")
+    first = own[0]
+    while first > 0 and _between(every[first - 1], every[own[0]]) <= _BEFORE:
+        first -= 1
+    return [
+        record
+        for record in every[first : own[-1] + 1]
+        if record.get("incident") == incident or _sighting(record, server)
+    ]
 
 
-def _sighting(record: Record, server: str, first: float, last: float) -> bool:
-    if record["event"] != "observation" or not server or not first <= float(record["wall"]) <= last:
+def _between(one: Record, other: Record) -> float:
+    """Seconds from a record to a later one: by the monotonic clock, which is never stepped, where both have it."""
+    began, ended = one.get("mono"), other.get("mono")
+    if isinstance(began, float) and isinstance(ended, float) and ended >= began:
+        return ended - began
+    return float(other["wall"]) - float(one["wall"])
+
+
+def _sighting(record: Record, server: str) -> bool:
+    if record["event"] != "observation" or not server:
         return False
     if record.get("server"):
         return bool(record["server"] == server)
@@ -65,11 +80,8 @@ def of_jobs(records: Iterable[Record], wanted: Collection[int]) -> list[Record]:
 def tell(records: list[Record]) -> list[str]:
     """The story, a line for each record: time, milliseconds since the record before, a sentence."""
     lines: list[str] = []
-    before = float(records[0]["wall"]) if records else 0.0
-    for record in records:
-        wall = float(record["wall"])
-        lines.append(f"{when(wall)[11:-1]} {_since(wall - before):>9}  {sentence(record)}")
-        before = wall
+    for before, record in pairwise([*records[:1], *records]):
+        lines.append(f"{when(float(record['wall']))[11:-1]} {_since(_between(before, record)):>9}  {sentence(record)}")
     return lines
 
 
