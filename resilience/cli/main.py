@@ -41,8 +41,6 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal lacks is shown as \u044f, not raised
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -78,6 +76,8 @@ def _run(words: list[str]) -> int:
         from resilience.cli.hook import run
 
         return run("prolog" if name == "prolog" else "epilog")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal lacks is shown as \u044f, not raised
+        sys.stdout.reconfigure(errors="backslashreplace")
     from resilience.cli.parser import Parser
 
     module = import_module(f"resilience.cli.{name}")
