@@ -26,6 +26,7 @@ from resilience.parse.hostlist import expand
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _NODES = re.compile(r"[A-Za-z0-9._\[\],-]+\Z")
+_WORDS = re.compile(r"(?:[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*)?\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
 _DEADLINE_MARGIN = 10
 """Seconds that the script gives `mpsr prolog` beyond its own deadline before it is ended by force."""
@@ -37,6 +38,10 @@ _SOCKET_PATH = 107
 class SiteSlurm:
     version: str = setting("22.05", "the site's Slurm release, YY.MM; the plugin is built for exactly this one")
     conf_dir: str = setting("/etc/slurm", "directory of slurm.conf; our files go there")
+    prolog_flags: str = setting(
+        "Alloc", "the site's PrologFlags, such as Contain,X11; Alloc is added; empty: slurm.conf's own line stays"
+    )
+    gres_types: str = setting("gpu", "the site's GresTypes; ours are added; empty: slurm.conf's own line stays")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,11 @@ def _checked(site: Site, source: str) -> Site:
         raise ConfigError(f"{source}: slurm.version", "is not YY.MM", site.slurm.version, hint='such as "22.05"')
     config.check_path(f"{source}: slurm.conf_dir", site.slurm.conf_dir)
     config.check_path(f"{source}: install.prefix", site.install.prefix)
+    for name in ("prolog_flags", "gres_types"):
+        if not _WORDS.match(words := getattr(site.slurm, name)):
+            raise ConfigError(
+                f"{source}: slurm.{name}", "is not a list of words", config.shown(words), hint="such as Alloc,Contain"
+            )
     prefix = site.install.prefix.rstrip("/")
     follow = {
         "plugin": f"{prefix}/lib/slurm/mpsr.so",
@@ -209,13 +219,21 @@ def _values(site: Site) -> dict[str, Any]:
         "options": site.settings.options,
         "conf": site.slurm.conf_dir.rstrip("/") or "/",
         "gres": gres,
-        "gres_types": types,
+        "gres_types": _joined(site.slurm.gres_types, types),
+        "prolog_flags": _joined(site.slurm.prolog_flags, ["Alloc"]),
         "device_groups": groups or [(site.nodes, site.gpus.files)],
         "sections": sections,
         "deadline": math.ceil(site.settings.prolog.timeout) + _DEADLINE_MARGIN,
         "env_config": contract()["env"]["config"],
         "hook_socket": path_of("hook_socket", run=site.settings.paths.run, node="$SLURMD_NODENAME"),
     }
+
+
+def _joined(site: str, ours: list[str]) -> str:
+    """The site's words with ours added; empty when the site keeps its own line."""
+    words = site.split(",")
+    there = {word.lower() for word in words}
+    return ",".join(words + [word for word in ours if word.lower() not in there]) if site else ""
 
 
 def write(rendered: tuple[Rendered, ...], out: Path) -> list[Path]:

@@ -32,7 +32,7 @@ _UNKNOWN_JOB = "invalid job id"
 _FORGOTTEN = "it may have ended more than MinJobAge ago"
 _NONE = ("", "(null)", "None")
 _HELD = re.compile(r"^\s+Nodes=(\S+) .*\bGRES=(\S*)", re.MULTILINE)
-_REQUEUE_EXIT = re.compile(r"^RequeueExit(?:Hold)?\s*=\s*(\S+)", re.MULTILINE)
+_SETTING = re.compile(r"^(\w+)\s*= ?(.*)$", re.MULTILINE)
 _NAMES = 4096
 """Names of jobs that are remembered."""
 _INDEX = re.compile(r"\(IDX:([0-9,-]+)\)")
@@ -114,10 +114,15 @@ class Scontrol:
         number = status.partition(":")[0]
         if number in ("", "0"):
             return False
+        config = self.config()
+        return any(number in numbers(config.get(key, "")) for key in ("RequeueExit", "RequeueExitHold"))
+
+    def config(self) -> dict[str, str]:
+        """slurmctld's configuration, by Slurm's names. Raises SlurmError when nobody shows it."""
         shown = self._run("show", "config")
         if shown.status != 0:
             raise SlurmError("slurmctld", "does not show its configuration", shown.refusal())
-        return any(number in numbers(text) for text in _REQUEUE_EXIT.findall(shown.out))
+        return {key: value.strip() for key, value in _SETTING.findall(shown.out)}
 
     # ------------------------------------------------------------------ what requeue_sequence is made of
 

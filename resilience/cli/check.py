@@ -17,7 +17,8 @@ from resilience import config
 from resilience.adapters.guarded_files import check_trusted
 from resilience.adapters.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps_talk import search_path
-from resilience.cli import check_containers, check_plugstack, check_slurm, settings
+from resilience.adapters.scontrol import Scontrol
+from resilience.cli import check_containers, check_controller, check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.contract import env, exit_code, path
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = _config(arguments.config, found)
     if arguments.site:
         found += _site(arguments.site)
-    plugstack = _slurm(arguments.slurm_conf, found)
+    plugstack = _slurm(arguments.slurm_conf, chosen, found)
     if chosen is not None:
         if stack := arguments.plugstack or plugstack:
             found += check_plugstack.check(stack, chosen)
@@ -80,14 +81,20 @@ def _site(name: str) -> list[Finding]:
     return [fine(name, "every key and value is good")]
 
 
-def _slurm(named: str | None, found: list[Finding]) -> str:
+def _slurm(named: str | None, settings: Settings | None, found: list[Finding]) -> str:
     """The path of plugstack.conf, empty when unknown."""
     chosen = named or os.environ.get("SLURM_CONF", "") or _SLURM_CONF
     if not named and not os.path.exists(chosen):
         found.append(check_slurm.hint_unreadable(chosen))
         return ""
-    findings, plugstack = check_slurm.check(chosen)
+    conf = check_slurm.read(chosen)
+    findings, plugstack = check_slurm.check(chosen, conf)
     found += findings
+    if settings is not None and conf.values:
+        timeout = settings.slurm.timeout
+        found += check_controller.check(
+            conf, Scontrol(program=settings.paths.scontrol, timeout=timeout, requeue_timeout=timeout)
+        )
     return plugstack
 
 

@@ -16,6 +16,24 @@ def stage() -> Iterator[Stage]:
         yield Stage(sandbox)
 
 
+def test_flags_that_an_include_takes_from_the_site_are_told(stage: Stage) -> None:
+    conf = stage.sandbox.path("/etc/slurm/slurm.conf")
+    before, include = conf.read_text(), "include /etc/slurm/slurm-mpsr.conf"
+
+    def check() -> list[str]:
+        out = stage.sandbox.run(["/opt/bin/mpsr", "check"], node="n0").out.splitlines()
+        return [line for line in out if "PrologFlags" in line or "GresTypes" in line]
+
+    assert all(line.startswith("ok") for line in check()), check()
+    conf.write_text(before.replace(include, f"PrologFlags=Contain\n{include}"))
+    assert any(line.startswith("error") and "slurm.conf: PrologFlags" in line for line in check())
+    conf.write_text(before.replace(include, f"{include}\nPrologFlags=Alloc,NoHold"))  # not taken over yet
+    assert [line for line in check() if line.startswith("error")] == [
+        "error   slurmctld: PrologFlags: has not what slurm.conf names: NoHold; it has Alloc"
+    ]
+    conf.write_text(before)
+
+
 def log(stage: Stage, name: str, *, user: str = "alice") -> tuple[str, str]:
     done = stage.sandbox.run(["/opt/bin/mpsr", "log", "-j", name], user=user)
     assert done.status == 0, done
