@@ -153,6 +153,8 @@ class Gpu:
     driver: str
     bus_id: str
     """As NVML prints it, e.g. 00000000:06:00.0."""
+    mig: bool = False
+    """It is cut into MIG instances, or takes no work until it is."""
 
 
 class Gpus(Protocol):

@@ -17,12 +17,13 @@ from resilience import config
 from resilience.adapters.guarded_files import check_trusted
 from resilience.adapters.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps_talk import search_path
+from resilience.adapters.nvml import NvmlGpus
 from resilience.adapters.scontrol import Scontrol
 from resilience.cli import check_containers, check_controller, check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.contract import env, exit_code, path
-from resilience.model.errors import ConfigError, WireError
+from resilience.model.errors import ConfigError, GpuError, WireError
 from resilience.model.settings import Settings
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
@@ -114,6 +115,7 @@ def _node(chosen: Settings) -> list[Finding]:
         _library("libcuda.so.1"),
         _library("libnvidia-ml.so.1"),
         _pynvml(),
+        *_mig(),
     ]
     if os.path.exists(paths.kmsg):
         if os.geteuid() == 0 and not os.access(paths.kmsg, os.R_OK):
@@ -185,6 +187,17 @@ def _library(name: str) -> Finding:
             name, "cannot be loaded", "comes with NVIDIA's driver; a GPU node needs it, a submit host does not"
         )
     return fine(name, "can be loaded")
+
+
+def _mig() -> list[Finding]:
+    try:
+        cut = [gpu.uuid for gpu in NvmlGpus().all() if gpu.mig]
+    except GpuError:
+        return []
+    if not cut:
+        return []
+    hint = "name the device files in paths.devices where a node has other GPUs, too; nvidia-smi -mig 0 switches it off"
+    return [note("MIG", f"is on: jobs on instances have no MPS of ours: {', '.join(cut)}", hint)]
 
 
 def _pynvml() -> Finding:

@@ -64,7 +64,8 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     present = node.gpus().all() if held else ()
     devices = node.settings.paths.devices.replace("{node}", job.node)
     files = expand(devices, "paths.devices") if devices else ()
-    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
+    cut = frozenset(gpu.uuid for gpu in present if gpu.mig)
+    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files, cut)
     without = ""
     if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
         try:

@@ -81,8 +81,13 @@ def process_job(environ: Mapping[str, str]) -> JobId | None:
 
 
 def job_gpus(slurm: str, cuda: str) -> tuple[str, ...]:
-    """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices."""
+    """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices.
+
+    A UUID that CUDA is given stands before Slurm's numbers, which count MIG instances where there are any.
+    """
     by_slurm, by_cuda = devices(slurm), devices(cuda)
+    if any(word.startswith("MIG-") for word in by_cuda):
+        return by_cuda
     if by_slurm and set(by_slurm) != set(by_cuda):
         return by_slurm
     return by_cuda
