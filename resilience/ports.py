@@ -213,13 +213,13 @@ class ServerLogs(Feed, Protocol):
 class Daemons(Feed, Protocol):
     """The deaths of control daemons, which may leave no trace in a log."""
 
-    def watch(self, server: ServerId, daemon: Process | None) -> None:
-        """None: it has ended already."""
+    def watch(self, server: ServerId, daemon: Process | None, pipe: str = "") -> None:
+        """None: it has ended already. `pipe`: its directory, whose removal counts as its end."""
 
     def unwatch(self, server: ServerId) -> None: ...
 
     def read(self) -> tuple[ServerId, ...]:
-        """Servers whose daemon has ended since."""
+        """Servers whose daemon has ended since, or cannot be reached any more."""
 
 
 class Guard(Feed, Protocol):

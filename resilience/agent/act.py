@@ -278,7 +278,7 @@ class Actor:
                 return self._state(tag.server, value)
             case "daemon" if tag.server is not None:
                 if value is None or isinstance(value, Process):
-                    self._daemons.watch(tag.server, value)
+                    self._daemons.watch(tag.server, value, self._mps.pipe(tag.server))
                 return None
             case "open" if tag.server is not None:
                 return ev.ServerOpened(server=tag.server, ok=not failed, detail=str(value))

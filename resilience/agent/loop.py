@@ -18,6 +18,7 @@ from resilience.agent.budget import Budget, Taken
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.isolated import Isolated
+from resilience.agent.newcomers import Look, Newcomers
 from resilience.agent.reception import Reception
 from resilience.history import recalled, unfinished
 from resilience.machine import step
@@ -79,7 +80,7 @@ class Agent:
     clock         Clock             adapters.clock.SystemClock()
     journal       AgentJournal      adapters.journal.JournalFile(contract.path("journal", log=…, node=…), clock)
     leases        Leases            reads leases and the `active` files, sets the latter
-    mps           Mps               called from the worker's lane `mps` only, but for pipe() and logs(), which are pure
+    mps           Mps               on the worker's lane `mps` only; daemon() on `door`, too; pipe() and logs() anywhere
     slurm         Slurm             called from the worker's lanes `slurm` and `account` only
     gpus          Gpus              adapters.nvml.NvmlGpus(); asked once, at the start
     procfs        Procfs            adapters.procfs.ProcfsTree()
@@ -159,6 +160,9 @@ class Agent:
             worker=worker,
             past=self._connections.past,
         )
+        self._newcomers = Newcomers(
+            mps, worker, known=lambda domain, gpu: (domain, gpu) in self.state.pairs, take=self.take
+        )
         self._reception = Reception(
             clock=clock,
             journal=journal,
@@ -166,6 +170,7 @@ class Agent:
             supervisors=supervisors,
             clients=self._clients,
             actor=self._actor,
+            newcomers=self._newcomers,
             take=self.take,
             know=self._know,
             observe=self._observation,
@@ -279,6 +284,9 @@ class Agent:
             for result in self._worker.read():
                 if self._isolated is not None and self._isolated.ended(result):
                     continue
+                if isinstance(result.tag, Look):
+                    self._guard(self._newcomers.looked, result.tag, result.value)
+                    continue
                 self._guard(self._result, result)
 
     def _result(self, result: Result) -> None:
@@ -339,7 +347,7 @@ class Agent:
         self.take(ev.Seen(observation=now, client=client))
 
     def _daemon_gone(self, server: ServerId) -> None:
-        text = "its control daemon has ended"
+        text = "its control daemon has ended, or its directory was removed"
         now = self._observation(Source.PROCESS, What.DAEMON_GONE, text, gpu=server.gpu, server=server)
         self.take(ev.Seen(observation=now))
 

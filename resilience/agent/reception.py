@@ -13,6 +13,7 @@ from resilience.agent.act import Actor
 from resilience.agent.budget import Budget, Taken
 from resilience.agent.clients import Clients
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
+from resilience.agent.newcomers import Newcomers
 from resilience.machine.words import ref_words
 from resilience.model import event as ev
 from resilience.model.errors import WireError
@@ -46,6 +47,7 @@ class Reception:
         supervisors: Supervisors,
         clients: Clients,
         actor: Actor,
+        newcomers: Newcomers,
         take: Callable[[ev.Event], None],
         know: Callable[[GpuUuid, GpuMinor], None],
         observe: Observe,
@@ -56,6 +58,7 @@ class Reception:
         self._supervisors = supervisors
         self._clients = clients
         self._actor = actor
+        self._newcomers = newcomers
         self._take = take
         self._know = know
         self._observe = observe
@@ -118,18 +121,17 @@ class Reception:
         if words.active and self._clients.belongs(words.active, peer.pid):
             self._clients.learn(words.active, words.ref)
         chosen = replace(words.options, domain=lease.options.domain)
-        self._take(
-            ev.Hello(
-                ref=words.ref,
-                lease=replace(lease, options=chosen),
-                server=replace(here, color=active or here.color),
-                mpi=words.mpi,
-                resumed=words.resumed,
-                retries=words.retries,
-                active=words.active,
-                session=words.session,
-            )
+        event = ev.Hello(
+            ref=words.ref,
+            lease=replace(lease, options=chosen),
+            server=replace(here, color=active or here.color),
+            mpi=words.mpi,
+            resumed=words.resumed,
+            retries=words.retries,
+            active=words.active,
+            session=words.session,
         )
+        self._newcomers.hello(event, lambda: self._actor.peers.get(words.ref) is peer)
 
     def _message(self, peer: Peer, ref: TaskRef, message: messages.Message) -> None:
         match message:

@@ -226,7 +226,7 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         read_signals(self, signals);
         kill_due(self);
         if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
-            sight_look(&self->sight, self->active.pid, self->pipe, now_ms());
+            sight_look(&self->sight, &self->task, self->active.pid, self->pipe, now_ms());
         if (self->deadline && self->deadline <= now_ms()) {
             self->deadline = 0;
             happen(self, ON_DEADLINE);

@@ -42,8 +42,7 @@ static bool append(const char *path, const char *line) {
     if (fd < 0)
         return false;
     errno = EINVAL; /* of what is there and no file */
-    bool good =
-        !fstat(fd, &status) && S_ISREG(status.st_mode) && dprintf(fd, "%s\n", line) >= 0;
+    bool good = !fstat(fd, &status) && S_ISREG(status.st_mode) && dprintf(fd, "%s\n", line) >= 0;
     int why = errno;
     close(fd);
     errno = why;

@@ -73,11 +73,12 @@ struct supervisor {
     char color[MPSR_VALUE_BYTES];
     char spare_color[MPSR_VALUE_BYTES],
         spare_pipe[MPSR_LEASE_PATH]; /* for a standby; empty: none */
-    char log[2][MPSR_LEASE_PATH]; /* where the job's recovery log may lie, once the agent has told */
-    bool recovering; /* an order was carried out, the first step has not been made */
-    bool failed;     /* the verdict was `fail`: an exit status of 0 becomes 1 */
-    bool session;    /* the program has opened a session: kept state may exist */
-    int exit_status; /* raw, of the active process that has gone */
+    char log[2]
+            [MPSR_LEASE_PATH]; /* where the job's recovery log may lie, once the agent has told */
+    bool recovering;           /* an order was carried out, the first step has not been made */
+    bool failed;               /* the verdict was `fail`: an exit status of 0 becomes 1 */
+    bool session;              /* the program has opened a session: kept state may exist */
+    int exit_status;           /* raw, of the active process that has gone */
     pid_t exit_pid;
     int retries; /* recoveries so far */
     struct times times;

@@ -21,7 +21,7 @@ struct task {
     char **command; /* NULL-terminated; command[0] is looked up on PATH */
     char job_dir[MPSR_LEASE_PATH];
     char keeper[MPSR_LEASE_PATH]; /* socket path */
-    char spill[MPSR_LEASE_PATH]; /* directory of the spilled state; empty: there is none */
+    char spill[MPSR_LEASE_PATH];  /* directory of the spilled state; empty: there is none */
     char token[33];
 };
 

@@ -14,6 +14,7 @@ from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Outcome
 from resilience.model.lease import in_force
+from resilience.model.observation import Source, What
 from resilience.model.options import Rung
 from resilience.model.world import Health, Pair, Server, Task
 
@@ -134,6 +135,23 @@ def daemon_gone(turn: Turn, server: ServerId) -> None:
         pair = turn.pair(pair, colors=tuple(sorted({*pair.colors, other})))
         new_server(turn, pair, other)
         replace_now(turn, pair.server(other))
+
+
+def lost(turn: Turn, server: ServerId) -> None:
+    """The control daemon had gone before anybody of the domain came: start another, and let nobody join meanwhile."""
+    if turn.observe:
+        return
+    text = "its control daemon had gone before the first task came"
+    turn.journal(
+        "observation",
+        source=Source.PROCESS.value,
+        what=What.DAEMON_GONE.value,
+        text=text,
+        gpu=server.gpu,
+        server=server_words(server),
+    )
+    faulted(turn, server)
+    replace_now(turn, server)
 
 
 def reopen(turn: Turn) -> None:

@@ -35,6 +35,8 @@ class Hello:
     retries: int
     active: int
     session: bool
+    dead: frozenset[Color] = frozenset()
+    """Colours whose control daemon had gone when it came; told of a domain and GPU that was unknown till then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
