@@ -313,8 +313,9 @@ class Actor:
         if not isinstance(value, JobInfo):
             return None
         log = self._job_logs.get(job)
-        places = recovery_log.places(value.stdout, value.workdir, job)
-        if log is not None and places and max(map(len, map(os.fsencode, places))) < _PATH_MAX:
+        named = recovery_log.places(value.stdout, value.workdir, job)
+        places = tuple(place for place in named if len(os.fsencode(place)) < _PATH_MAX)
+        if log is not None and places:
             log.places = places
             ref = min((ref for ref in self.peers if ref.job == job), default=None)
             while log.held and ref is not None:
