@@ -30,6 +30,7 @@ from resilience.model.ids import GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.lease import LeaseState
 from resilience.model.mpslog import LogKind
 from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.options import Domain
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
 from resilience.parse import mpslog, xid
@@ -62,6 +63,7 @@ _SIGHTS = {
     LogKind.SERVER_EXITED: What.SERVER_GONE,
     LogKind.SERVER_FATAL: What.SERVER_GONE,
     LogKind.DAEMON_EXITED: What.DAEMON_GONE,
+    LogKind.QUIT: What.DAEMON_GONE,
 }
 _TEXT = 300
 _REUNION = 2.5
@@ -284,13 +286,12 @@ class Agent:
             for result in self._worker.read():
                 if self._isolated is not None and self._isolated.ended(result):
                     continue
-                if isinstance(result.tag, Look):
-                    self._guard(self._newcomers.looked, result.tag, result.value)
-                    continue
                 self._guard(self._result, result)
 
     def _result(self, result: Result) -> None:
-        if (event := self._actor.result(result)) is not None:
+        if isinstance(result.tag, Look):
+            self._newcomers.looked(result.tag, result.value)
+        elif (event := self._actor.result(result)) is not None:
             self.take(event)
 
     def _guard(self, call: object, *values: object) -> None:
@@ -338,8 +339,8 @@ class Agent:
             return
         self._connections.heard(line, parsed)
         what = _SIGHTS.get(parsed.kind)
-        if what is None:
-            return
+        if what is None or (parsed.kind is LogKind.QUIT and line.server.domain.startswith(Domain.SHARED)):
+            return  # root's daemon does not obey a user's quit
         source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
         server = line.server
         client = self._inside(server, self._clients.resolve(parsed.pid)) if what is What.CULPRIT else None

@@ -28,6 +28,8 @@ class LogKind(StrEnum):
     SERVER_FATAL = "server_fatal"
     DAEMON_STARTED = "daemon_started"
     DAEMON_EXITED = "daemon_exited"
+    QUIT = "quit"
+    """The daemon was told to end: it takes no new clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,11 @@ def test_other_jobs_of_the_user_are_not_refused_for_it(stage: Stage) -> None:
     assert done.status == 0, done.err
     assert "outside MPS" not in done.err
     assert stage.sandbox.job(long.number)["JobState"] == "RUNNING"
+    quits = f"(echo quit | nvidia-cuda-mps-control) & sleep 1; srun {PLAIN} 10"  # waits for the other's clients
+    job = stage.sandbox.sbatch("--mps", "-wn0", "--gres=shard:1", script=quits)
+    assert stage.sandbox.wait(job)["JobState"] == "COMPLETED", stage.sandbox.output(job)
+    assert "10 steps" in stage.sandbox.output(job)
+    assert stage.sandbox.job(long.number)["JobState"] == "RUNNING"
     stage.sandbox.run(["scancel", str(long.number)])
     stage.sandbox.wait(long.number)
     events = [row["event"] for row in stage.sandbox.journal()[since:]]
