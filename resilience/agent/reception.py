@@ -26,6 +26,8 @@ from resilience.ports import Clock, Journal, Leases, Packet, Peer, Supervisors
 _TEXT = 300
 REFUSALS = 30
 """Peers turned away in a minute that the journal names: anybody may knock, and must not fill the disk with it."""
+HEARD = 4096
+"""Bytes of a supervisor's message: ours have no path in them, as the agent's own do."""
 WORDS = 12_000
 """Messages of one user in a minute. 256 tasks that start and recover twice say 5000."""
 
@@ -78,6 +80,8 @@ class Reception:
         try:
             if self._words.take(peer.uid, self._clock.monotonic()) is Taken.NO:
                 raise WireError("agent socket", f"more than {WORDS} messages in a minute", f"uid {peer.uid}")
+            if len(packet.data) > HEARD:
+                raise WireError("agent socket", f"message is longer than {HEARD} bytes", len(packet.data))
             verb, words = unpack(packet.data)
             ref = self._tasks.get(peer)
             if ref is None:

@@ -23,6 +23,9 @@ static void on_fault(struct supervisor *self, struct child *child, const struct 
     mpsr_format(report.call, sizeof(report.call), "%s", words_get(words, "call"));
     mpsr_format(report.seq, sizeof(report.seq), "%s", words_get(words, "seq"));
     mpsr_format(report.text, sizeof(report.text), "%s", words_get(words, "text"));
+    char *const cut[] = {report.cuda, report.call, report.seq, report.text};
+    for (size_t index = 0; index < sizeof(cut) / sizeof(cut[0]); index++)
+        mpsr_one_line(cut[index]); /* it may end in the middle of a character now */
     report_fault(self, child, &report);
     if (child == &self->active) {
         self->report = report;

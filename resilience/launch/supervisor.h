@@ -41,6 +41,10 @@ struct times {
 };
 
 enum {
+    REPORT_TEXT = 512 /* with each byte as %XX it fits what the agent takes of us */
+};
+
+enum {
     RETIRED = 8
 }; /* old processes on their way out at once; an older one is then killed without delay */
 
@@ -56,7 +60,7 @@ struct order {
 /* What the program reported, kept until a verdict has come: sent again to an agent that was
  * restarted. */
 struct report {
-    char cuda[MPSR_LEASE_WORD], call[MPSR_LEASE_WORD], seq[MPSR_VALUE_BYTES], text[MPSR_LEASE_PATH];
+    char cuda[MPSR_LEASE_WORD], call[MPSR_LEASE_WORD], seq[MPSR_VALUE_BYTES], text[REPORT_TEXT];
 };
 
 struct supervisor {
