@@ -19,7 +19,7 @@ from resilience.model.incident import Action
 from resilience.model.settings import Settings
 from resilience.model.world import Sight
 from resilience.parse import recovery_log
-from resilience.parse.words import cut, pack
+from resilience.parse.packet import cut, pack
 from resilience.ports import (
     AgentJournal,
     Clock,

@@ -6,8 +6,8 @@ then the accounting where there is one.
 
 import argparse
 
-from resilience.adapters import sacct
-from resilience.adapters.scontrol import Scontrol
+from resilience.adapters.slurm import sacct
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 
 from resilience.model.lease import LeaseState
 from resilience.model.options import JobOptions
-from resilience.parse import words
+from resilience.parse import packet
 from tests.spank.node import LAUNCHER, launch, lease, write_lease
 from tests.spank.slurm import wait_for
 from tests.spank.supervisor_kit import Node, shell
@@ -139,15 +139,15 @@ def test_the_recovery_log_goes_to_the_first_place_that_can_be_written(node: Node
 def test_malformed_messages_are_told_and_ignored(node: Node) -> None:
     supervised, agent = node.both(*shell("read x; exit 0"))
     agent.expect("started")
-    for packet in (
+    for said in (
         b"verdict action",
         b"\xff",
         b"verdict action=explode",
         b"sing a=1",
         b"verdict action=restore",
-        b"x" * (words.MAX_BYTES + 1),
+        b"x" * (packet.MAX_BYTES + 1),
     ):
-        agent.socket.send(packet)
+        agent.socket.send(said)
     agent.send("log", path=str(node.jobs / "barrier"), line="x")
     wait_for((node.jobs / "barrier").exists, "all messages to be read")
     status, _, errors = supervised.end(stdin="\n")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from resilience.agent.reception import HEARD
-from resilience.parse import words
+from resilience.parse import packet
 from tests.spank.supervisor_kit import PROGRAM, WITH_STANDBY, B, Node, ready, shell
 
 # ---------------------------------------------------------------- on plain programs
@@ -88,7 +88,7 @@ def test_a_programs_many_words_are_cut_to_what_the_agent_takes(node: Node) -> No
     fault = agent.expect("fault", role="active", cuda="700", seq="3")
     assert fault["text"].startswith("x")
     assert 250 < len(fault["text"]) <= 511
-    assert len(words.pack("fault", **fault)) <= HEARD
+    assert len(packet.pack("fault", **fault)) <= HEARD
     agent.verdict("none", incident="i3")
     supervised.end()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.scontrol import Scontrol
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.cli.main import main
 from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.agent_socket import AgentSocket
-from resilience.parse import ucred, words
+from resilience.adapters.linux.agent_socket import AgentSocket
+from resilience.parse import packet, ucred
 from resilience.state.keeper import Peer
 from tests.gpusim import mps_wire
 
@@ -62,7 +62,7 @@ def test_the_agent_hears_a_user_with_a_large_uid(place: Path) -> None:
     def talk() -> None:
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         peer.connect(f"{place}/agent.sock")
-        peer.send(words.pack("hello", v=1))
+        peer.send(packet.pack("hello", v=1))
 
     child = as_large(talk)
     seen: list[int] = []
