@@ -17,6 +17,8 @@ from resilience.ports import Gpu
 
 _WAIT_MS = 5000
 """How long one wait for events lasts; also how long the thread takes to end."""
+_MIG_ON = 1
+"""NVML_DEVICE_MIG_ENABLE."""
 _PAUSE = 1.0
 """Seconds before waiting again after NVML reported an error (GPU lost)."""
 
@@ -40,6 +42,14 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def _mig(nvml: Any, handle: Any) -> bool:
+    """Whether MIG mode is on; a GPU or a driver without MIG answers with an error."""
+    try:
+        return int(nvml.nvmlDeviceGetMigMode(handle)[0]) == _MIG_ON
+    except nvml.NVMLError:
+        return False
+
+
 class NvmlGpus:
     """Gpus port."""
 
@@ -55,6 +65,7 @@ class NvmlGpus:
                     name=_text(nvml.nvmlDeviceGetName(handle)),
                     driver=driver,
                     bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+                    mig=_mig(nvml, handle),
                 )
                 for handle in handles
             )
