@@ -50,8 +50,8 @@ function _shtab_mpsr_using
   test "$_shtab_mpsr_cmdpath" = "$argv"
 end
 
-set -g _shtab_mpsr_commands agent prolog epilog hooks status log explain metrics spills check drill render version
-set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --job --journal --json --node --older-than --options --out --plugstack --python --since --site --slurm-conf --templates --wait -j
+set -g _shtab_mpsr_commands agent prolog epilog hooks status log explain report metrics spills check drill render version
+set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait -j -o
 
 complete -c mpsr -e
 complete -c mpsr -f
@@ -90,6 +90,13 @@ complete -c mpsr -n '_shtab_mpsr_using explain' -l options -x -d 'key=value pair
 complete -c mpsr -n '_shtab_mpsr_using explain' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a report -d 'a page with pictures: an incident, a job, or all since a time'
+complete -c mpsr -n '_shtab_mpsr_using report' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using report' -l since -x -d 'all incidents since then: 10m, 2h, 1d, or an ISO 8601 time'
+complete -c mpsr -n '_shtab_mpsr_using report' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'file to write, - for standard output (default: mpsr-WHAT.html)'
+complete -c mpsr -n '_shtab_mpsr_using report' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
+complete -c mpsr -n '_shtab_mpsr_using report' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file, or the records of a job'
+complete -c mpsr -n '_shtab_mpsr_using report' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a metrics -d 'what this node'"'"'s journal comes to, as Prometheus takes it'
 complete -c mpsr -n '_shtab_mpsr_using metrics' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using metrics' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'

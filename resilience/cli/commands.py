@@ -8,6 +8,7 @@ COMMANDS = {
     "status": "servers, leases and the agent of this node",
     "log": "the journal of this node, or a job's recovery log",
     "explain": "what happened in an incident or to a job; what options would do",
+    "report": "a page with pictures: an incident, a job, or all since a time",
     "metrics": "what this node's journal comes to, as Prometheus takes it",
     "spills": "spilled state on disk that jobs have left, and taking it away",
     "check": "say what is wrong with a configuration",

@@ -17,18 +17,31 @@ _BEFORE = 2.0
 def of_incident(entries: Iterable[Entry], incident: str) -> list[Entry]:
     """The entries of one incident, in order, with the sightings of its server and GPU from shortly before to its end."""
     every = list(entries)
-    own = [entry for entry in every if entry.record.incident == incident]
+    own = [place for place, entry in enumerate(every) if entry.record.incident == incident]
     if not own:
         return []
-    servers = (entry.record.server for entry in own if isinstance(entry.record, IncidentOpened))
+    servers = (
+        entry.record.server
+        for entry in every
+        if entry.record.incident == incident and isinstance(entry.record, IncidentOpened)
+    )
     server = next((server for server in servers if server is not None), None)
-    first, last = own[0].wall - _BEFORE, own[-1].wall
-    return [entry for entry in every if entry.record.incident == incident or _sighting(entry, server, first, last)]
+    first = clock(every[own[0]]) - _BEFORE
+    return [
+        entry
+        for place, entry in enumerate(every[: own[-1] + 1])
+        if entry.record.incident == incident or (_sighting(entry, server) and (place > own[0] or first <= clock(entry)))
+    ]
 
 
-def _sighting(entry: Entry, server: ServerId | None, first: float, last: float) -> bool:
+def clock(entry: Entry) -> float:
+    """When it was written, by the monotonic clock where the record has it: a wall clock can be set in between."""
+    return entry.wall if entry.mono is None else entry.mono
+
+
+def _sighting(entry: Entry, server: ServerId | None) -> bool:
     seen = entry.record
-    if not isinstance(seen, Sighting) or server is None or not first <= entry.wall <= last:
+    if not isinstance(seen, Sighting) or server is None:
         return False
     return seen.server == server if seen.server is not None else seen.gpu == server.gpu
 

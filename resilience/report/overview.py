@@ -1,0 +1,139 @@
+"""A span of a journal in figures: faults by class and GPU, who did it, how tasks came back, GPU time kept. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
+
+from resilience.machine.policy import ACTIONS
+from resilience.metrics.saved import Saved, Savings
+from resilience.model import records as rec
+from resilience.model.ids import JobId
+from resilience.model.incident import Action, Confidence, Outcome, Part
+from resilience.model.records.journal import Entry
+
+NOBODY = "nobody's doing"
+UNNAMED = "not known"
+_RUNGS = {action.value: rung.value for rung, action in ACTIONS.items()} | {Action.QUARANTINE.value: "quarantine"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One incident in a line."""
+
+    incident: str
+    wall: float
+    kind: str
+    gpu: str
+    words: str
+    by: str
+    sure: str
+    victims: int
+    """Tasks that were in it and are not known to have caused it."""
+    ended: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Overview:
+    first: float = 0.0
+    last: float = 0.0
+    faults: list[Fault] = field(default_factory=list)
+    endings: Counter[str] = field(default_factory=Counter)
+    """How it ended for tasks that did not cause a fault: the rung by which they came back, or the outcome."""
+    times: dict[str, list[float]] = field(default_factory=dict)
+    """Rung → seconds of each recovery."""
+    saved: list[Saved] = field(default_factory=list)
+    opened: bool = False
+    """Whether the records tell of jobs' beginnings, without which nothing can be counted as kept."""
+    users: dict[JobId, int] = field(default_factory=dict)
+    """Job → uid, as far as known."""
+
+    def classes(self) -> Counter[str]:
+        return Counter(fault.kind for fault in self.faults)
+
+    def gpus(self) -> Counter[str]:
+        return Counter(fault.gpu for fault in self.faults)
+
+    def certainty(self) -> Counter[str]:
+        return Counter(fault.sure for fault in self.faults)
+
+    def culprits(self) -> list[tuple[str, int]]:
+        return Counter(fault.by for fault in self.faults if fault.by not in (NOBODY, UNNAMED)).most_common()
+
+    def medians(self) -> dict[str, float]:
+        return {rung: median(times) for rung, times in self.times.items()}
+
+    def saved_hours(self) -> float:
+        return sum(one.seconds for one in self.saved) / 3600
+
+
+def build(entries: Iterable[Entry], since: float = 0.0, incidents: frozenset[str] | None = None) -> Overview:
+    """Figures of the incidents that ended at or after `since`, or of the named ones. What lies before is read for jobs' beginnings."""
+    made, savings = Overview(), Savings()
+    rungs: dict[tuple[str, object], str] = {}
+    decided: dict[str, rec.IncidentAttributed] = {}
+    for entry in entries:
+        record = entry.record
+        if entry.wall >= since:
+            made.first = made.first or entry.wall
+            made.last = entry.wall
+        kept = savings.take(entry)
+        counts = entry.wall >= since and (incidents is None or record.incident in incidents)
+        match record:
+            case rec.JobOpened() if record.job is not None:
+                made.opened = True
+                if record.uid is not None:
+                    made.users[record.job] = record.uid
+            case rec.IncidentAttributed():
+                decided[record.incident] = record
+            case rec.Recovered() if record.task is not None:
+                rung = _RUNGS.get(record.action, record.action or "other")
+                rungs[record.incident, record.task] = rung
+                if counts and record.ms is not None:
+                    made.times.setdefault(rung, []).append(record.ms / 1000)
+            case rec.IncidentClosed() if counts and not record.same_as:
+                made.saved += kept
+                made.faults.append(_fault(entry.wall, record, decided.get(record.incident)))
+                for task, outcome in record.outcomes.items():
+                    if record.parts.get(task) != Part.CULPRIT:
+                        back = outcome == Outcome.RECOVERED
+                        made.endings[rungs.get((record.incident, task), outcome) if back else outcome] += 1
+            case _:
+                pass
+    return made
+
+
+def of_job(entries: Iterable[Entry], job: JobId) -> Overview:
+    """Figures of the incidents that a job was in; from the records beside its output, too, which tell of no incident's end."""
+    every = list(entries)
+    names = frozenset(one.record.incident for one in every if one.record.incident and job in one.jobs())
+    made = build(every, incidents=names)
+    times = [entry.wall for entry in every if job in entry.jobs()] or [0.0]
+    made.first, made.last = times[0], times[-1]
+    told = {fault.incident for fault in made.faults}
+    for entry in every:
+        record = entry.record
+        if isinstance(record, rec.IncidentAttributed) and record.incident in names - told:
+            told.add(record.incident)
+            made.faults.append(_fault(entry.wall, rec.IncidentClosed(incident=record.incident), record))
+    made.saved = [one for one in made.saved if one.job == job]
+    return made
+
+
+def _fault(wall: float, closed: rec.IncidentClosed, decided: rec.IncidentAttributed | None) -> Fault:
+    sure = closed.confidence or (decided.confidence if decided else "")
+    blameless = closed.blameless or (decided is not None and decided.blameless)
+    culprit = decided.culprit if decided else None
+    parts = closed.parts or (decided.parts if decided else {})
+    outcomes = Counter(closed.outcomes.values())
+    return Fault(
+        incident=closed.incident,
+        wall=wall,
+        kind=closed.fault_class or (decided.fault if decided else "") or "unknown",
+        gpu=closed.gpu or (decided.gpu if decided else "") or "unknown",
+        words=closed.fault or (decided.words if decided else ""),
+        by=NOBODY if blameless else str(culprit) if culprit else UNNAMED,
+        sure="blameless" if blameless else UNNAMED if sure in ("", Confidence.NONE) else sure,
+        victims=sum(part != Part.CULPRIT for part in parts.values()),
+        ended=", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or closed.outcome,
+    )

@@ -1,0 +1,55 @@
+"""A report as one HTML page: no script, no link that leaves the page, pictures as inline SVG. Pure but for its own template.
+
+Text of the journal is text of users' programs too: jinja2 escapes all of it, and the page's own policy lets a browser load and run
+nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jinja2
+
+from resilience.metrics.saved import BRIEF
+from resilience.report import drawing
+from resilience.report.journal_lines import when
+from resilience.report.overview import Overview
+from resilience.report.timeline import Timeline
+
+_MOST = 200
+"""Timelines in one page; the overview has all incidents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    title: str
+    source: str
+    """Where the records come from."""
+    made: float
+    overview: Overview | None
+    timelines: tuple[Timeline, ...]
+    notes: tuple[str, ...] = ()
+    """What is missing, and why."""
+
+
+def render(page: Page) -> str:
+    world = jinja2.Environment(
+        loader=jinja2.PackageLoader("resilience.report", "."),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    world.filters.update(when=when, seconds=drawing.seconds, bars=drawing.bars, picture=drawing.timeline, ids=_ids)
+    shown = page.timelines[-_MOST:]
+    left = len(page.timelines) - len(shown)
+    notes = (
+        *page.notes,
+        *([f"only the latest {_MOST} incidents are drawn; {left} older ones are in the table"] if left else []),
+    )
+    return world.get_template("page.html.j2").render(
+        page=page, notes=notes, shown=shown, brief=BRIEF, width=drawing.WIDTH
+    )
+
+
+def _ids(timelines: Iterable[Timeline]) -> frozenset[str]:
+    return frozenset(one.incident for one in timelines)

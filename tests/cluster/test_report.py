@@ -1,0 +1,52 @@
+"""`mpsr report` on a real Slurm: an admin's from the node's journal, a user's from the records beside their job's output."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from resilience.contract import exit_code
+from tests.cluster.sandbox import Sandbox
+from tests.demo.faults import SHARD
+from tests.demo.stage import NODE, Stage
+
+pytestmark = [pytest.mark.cluster, pytest.mark.sim]
+HOME = "/home/alice"
+
+
+@pytest.fixture
+def stage(cluster: Sandbox) -> Iterator[Stage]:
+    made = Stage(cluster)
+    yield made
+    made.clear()
+
+
+def test_a_fault_is_reported_to_the_admin_and_to_the_user(stage: Stage) -> None:
+    sandbox, since = stage.sandbox, time.monotonic()
+    job = stage.solver(*SHARD.ask())
+    stage.under_way([job])
+    culprit = stage.culprit("illegal-address", *SHARD.ask())
+    assert stage.end(job)["JobState"] == "COMPLETED"
+    assert stage.clean([job.number, culprit.number], since) == []
+    (told,) = stage.journal(since, "incident.attributed")
+    (back,) = stage.of_job(job, since, "recovered")
+
+    whole = sandbox.good(["mpsr", "report", "--node", NODE, str(job.number), "-o", "-"])
+    assert f"Incident {told['incident']}" in whole
+    assert "counts: certain evidence" in whole
+    assert "server u" in whole
+    assert "GPU-hours saved against a requeue" in whole
+
+    words = ["mpsr", "report", "--node", NODE, str(job.number), "-o", f"{HOME}/page.html"]
+    done = sandbox.run(words, user="alice", node=NODE)
+    assert (done.status, done.out) == (exit_code("ok"), f"{HOME}/page.html\n"), done.err
+    own = sandbox.read(f"{HOME}/page.html")
+    assert sandbox.path(f"{HOME}/page.html").stat().st_uid != 0
+    assert f"Incident {told['incident']}" in own
+    assert f"{back['ms']:.1f} ms</b>until {job.number}.0.0 went on" in own
+    assert "These are the records of one job" in own
+    sandbox.good(["rm", f"{HOME}/page.html"])
+
+    strange = sandbox.run(["mpsr", "report", "--node", NODE, str(told["incident"])], user="alice", node=NODE)
+    assert strange.status == exit_code("failed")
+    assert "cannot be read: Permission denied" in strange.err
