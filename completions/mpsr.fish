@@ -50,8 +50,8 @@ function _shtab_mpsr_using
   test "$_shtab_mpsr_cmdpath" = "$argv"
 end
 
-set -g _shtab_mpsr_commands agent prolog epilog hooks status log explain report metrics spills check drill render version
-set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait -j -o
+set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report metrics spills check drill render version
+set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait -j -o
 
 complete -c mpsr -e
 complete -c mpsr -f
@@ -75,6 +75,12 @@ complete -c mpsr -n '_shtab_mpsr_using status' -s h -l help -d 'show this help m
 complete -c mpsr -n '_shtab_mpsr_using status' -l json -d 'one JSON object'
 complete -c mpsr -n '_shtab_mpsr_using status' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using status' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a top -d 'the same on one screen, again and again, with clients, memory and faults'
+complete -c mpsr -n '_shtab_mpsr_using top' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using top' -l once -d 'print one look and end'
+complete -c mpsr -n '_shtab_mpsr_using top' -l interval -x -d 'time between two looks (default: 2)'
+complete -c mpsr -n '_shtab_mpsr_using top' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
+complete -c mpsr -n '_shtab_mpsr_using top' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a log -d 'the journal of this node, or a job'"'"'s recovery log'
 complete -c mpsr -n '_shtab_mpsr_using log' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using log' -s j -l job -x -d 'only what is about this job'

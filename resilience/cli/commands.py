@@ -6,6 +6,7 @@ COMMANDS = {
     "epilog": "close a job's fault domains (Slurm's Epilog runs it)",
     "hooks": "the server behind prolog and epilog (the agent starts it)",
     "status": "servers, leases and the agent of this node",
+    "top": "the same on one screen, again and again, with clients, memory and faults",
     "log": "the journal of this node, or a job's recovery log",
     "explain": "what happened in an incident or to a job; what options would do",
     "report": "a page with pictures: an incident, a job, or all since a time",

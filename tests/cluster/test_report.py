@@ -1,4 +1,4 @@
-"""`mpsr report` on a real Slurm: an admin's from the node's journal, a user's from the records beside their job's output."""
+"""`mpsr report` and `mpsr top` on a real Slurm, as an admin and as a user."""
 
 import time
 from collections.abc import Iterator
@@ -25,10 +25,21 @@ def test_a_fault_is_reported_to_the_admin_and_to_the_user(stage: Stage) -> None:
     sandbox, since = stage.sandbox, time.monotonic()
     job = stage.solver(*SHARD.ask())
     stage.under_way([job])
+    (server,) = {str(hello["server"]) for hello in stage.of_job(job, since, "task.hello")}
+    seen = sandbox.run(["mpsr", "top", "--once", "--node", NODE], node=NODE).out
+    rows = [line.split() for line in seen.splitlines()]
+    assert any(row[:1] == [server] and row[2:4] == ["ACTIVE", "1"] for row in rows), seen
+    assert any(row[1:4] == [str(job.number), "alice", server] and row[-1] == "domains" for row in rows), seen
+    assert max(map(len, seen.splitlines())) <= 80
+    own = sandbox.run(["mpsr", "top", "--once", "--node", NODE], user="alice", node=NODE).out
+    assert any(row[:3] == ["-", str(job.number), "alice"] for row in map(str.split, own.splitlines())), own
+    assert "only root sees them" in own
+
     culprit = stage.culprit("illegal-address", *SHARD.ask())
     assert stage.end(job)["JobState"] == "COMPLETED"
     assert stage.clean([job.number, culprit.number], since) == []
     (told,) = stage.journal(since, "incident.attributed")
+    assert f"job {culprit.number} step 0 ta" in sandbox.run(["mpsr", "top", "--once", "--node", NODE], node=NODE).out
     (back,) = stage.of_job(job, since, "recovered")
 
     whole = sandbox.good(["mpsr", "report", "--node", NODE, str(job.number), "-o", "-"])
