@@ -50,8 +50,8 @@ function _shtab_mpsr_using
   test "$_shtab_mpsr_cmdpath" = "$argv"
 end
 
-set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report metrics spills check drill render version
-set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait -j -o
+set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report replay metrics spills check drill render version
+set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
 
 complete -c mpsr -e
 complete -c mpsr -f
@@ -103,6 +103,12 @@ complete -c mpsr -n '_shtab_mpsr_using report' -s o -l output -xka "(__fish_comp
 complete -c mpsr -n '_shtab_mpsr_using report' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using report' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file, or the records of a job'
 complete -c mpsr -n '_shtab_mpsr_using report' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a replay -d 'what other settings would have done, from a journal'
+complete -c mpsr -n '_shtab_mpsr_using replay' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using replay' -l with -xka "(__fish_complete_path (commandline -ct))" -d 'an mpsr.yaml with other settings (default: the node'"'"'s own)'
+complete -c mpsr -n '_shtab_mpsr_using replay' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'also write a report of what would have happened, as HTML'
+complete -c mpsr -n '_shtab_mpsr_using replay' -l all -d 'print decisions that are the same, too'
+complete -c mpsr -n '_shtab_mpsr_using replay' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml for the settings that were in force'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a metrics -d 'what this node'"'"'s journal comes to, as Prometheus takes it'
 complete -c mpsr -n '_shtab_mpsr_using metrics' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using metrics' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'

@@ -10,6 +10,7 @@ COMMANDS = {
     "log": "the journal of this node, or a job's recovery log",
     "explain": "what happened in an incident or to a job; what options would do",
     "report": "a page with pictures: an incident, a job, or all since a time",
+    "replay": "what other settings would have done, from a journal",
     "metrics": "what this node's journal comes to, as Prometheus takes it",
     "spills": "spilled state on disk that jobs have left, and taking it away",
     "check": "say what is wrong with a configuration",

@@ -26,6 +26,7 @@ from resilience.model.records import DomainOpened, JobOpened, JobRefused
 from resilience.model.settings import Settings
 from resilience.parse.hostlist import expand
 from resilience.parse.job_environment import JobEnvironment
+from resilience.parse.options import serialize
 from resilience.placement import domain_plan, partition_plan
 from resilience.ports import Clock, Gpus, Journal, ServerOwner
 
@@ -148,6 +149,7 @@ def _open_domain(
             colors=colors,
             isolation=kept,
             slots=tuple(slot for _, slot in slots),
+            options=serialize(lease.options),
             no_partition=without,
             missing=tuple(f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()),
             late=job.late or None,

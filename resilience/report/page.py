@@ -29,6 +29,8 @@ class Page:
     timelines: tuple[Timeline, ...]
     notes: tuple[str, ...] = ()
     """What is missing, and why."""
+    compared: tuple[tuple[str, str, str, str], ...] = ()
+    """Of a replay: incident, what, and two decisions that differ."""
 
 
 def render(page: Page) -> str:

@@ -1,5 +1,6 @@
-"""`mpsr report` and `mpsr top` on a real Slurm, as an admin and as a user."""
+"""`mpsr report`, `top` and `replay` on a real Slurm, as an admin and as a user."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -47,6 +48,12 @@ def test_a_fault_is_reported_to_the_admin_and_to_the_user(stage: Stage) -> None:
     assert "counts: certain evidence" in whole
     assert "server u" in whole
     assert "GPU-hours saved against a requeue" in whole
+
+    lines = [json.dumps(record) for record in stage.journal(since)]
+    sandbox.path(f"{HOME}/journal").write_text("\n".join(lines))
+    again = sandbox.good(["mpsr", "replay", f"{HOME}/journal"])
+    assert again == "1 incident; judged again with the settings in force, 3 of 3 decisions are as recorded\n"
+    sandbox.good(["rm", f"{HOME}/journal"])
 
     words = ["mpsr", "report", "--node", NODE, str(job.number), "-o", f"{HOME}/page.html"]
     done = sandbox.run(words, user="alice", node=NODE)
