@@ -20,6 +20,8 @@ BRIEF = (
     "the recovery's own time is taken off. A requeue is taken to start from scratch; a program that writes its own checkpoints would lose "
     "less. The wait in the queue is not counted."
 )
+_MOST = 1e9
+"""Seconds: no job is older."""
 _OPEN = 256
 """Incidents without an end that are remembered at most: an agent that was killed leaves some."""
 
@@ -94,7 +96,7 @@ class Savings:
                 continue
             back = [fault.back.get(task, (False, 0.0)) for task in tasks]
             spent = fault.at - held.since - max(seconds for _, seconds in back)
-            if not own and spent > 0 and all(kept for kept, _ in back):
+            if not own and 0 < spent < _MOST and all(kept for kept, _ in back):
                 found.append(Saved(incident=closed.incident, job=job, seconds=spent * self._share(held)))
             held.since = fault.at
         return tuple(found)
