@@ -55,7 +55,7 @@ _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
 _PATHS = ("run", "log", "kmsg", "python", "launcher")
-_OPTIONAL_PATHS = ("spill", "metrics")
+_OPTIONAL_PATHS = ("spill", "metrics", "job_mapping")
 _PROGRAMS = ("mps_control", "scontrol")
 
 T = TypeVar("T")

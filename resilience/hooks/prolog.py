@@ -14,7 +14,7 @@ from functools import partial
 
 from resilience.adapters.gpu import guard
 from resilience.contract import exit_code
-from resilience.hooks import partitions
+from resilience.hooks import mapping, partitions
 from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
@@ -74,11 +74,13 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
             key = domain_plan.partitioned(lease.domain)
             percent = partition_plan.share(lease.options, job.share)
             _open_domain(node, job, replace(lease, domain=key), gpus, percent=percent)
+            mapping.enter(node, job.job, present, dict(gpus).values())
             return
         except (ConfigError, MpsControlError, OSError) as error:
             without = partitions.words(error)
             print(f"mpsr: prolog: job {lease.job} has no SM partition: {without}", file=sys.stderr)
     _open_domain(node, job, lease, gpus, without=without)
+    mapping.enter(node, job.job, present, dict(gpus).values())
 
 
 def _open_domain(

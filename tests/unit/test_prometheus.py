@@ -138,7 +138,8 @@ class Node:
         device = {"event": "incident.closed", "fault_class": "device", "blameless": True, **failed}
         silent = {"event": "incident.closed", "fault_class": "mmu", "confidence": "none"}
         down = {"event": "server.replaced", "server": "u1001/g0/a", "ok": False}
-        for record in (device, *[silent] * 6, *(one for one, _ in RECORDS), down):
+        events: list[dict[str, Any]] = [device, *[silent] * 6, *(one for one, _ in RECORDS), down]
+        for record in events:
             take(made, record)
         self.fold = made
 
