@@ -80,6 +80,10 @@ class Play:
         """What the machine knows now."""
         return self._state
 
+    @property
+    def now(self) -> Moment:
+        return self._now
+
     def feed(self, item: Item) -> None:
         """What was due before it, then the item."""
         self._until(item.mono)
