@@ -102,7 +102,7 @@ def _table(rows: list[compare.Row], one: str, two: str) -> None:
 def _report(target: str, journal: str, played: list[Entry], differences: list[compare.Row]) -> None:
     told = overview.build(played)
     names = [fault.incident for fault in told.faults]
-    drawn = tuple(made for name in names if (made := timeline.build(played, name)) is not None)
+    drawn = timeline.latest(played, names)
     page = Page(
         title="Judged again",
         source=journal,
@@ -113,7 +113,7 @@ def _report(target: str, journal: str, played: list[Entry], differences: list[co
         compared=tuple((row.incident, row.what, row.one, row.two) for row in differences),
     )
     try:
-        write_whole(target, render(page))
+        write_whole(target, render(page), mode=0o600)
     except OSError as error:
         raise ResilienceError(target, "cannot be written", error.strerror or error) from error
     print(target)

@@ -1,7 +1,8 @@
 """`mpsr report JOB|INCIDENT|--since TIME`: one self-contained HTML page of what happened, with pictures.
 
 An admin's report comes from the node's journal. A user's report of their own job comes from the records beside its output,
-mpsr-<job>.jsonl, read with the user's own rights. The page replaces the file of that name whole, never through a link.
+mpsr-<job>.jsonl, read with the user's own rights. The page replaces the file of that name whole, never through a link, and is its
+owner's alone: a journal names the jobs of all users.
 """
 
 import argparse
@@ -53,6 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
     file, own = _records(chosen, arguments, job)
     read = journal_lines.read(file)
     note_skipped(read, file)
+    if (
+        not own and not arguments.journal and os.path.exists(rotated := f"{file}.1")
+    ):  # logrotate's last, not compressed yet
+        older = journal_lines.read(rotated)
+        note_skipped(older, rotated)
+        read.entries[:0] = older.entries
     page = _page(read, what, job, earliest, arguments.since, file, now)
     if own or not any(entry.event == "incident.opened" for entry in read.entries):
         page = Page(
@@ -60,11 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     text = render(page)
     if arguments.output == "-":
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode())  # the page says that it is UTF-8, whatever the locale is
         return exit_code("ok")
     target = arguments.output or f"mpsr-{what or 'since'}.html"
     try:
-        write_whole(target, text)
+        write_whole(target, text, mode=0o600)
     except OSError as error:
         raise ResilienceError(target, "cannot be written", error.strerror or error) from error
     print(target)
@@ -107,7 +114,7 @@ def _page(
         title = f"Job {job}"
     else:
         told, names, title = None, [what], f"Incident {what}"
-    drawn = tuple(made for name in names if (made := timeline.build(read.entries, name)) is not None)
+    drawn = timeline.latest(read.entries, names)
     if told is None and not drawn:
         raise ResilienceError(
             f"incident {what}", "is not in the journal", file, hint="incidents of this node: mpsr log"

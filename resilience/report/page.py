@@ -15,9 +15,6 @@ from resilience.report.journal_lines import when
 from resilience.report.overview import Overview
 from resilience.report.timeline import Timeline
 
-_MOST = 200
-"""Timelines in one page; the overview has all incidents."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
@@ -42,14 +39,12 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     world.filters.update(when=when, seconds=drawing.seconds, bars=drawing.bars, picture=drawing.timeline, ids=_ids)
-    shown = page.timelines[-_MOST:]
-    left = len(page.timelines) - len(shown)
-    notes = (
-        *page.notes,
-        *([f"only the latest {_MOST} incidents are drawn; {left} older ones are in the table"] if left else []),
-    )
+    left = len(page.overview.faults) - len(page.timelines) if page.overview is not None else 0
+    notes = page.notes
+    if left > 0:
+        notes = (*notes, f"Only the latest {len(page.timelines)} of {left + len(page.timelines)} incidents are drawn.")
     return world.get_template("page.html.j2").render(
-        page=page, notes=notes, shown=shown, brief=BRIEF, width=drawing.WIDTH
+        page=page, notes=notes, shown=page.timelines, brief=BRIEF, width=drawing.WIDTH
     )
 
 

@@ -17,6 +17,10 @@ from resilience.report.evidence import Use, judged
 SEEN, AGENT = "sightings", "agent"
 _EARLY = 10.0
 """A source's own time that is older than this was not read as it came."""
+MOST = 200
+"""Timelines in one page."""
+_AROUND = 2000
+"""Records before and after an incident in which sightings and answers of Slurm are looked for."""
 _ANSWERS = 30.0
 """Seconds after an incident in which Slurm's answer to its last request is still looked for."""
 
@@ -82,6 +86,22 @@ def build(entries: Iterable[Entry], incident: str) -> Timeline | None:
     lanes = {mark.lane for mark in made.marks} | {span.lane for span in made.spans}
     made.lanes = sorted(lanes, key=lambda lane: _place(lane, made))
     return made
+
+
+def latest(entries: list[Entry], incidents: Iterable[str]) -> tuple[Timeline, ...]:
+    """The timelines of the latest of these incidents, in order. Each looks at the records around its own only."""
+    names = list(incidents)[-MOST:]
+    places: dict[str, tuple[int, int]] = {}
+    for place, entry in enumerate(entries):
+        if name := entry.record.incident:
+            places[name] = places.get(name, (place, place))[0], place
+    made = []
+    for name in names:
+        first, last = places.get(name, (0, 0))
+        around = entries[max(0, first - _AROUND) : last + _AROUND]
+        if (one := build(around, name)) is not None:
+            made.append(one)
+    return tuple(made)
 
 
 def task_name(task: TaskRef) -> str:

@@ -90,6 +90,17 @@ def test_a_wall_clock_that_is_set_moves_nothing() -> None:
     assert kept == [(mark.at, mark.text) for mark in drawn().marks if mark.lane == "2.0.0"]
 
 
+def test_a_page_has_the_latest_incidents_and_says_how_many_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [fault.incident for fault in overview.build(entries()).faults]
+    assert timeline.latest(entries(), names) == tuple(map(drawn, names))
+    monkeypatch.setattr(timeline, "MOST", 2)
+    some = timeline.latest(entries(), names)
+    assert [one.incident for one in some] == names[1:]
+    text = render(Page(title="t", source="s", made=0.0, overview=overview.build(entries()), timelines=some))
+    assert "Only the latest 2 of 3 incidents are drawn." in text
+    assert f"#i-{names[0]}" not in text
+
+
 def test_nothing_that_the_journal_says_of_an_incident_is_left_out() -> None:
     texts = [mark.text for mark in drawn().marks]
     for one in entries():
@@ -239,6 +250,19 @@ def test_the_file_has_a_name_of_its_own(
     status, out, _ = run(*words, capsys=capsys)
     assert (status, out) == (0, f"{name}\n")
     assert (tmp_path / name).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o600, "a journal names the jobs of all users"
+
+
+def test_the_journal_that_logrotate_has_moved_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = JOURNAL.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "n0").mkdir()
+    (tmp_path / "n0/journal.jsonl.1").write_text("".join(lines[:60]), encoding="utf-8")
+    (tmp_path / "n0/journal.jsonl").write_text("".join(lines[60:]), encoding="utf-8")
+    (tmp_path / "mpsr.yaml").write_text(f"paths: {{log: {tmp_path}}}")
+    words = ["--config", str(tmp_path / "mpsr.yaml"), "--node", "n0", "-o", "-"]
+    assert main(["report", "--since", "2020-01-01", *words]) == 0
+    page = capsys.readouterr().out
+    assert page.count("<section ") == 3
 
 
 def test_a_link_at_the_name_of_the_file_is_replaced_and_not_followed(

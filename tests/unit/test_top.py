@@ -1,6 +1,15 @@
 """`mpsr top`: what is there is on the screen, within 80 columns and in ASCII; what cannot be seen is named."""
 
+import fcntl
 import io
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +106,35 @@ def test_one_look_at_a_node_without_anything(tmp_path: Path, capsys: pytest.Capt
     assert out.startswith("n0  ")
     assert "agent does not answer" in out
     assert "0 faults being dealt with" in out
+
+
+def test_it_looks_again_until_ctrl_c_and_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    config = tmp_path / "mpsr.yaml"
+    config.write_text(f"paths: {{run: /run/nowhere, log: {tmp_path}}}")
+    command = [sys.executable, "-m", "resilience.cli.main", "top", "--interval", "0.5", "--node", "n0"]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environ = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([*command, "--config", str(config)], stdin=theirs, stdout=theirs, env=environ) as top:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"does not answer") < 2:
+            seen += read(ours)
+        top.send_signal(signal.SIGINT)
+        while piece := read(ours):
+            seen += piece
+        assert top.wait(30) == exit_code("ok")
+    os.close(ours)
+    assert seen.index(b"\x1b[?1049h") < seen.index(b"does not answer") < seen.rindex(b"\x1b[?1049l")
+
+
+def read(terminal: int) -> bytes:
+    """What comes next on a terminal; nothing when its other end has gone."""
+    assert select.select([terminal], [], [], 60)[0], "nothing came"
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
 
 
 def test_a_look_every_moment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
