@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from resilience.metrics import FAMILIES, Fold
 from tests.unit.metrics_kit import RECORDS, take
@@ -69,6 +72,25 @@ def test_panels_do_not_overlap_and_each_has_what_grafana_needs() -> None:
         assert panel["targets"]
         for one in (panel, *panel["targets"]):
             assert one["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_grafanas_own_types_take_the_dashboard_without_loss() -> None:
+    raw = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    plugins.register_default_plugins()
+    back = json.loads(json.dumps(Dashboard.from_json(raw), cls=JSONEncoder))
+    assert lost(raw, back) == []
+    assert lost(raw | {"panles": 1}, back) == [".panles"]
+
+
+def lost(given: Any, back: Any, path: str = "") -> list[str]:
+    """What is not in `back` as it was given. Defaults that were added do not count."""
+    if isinstance(given, dict) and isinstance(back, dict):
+        there = [found for key in given.keys() & back.keys() for found in lost(given[key], back[key], f"{path}.{key}")]
+        return [*there, *(f"{path}.{key}" for key in given.keys() - back.keys())]
+    if isinstance(given, list) and isinstance(back, list) and len(given) == len(back):
+        pairs = enumerate(zip(given, back, strict=True))
+        return [found for number, (one, two) in pairs for found in lost(one, two, f"{path}[{number}]")]
+    return [] if given == back else [path]
 
 
 def test_every_alert_has_a_test_that_it_fires_and_one_that_it_is_quiet() -> None:
