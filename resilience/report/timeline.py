@@ -4,25 +4,21 @@ Lanes come in the order sightings, agent, servers, tasks with their standbys, re
 sighting, by the monotonic clock where every record has it: a wall clock that is set in between moves nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from resilience.model import records as rec
-from resilience.model.ids import STEPS, JobId, ServerId, TaskRef
+from resilience.model.ids import STEPS, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.records.journal import Entry
-from resilience.report import story
+from resilience.report import around
 from resilience.report.evidence import Use, judged
 
 SEEN, AGENT = "sightings", "agent"
-_EARLY = 10.0
-"""A source's own time that is older than this was not read as it came."""
 MOST = 200
 """Timelines in one page."""
 _AROUND = 2000
 """Records before and after an incident in which sightings and answers of Slurm are looked for."""
-_ANSWERS = 30.0
-"""Seconds after an incident in which Slurm's answer to its last request is still looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +64,10 @@ class Timeline:
 
 def build(entries: Iterable[Entry], incident: str) -> Timeline | None:
     """None when the records have nothing of this incident."""
-    own = _about(list(entries), incident)
+    own = around.about(list(entries), incident)
     if not own:
         return None
-    when = _clock(own)
+    when = around.clock(own)
     start = min(when(entry) for entry in own)
     made = Timeline(incident=incident, began=own[0].wall)
     _facts(made, own)
@@ -98,8 +94,7 @@ def latest(entries: list[Entry], incidents: Iterable[str]) -> tuple[Timeline, ..
     made = []
     for name in names:
         first, last = places.get(name, (0, 0))
-        around = entries[max(0, first - _AROUND) : last + _AROUND]
-        if (one := build(around, name)) is not None:
+        if (one := build(entries[max(0, first - _AROUND) : last + _AROUND], name)) is not None:
             made.append(one)
     return tuple(made)
 
@@ -111,79 +106,6 @@ def task_name(task: TaskRef) -> str:
 
 def _server(server: ServerId) -> str:
     return f"server {rec.server_id(server)}"
-
-
-def _about(entries: list[Entry], incident: str) -> list[Entry]:
-    """The incident's own records and sightings, and what its servers, tasks and requests to Slurm did meanwhile."""
-    told = story.of_incident(entries, incident)
-    if not told:
-        return []
-    servers: set[ServerId] = set()
-    jobs: set[JobId] = set()
-    for entry in told:
-        record = entry.record
-        if isinstance(record, rec.IncidentOpened | rec.Verdict) and record.server is not None:
-            servers.add(record.server)
-        if record.incident == incident:
-            jobs |= {task.job for task in _tasks(record)}
-    begun = next(id(entry) for entry in told if entry.record.incident == incident)
-    places = {id(entry): place for place, entry in enumerate(entries)}
-    first, last = places[begun], places[id(told[-1])]
-    patience = story.clock(told[-1]) + _ANSWERS
-    known, asked = {id(entry) for entry in told}, set[tuple[str, JobId | None]]()
-    found = []
-    for place, entry in enumerate(entries):
-        if id(entry) in known:
-            found.append(entry)
-        elif not entry.record.incident and place >= first and (place <= last or story.clock(entry) <= patience):
-            match entry.record:
-                case rec.ServerUnavailable() | rec.ServerRebuilt() | rec.ServerReplaced() as one:
-                    belongs = one.server in servers and place <= last
-                case rec.TaskExit() as one:
-                    belongs = one.task is not None and one.task.job in jobs and place <= last
-                case rec.SlurmIntent() as one:
-                    belongs = one.job in jobs and place <= last
-                    asked |= {(one.ask, one.job)} if belongs else set()
-                case rec.SlurmOutcome() as one:
-                    belongs = (one.ask, one.job) in asked
-                    asked.discard((one.ask, one.job))
-                case _:
-                    belongs = False
-            if belongs:
-                found.append(entry)
-    return found
-
-
-def _tasks(record: rec.Record) -> Iterable[TaskRef]:
-    match record:
-        case rec.IncidentOpened():
-            return record.clients
-        case rec.IncidentClosed():
-            return record.outcomes
-        case rec.IncidentAttributed():
-            return record.parts
-        case rec.Verdict() | rec.Recovered() | rec.RecoveryFailed():
-            return (record.task,) if record.task is not None else ()
-        case _:
-            return ()
-
-
-def _clock(own: list[Entry]) -> Callable[[Entry], float]:
-    by_mono = all(entry.mono is not None for entry in own)
-
-    def when(entry: Entry) -> float:
-        now = entry.mono if by_mono and entry.mono is not None else entry.wall
-        earlier = None
-        match entry.record:
-            case rec.Sighting() as seen:
-                earlier = seen.at_mono if by_mono else seen.at
-            case rec.Recovered() as back if by_mono:
-                earlier = back.done_mono
-            case _:
-                pass
-        return earlier if earlier is not None and 0 <= now - earlier <= _EARLY else now
-
-    return when
 
 
 def _facts(made: Timeline, own: list[Entry]) -> None:

@@ -74,6 +74,19 @@ def test_each_server_task_standby_and_request_has_its_lane() -> None:
     assert drawn().lanes == ["sightings", "agent", "server u64101/g0/a", *tasks, *slurm]
 
 
+def test_slurms_answer_belongs_to_a_request_that_names_the_incident() -> None:
+    """As 0.2.0 writes requests; its answers name none."""
+    named = [
+        entry({**one.values, "incident": FIRST} if one.event == "slurm.intent" else one.values)
+        for one in entries()[:60]
+    ]
+    made = drawn(read=[one for one in named if one is not None])
+    assert [(one.lane, one.text) for one in made.spans if one.kind == "slurm"] == [
+        (one.lane, one.text) for one in drawn().spans if one.kind == "slurm"
+    ]
+    assert all(one.end < made.length for one in made.spans if one.lane == "Slurm: comment 5")
+
+
 def test_a_server_takes_no_clients_until_it_is_rebuilt_and_a_task_comes_back() -> None:
     spans = {(one.lane, one.kind): (round(one.start, 4), round(one.end, 4)) for one in drawn().spans}
     start = 2072.552142004
