@@ -15,7 +15,7 @@ from resilience.adapters.slurm import slurm_commands
 from resilience.cli.log import journal_path, note_skipped, recovery_log
 from resilience.config import settings
 from resilience.contract import exit_code
-from resilience.model.errors import ConfigError, ResilienceError
+from resilience.model.errors import ConfigError, ResilienceError, UnknownJob
 from resilience.model.ids import JobId
 from resilience.model.records.told import records_file
 from resilience.model.settings import Settings
@@ -90,7 +90,11 @@ def _records(chosen: Settings, arguments: argparse.Namespace, job: JobId | None)
         file = ""
     if job is None or (file and os.access(file, os.R_OK)):
         return file, False
-    info = slurm_commands.pick(chosen).slurm.job(job)
+    try:
+        info = slurm_commands.pick(chosen).slurm.job(job)
+    except UnknownJob as error:
+        hint = f"its records lie beside its output: mpsr report {job} --journal DIRECTORY/mpsr-{job}.jsonl"
+        raise ResilienceError(f"job {job}", "is not known to Slurm any more", error, hint=hint) from error
     records = records_file(recovery_log(info.stdout, info.workdir, job))
     if not os.path.exists(records):
         raise ResilienceError(f"job {job}", "nothing had to be recovered so far", f"no {records}")

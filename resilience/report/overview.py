@@ -8,7 +8,7 @@ from statistics import median
 from resilience.machine.policy import ACTIONS
 from resilience.metrics.saved import Saved, Savings
 from resilience.model import records as rec
-from resilience.model.ids import JobId
+from resilience.model.ids import JobId, TaskRef
 from resilience.model.incident import Action, Confidence, Outcome, Part
 from resilience.model.records.journal import Entry
 
@@ -104,20 +104,35 @@ def build(entries: Iterable[Entry], since: float = 0.0, incidents: frozenset[str
 
 
 def of_job(entries: Iterable[Entry], job: JobId) -> Overview:
-    """Figures of the incidents that a job was in; from the records beside its output, too, which tell of no incident's end."""
+    """Figures of the incidents that a job was in. An end that no record tells of, as beside a job's output, follows from the rest."""
     every = list(entries)
-    names = frozenset(one.record.incident for one in every if one.record.incident and job in one.jobs())
-    made = build(every, incidents=names)
+    names = dict.fromkeys(one.record.incident for one in every if one.record.incident and job in one.jobs())
+    closed = {one.record.incident for one in every if isinstance(one.record, rec.IncidentClosed)}
+    ends = [_end(every, name) for name in names if name not in closed]
+    made = build([*every, *ends], incidents=frozenset(names))
     times = [entry.wall for entry in every if job in entry.jobs()] or [0.0]
     made.first, made.last = times[0], times[-1]
-    told = {fault.incident for fault in made.faults}
-    for entry in every:
-        record = entry.record
-        if isinstance(record, rec.IncidentAttributed) and record.incident in names - told:
-            told.add(record.incident)
-            made.faults.append(_fault(entry.wall, rec.IncidentClosed(incident=record.incident), record))
     made.saved = [one for one in made.saved if one.job == job]
     return made
+
+
+def _end(entries: list[Entry], incident: str) -> Entry:
+    """How an incident ended for one job, from what the job's own records say of it."""
+    own = [entry for entry in entries if entry.record.incident == incident]
+    parts: dict[TaskRef, str] = {}
+    outcomes: dict[TaskRef, str] = {}
+    for entry in own:
+        match entry.record:
+            case rec.IncidentAttributed() as one:
+                parts = dict(one.parts)
+            case rec.Recovered() as one if one.task is not None:
+                outcomes[one.task] = Outcome.RECOVERED
+            case rec.JobAccounted() as one if one.outcome:
+                outcomes = {task: one.outcome for task in parts if task.job == one.job} | outcomes
+            case _:
+                pass
+    record = rec.IncidentClosed(incident=incident, parts=parts, outcomes=outcomes)
+    return Entry(event=record.EVENT, wall=own[-1].wall, record=record)
 
 
 def _fault(wall: float, closed: rec.IncidentClosed, decided: rec.IncidentAttributed | None) -> Fault:

@@ -65,6 +65,12 @@ def test_a_fault_is_reported_to_the_admin_and_to_the_user(stage: Stage) -> None:
     assert "These are the records of one job" in own
     sandbox.good(["rm", f"{HOME}/page.html"])
 
+    words = ["mpsr", "report", "--node", NODE, "4000000"]
+    unknown = sandbox.run(words, user="alice", node=NODE)
+    assert unknown.status == exit_code("failed")
+    assert "mpsr: job 4000000: is not known to Slurm any more" in unknown.err
+    assert "--journal DIRECTORY/mpsr-4000000.jsonl" in unknown.err
+
     strange = sandbox.run(["mpsr", "report", "--node", NODE, str(told["incident"])], user="alice", node=NODE)
     assert strange.status == exit_code("failed")
     assert "cannot be read: Permission denied" in strange.err

@@ -305,9 +305,26 @@ def test_what_cannot_be_reported_is_said(
     assert (found, says in err) == (exit_code(status), True), err
 
 
+def test_a_job_that_failed_for_anothers_fault_says_so_in_its_own_report() -> None:
+    records: list[dict[str, object]] = [
+        {
+            "event": "incident.attributed",
+            "incident": "i",
+            "culprit": "job 9 step 0 task 0",
+            "parts": {"2.0.0": "bystander", "2.0.1": "bystander"},
+        },
+        {"event": "recovered", "incident": "i", "task": "2.0.1", "action": "relaunch", "ms": 80, "seq": -1},
+        {"event": "job.accounted", "incident": "i", "job": 2, "outcome": "failed"},
+    ]
+    read = [entry({"wall": 1.0 + number, **record}) for number, record in enumerate(records)]
+    made = overview.of_job([one for one in read if one is not None], JobId(2))
+    assert made.endings == {"failed": 1, "relaunch": 1}
+    assert made.faults[0].ended == "1 failed, 1 recovered"
+
+
 def test_the_records_beside_a_jobs_output_make_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = ("incident.attributed", "verdict", "recovered", "job.accounted")
-    kept = [one.values for one in entries() if one.event in own]
+    kept = [one.values for one in entries() if one.event in own and (one.event == own[0] or JobId(2) in one.jobs())]
     kept = [{**values, "parts": {"2.0.0": "bystander"}} for values in kept if values["incident"] == FIRST]
     file = tmp_path / "mpsr-2.jsonl"
     file.write_text("\n".join(map(json.dumps, kept)))
@@ -315,4 +332,7 @@ def test_the_records_beside_a_jobs_output_make_a_report(tmp_path: Path, capsys: 
     text = capsys.readouterr().out
     assert "These are the records of one job" in text
     assert "until 2.0.0 went on" in text
+    cells = Reader(text).cells
+    assert cells[cells.index("standby") : cells.index("standby") + 4] == ["standby", "1", "19.1 ms", "19.1 ms"]
+    assert "1 recovered" in cells
     assert "this is not counted here" in text
