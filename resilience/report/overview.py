@@ -1,7 +1,7 @@
 """A span of a journal in figures: faults by class and GPU, who did it, how tasks came back, GPU time kept. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -71,6 +71,7 @@ def build(entries: Iterable[Entry], since: float = 0.0, incidents: frozenset[str
     """Figures of the incidents that ended at or after `since`, or of the named ones. What lies before is read for jobs' beginnings."""
     made, savings = Overview(), Savings()
     rungs: dict[tuple[str, object], str] = {}
+    told: dict[tuple[str, TaskRef], str] = {}
     decided: dict[str, rec.IncidentAttributed] = {}
     for entry in entries:
         record = entry.record
@@ -86,6 +87,8 @@ def build(entries: Iterable[Entry], since: float = 0.0, incidents: frozenset[str
                     made.users[record.job] = record.uid
             case rec.IncidentAttributed():
                 decided[record.incident] = record
+            case rec.Verdict() if record.task is not None and not record.dry_run:
+                told[record.incident, record.task] = record.action
             case rec.Recovered() if record.task is not None:
                 rung = _RUNGS.get(record.action, record.action or "other")
                 rungs[record.incident, record.task] = rung
@@ -93,8 +96,9 @@ def build(entries: Iterable[Entry], since: float = 0.0, incidents: frozenset[str
                     made.times.setdefault(rung, []).append(record.ms / 1000)
             case rec.IncidentClosed() if counts and not record.same_as:
                 made.saved += kept
-                made.faults.append(_fault(entry.wall, record, decided.get(record.incident)))
-                for task, outcome in record.outcomes.items():
+                outcomes = {task: _outcome(record, task, told.get((record.incident, task))) for task in record.outcomes}
+                made.faults.append(_fault(entry.wall, record, outcomes, decided.get(record.incident)))
+                for task, outcome in outcomes.items():
                     if record.parts.get(task) != Part.CULPRIT:
                         back = outcome == Outcome.RECOVERED
                         made.endings[rungs.get((record.incident, task), outcome) if back else outcome] += 1
@@ -125,22 +129,35 @@ def _end(entries: list[Entry], incident: str) -> Entry:
         match entry.record:
             case rec.IncidentAttributed() as one:
                 parts = dict(one.parts)
+            case rec.Verdict() as one if one.action == Action.REQUEUE and one.task is not None:
+                outcomes[one.task] = Outcome.GONE
+            case rec.Verdict() as one if one.task is not None:
+                outcomes.pop(one.task, None)
             case rec.Recovered() as one if one.task is not None:
                 outcomes[one.task] = Outcome.RECOVERED
             case rec.JobAccounted() as one if one.outcome:
-                outcomes = {task: one.outcome for task in parts if task.job == one.job} | outcomes
+                back = {task: outcome for task, outcome in outcomes.items() if outcome == Outcome.RECOVERED}
+                outcomes = {task: one.outcome for task in parts if task.job == one.job} | back
             case _:
                 pass
     record = rec.IncidentClosed(incident=incident, parts=parts, outcomes=outcomes)
     return Entry(event=record.EVENT, wall=own[-1].wall, record=record)
 
 
-def _fault(wall: float, closed: rec.IncidentClosed, decided: rec.IncidentAttributed | None) -> Fault:
+def _outcome(closed: rec.IncidentClosed, task: TaskRef, told: str | None) -> str:
+    """A task that was told to be requeued is mostly gone before Slurm has answered."""
+    outcome = closed.outcomes[task]
+    return Outcome.REQUEUED if outcome == Outcome.GONE and told == Action.REQUEUE else outcome
+
+
+def _fault(
+    wall: float, closed: rec.IncidentClosed, told: Mapping[TaskRef, str], decided: rec.IncidentAttributed | None
+) -> Fault:
     sure = closed.confidence or (decided.confidence if decided else "")
     blameless = closed.blameless or (decided is not None and decided.blameless)
     culprit = decided.culprit if decided else None
     parts = closed.parts or (decided.parts if decided else {})
-    outcomes = Counter(closed.outcomes.values())
+    outcomes = Counter(told.values())
     return Fault(
         incident=closed.incident,
         wall=wall,

@@ -136,4 +136,4 @@ def _client(row: ClientRow) -> tuple[str, ...]:
 
 
 def _fault(fault: Fault) -> tuple[str, ...]:
-    return when(fault.wall)[:19].replace("T", " "), fault.words or fault.kind, fault.by, fault.ended
+    return when(fault.wall)[5:16].replace("T", " "), fault.words or fault.kind, fault.by, fault.ended

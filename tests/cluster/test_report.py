@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from resilience.contract import exit_code
-from tests.cluster.sandbox import Sandbox
+from tests.cluster.sandbox import Sandbox, wait_for
 from tests.demo.faults import SHARD
 from tests.demo.stage import NODE, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.sim]
 HOME = "/home/alice"
+LONG = 10**6
+"""Steps of a solver that ends when it is cancelled."""
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def stage(cluster: Sandbox) -> Iterator[Stage]:
 
 def test_a_fault_is_reported_to_the_admin_and_to_the_user(stage: Stage) -> None:
     sandbox, since = stage.sandbox, time.monotonic()
-    job = stage.solver(*SHARD.ask())
+    job = stage.solver(*SHARD.ask(), steps=LONG)
     stage.under_way([job])
     (server,) = {str(hello["server"]) for hello in stage.of_job(job, since, "task.hello")}
     seen = sandbox.run(["mpsr", "top", "--once", "--node", NODE], node=NODE).out
@@ -37,7 +39,10 @@ def test_a_fault_is_reported_to_the_admin_and_to_the_user(stage: Stage) -> None:
     assert "only root sees them" in own
 
     culprit = stage.culprit("illegal-address", *SHARD.ask())
-    assert stage.end(job)["JobState"] == "COMPLETED"
+    wait_for(lambda: bool(stage.of_job(job, since, "recovered")), 60, lambda: stage.output(job))
+    wait_for(lambda: bool(stage.journal(since, "incident.closed")), 60)
+    sandbox.good(["scancel", str(job.number)])
+    assert stage.end(job)["JobState"] == "CANCELLED"
     assert stage.clean([job.number, culprit.number], since) == []
     (told,) = stage.journal(since, "incident.attributed")
     assert f"job {culprit.number} step 0 ta" in sandbox.run(["mpsr", "top", "--once", "--node", NODE], node=NODE).out

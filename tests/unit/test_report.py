@@ -161,7 +161,7 @@ def test_the_overview_counts_faults_culprits_and_endings() -> None:
     assert made.classes() == {"mmu": 3}
     assert made.certainty() == {"certain": 3}
     assert made.culprits() == [(f"job {job} step 0 task 0", 1) for job in (5, 7, 8)]
-    assert made.endings == {"standby": 3, "gone": 1}
+    assert made.endings == {"standby": 3, "requeued": 1}
     assert made.times["standby"] == pytest.approx([0.019055, 0.028871, 0.006783])
     since = made.faults[1].wall
     assert len(overview.build(entries(), since=since).faults) == 2
@@ -305,21 +305,40 @@ def test_what_cannot_be_reported_is_said(
     assert (found, says in err) == (exit_code(status), True), err
 
 
-def test_a_job_that_failed_for_anothers_fault_says_so_in_its_own_report() -> None:
-    records: list[dict[str, object]] = [
-        {
-            "event": "incident.attributed",
-            "incident": "i",
-            "culprit": "job 9 step 0 task 0",
-            "parts": {"2.0.0": "bystander", "2.0.1": "bystander"},
-        },
-        {"event": "recovered", "incident": "i", "task": "2.0.1", "action": "relaunch", "ms": 80, "seq": -1},
-        {"event": "job.accounted", "incident": "i", "job": 2, "outcome": "failed"},
-    ]
-    read = [entry({"wall": 1.0 + number, **record}) for number, record in enumerate(records)]
+@pytest.mark.parametrize(
+    ("records", "endings", "ended"),
+    [
+        (
+            [
+                {"event": "recovered", "task": "2.0.1", "action": "relaunch", "ms": 80, "seq": -1},
+                {"event": "job.accounted", "job": 2, "outcome": "failed"},
+            ],
+            {"failed": 1, "relaunch": 1},
+            "1 failed, 1 recovered",
+        ),
+        (
+            [{"event": "verdict", "task": f"2.0.{task}", "action": "requeue"} for task in (0, 1)],
+            {"requeued": 2},
+            "2 requeued",
+        ),
+        (
+            [
+                {"event": "verdict", "task": "2.0.0", "action": "requeue"},
+                {"event": "verdict", "task": "2.0.0", "action": "fail"},
+                {"event": "job.accounted", "job": 2, "outcome": "failed"},
+            ],
+            {"failed": 2},
+            "2 failed",
+        ),
+    ],
+    ids=("failed", "requeued", "refused"),
+)
+def test_a_users_page_says_how_it_ended(records: list[dict[str, object]], endings: dict[str, int], ended: str) -> None:
+    parts = dict.fromkeys(("2.0.0", "2.0.1"), "bystander")
+    first: dict[str, object] = {"event": "incident.attributed", "culprit": "job 9 step 0 task 0", "parts": parts}
+    read = [entry({"wall": 1.0, "incident": "i", **record}) for record in (first, *records)]
     made = overview.of_job([one for one in read if one is not None], JobId(2))
-    assert made.endings == {"failed": 1, "relaunch": 1}
-    assert made.faults[0].ended == "1 failed, 1 recovered"
+    assert (made.endings, made.faults[0].ended, made.faults[0].victims) == (endings, ended, 2)
 
 
 def test_the_records_beside_a_jobs_output_make_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
