@@ -9,7 +9,8 @@ if { command -v promtool && command -v prometheus; } >/dev/null || [ -x "$target
 rm -rf "$target.new"
 mkdir -p "$target.new"
 printf 'prometheus: apt-get download prometheus\n'
-(cd "$target.new" && apt-get download -q -o Acquire::Retries=3 prometheus >/dev/null)
+fetch() { (cd "$target.new" && apt-get download -q -o APT::Sandbox::User=root -o Acquire::Retries=3 prometheus >/dev/null); }
+fetch || { apt-get update -q -o Acquire::Retries=3 >/dev/null && fetch; }
 dpkg-deb -x "$target.new"/prometheus_*.deb "$target.new"
 rm "$target.new"/prometheus_*.deb
 rm -rf "$target"
