@@ -82,6 +82,7 @@ install-files:
 	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch $(BUILD)/mpsr-hook $(BUILD)/mpsr-enter \
 	    prolog_epilog/prolog prolog_epilog/epilog
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/templates/site templates/site/*
+	@for part in prometheus grafana; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/$$part templates/$$part/*; done
 	@for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; done
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions completions/mpsr
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions completions/_mpsr

@@ -50,8 +50,8 @@ function _shtab_mpsr_using
   test "$_shtab_mpsr_cmdpath" = "$argv"
 end
 
-set -g _shtab_mpsr_commands agent prolog epilog hooks status log explain metrics spills check drill render version
-set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --job --journal --json --node --older-than --options --out --plugstack --python --since --site --slurm-conf --templates --wait -j
+set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report replay metrics spills check drill render version
+set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
 
 complete -c mpsr -e
 complete -c mpsr -f
@@ -76,6 +76,12 @@ complete -c mpsr -n '_shtab_mpsr_using status' -s j -l job -x -d 'only the lease
 complete -c mpsr -n '_shtab_mpsr_using status' -l json -d 'one JSON object'
 complete -c mpsr -n '_shtab_mpsr_using status' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using status' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a top -d 'the same on one screen, again and again, with clients, memory and faults'
+complete -c mpsr -n '_shtab_mpsr_using top' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using top' -l once -d 'print one look and end'
+complete -c mpsr -n '_shtab_mpsr_using top' -l interval -x -d 'time between two looks (default: 2)'
+complete -c mpsr -n '_shtab_mpsr_using top' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
+complete -c mpsr -n '_shtab_mpsr_using top' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a log -d 'the journal of this node, or a job'"'"'s recovery log'
 complete -c mpsr -n '_shtab_mpsr_using log' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using log' -s j -l job -x -d 'only what is about this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)'
@@ -91,6 +97,19 @@ complete -c mpsr -n '_shtab_mpsr_using explain' -l options -x -d 'key=value pair
 complete -c mpsr -n '_shtab_mpsr_using explain' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a report -d 'a page with pictures: an incident, a job, or all since a time'
+complete -c mpsr -n '_shtab_mpsr_using report' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using report' -l since -x -d 'all incidents since then: 10m, 2h, 1d, or an ISO 8601 time'
+complete -c mpsr -n '_shtab_mpsr_using report' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'file to write, - for standard output (default: mpsr-WHAT.html)'
+complete -c mpsr -n '_shtab_mpsr_using report' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
+complete -c mpsr -n '_shtab_mpsr_using report' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file, or the records of a job'
+complete -c mpsr -n '_shtab_mpsr_using report' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a replay -d 'what other settings would have done, from a journal'
+complete -c mpsr -n '_shtab_mpsr_using replay' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using replay' -l with -xka "(__fish_complete_path (commandline -ct))" -d 'an mpsr.yaml with other settings (default: the node'"'"'s own)'
+complete -c mpsr -n '_shtab_mpsr_using replay' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'also write a report of what would have happened, as HTML'
+complete -c mpsr -n '_shtab_mpsr_using replay' -l all -d 'print decisions that are the same, too'
+complete -c mpsr -n '_shtab_mpsr_using replay' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml for the settings that were in force'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a metrics -d 'what this node'"'"'s journal comes to, as Prometheus takes it'
 complete -c mpsr -n '_shtab_mpsr_using metrics' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using metrics' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'

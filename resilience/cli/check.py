@@ -139,7 +139,10 @@ def _node(chosen: Settings) -> list[Finding]:
             wrong("paths.spill", f"is no directory: {paths.spill}", "make it, mode 1777, on a shared file system")
         )
     if paths.metrics:
-        found.append(_metrics(paths.metrics))
+        found.append(_written_to("paths.metrics", paths.metrics, "node_exporter as --collector.textfile.directory"))
+    if paths.job_mapping:
+        given = "dcgm-exporter as --hpc-job-mapping-dir"
+        found.append(_written_to("paths.job_mapping", paths.job_mapping, given))
     for name in ("run", "log"):
         found += _directory(f"paths.{name}", getattr(paths, name))
     return found
@@ -156,18 +159,18 @@ def _directory(subject: str, directory: str) -> list[Finding]:
     return [fine(subject, directory)]
 
 
-def _metrics(directory: str) -> Finding:
-    """Here root's agent writes: it refuses what this refuses."""
+def _written_to(subject: str, directory: str, given: str) -> Finding:
+    """Here root's agent or prolog writes: it refuses what this refuses. `given`: to whom the directory is named."""
     try:
         check_trusted(directory)
     except OSError as error:
-        hint = f"install -d -m 755 {directory}, and give it to node_exporter as --collector.textfile.directory"
-        return wrong("paths.metrics", f"{(error.strerror or str(error)).lower()}: {error.filename}", hint)
+        hint = f"install -d -m 755 {directory}, and give it to {given}"
+        return wrong(subject, f"{(error.strerror or str(error)).lower()}: {error.filename}", hint)
     except TrustError as error:
         return raised(error)
     if not os.path.isdir(directory):
-        return wrong("paths.metrics", f"is no directory: {directory}", "name the directory, not the file in it")
-    return fine("paths.metrics", directory)
+        return wrong(subject, f"is no directory: {directory}", "name the directory, not the file in it")
+    return fine(subject, directory)
 
 
 def _program(subject: str, name: str, say: Callable[[str, str, str], Finding], hint: str) -> Finding:

@@ -51,6 +51,8 @@ class ServerRow:
     """An open lease names it."""
     partitions: int = 0
     """SM partitions that it is cut into."""
+    pids: tuple[int, ...] = ()
+    """Its clients' process ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,19 +144,20 @@ def _servers(chosen: Settings, node: NodeName, files: LeaseFiles, leases: tuple[
     rows = []
     for server in sorted(needed | there):
         try:
-            state, clients = str(mps.state(server)), len(mps.clients(server))
+            state, pids = str(mps.state(server)), mps.clients(server)
         except ResilienceError as error:
-            state, clients = f"? ({error})", 0
+            state, pids = f"? ({error})", ()
         rows.append(
             ServerRow(
                 domain=server.domain,
                 gpu=server.gpu,
                 color=server.color,
                 state=state,
-                clients=clients,
+                clients=len(pids),
                 active=files.active(server) == server.color,
                 needed=server in needed,
                 partitions=mps.partitions.count(server),
+                pids=pids,
             )
         )
     return tuple(rows)

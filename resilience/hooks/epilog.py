@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from resilience.adapters.linux.processes import Seen, end, living, look
 from resilience.contract import exit_code
+from resilience.hooks import mapping
 from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused, prune_logs
 from resilience.hooks.leftovers import settle, sweep
@@ -50,6 +51,7 @@ def epilog(
     residue += _sweep(node, key)
     spill = settle(node, job, _gid(job, lease))
     residue += node.leases.remove_job_dir(job.job)
+    mapping.leave(node, job.job)
     swept = {str(record.job): outcome for record, outcome in sweep(node)}
     prune_logs(node, job.node)
     on_gpu, unproven = _on_gpu(node, job, lease)

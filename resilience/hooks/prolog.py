@@ -14,7 +14,7 @@ from functools import partial
 
 from resilience.adapters.gpu import guard
 from resilience.contract import exit_code
-from resilience.hooks import partitions
+from resilience.hooks import mapping, partitions
 from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
@@ -26,6 +26,7 @@ from resilience.model.records import DomainOpened, JobOpened, JobRefused
 from resilience.model.settings import Settings
 from resilience.parse.hostlist import expand
 from resilience.parse.job_environment import JobEnvironment
+from resilience.parse.options import serialize
 from resilience.placement import domain_plan, partition_plan
 from resilience.ports import Clock, Gpus, Journal, ServerOwner
 
@@ -73,11 +74,13 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
             key = domain_plan.partitioned(lease.domain)
             percent = partition_plan.share(lease.options, job.share)
             _open_domain(node, job, replace(lease, domain=key), gpus, percent=percent)
+            mapping.enter(node, job.job, present, dict(gpus).values())
             return
         except (ConfigError, MpsControlError, OSError) as error:
             without = partitions.words(error)
             print(f"mpsr: prolog: job {lease.job} has no SM partition: {without}", file=sys.stderr)
     _open_domain(node, job, lease, gpus, without=without)
+    mapping.enter(node, job.job, present, dict(gpus).values())
 
 
 def _open_domain(
@@ -154,6 +157,7 @@ def _open_domain(
             colors=colors,
             isolation=kept,
             slots=tuple(slot for _, slot in slots),
+            options=serialize(lease.options),
             no_partition=without,
             missing=tuple(f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()),
             late=job.late or None,

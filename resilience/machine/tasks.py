@@ -223,7 +223,10 @@ def settle(turn: Turn, ref: TaskRef, pid: int) -> None:
     pair = turn.pair_of(task.server)
     known = pair.servers.get(task.server.color) if pair else None
     waited = turn.now.mono - task.asked_at
-    if known is not None and known.answered < task.asked_at and waited < turn.recovery.settle_ms * _PATIENCE / 1000:
+    unclear = known is not None and known.answered < task.asked_at
+    latest = incidents.joinable(turn, task.server, task.slot)
+    unclear = unclear or (latest is not None and not latest.decided)  # it may turn out that the whole server is hit
+    if unclear and waited < turn.recovery.settle_ms * _PATIENCE / 1000:
         turn.timer(Settle(task.ref, pid), after=turn.recovery.settle_ms / 1000)
         return
     _pass_on(turn, task.ref)

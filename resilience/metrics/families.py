@@ -20,6 +20,8 @@ OTHER = "other"
 """Stands for a word that is not among a label's values: a reader of the journal must expect new ones."""
 NO_XID = "none"
 QUARANTINE = "quarantine"
+VICTIM = "victim"
+"""A job that was in a fault and is not known to have caused it."""
 RUNGS = tuple(rung for rung in contract()["words"]["rungs"] if rung != "requeue")
 
 
@@ -190,6 +192,20 @@ FAMILIES: dict[str, Family] = {
                 _words("part", *(part.value for part in Part)),
                 _words("outcome", *(one.value for one in Outcome if one.settled)),
             ),
+        ),
+        Family(
+            name="mpsr_jobs_hit_total",
+            kind=Kind.COUNTER,
+            help="Jobs that a fault came to an end for, once for each fault: whether a task of theirs caused it, and the worst ending.",
+            labels=(
+                _words("part", Part.CULPRIT.value, VICTIM),
+                _words("ending", *(one.value for one in Outcome if one.settled)),
+            ),
+        ),
+        Family(
+            name="mpsr_saved_gpu_seconds_total",
+            kind=Kind.COUNTER,
+            help="GPU time that jobs have kept which a requeue from scratch would have cost; how it is counted: how-to/report.md.",
         ),
         Family(
             name="mpsr_slurm_requests_total",

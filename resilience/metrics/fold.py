@@ -6,12 +6,13 @@ clients; a new agent begins without any, as it does itself.
 """
 
 from resilience.machine.policy import ACTIONS
-from resilience.metrics.families import BLAMELESS, QUARANTINE, UNDECIDED, UNKNOWN
+from resilience.metrics.families import BLAMELESS, QUARANTINE, UNDECIDED, UNKNOWN, VICTIM
+from resilience.metrics.saved import Savings
 from resilience.metrics.series import Series
 from resilience.model import records as rec
 from resilience.model.fault import FaultClass
 from resilience.model.ids import ServerId
-from resilience.model.incident import Action, Confidence
+from resilience.model.incident import Action, Confidence, Outcome, Part
 from resilience.model.records.journal import Entry, parse
 from resilience.model.world import Health
 from resilience.placement.domain_plan import PAIR
@@ -25,6 +26,7 @@ class Fold:
         self._series = Series()
         self._open: dict[str, ServerId | None] = {}
         """Incidents that are open → their server."""
+        self._savings = Savings()
         self._unavailable: dict[ServerId, str] = {}
         """Servers of pairs that take no clients → why not."""
 
@@ -51,6 +53,8 @@ class Fold:
         return self._series.text()
 
     def take(self, entry: Entry) -> None:
+        if saved := sum(one.seconds for one in self._savings.take(entry)):
+            self._series.add("mpsr_saved_gpu_seconds_total", by=saved)
         if entry.lost:
             self._series.add("mpsr_journal_lost_records_total", by=entry.lost)
         match entry.record:
@@ -93,6 +97,9 @@ class Fold:
                 self._duration("mpsr_recovery_duration_seconds", record.ms, _RUNGS.get(record.action))
             case rec.RecoveryFailed():
                 self._series.add("mpsr_recovery_failures_total", record.rung)
+            case rec.JobAccounted():
+                part = Part.CULPRIT if record.own else VICTIM
+                self._series.add("mpsr_jobs_hit_total", part, record.outcome or Outcome.PASSED)
             case rec.SlurmOutcome():
                 outcome = "done" if record.ok is True else "refused"
                 outcome = "interrupted" if record.outcome == "interrupted" else outcome

@@ -47,7 +47,7 @@ class Series(Collector):
                 else:
                     values.plain[labels] = 0
 
-    def add(self, name: str, *labels: object, by: int = 1) -> None:
+    def add(self, name: str, *labels: object, by: float = 1) -> None:
         """Count."""
         key = _key(FAMILIES[name], labels)
         plain = self._values[name].plain

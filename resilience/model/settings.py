@@ -61,6 +61,11 @@ class Paths:
         "directory of node_exporter's textfile collector, for the agent's mpsr-<node>.prom; root's; empty: no metrics",
         path=Path.OPTIONAL,
     )
+    job_mapping: str = setting(
+        "",
+        "directory of dcgm-exporter's job mapping files (--hpc-job-mapping-dir); root's; empty: none are written",
+        path=Path.OPTIONAL,
+    )
     devices: str = setting(
         "",
         "the GPUs' device files as gres.conf lists them in File=, {node} for the node's name; empty: the driver's order",

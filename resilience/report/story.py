@@ -18,20 +18,23 @@ _BEFORE = 2.0
 def of_incident(entries: Iterable[Entry], incident: str) -> list[Entry]:
     """The entries of one incident, in order, with the sightings of its server and GPU from shortly before to its end."""
     every = list(entries)
-    own = [entry for entry in every if entry.record.incident == incident]
+    own = [place for place, entry in enumerate(every) if entry.record.incident == incident]
     if not own:
         return []
-    servers = (entry.record.server for entry in own if isinstance(entry.record, IncidentOpened))
+    servers = (
+        entry.record.server
+        for entry in every
+        if entry.record.incident == incident and isinstance(entry.record, IncidentOpened)
+    )
     server = next((server for server in servers if server is not None), None)
-    places = [place for place, entry in enumerate(every) if entry.record.incident == incident]
-    first = places[0]
-    while first > 0 and _between(every[first - 1], own[0]) <= _BEFORE:
+    first = own[0]
+    while first > 0 and between(every[first - 1], every[own[0]]) <= _BEFORE:
         first -= 1
-    span = every[first : places[-1] + 1]
+    span = every[first : own[-1] + 1]
     return [entry for entry in span if entry.record.incident == incident or _sighting(entry, server)]
 
 
-def _between(one: Entry, other: Entry) -> float:
+def between(one: Entry, other: Entry) -> float:
     """Seconds from an entry to a later one: by the monotonic clock, which is never stepped, where both have it."""
     if one.mono is not None and other.mono is not None and other.mono >= one.mono:
         return other.mono - one.mono
@@ -59,7 +62,7 @@ def tell(entries: list[Entry]) -> list[str]:
     """The story, a line for each record: time, milliseconds since the record before, a sentence."""
     lines: list[str] = []
     for before, entry in pairwise([*entries[:1], *entries]):
-        lines.append(f"{when(entry.wall)[11:-1]} {_since(_between(before, entry)):>9}  {entry.sentence()}")
+        lines.append(f"{when(entry.wall)[11:-1]} {_since(between(before, entry)):>9}  {entry.sentence()}")
     return lines
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import stat
 import subprocess
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,33 @@ def test_every_gpu_has_daemons_of_its_own(sim_build: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- several jobs
+
+
+def test_dcgm_exporter_is_told_which_job_is_on_which_gpu(
+    sim_build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with site(sim_build, gpus=2) as here, tempfile.TemporaryDirectory(dir="/run") as name:
+        directory = Path(name)
+        here.change(replace(here.node.settings, paths=replace(here.node.settings.paths, job_mapping=name)))
+
+        def told() -> dict[str, str]:
+            return {file.name: file.read_text() for file in directory.iterdir() if file.name != ".lock"}
+
+        (directory / "1").write_text("4711\n")  # the site's own, of a job without MPS
+        here.prolog(12, more={"SLURM_JOB_GPUS": "0,1"})
+        here.prolog(13, more={"SLURM_JOB_GPUS": "1"})
+        here.prolog(13, more={"SLURM_JOB_GPUS": "1"})
+        assert told() == {"0": "12\n", "1": "4711\n12\n13\n"}
+        assert here.epilog(12) == here.epilog(12) == []
+        assert told() == {"1": "4711\n13\n"}
+        here.epilog(13)
+        assert told() == {"1": "4711\n"}
+        directory.chmod(0o777)
+        here.prolog(14)
+        assert told() == {"1": "4711\n"}
+        assert "job 14 cannot be written" in capsys.readouterr().err
+        here.epilog(14)
+        here.nothing_left()
 
 
 def test_jobs_of_one_user_share_servers_until_the_last_ends(here: Site) -> None:

@@ -169,6 +169,11 @@ RECORDS: list[tuple[dict[str, Any], dict[str, float]]] = [
         {"event": "slurm.outcome", "ask": "drain", "ok": False, "outcome": "interrupted"},
         {"mpsr_slurm_requests_total{outcome=interrupted},{request=drain}": 1},
     ),
+    (
+        {"event": "job.accounted", "incident": "i", "job": 7, "own": True, "outcome": "failed"},
+        {"mpsr_jobs_hit_total{ending=failed},{part=culprit}": 1},
+    ),
+    ({"event": "job.accounted", "incident": "i", "job": 7}, {"mpsr_jobs_hit_total{ending=passed},{part=victim}": 1}),
     ({"event": "breaker.open", "what": "drain"}, {"mpsr_breaker_blocked_total{request=drain}": 1}),
     (
         {"event": "server.unavailable", "server": "u1001/g0/a", "state": "closed"},

@@ -263,7 +263,10 @@ def test_what_the_node_lacks_is_named(site: Site, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's directories are good")
-def test_a_directory_for_metrics_must_be_there_and_roots(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("key", ["metrics", "job_mapping"])
+def test_a_directory_for_metrics_must_be_there_and_roots(
+    key: str, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     directory = site.conf.parent / "textfile"
 
     def said() -> str:
@@ -271,8 +274,8 @@ def test_a_directory_for_metrics_must_be_there_and_roots(site: Site, capsys: pyt
         return "".join(line for line in capsys.readouterr().out.splitlines(True) if str(directory) in line)
 
     assert said() == ""
-    site.change("mpsr.yaml", 'metrics: ""', f'metrics: "{directory}"')
-    assert f"paths.metrics: no such file or directory: {directory}" in said()
+    site.change("mpsr.yaml", f'{key}: ""', f'{key}: "{directory}"')
+    assert f"paths.{key}: no such file or directory: {directory}" in said()
     assert f"install -d -m 755 {directory}" in said()
     directory.mkdir()
     assert "ok" in said()

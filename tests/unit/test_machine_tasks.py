@@ -5,6 +5,7 @@ from dataclasses import replace
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import JobId
+from resilience.model.world import Sight
 from tests.unit.machine_kit import DOMAIN, GPU, Node, lease, pid, ref, server
 
 
@@ -28,6 +29,29 @@ def test_a_failure_is_not_answered_to_the_task_that_comes_after() -> None:
     node.do(ev.Gone(ref=ref(1)))
     node.do(hello)
     assert node.verdicts(node.wait(60)) == {}
+
+
+def test_a_task_that_died_mute_waits_for_what_a_neighbour_has_seen() -> None:
+    """It died just before the first sighting, and that the server is hit is known after `settle_ms` only."""
+    node = Node()
+    mute, other = node.task(1), node.task(2)
+    node.exit(mute)
+    node.sight("a", Sight.ACTIVE)
+    node.wait(0.013)
+    node.cuda(other)
+    assert node.told(node.wait(0.025)) == {}
+    node.handling()
+    assert node.told(node.wait(0.1)) == {1: ("promote", "suspect", "b")}  # the neighbour waits for a server of its own
+
+
+def test_a_task_that_died_of_itself_beside_a_fault_that_spared_it_is_not_held_for_long() -> None:
+    node = Node()
+    own, other = node.task(1), node.task(2)
+    node.exit(own)
+    node.sight("a", Sight.ACTIVE)
+    node.cuda(other)
+    node.sight("a", Sight.ACTIVE)
+    assert node.told(node.wait(0.2))[1] == ("none", "unknown", "")
 
 
 def test_a_resumed_task_keeps_its_server() -> None:

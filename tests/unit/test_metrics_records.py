@@ -48,7 +48,7 @@ def test_a_record_changes(record: dict[str, Any], expected: dict[str, float]) ->
 
 def test_every_metric_is_reached() -> None:
     told = {re.sub(r"(_sum|_count)?(\{.*)?$", "", key) for _, expected in RECORDS for key in expected}
-    assert told == set(FAMILIES) - {"mpsr_journal_skipped_lines_total"}
+    assert told == set(FAMILIES) - {"mpsr_journal_skipped_lines_total", "mpsr_saved_gpu_seconds_total"}
 
 
 def test_a_time_falls_into_its_bucket() -> None:
@@ -58,6 +58,19 @@ def test_a_time_falls_into_its_bucket() -> None:
     name = "mpsr_recovery_duration_seconds_bucket"
     counts = [value(made.text(), name, rung="restore", le=le) for le in ("0.005", "0.01", "30", "60", "+Inf")]
     assert counts == [1, 2, 2, 3, 4]
+
+
+def test_gpu_time_that_a_recovery_has_kept_is_counted() -> None:
+    tasks = {"outcomes": {"7.0.0": "recovered"}, "parts": {"7.0.0": "bystander"}}
+    found = changed(
+        [
+            {"event": "job.opened", "job": 7, "gpus": [0], "mono": 100},
+            {"event": "incident.opened", "incident": "i", "mono": 200},
+            {"event": "recovered", "incident": "i", "task": "7.0.0", "seq": 3, "ms": 500, "mono": 200.5},
+            {"event": "incident.closed", "incident": "i", **tasks, "mono": 201},
+        ]
+    )
+    assert found["mpsr_saved_gpu_seconds_total"] == 99.5
 
 
 def test_torn_lines_are_counted_and_the_rest_goes_on() -> None:

@@ -4,6 +4,7 @@ A module of the name pyslurm is put on the path: the stand-in of fake_pyslurm.py
 """
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -45,8 +46,21 @@ def settings(adapter: str = "auto", timeout: float = 30) -> Settings:
     return replace(Settings(), slurm=Slurm(adapter=adapter, timeout=timeout))
 
 
-def children() -> list[str]:
+@pytest.fixture(autouse=True)
+def others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children of this process that are not of the test at hand."""
+    monkeypatch.setattr(sys.modules[__name__], "OTHERS", frozenset(_children()))
+
+
+OTHERS: frozenset[str] = frozenset()
+
+
+def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def children() -> list[str]:
+    return [child for child in _children() if child not in OTHERS]
 
 
 @pytest.mark.parametrize("text", [GOOD, NOISY])

@@ -78,6 +78,24 @@ class NvmlGpus:
     def plain_processes(self, uuid: GpuUuid) -> Iterable[int]:
         return self._processes(uuid, "nvmlDeviceGetComputeRunningProcesses")
 
+    def memory(self, uuid: GpuUuid) -> tuple[int, int]:
+        """Bytes of device memory that are in use, and that there are."""
+        nvml = _nvml()
+        try:
+            info = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        except nvml.NVMLError as error:
+            raise GpuError("nvmlDeviceGetMemoryInfo", int(error.value), str(error)) from error
+        return int(info.used), int(info.total)
+
+    def mps_memory(self, uuid: GpuUuid) -> dict[int, int]:
+        """Bytes of each MPS client, where NVML knows them."""
+        nvml, call = _nvml(), "nvmlDeviceGetMPSComputeRunningProcesses"
+        try:
+            found = getattr(nvml, call)(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        except nvml.NVMLError as error:
+            raise GpuError(call, int(error.value), str(error)) from error
+        return {int(one.pid): int(one.usedGpuMemory) for one in found if one.usedGpuMemory is not None}
+
     def _processes(self, uuid: GpuUuid, call: str) -> tuple[int, ...]:
         nvml = _nvml()
         try:

@@ -67,6 +67,7 @@ class JobOpened(Record):
     colors: tuple[str, ...] = said("colors of the servers that it may use", ())
     isolation: str = said("what keeps faults from neighbours: none, domains, sm, guard", "")
     slots: tuple[int, ...] = said("its SM partition on each GPU", ())
+    options: str = said("what it asked for, with the site's defaults: key=value pairs joined by ;", "", since="0.2.0")
     no_partition: str = said("why it has no SM partition", "")
     missing: tuple[str, ...] = said("spare servers that could not be started, and why", ())
     late: bool | None = said("true: the plugin had the prolog run, which slurmd had skipped")
