@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from resilience.parse.words import pack, unpack
-from tests.gpu.stage import ROOT, Server, Stage
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
+from tests.gpu.strings import ROOT
 
 
 class Process:
