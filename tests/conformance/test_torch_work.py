@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.backend import MEMORY_MIB
+from tests.conformance.hardware_kit import asked, environ
 from tests.gpu.strings import ROOT
+from tests.gpusim.host import SimHost
 
 torch = pytest.importorskip(
     "torch", reason="torch is not installed: the logic of the experiment `torch` is not tried here"
 )
 SIZE = 8 << 20
+STAND_IN = Path(__file__).with_name("torch_stand_in")
 TRAIN = """
 import ctypes, json, mmap, os, signal, sys
 from tests.gpu import torch_work
@@ -65,3 +69,32 @@ def test_a_dlpack_capsule_aliases_the_memory() -> None:
     assert tensor.data_ptr() == address
     right = torch_work.step_in_place(tensor, 3)
     assert hashlib.sha256(anonymous[:]).hexdigest() == right
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_experiment_with_a_stand_in_for_torchs_cuda(tmp_path: Path) -> None:
+    """Everything of it but cupy and the graph: who is client of which server, the fault, torch's exception, the reader."""
+    with SimHost(memory=MEMORY_MIB) as host:
+        told = asked(tmp_path, environ(host, PYTHONPATH=str(STAND_IN)), "environment", "torch")
+    assert told.how("torch") == "ended with status 0"
+    one = told.verdict("torch_trains_on")
+    assert (one.agrees, one.seen, one.missing) == (True, "to the bit", ()), one
+    row = told.found("torch")["training"]
+    assert (row["torch_said"]["raised"], row["torch_said"]["text"]) == ("RuntimeError", "CUDA error: 719")
+    assert row["trainer_gone_s"] is not None
+    for where in ("outside", "mps"):
+        ways = told.found("torch")[f"bindings/{where}"]["ways"]
+        for name in ("from_dlpack", "as_tensor"):
+            assert ways[name]["same_pointer"]
+            assert ways[name]["sha256"] == ways[name]["right"]
+        assert "No module named 'cupy'" in ways["cupy"]["failed"]
+
+
+@pytest.mark.sim
+def test_a_torch_that_sees_no_gpu_says_so(tmp_path: Path) -> None:
+    with SimHost(memory=MEMORY_MIB) as host:
+        told = asked(tmp_path, environ(host), "torch")
+    assert told.found("torch")["skipped"] == f"torch {torch.__version__} sees no GPU"
+    assert told.verdict("torch_trains_on").why.endswith("sees no GPU")

@@ -7,17 +7,17 @@ first() {
     set -o pipefail; export PYTHONUNBUFFERED=1 OUT="${OUT:-build/gpu}"; mkdir -p "$OUT"
     { date -u; uname -a; cat /proc/version; nproc; free -m; df -h . /tmp /dev/shm; ls -l /dev/nvidia* /usr/local/nvidia
       cat /proc/driver/nvidia/version; ldconfig -p | grep -E 'libcuda\.|libnvidia-ml'; env | grep -E '^(CUDA|NVIDIA|LD_LIBRARY)'
-      timeout 20 nvidia-smi -q; dmesg | tail -n 50; } >"$OUT/machine.txt" 2>&1
-    timeout -k 9 380 python3 -m tests.gpu.run --plan first --budget 330 --out "$OUT" 2>&1 | tee "$OUT/run.txt"; rc=$?
-    { dmesg | tail -n 200; timeout 20 nvidia-smi; } >>"$OUT/machine.txt" 2>&1; (exit $rc)
+      timeout 8 nvidia-smi -q; dmesg | tail -n 50; } >"$OUT/machine.txt" 2>&1
+    timeout -k 5 335 python3 -m tests.gpu.run --plan first --budget 310 --out "$OUT" 2>&1 | tee "$OUT/run.txt"; rc=$?
+    { dmesg | tail -n 200; timeout 8 nvidia-smi; } >>"$OUT/machine.txt" 2>&1; (exit $rc)
 }
 
 rest() {
     set -o pipefail; export PYTHONUNBUFFERED=1 OUT="${OUT:-build/gpu}"; mkdir -p "$OUT"
-    { date -u; uname -a; timeout 20 nvidia-smi -q -d PERFORMANCE,ECC,PAGE_RETIREMENT,CLOCK
-      timeout 60 python3 -m pip list | grep -iE '^(torch|cupy|cuda|nvidia|triton)'; } >"$OUT/machine.txt" 2>&1
-    timeout -k 9 560 python3 -m tests.gpu.run --plan rest --budget "${BUDGET:-480}" --out "$OUT" 2>&1 | tee "$OUT/run.txt"; rc=$?
-    { dmesg | tail -n 200; timeout 20 nvidia-smi; } >>"$OUT/machine.txt" 2>&1; (exit $rc)
+    { date -u; uname -a; timeout 8 nvidia-smi -q -d PERFORMANCE,ECC,PAGE_RETIREMENT,CLOCK
+      timeout 15 python3 -m pip list | grep -iE '^(torch|cupy|cuda|nvidia|triton)'; } >"$OUT/machine.txt" 2>&1
+    timeout -k 5 545 python3 -m tests.gpu.run --plan rest --budget "${BUDGET:-480}" --out "$OUT" 2>&1 | tee "$OUT/run.txt"; rc=$?
+    { dmesg | tail -n 200; timeout 8 nvidia-smi; } >>"$OUT/machine.txt" 2>&1; (exit $rc)
 }
 
 case ${1:-} in

@@ -6,6 +6,7 @@ noted.
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,8 +34,24 @@ def folders(
                 return
 
 
+def machine(program: Path | str) -> bytes:
+    """What an ELF file is for; its first two bytes where it is a script; empty where it is neither."""
+    head = Path(program).read_bytes()[:20]
+    return head[18:20] if head[:4] == b"\x7fELF" else head[:2] if head[:2] == b"#!" else b""
+
+
+def no_program(program: Path) -> str:
+    """Why its content cannot be run here."""
+    try:
+        return "" if machine(program) in (b"#!", machine(sys.executable)) else "is no program of this machine"
+    except OSError as error:
+        return str(error)
+
+
 def trouble(program: Path) -> str:
     """Why it cannot be run; empty where it can, whatever it answers."""
+    if why := no_program(program):
+        return why
     try:
         subprocess.run([program, "-h"], capture_output=True, stdin=subprocess.DEVNULL, timeout=RUN_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -54,9 +71,9 @@ def find(
         if not control and os.access(path := folder / CONTROL, os.X_OK) and path.is_file() and str(path) not in tried:
             tried[str(path)] = trouble(path) or "taken"
             control = str(folder) if tried[str(path)] == "taken" else ""
-        if not server and os.access(folder / SERVER, os.X_OK):
-            tried[str(folder / SERVER)] = "taken"
-            server = str(folder)
+        if not server and os.access(folder / SERVER, os.X_OK) and str(folder / SERVER) not in tried:
+            tried[str(folder / SERVER)] = no_program(folder / SERVER) or "taken"  # alone it waits for a daemon: not run
+            server = str(folder) if tried[str(folder / SERVER)] == "taken" else ""
         if control and server:
             break
     first = dict.fromkeys(filter(None, (control, server, *environ.get("PATH", "").split(":"))))
