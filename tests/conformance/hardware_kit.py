@@ -1,12 +1,14 @@
 """The hardware run on a simulated GPU that refuses: wrappers round the MPS programs, rules for the driver, and what came out.
 
-Limits and waits are multiplied (`--patience`), so that no test depends on how fast the machine is; a test of a limit sets that one itself.
+Budget, limits and waits are multiplied (`--patience`), so that no test depends on how fast the machine is; a test of a limit sets that
+one itself.
 """
 
 import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,18 @@ SECOND_REFUSED = (
     'case "$CUDA_MPS_PIPE_DIRECTORY" in */two*.pipe) echo "already running"; exit 1;; esac\nexec "$REAL" "$@"'
 )
 OTHER_WORDS = 'if [ -n "$1" ]; then exec "$REAL" "$@"; fi\n"$REAL" | sed -e s/ACTIVE/Serving/ -e s/FAULT/Recovering/'
+
+
+NO_TIMEOUT = 'while [ "${1#-}" != "$1" ]; do shift 2; done\nshift\nexec "$@"'
+"""A `timeout` that sets none: what a command line allows on a GPU must not count on a busy machine without one."""
+NOMINAL_SECONDS = 0.1
+
+
+def scaled(seconds: float) -> float:
+    """As many seconds as this machine needs now for what takes so many on an idle one: by the start of a process of the run."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import tests.gpu.stage"], cwd=ROOT, check=True)
+    return round(seconds * max(1.0, (time.monotonic() - begin) / NOMINAL_SECONDS), 1)
 
 
 def refuse(host: SimHost, function: str, code: int) -> None:

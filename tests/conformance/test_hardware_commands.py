@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.backend import MEMORY_MIB
-from tests.conformance.hardware_kit import PATIENCE, alive, environ
+from tests.conformance.hardware_kit import NO_TIMEOUT, PATIENCE, alive, environ, script
 from tests.gpu.experiments import PLANS
 from tests.gpu.stage import PATIENCE as PATIENCE_WORD
 from tests.gpu.strings import ROOT
@@ -47,7 +47,8 @@ def test_they_are_two_and_short_and_those_of_the_script() -> None:
 def run(name: str, out: Path, **values: str) -> tuple[dict[str, Any], str]:
     """One command, in a shell of its own; its results, and what it printed. Nothing of it is left."""
     with SimHost(memory=MEMORY_MIB, values=values) as host:
-        env = environ(host, OUT=str(out), **{PATIENCE_WORD: str(PATIENCE)})
+        there = script(out.parent / "bin", "timeout", NO_TIMEOUT)
+        env = environ(host, there, OUT=str(out), **{PATIENCE_WORD: str(PATIENCE)})
         done = subprocess.run(
             ["bash", "-c", commands()[name]],
             env=env,

@@ -22,6 +22,8 @@ from tests.gpusim.host import SimHost
 pytestmark = [pytest.mark.sim, pytest.mark.timeout(900)]
 DECIDING = ("raw_fd_keeps_memory", "memory_survives_server_fault", "import_across_servers", "two_servers_one_gpu")
 NOT_SUPPORTED = 801
+LONG = tuple(word for name in ("two_servers", "kept_memory", "one_server") for word in ("--limit", f"{name}=2000"))
+"""For tests of waits within an experiment."""
 
 
 def test_a_second_daemon_that_is_refused_confirms_nothing_of_two_servers(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_a_server_that_stays_in_fault_is_replaced_and_not_waited_for_again_and_a
             "two_servers",
             "kept_memory",
             "one_server",
-            argv=("--patience", "0.4"),
+            argv=("--patience", "0.4", *LONG),
         )
     assert {told.how(name) for name in ("two_servers", "kept_memory", "one_server")} == {"ended with status 0"}
     assert told.agrees("two_servers_one_gpu", "rebuild") == {"two_servers_one_gpu": True, "rebuild": None}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.hardware_kit import alive, asked, environ, run_argv
+from tests.conformance.hardware_kit import alive, asked, environ, run_argv, scaled
 from tests.gpu.experiments import DANGEROUS, PLANS
 from tests.gpu.results import Results, read
 from tests.gpu.run import Run, gvisor
@@ -36,21 +36,22 @@ import json, sys
 from pathlib import Path
 from tests.gpu import run
 
-print(json.dumps(run.conduct("two_servers", 4.0, Path(sys.argv[1]), True)))
+print(json.dumps(run.conduct("two_servers", float(sys.argv[2]), Path(sys.argv[1]), True)))
 """
 
 
 def test_a_stopped_experiments_daemons_are_ended(tmp_path: Path) -> None:
-    """The simulated server takes a minute to start, so the experiment stands in the middle of its work when its time is over."""
-    with SimHost(memory=64, values={"server_init_ms": "60000"}) as host:
-        argv = [sys.executable, "-c", HANGS, str(tmp_path)]
+    """The simulated server takes fifteen minutes to start: the experiment stands in the middle of its work when its time is over."""
+    with SimHost(memory=64, values={"server_init_ms": "900000"}) as host:
+        seconds = scaled(4.0)
+        argv = [sys.executable, "-c", HANGS, str(tmp_path), str(seconds)]
         done = subprocess.run(
-            argv, env={**os.environ, **host.env()}, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+            argv, env={**os.environ, **host.env()}, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
         )
         result, text = json.loads(done.stdout)
         mark = f"SIMGPU_DIR={host.path}".encode()
         left = [path for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path).split(b"\0")]
-    assert result["how"] == "stopped after 4 s"
+    assert result["how"] == f"stopped after {seconds:.0f} s"
     assert {name[:15] for name in result["ended_after_it"]} == {"nvidia-cuda-mps"}
     assert "Starting control daemon" in text
     assert left == []
@@ -75,7 +76,7 @@ def test_a_machine_whose_servers_do_not_start_is_still_asked_the_rest(tmp_path: 
             "environment,two_servers,costs",
         ]
         done = subprocess.run(
-            [sys.executable, *argv], env=environ, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, *argv], env=environ, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
         )
     assert "no client is served by MPS here (state none" in done.stdout
     results = json.loads((tmp_path / "out/results.json").read_text())
@@ -131,11 +132,12 @@ def test_a_gpu_that_no_longer_answers_ends_the_run(tmp_path: Path) -> None:
 
 def test_an_experiments_limit_and_the_runs_budget_hold(tmp_path: Path) -> None:
     with SimHost(memory=256, values={"server_init_ms": "900000"}) as host:
-        argv = ("--patience", "1", "--limit", "two_servers=2", "--limit", "zeroing=6")
+        seconds = scaled(6.0)
+        argv = ("--patience", "1", "--limit", "two_servers=2", "--limit", f"zeroing={seconds}")
         told = asked(tmp_path, environ(host), "two_servers", "zeroing", argv=argv)
-        short = asked(tmp_path / "short", environ(host), "two_servers", "zeroing", argv=("--budget", "1"))
+        short = asked(tmp_path / "short", environ(host), "two_servers", "zeroing", argv=("--budget", "0.1"))
     assert told.how("two_servers") == "stopped after 2 s"
-    assert told.how("zeroing") == "stopped after 6 s"
+    assert told.how("zeroing") == f"stopped after {seconds:.0f} s"
     assert told.found("zeroing")["outside"]["dirty"] == 0
     assert {short.how(name) for name in ("two_servers", "zeroing")} == {"no time left"}
 

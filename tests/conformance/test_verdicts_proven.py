@@ -86,7 +86,6 @@ UNPROVEN = [
     ("two_servers_one_gpu", "before", {"rounds": 0, "stopped_by": {"code": 700}}),
     ("two_servers_one_gpu", "fault", {"kind": "trap", "code": 0}),
     ("memory_survives_server_fault", "proof/clients/client/mps", 0),
-    ("memory_survives_server_fault", "while_maker_lives/digest/sha256", OTHER),
     ("memory_survives_server_fault", "fault", {"gone": "ended with status -9"}),
     ("raw_fd_keeps_memory", "outside_mps/client/code", 100),
     ("raw_fd_keeps_memory", "failed", "client: no descriptor of its memory: CUDA error 801"),
@@ -131,6 +130,39 @@ def test_a_reader_that_could_not_start_is_a_missing_part_and_no_lost_memory() ->
     one = outcome("memory_survives_server_fault", made("kept_memory", "made_by_client/trap", row))
     assert one.agrees
     assert "recovered_server: server one stays FAULT" in one.missing
+
+
+REFUSED = {"import": 1, "digest": {"code": 1}}
+
+
+def test_lost_bytes_count_only_where_they_could_be_read_before() -> None:
+    row = change(kept(), "while_maker_lives/digest/sha256", OTHER)
+    for reader in ("other_server", "outside_mps", "recovered_server"):
+        row = change(row, f"{reader}/digest/sha256", OTHER)
+    for name, where in (("memory_survives_server_fault", "trap"), ("raw_fd_keeps_memory", "SIGKILL")):
+        one = outcome(name, made("kept_memory", f"made_by_client/{where}", row))
+        assert (one.agrees, "not even while its maker lived" in one.why) == (None, True)
+
+
+def test_a_reader_that_may_not_have_the_memory_says_nothing_of_it() -> None:
+    row = kept()
+    row["other_server"] = {"client": client("two"), **REFUSED}
+    survived = outcome("memory_survives_server_fault", made("kept_memory", "made_by_client/trap", row))
+    assert survived.agrees
+    assert any("other_server cannot import it: CUDA error 1" in one for one in survived.missing)
+    assert outcome("import_across_servers", made("kept_memory", "made_by_client/SIGKILL", row)).seen == "no"
+    row["outside_mps"] = {"client": client(None), **REFUSED}
+    row["recovered_server"] = {"client": client("one"), **REFUSED}
+    assert outcome("memory_survives_server_fault", made("kept_memory", "made_by_client/trap", row)).seen == "no"
+    assert outcome("import_across_servers", made("kept_memory", "made_by_client/SIGKILL", row)).agrees is None
+
+
+def test_a_client_that_was_idle_at_its_end_proves_nothing() -> None:
+    row = endings()
+    row["tries"][0]["busy_code"] = 0
+    assert outcome("endings", made("endings", "SIGKILL", row)).agrees is None
+    row["tries"][0]["busy_code"] = 600
+    assert outcome("endings", made("endings", "SIGKILL", row)).agrees
 
 
 def test_codes_are_judged_by_the_kinds_that_were_seen() -> None:

@@ -74,9 +74,9 @@ def clear(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
 
     A process that the driver does not let go is waited for `STUCK_SECONDS` and then left: it must not take the others' time.
     """
-    ended = end_leftovers(folder)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STUCK_SECONDS)
+    ended = end_leftovers(folder)
     end = time.monotonic() + STUCK_SECONDS
     while leftovers(folder) and time.monotonic() < end:
         time.sleep(0.02)

@@ -5,6 +5,7 @@ from typing import Any
 from tests.gpu.proof import Found, Seen, Unseen, client, collect, proven, row, rows
 
 WAYS = ("terminate_client, SIGTERM", "terminate_client, SIGKILL", "SIGTERM", "SIGKILL")
+NOT_READY = 600
 ORDERS = ("T2", "T3", "T1")
 
 
@@ -42,6 +43,9 @@ def tried(found: Found, experiment: str, name: str) -> list[dict[str, Any]]:
     proven(entry, mps=("runner",) if experiment == "kill_orders" else ("neighbour",))
     for one in tries:
         proven(one, mps=("busy",))
+    tries = [one for one in tries if one.get("busy_code", NOT_READY) == NOT_READY]
+    if not tries:
+        raise Unseen(f"{experiment}: {name}: no client was busy any more when it ended")
     return tries
 
 

@@ -11,38 +11,70 @@ READERS = {"other_server": True, "outside_mps": False, "recovered_server": True}
 """Of a row of `kept_memory`: is it a client?"""
 
 
-def same_bytes(entry: Mapping[str, Any], reader: str, *, mps: bool) -> bool:
-    """Did a reader that was well find the bytes of before? Not asked where none could read them while their maker lived."""
-    told = entry.get(reader) or {}
+def right(told: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> bool:
+    """Did that reader find the bytes of before?"""
+    return bool(told and told.get("digest", {}).get("sha256") == entry["before"])
+
+
+def reading(entry: Mapping[str, Any], reader: str, *, mps: bool) -> Mapping[str, Any]:
+    """What a reader told that was well, and where it is taken to have been."""
+    told: Mapping[str, Any] = entry.get(reader) or {}
     if why := told.get("no_reader") or told.get("gone"):
         raise Unseen(f"{reader}: {why}")
     client(told.get("client"), reader, mps=mps)
-    if entry["while_maker_lives"].get("digest", {}).get("sha256") != entry["before"]:
+    return told
+
+
+def refused(told: Mapping[str, Any]) -> int:
+    """The code with which a reader could not have the memory at all."""
+    return int(told.get("import") or told.get("map") or 0)
+
+
+def readable(entry: Mapping[str, Any]) -> None:
+    """Lost memory is lost only where it could be read while its maker lived."""
+    if not right(entry["while_maker_lives"], entry):
         raise Unseen("not even while its maker lived could another process read the memory")
-    return bool(told.get("digest", {}).get("sha256") == entry["before"])
 
 
 def raw_fd_keeps_memory(found: Found) -> Seen:
     def look(name: str) -> bool:
         entry = row(found, "kept_memory", name)
         proven(entry, **{"outside" if name.startswith("outside/") else "mps": ("client",)})
-        return same_bytes(entry, "outside_mps", mps=False)
+        if right(reading(entry, "outside_mps", mps=False), entry):
+            return True
+        readable(entry)
+        return False
 
     seen, missing = collect(("outside/SIGKILL", *(f"{made}/SIGKILL" for made in MAKERS)), look)
     return Seen(yes(all(seen.values())), missing)
 
 
 def memory_survives_server_fault(found: Found) -> Seen:
+    """A reader that is not allowed to have the memory says nothing of it (that is H3), unless nobody is."""
+    shut = list[str]()
+
     def look(name: str) -> bool:
         maker, kind, reader = name.split()
         entry = faulted(found, "kept_memory", f"{maker}/{kind}")
         proven(entry, mps=("client",))
         if reader == "other_server":
             proven(entry, mps=(reader,), apart=("client", reader))
-        return same_bytes(entry, reader, mps=READERS[reader])
+        told = reading(entry, reader, mps=READERS[reader])
+        if right(told, entry):
+            return True
+        readable(entry)
+        if code := refused(told):
+            shut.append(name)
+            raise Unseen(f"kept_memory: {maker}/{kind}: {reader} cannot import it: CUDA error {code}")
+        return False
 
     names = [f"{maker} {kind} {reader}" for maker in MAKERS for kind in KINDS for reader in READERS]
-    seen, missing = collect(names, look)
+    try:
+        seen, missing = collect(names, look)
+    except Unseen as unseen:
+        if shut:
+            return Seen("no", (str(unseen),))
+        raise
     return Seen(yes(all(seen.values())), missing)
 
 
@@ -54,11 +86,13 @@ def import_across_servers(found: Found) -> Seen:
             return bool(entry["import_by_client"] == 0)
         entry = row(found, "kept_memory", f"{name}/SIGKILL")
         proven(entry, mps=("client", "other_server"), apart=("client", "other_server"))
-        same_bytes(entry, "outside_mps", mps=False)  # the bytes were there to be had
-        return same_bytes(entry, "other_server", mps=True)
+        told = reading(entry, "other_server", mps=True)
+        if not right(told, entry) and not right(entry.get("outside_mps"), entry):
+            raise Unseen(f"kept_memory: {name}/SIGKILL: nobody could read the memory")
+        return right(told, entry)
 
     seen, missing = collect(MAKERS, look)
-    if "made_by_client" not in seen:
+    if all(seen.values()) and "made_by_client" not in seen:
         raise Unseen("; ".join(missing))
     return Seen(yes(all(seen.values())), missing)
 

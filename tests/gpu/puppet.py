@@ -198,6 +198,10 @@ class Puppet:
     def do_sync(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.sync()), []
 
+    def do_query(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Is there work left in the stream (600), or none (0)?"""
+        return self.told(self.driver.call("cuStreamQuery", self.driver.stream)), []
+
     def do_each_call(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
         """What a client hears from every kind of call, cleaning ones last: the innocent's view after a fault."""
         driver = self.driver

@@ -81,7 +81,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--limit", type=limit, action="append", default=[], metavar="NAME=S", help="of one experiment")
     parser.add_argument("--budget", type=float, metavar="S", help="of the whole run")
     parser.add_argument("--patience", type=float, default=float(os.environ.get(PATIENCE, "1")), metavar="N",
-                        help="multiplies limits and waits; for a simulated GPU on a busy machine")  # fmt: skip
+                        help="multiplies budget, limits and waits; for a simulated GPU on a busy machine")  # fmt: skip
     parser.add_argument("--small", action="store_true", default="SIMGPU_DIR" in os.environ,
                         help="sizes for a simulated GPU, and the default on one")  # fmt: skip
     chosen = parser.parse_args()
@@ -94,7 +94,7 @@ def options() -> argparse.Namespace:
 class Run:
     def __init__(self, chosen: argparse.Namespace, folder: Path, results: Results) -> None:
         self.chosen, self.folder, self.results = chosen, folder, results
-        self.budget = chosen.budget or BUDGETS[chosen.plan] * chosen.patience
+        self.budget = (chosen.budget or BUDGETS[chosen.plan]) * chosen.patience
         self.end = time.monotonic() + self.budget
         self.limits = {**LIMITS, **dict(chosen.limit)}
         self.failures = list[str]()

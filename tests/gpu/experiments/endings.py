@@ -18,9 +18,11 @@ from tests.gpu.strings import Gone, Puppet
 WAYS = ("terminate_client, SIGTERM", "terminate_client, SIGKILL", "SIGTERM", "SIGKILL")
 BUSY = ("queue", "endless")
 ROUNDS = 6
-SIZE_MIB = 256
-"""Of the launches in the queue."""
-LAUNCHES = 400
+SIZE, SMALL_SIZE = 4096 * MIB, 8 * MIB
+"""Of the launches in the queue: about a millisecond each, a second in all."""
+LAUNCHES = 1000
+BUSY_CODE = 600
+"""CUDA_ERROR_NOT_READY: what a stream with work in it answers."""
 CO_SIZE = 4 * MIB
 SEEDS = 4
 LEAD_SECONDS, WATCH_SECONDS = 0.1, 0.4
@@ -29,7 +31,7 @@ GONE_SECONDS = 5.0
 
 
 def keep_busy(stage: Stage, busy: Puppet, how: str) -> dict[str, Any]:
-    size = stage.bytes(SIZE_MIB)
+    size = SMALL_SIZE if stage.small else SIZE
     mine = region(busy, size)
     drop(mine)
     if how == "queue":
@@ -70,6 +72,7 @@ def once(
     told: dict[str, Any] = {"proof": cast.proof, "busy": how, "launched": keep_busy(stage, cast["busy"], how)["code"]}
     co.send("verify", address=address, size=CO_SIZE, right=right, seconds=LEAD_SECONDS + WATCH_SECONDS)
     time.sleep(LEAD_SECONDS)
+    told["busy_code"] = cast["busy"].ask("query")["code"]
     told |= end(way, server, cast["busy"])
     try:
         told["neighbour"] = co.hear(20.0)
