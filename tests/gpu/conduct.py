@@ -76,7 +76,7 @@ def clear(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
     """
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STUCK_SECONDS)
-    ended = end_leftovers(folder)
+    ended = end_leftovers(folder, process.pid)
     end = time.monotonic() + STUCK_SECONDS
     while leftovers(folder) and time.monotonic() < end:
         time.sleep(0.02)

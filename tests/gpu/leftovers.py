@@ -18,10 +18,13 @@ def leftovers(folder: Path) -> dict[int, str]:
     return found
 
 
-def end_leftovers(folder: Path) -> list[str]:
-    """SIGKILL them; what they were. A daemon of an experiment that was killed lives in a session of its own and is found only here."""
-    found = leftovers(folder)
-    for pid in found:
+def end_leftovers(folder: Path, group: int = 0) -> list[str]:
+    """SIGKILL them; what they were, but for those of a process group that was killed already and may still be dying. A daemon of an
+    experiment that was killed lives in a session of its own and is found only here."""
+    ended = []
+    for pid, name in leftovers(folder).items():
         with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) != group:
+                ended.append(name)
             os.kill(pid, signal.SIGKILL)
-    return sorted(found.values())
+    return sorted(ended)

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.gpu.leftovers import end_leftovers
+from tests.gpu.leftovers import end_leftovers, leftovers
 from tests.gpu.nvml import Nvml
 
 END_SECONDS = 10.0
@@ -21,7 +21,8 @@ def main(folder: Path) -> None:
     threading.Thread(target=Nvml, daemon=True).start()  # it may hang, or be missing: then nothing is held
     sys.stdin.buffer.read()
     end = time.monotonic() + END_SECONDS
-    while end_leftovers(folder) and time.monotonic() < end:
+    while leftovers(folder) and time.monotonic() < end:
+        end_leftovers(folder)
         time.sleep(0.02)
     shutil.rmtree(folder, ignore_errors=True)
 
