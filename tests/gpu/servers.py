@@ -6,6 +6,7 @@ that cannot be run, hangs or refuses is a finding like any other (`start`), neve
 """
 
 import contextlib
+import math
 import os
 import re
 import subprocess
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from tests.gpu.stage import Stage
 
 QUIT_SECONDS = 3.0
-READY_SECONDS = 30.0
-"""Longest wait for a server: NVIDIA's own example shows seconds on machines without the persistence daemon."""
 COMMAND_SECONDS = 10.0
 """For one answer of the control program."""
 UNREADY = re.compile(r"init|fault|busy|not found|teardown|^none$|^$", re.IGNORECASE)
@@ -36,7 +35,7 @@ class Server:
             folder.mkdir(mode=0o700)
         self.env = {"CUDA_MPS_PIPE_DIRECTORY": str(self.pipe), "CUDA_MPS_LOG_DIRECTORY": str(self.log)}
         self.begun = time.monotonic()
-        self.start: dict[str, Any] = self.run(READY_SECONDS, "-d", *options)
+        self.start: dict[str, Any] = self.run(stage.ready_seconds, "-d", *options)
         self.command(f"start_server -uid {os.getuid()}")
 
     def run(self, seconds: float, *argv: str, line: str = "") -> dict[str, Any]:
@@ -56,7 +55,7 @@ class Server:
 
     def started(self) -> dict[str, Any]:
         """Wait until it is ready, or has died; how it went."""
-        seconds = READY_SECONDS if self.start["rc"] == 0 else 0.0
+        seconds = self.stage.ready_seconds if self.start["rc"] == 0 else 0.0
         state = self.wait(self.ready, seconds, until=self.died)
         self.start |= {
             "state": state,
@@ -96,7 +95,7 @@ class Server:
             time.sleep(0.005)
         return seen
 
-    def wait_ready(self, seconds: float = READY_SECONDS) -> str:
+    def wait_ready(self, seconds: float = math.inf) -> str:
         """The state once it serves clients again, or after that time. A machine whose servers do not come back is not waited for again
         and again."""
         seen = self.wait(self.ready, min(seconds, self.stage.recovery_seconds))

@@ -21,6 +21,8 @@ __all__ = ["ROOT", "Cast", "Gone", "Program", "Puppet", "Server", "Stage", "Unhe
 
 WITHOUT_MPS = "MPSR_RUN_WITHOUT_MPS"
 PATIENCE = "MPSR_RUN_PATIENCE"
+READY_SECONDS = 30.0
+"""Longest wait for a server: NVIDIA's own example shows seconds on machines without the persistence daemon."""
 RECOVERY_SECONDS, GIVEN_UP_SECONDS = 15.0, 2.0
 """Longest wait for a server in FAULT, and after the first that did not come back."""
 
@@ -63,7 +65,8 @@ class Stage:
         self.mps = "" if without else shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
         self.without_mps = without or "no nvidia-cuda-mps-control on this machine"
         self.patience = float(self.environ.get(PATIENCE, "1"))
-        self.ready_words, self.recovery_seconds = {"ACTIVE"}, RECOVERY_SECONDS
+        self.ready_words = {"ACTIVE"}
+        self.ready_seconds, self.recovery_seconds = READY_SECONDS, RECOVERY_SECONDS
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
         self.servers: list[Server] = []
         self.puppets: list[Puppet] = []

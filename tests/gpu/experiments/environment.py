@@ -15,7 +15,6 @@ from tests.gpu.faults import heard
 from tests.gpu.findings import Findings
 from tests.gpu.nvml import Nvml
 from tests.gpu.rows import row
-from tests.gpu.servers import READY_SECONDS
 from tests.gpu.stage import Stage
 
 SAY_SECONDS = 10.0
@@ -52,7 +51,7 @@ def client(stage: Stage, found: Findings) -> None:
     """A server, and whether a process that is sent there becomes its client. One that still initialises is asked again."""
     server = stage.server("s")
     found["server"] = server.start
-    end = time.monotonic() + (READY_SECONDS if server.start["ready"] else 0.0)
+    end = time.monotonic() + (stage.ready_seconds if server.start["ready"] else 0.0)
     while True:
         with row(stage, found, "client") as entry:
             puppet = stage.puppet("client", server)
