@@ -25,8 +25,8 @@ def asked(out: Path, **values: str) -> dict[str, Any]:
             "--out",
             str(out),
             "--small",
-            "--patience",
-            "10",
+            "--limit",
+            "partitions=600",
             "--only",
             "partitions",
         ]

@@ -102,7 +102,7 @@ class Stage:
 
     def usable(self, server: Server) -> Server:
         """That server, or another in its place where it did not come back from a fault."""
-        if server.ready(server.state()):
+        if server.ready(server.wait_ready()):
             return server
         server.close()
         return self.server(f"{server.name}+", options=server.options, private=server.private)
