@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from resilience.parse.words import pack, unpack
+from resilience.parse.packet import pack, unpack
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
 from tests.gpu.strings import ROOT
