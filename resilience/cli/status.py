@@ -22,6 +22,7 @@ from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
+from resilience.model.records import Record
 from resilience.model.settings import Settings
 from resilience.ports import ServerState
 
@@ -72,11 +73,15 @@ class Status:
 class _NoJournal:
     """A look leaves no trace."""
 
-    def append(self, event: str, /, **fields: object) -> None:
+    def append(self, record: Record) -> None:
         pass
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show the node agent, the MPS servers and the leases of this node. Root sees every lease and the state of each "
+        "server, a user the leases of their own jobs."
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")

@@ -41,6 +41,7 @@ def standby() -> dict[str, Any]:
     return {
         "proof": {"clients": clients, "servers": SERVERS}, "fault": {"code": 719}, "active_heard": {"code": 719}, "before": DIGEST,
         "same_addresses": True, "kept_bytes_same": True, "copy": {"code": 0}, "first_step": {"code": 0},
+        "untouched": True, "rehearsal": {"code": 0}, "give_way": {"code": 0},
     }  # fmt: skip
 
 
@@ -114,6 +115,9 @@ OTHERWISE = [
     ("raw_fd_keeps_memory", "outside_mps", {"client": client(None), "import": 1}),
     ("import_across_servers", "other_server", {"client": client("two"), "import": 1}),
     ("standby_elsewhere", "kept_bytes_same", False),
+    ("standby_elsewhere", "untouched", False),
+    ("standby_elsewhere", "rehearsal", {"code": 719}),
+    ("standby_elsewhere", "give_way", {"code": 719}),
     ("standby_elsewhere", "first_step", {"code": 719}),
 ]
 

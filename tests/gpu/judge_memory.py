@@ -109,8 +109,9 @@ def taken_over(found: Found, place: str, *, mps: bool) -> Seen:
             raise Unseen(f"standby: {name}: the fault did not reach the active process")
         if not entry["before"]:
             raise Unseen(f"standby: {name}: nothing was kept")
-        right: bool = entry["same_addresses"] and entry["kept_bytes_same"]
-        return right and entry["copy"].get("code") == 0 and entry["first_step"].get("code") == 0
+        right: bool = entry["same_addresses"] and entry["untouched"] and entry["kept_bytes_same"]
+        steps = ("rehearsal", "give_way", "copy", "first_step")
+        return right and all(entry[step].get("code") == 0 for step in steps)
 
     names = [name for name in rows(found, "standby") if name.startswith(f"{place}/")]
     if not names:

@@ -92,6 +92,32 @@ class Puppet:
         return {"code": bad, "value": answers["reserve"].value,
                 "calls": {name: asdict(each) for name, each in answers.items()}}, []  # fmt: skip
 
+    def do_stand_in(self, fds: list[int], size: int, hint: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """Addresses whose every page is one and the same page, which the next process's memory may replace (`give_way`)."""
+        calls: features.Calls = {}
+        begin = time.perf_counter()
+        address = swap.stand_in(self.driver, size, calls, hint)
+        us = (time.perf_counter() - begin) * 1e6
+        return {**features.told(calls), "value": address, "us": us}, []
+
+    def do_reserve(self, fds: list[int], size: int, hint: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """Addresses with nothing behind them."""
+        return self.told(self.driver.reserve(size, hint)), []
+
+    def do_give_way(
+        self, fds: list[int], regions: list[tuple[int, bool]], size: int
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Put the memory of each descriptor at its address, in place of a stand-in or of nothing."""
+        calls: features.Calls = {"synchronize": self.driver.call("cuCtxSynchronize")}
+        for number, (fd, (address, stands_in)) in enumerate(zip(fds, regions, strict=True)):
+            steps: features.Calls = {"unmap": self.driver.unmap(address, size)} if stands_in else {}
+            steps["import"] = self.driver.import_fd(fd)
+            steps |= self.driver.map_at(address, steps["import"].value, size)
+            steps["release"] = self.driver.release(steps["import"].value)
+            os.close(fd)
+            calls |= {f"{name} {number}": each for name, each in steps.items()}
+        return {**features.told(calls), "us": sum(each.us for each in calls.values())}, []
+
     def do_unmap(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.unmap(address, size)), []
 

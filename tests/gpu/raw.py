@@ -142,12 +142,18 @@ class Driver:
 
     def map_at(self, address: int, handle: int, size: int, access: int = READ_WRITE) -> dict[str, Answer]:
         """Map at a reserved address and open for access."""
-        at, length, none = c.c_ulonglong(address), c.c_size_t(size), c.c_size_t(0)
+        return {"map": self.place(address, handle, size), "access": self.open(address, size, access)}
+
+    def place(self, address: int, handle: int, size: int) -> Answer:
+        """Map at a reserved address; nobody may use it before `open`."""
+        return self.call(
+            "cuMemMap", c.c_ulonglong(address), c.c_size_t(size), c.c_size_t(0), c.c_ulonglong(handle), c.c_ulonglong(0)
+        )
+
+    def open(self, address: int, size: int, access: int = READ_WRITE) -> Answer:
+        """Let this device in; the range may hold several mappings."""
         desc = AccessDesc(Location(1, 0), access)
-        return {
-            "map": self.call("cuMemMap", at, length, none, c.c_ulonglong(handle), c.c_ulonglong(0)),
-            "access": self.call("cuMemSetAccess", at, length, c.byref(desc), c.c_size_t(1)),
-        }
+        return self.call("cuMemSetAccess", c.c_ulonglong(address), c.c_size_t(size), c.byref(desc), c.c_size_t(1))
 
     def unmap(self, address: int, size: int) -> Answer:
         return self.call("cuMemUnmap", c.c_ulonglong(address), c.c_size_t(size))

@@ -42,19 +42,18 @@ def digest(driver: Driver, address: int, size: int, calls: Calls, name: str) -> 
     return hashlib.sha256(data).hexdigest()
 
 
-def stand_in(driver: Driver, size: int, calls: Calls) -> int:
-    """An address whose every page is one and the same page; 0 where a call failed."""
+def stand_in(driver: Driver, size: int, calls: Calls, hint: int = 0) -> int:
+    """An address (`hint` where the driver agrees) whose every page is one and the same page; 0 where a call failed."""
     page_size = driver.granularity()
     page = calls["create"] = driver.create(page_size)
-    reserved = calls["reserve"] = driver.reserve(size)
+    reserved = calls["reserve"] = driver.reserve(size, hint)
     for offset in range(0, size, page_size or size):
         if bad(calls):
             return 0
-        calls |= {
-            f"stand-in {name}": each
-            for name, each in driver.map_at(reserved.value + offset, page.value, page_size).items()
-        }
-    return reserved.value
+        calls["stand-in map"] = driver.place(reserved.value + offset, page.value, page_size)
+    if not bad(calls):
+        calls["stand-in access"] = driver.open(reserved.value, size)
+    return 0 if bad(calls) else reserved.value
 
 
 def put_below(driver: Driver, address: int, kept: int, size: int, calls: Calls) -> float:

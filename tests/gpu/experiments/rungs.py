@@ -27,7 +27,7 @@ def standby(task: Task, active: Process, spare: Server) -> Callable[[], Process]
     waiting.wait("ready", SECONDS)
 
     def promote() -> Process:
-        waiting.say("promote", incident="hw")
+        waiting.say("promote", incident="hw", token=task.token)
         active.say("retire")
         return waiting
 
