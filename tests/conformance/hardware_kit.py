@@ -21,6 +21,8 @@ from tests.gpusim.inject import Injector
 CONTROL = "nvidia-cuda-mps-control"
 PATIENCE = 10
 RUN_SECONDS = 900
+TWO_KINDS = ("--kinds", "trap,illegal-write")
+"""An SM fault and a memory fault: enough where the machine is in question; test_hardware_run.py commits each kind."""
 CALLS = 60
 """As many calls of a function in one process as an experiment makes, and more."""
 

@@ -11,6 +11,7 @@ from tests.conformance.hardware_kit import (
     CONTROL,
     OTHER_WORDS,
     SECOND_REFUSED,
+    TWO_KINDS,
     asked,
     control,
     environ,
@@ -29,7 +30,7 @@ LONG = tuple(word for name in ("two_servers", "kept_memory", "one_server") for w
 def test_a_second_daemon_that_is_refused_confirms_nothing_of_two_servers(tmp_path: Path) -> None:
     with SimHost(memory=MEMORY_MIB) as host:
         there = control(host, tmp_path / "bin", SECOND_REFUSED)
-        told = asked(tmp_path / "out", environ(host, there), "environment", "two_servers", "standby")
+        told = asked(tmp_path / "out", environ(host, there), "environment", "two_servers", "standby", argv=TWO_KINDS)
     assert told.agrees("two_servers_one_gpu", "standby_elsewhere", "standby_outside") == {
         "two_servers_one_gpu": None,
         "standby_elsewhere": None,
@@ -56,7 +57,15 @@ def test_beside_a_second_daemon_that_is_refused_kept_memory_is_asked_as_far_as_i
 def test_a_server_that_calls_its_states_otherwise_is_used_all_the_same(tmp_path: Path) -> None:
     with SimHost(memory=MEMORY_MIB) as host:
         there = control(host, tmp_path / "bin", OTHER_WORDS)
-        told = asked(tmp_path / "out", environ(host, there), "environment", "two_servers", "kept_memory", "standby")
+        told = asked(
+            tmp_path / "out",
+            environ(host, there),
+            "environment",
+            "two_servers",
+            "kept_memory",
+            "standby",
+            argv=TWO_KINDS,
+        )
     assert told.found("environment")["server"]["state"] == "Serving"
     assert "without_mps" not in told.results
     assert set(told.agrees(*DECIDING, "standby_elsewhere").values()) == {True}
@@ -95,6 +104,7 @@ def test_memory_that_vmm_refuses_is_taken_plainly(tmp_path: Path) -> None:
             "standby",
             "in_flight",
             "zeroing",
+            argv=TWO_KINDS,
         )
     assert told.agrees("two_servers_one_gpu", "fresh_memory", "fault_codes") == {
         "two_servers_one_gpu": True,
@@ -111,7 +121,7 @@ def test_an_export_that_is_refused_is_a_finding_and_no_crash(tmp_path: Path) -> 
     names = ("environment", "two_servers", "kept_memory", "standby", "in_flight", "costs", "stand_in", "endings")
     with SimHost(memory=MEMORY_MIB) as host:
         refuse(host, "cuMemExportToShareableHandle", NOT_SUPPORTED)
-        told = asked(tmp_path / "out", environ(host), *names)
+        told = asked(tmp_path / "out", environ(host), *names, argv=TWO_KINDS)
     assert {name: told.how(name) for name in names} == dict.fromkeys(names, "ended with status 0")
     assert set(told.agrees("two_servers_one_gpu", "endings").values()) == {True}
     for name in (*DECIDING[:3], "standby_elsewhere", "torn_stores", "stand_in_graph"):
@@ -170,7 +180,7 @@ def test_a_server_that_stays_in_fault_is_replaced_and_not_waited_for_again_and_a
             "two_servers",
             "kept_memory",
             "one_server",
-            argv=("--patience", "0.4", *LONG),
+            argv=("--patience", "0.4", *LONG, *TWO_KINDS),
         )
     assert {told.how(name) for name in ("two_servers", "kept_memory", "one_server")} == {"ended with status 0"}
     assert told.agrees("two_servers_one_gpu", "rebuild") == {"two_servers_one_gpu": True, "rebuild": None}

@@ -1,6 +1,7 @@
 """The hardware run: every experiment in its own process with a time limit, all of them within a budget.
 
-    python3 -m tests.gpu.run --out DIR [--plan first|rest] [--budget S] [--limit NAME=S] [--mps DIR] [--only NAME,NAME] [--small]
+    python3 -m tests.gpu.run --out DIR [--plan first|rest] [--budget S] [--limit NAME=S] [--mps DIR] [--only NAME,NAME]
+                             [--kinds KIND,KIND] [--small]
 
 Needs only Python, the NVIDIA driver and, for what concerns MPS, `nvidia-cuda-mps-control` and `-server` on PATH, in `--mps DIR` or where a
 bounded search finds them. Writes `results.json` (what was found, by experiment), `logs.txt` (the MPS logs and whatever went to stderr)
@@ -23,8 +24,9 @@ from typing import Any
 from tests.gpu import health, programs, verdicts
 from tests.gpu.conduct import conduct
 from tests.gpu.experiments import BUDGETS, DANGEROUS, LIMITS, PLANS, RESERVE
+from tests.gpu.faults import KINDS
 from tests.gpu.results import FILE, Results
-from tests.gpu.stage import PATIENCE, WITHOUT_MPS
+from tests.gpu.stage import ONLY_KINDS, PATIENCE, WITHOUT_MPS
 from tests.gpu.strings import ROOT
 
 BUDGET_SECONDS = BUDGETS["all"]
@@ -71,6 +73,12 @@ def limit(text: str) -> tuple[str, float]:
     return name, float(seconds)
 
 
+def kinds(text: str) -> str:
+    if unknown := sorted({*text.split(",")} - {"", *KINDS}):
+        raise argparse.ArgumentTypeError(f"no such kind of fault: {unknown[0]}; there are {', '.join(KINDS)}")
+    return text
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/gpu")))
@@ -82,6 +90,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, metavar="S", help="of the whole run")
     parser.add_argument("--patience", type=float, default=float(os.environ.get(PATIENCE, "1")), metavar="N",
                         help="multiplies budget, limits and waits; for a simulated GPU on a busy machine")  # fmt: skip
+    parser.add_argument("--kinds", type=kinds, default=os.environ.get(ONLY_KINDS, ""), metavar="KIND,KIND",
+                        help="of fault, where an experiment commits one of each: those alone")  # fmt: skip
     parser.add_argument("--small", action="store_true", default="SIMGPU_DIR" in os.environ,
                         help="sizes for a simulated GPU, and the default on one")  # fmt: skip
     chosen = parser.parse_args()
@@ -149,7 +159,7 @@ class Run:
 
 def main() -> int:
     chosen = options()
-    os.environ[PATIENCE] = str(chosen.patience)
+    os.environ[PATIENCE], os.environ[ONLY_KINDS] = str(chosen.patience), chosen.kinds
     os.environ["PATH"], tried = programs.find(os.environ, chosen.mps)
     results = Results(
         chosen.out, started=datetime.now(UTC).isoformat(timespec="seconds"), names=chosen.names, programs=tried

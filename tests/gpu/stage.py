@@ -8,7 +8,7 @@ Guarantees that every process and directory that it started is ended at `close`,
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,6 +21,7 @@ __all__ = ["ROOT", "Cast", "Gone", "Program", "Puppet", "Server", "Stage", "Unhe
 
 WITHOUT_MPS = "MPSR_RUN_WITHOUT_MPS"
 PATIENCE = "MPSR_RUN_PATIENCE"
+ONLY_KINDS = "MPSR_RUN_KINDS"
 READY_SECONDS = 30.0
 """Longest wait for a server: NVIDIA's own example shows seconds on machines without the persistence daemon."""
 RECOVERY_SECONDS, GIVEN_UP_SECONDS = 15.0, 2.0
@@ -65,6 +66,7 @@ class Stage:
         self.mps = "" if without else shutil.which("nvidia-cuda-mps-control", path=self.environ.get("PATH")) or ""
         self.without_mps = without or "no nvidia-cuda-mps-control on this machine"
         self.patience = float(self.environ.get(PATIENCE, "1"))
+        self.only_kinds = frozenset(filter(None, self.environ.get(ONLY_KINDS, "").split(",")))
         self.ready_words = {"ACTIVE"}
         self.ready_seconds, self.recovery_seconds = READY_SECONDS, RECOVERY_SECONDS
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hw", dir="/tmp"))
@@ -167,6 +169,10 @@ class Stage:
     def bytes(self, mib: int) -> int:
         """A size of an experiment; a thirty-second of it on a small stage (a simulated GPU lives in host memory)."""
         return max(2, mib // 32 if self.small else mib) << 20
+
+    def kinds(self, kinds: Iterable[str]) -> list[str]:
+        """Those of the faults that the run is to commit."""
+        return [kind for kind in kinds if not self.only_kinds or kind in self.only_kinds]
 
     def logs(self) -> str:
         return "\n".join(server.logged() for server in self.servers)

@@ -8,29 +8,29 @@ outside MPS, by processes that import it only then. What needs no MPS and no fau
 import os
 from typing import Any
 
-from tests.gpu.faults import MIB, commit, exported
+from tests.gpu.faults import commit, exported
 from tests.gpu.findings import Findings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Cast, Stage, Unhealthy
 from tests.gpu.strings import Gone, Puppet
 
-SIZE = 64 * MIB
+SIZE_MIB = 64
 SEED = 7
 
 
-def read_back(reader: Puppet, fd: int, hint: int, proof: dict[str, Any]) -> dict[str, Any]:
+def read_back(reader: Puppet, kept: dict[str, Any], proof: dict[str, Any]) -> dict[str, Any]:
     """Import, map, digest by a process that has begun and is well; it is gone afterwards: a client that stays would be hit by the next
     fault."""
     told: dict[str, Any] = {"client": proof}
     try:
-        imported = reader.ask("import", fds=(fd,))
+        imported = reader.ask("import", fds=(kept["fd"],))
         told["import"] = imported["code"]
         if imported["code"] == 0:
-            mapped = reader.ask("map", handle=imported["value"], size=SIZE, hint=hint)
-            told |= {"map": mapped["code"], "same_address": mapped["value"] == hint}
+            mapped = reader.ask("map", handle=imported["value"], size=kept["size"], hint=kept["address"])
+            told |= {"map": mapped["code"], "same_address": mapped["value"] == kept["address"]}
             if mapped["code"] == 0:
-                told["digest"] = reader.ask("digest", address=mapped["value"], size=SIZE)
+                told["digest"] = reader.ask("digest", address=mapped["value"], size=kept["size"])
     except Gone as gone:
         told["gone"] = gone.how
     reader.kill()
@@ -38,7 +38,7 @@ def read_back(reader: Puppet, fd: int, hint: int, proof: dict[str, Any]) -> dict
 
 
 def read_by(cast: Cast, name: str, kept: dict[str, Any]) -> dict[str, Any]:
-    return read_back(cast[name], kept["fd"], kept["address"], cast.proof["clients"][name])
+    return read_back(cast[name], kept, cast.proof["clients"][name])
 
 
 def late(stage: Stage, server: Server | None, kept: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def late(stage: Stage, server: Server | None, kept: dict[str, Any]) -> dict[str,
 
 
 def made_by_client(stage: Stage, cast: Cast, entry: dict[str, Any]) -> dict[str, Any]:
-    return exported(cast["client"], SIZE)
+    size = stage.bytes(SIZE_MIB)
+    return exported(cast["client"], size) | {"size": size}
 
 
 def made_outside(stage: Stage, cast: Cast, entry: dict[str, Any]) -> dict[str, Any]:
@@ -58,17 +59,18 @@ def made_outside(stage: Stage, cast: Cast, entry: dict[str, Any]) -> dict[str, A
     maker = stage.puppet("no-context")
     if code := maker.ask("init")["code"]:
         raise Unhealthy(f"no-context does not start: CUDA error {code}")
-    made = maker.ask("create", size=SIZE)
+    size = stage.bytes(SIZE_MIB)
+    made = maker.ask("create", size=size)
     if not made["fds"]:
         raise Unhealthy(f"no-context: no descriptor of its memory: CUDA error {made['code'] or made['export']['code']}")
     imported = cast["client"].ask("import", fds=(made["fds"][0],))
     entry["import_by_client"] = imported["code"]
-    mapped = imported if imported["code"] else cast["client"].ask("map", handle=imported["value"], size=SIZE)
+    mapped = imported if imported["code"] else cast["client"].ask("map", handle=imported["value"], size=size)
     maker.kill()
     if mapped["code"]:
         os.close(made["fds"][0])
         raise Unhealthy(f"client cannot import and map the memory: CUDA error {mapped['code']}")
-    return {"address": mapped["value"], "fd": made["fds"][0]}
+    return {"address": mapped["value"], "fd": made["fds"][0], "size": size}
 
 
 MAKERS = {"outside": made_by_client, "made_by_client": made_by_client, "made_outside": made_outside}
@@ -83,8 +85,8 @@ def one_row(stage: Stage, entry: dict[str, Any], made: str, kind: str, one: Serv
     client = cast["client"]
     kept = MAKERS[made](stage, cast, entry)
     try:
-        filled = client.ask("fill", address=kept["address"], size=SIZE, seed=SEED)
-        digest = client.ask("digest", address=kept["address"], size=SIZE)
+        filled = client.ask("fill", address=kept["address"], size=kept["size"], seed=SEED)
+        digest = client.ask("digest", address=kept["address"], size=kept["size"])
         if filled["code"] or digest["code"]:
             raise Unhealthy(f"client does not work on it: CUDA error {filled['code'] or digest['code']}")
         entry["before"] = digest["sha256"]

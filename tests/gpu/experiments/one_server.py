@@ -77,7 +77,7 @@ def run(stage: Stage, found: Findings) -> None:
         return
     server = stage.server("s")
     logged = len(server.log_lines("server.log"))
-    for kind in KINDS:
+    for kind in stage.kinds(KINDS):
         poll = Poll(server)
         with row(stage, found, kind) as entry:
             try:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from resilience.parse.mps_control import PartitionTable, partition_table, partitions_made
-from tests.gpu.experiments.two_servers import SIZE, work
+from tests.gpu.experiments.two_servers import SIZE_MIB, work
 from tests.gpu.faults import commit, drop, heard, region
 from tests.gpu.findings import Findings
 from tests.gpu.leftovers import end_leftovers
@@ -73,12 +73,13 @@ def faulted(stage: Stage, entry: dict[str, Any], server: Server, here: Server, t
     cast = stage.cast(culprit=here, mate=here, neighbour=there)
     neighbour, entry["proof"] = cast["neighbour"], cast.proof
     entry["starts"] = [each["code"] for each in cast.proof["clients"].values()]
-    mine = region(neighbour, SIZE)
+    size = stage.bytes(SIZE_MIB)
+    mine = region(neighbour, size)
     drop(mine)
     logged = len(server.log_lines("server.log"))
-    entry["neighbour_before"] = work(neighbour, mine["address"], 0.2)
+    entry["neighbour_before"] = work(neighbour, mine["address"], 0.2, size)
     entry["fault"] = commit(kind, cast["culprit"])
-    entry["neighbour_after"] = work(neighbour, mine["address"], 0.2 if stage.small else WATCH_SECONDS)
+    entry["neighbour_after"] = work(neighbour, mine["address"], 0.2 if stage.small else WATCH_SECONDS, size)
     entry |= {"mate_heard": heard(cast["mate"], "sync").get("code"), "state": server.state(),
              "newcomer_there": newcomer(stage, there), "newcomer_here_meanwhile": newcomer(stage, here),
              "table_meanwhile": server.command("lspart"), "logged": server.log_lines("server.log")[logged:][:60],
@@ -89,7 +90,7 @@ def faulted(stage: Stage, entry: dict[str, Any], server: Server, here: Server, t
     while (code := newcomer(stage, here)) != 0 and time.monotonic() - gone < PATIENCE_SECONDS * stage.patience:
         time.sleep(0.05)
     entry |= {"newcomer_here_after_exit": code, "seconds": time.monotonic() - gone,
-              "neighbour_at_the_end": work(neighbour, mine["address"], 0.2)}  # fmt: skip
+              "neighbour_at_the_end": work(neighbour, mine["address"], 0.2, size)}  # fmt: skip
     neighbour.kill()
     entry["state_at_the_end"] = server.wait_ready(PATIENCE_SECONDS)
     entry["table_at_the_end"] = server.command("lspart")

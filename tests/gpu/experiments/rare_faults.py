@@ -4,7 +4,7 @@ What culprit, client of the same server, kernel log and NVML hear of each, with 
 """
 
 from tests.gpu.experiments.sightings import watch
-from tests.gpu.experiments.two_servers import SIZE, work
+from tests.gpu.experiments.two_servers import SIZE_MIB, work
 from tests.gpu.faults import RARE, drop, region
 from tests.gpu.findings import Findings
 from tests.gpu.rows import row
@@ -24,8 +24,9 @@ def run(stage: Stage, found: Findings) -> None:
         one = stage.usable(one)
         with row(stage, found, f"mps/{kind}") as entry:
             other = stage.cast(other=two)["other"]
-            mine = region(other, SIZE)
+            size = stage.bytes(SIZE_MIB)
+            mine = region(other, size)
             drop(mine)
             watch(stage, entry, one, kind)
-            entry["other_server"] = work(other, mine["address"], WORK_SECONDS)
+            entry["other_server"] = work(other, mine["address"], WORK_SECONDS, size)
             entry["faulted_server_after_exit"] = one.wait_ready()

@@ -88,13 +88,13 @@ def _whose(line: str, names: dict[str, str]) -> str:
 
 
 def run(stage: Stage, found: Findings) -> None:
-    for kind in KINDS:
+    for kind in stage.kinds(KINDS):
         with row(stage, found, f"outside/{kind}") as entry:
             watch(stage, entry, None, kind)
     if not stage.mps:
         return
     server = stage.server("s")
-    for kind in KINDS:
+    for kind in stage.kinds(KINDS):
         server = stage.usable(server)
         with row(stage, found, f"mps/{kind}") as entry:
             watch(stage, entry, server, kind)

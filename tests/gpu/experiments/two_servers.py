@@ -7,20 +7,20 @@ process outside MPS.
 import time
 from typing import Any
 
-from tests.gpu.faults import KINDS, MIB, commit, drop, region
+from tests.gpu.faults import KINDS, commit, drop, region
 from tests.gpu.findings import Findings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.stage import Stage
 from tests.gpu.strings import Gone, Puppet
 
-SIZE = 64 * MIB
+SIZE_MIB = 64
 WATCH_SECONDS = 1.5
 """How long the bystander goes on working after the fault: later than any watchdog line seen in public logs of a fault."""
 FIRST = ("trap", "illegal-write")
 """An SM fault and a memory fault decide; the other kinds come after them."""
 
 
-def work(puppet: Puppet, address: int, seconds: float, size: int = SIZE) -> dict[str, Any]:
+def work(puppet: Puppet, address: int, seconds: float, size: int) -> dict[str, Any]:
     """Fill again and again; how often it went well, what stopped it, and the digest of one last fill, always the same one."""
     rounds, end, slowest = 0, time.monotonic() + seconds, 0.0
     try:
@@ -44,19 +44,22 @@ def run(stage: Stage, found: Findings) -> None:
         return
     one, two = stage.open("one", "two")
     found["servers"] = [one.start, two.start]
-    for kind in (*FIRST, *(each for each in KINDS if each not in FIRST)):
+    for kind in stage.kinds((*FIRST, *(each for each in KINDS if each not in FIRST))):
         one = stage.usable(one)
         with row(stage, found, kind) as entry:
             cast = stage.cast(culprit=one, bystander=two, watcher=None)
             entry["proof"] = cast.proof
             bystander, watcher = cast["bystander"], cast["watcher"]
-            mine, watched = region(bystander, SIZE), region(watcher, SIZE)
+            size = stage.bytes(SIZE_MIB)
+            mine, watched = region(bystander, size), region(watcher, size)
             drop(mine)
             drop(watched)
-            entry["before"] = work(bystander, mine["address"], 0.2)
+            entry["before"] = work(bystander, mine["address"], 0.2, size)
             entry["fault"] = commit(kind, cast["culprit"])
-            entry["bystander_on_other_server"] = work(bystander, mine["address"], 0.2 if stage.small else WATCH_SECONDS)
-            entry["process_outside_mps"] = work(watcher, watched["address"], 0.2)
+            entry["bystander_on_other_server"] = work(
+                bystander, mine["address"], 0.2 if stage.small else WATCH_SECONDS, size
+            )
+            entry["process_outside_mps"] = work(watcher, watched["address"], 0.2, size)
             entry["states"] = [one.state(), two.state()]
             cast["culprit"].kill()
             gone = time.monotonic()
