@@ -105,11 +105,11 @@ def in_use(gpu: Gpu, path: str) -> str:
 
 
 def no_server(gpu: Gpu, path: str) -> str:
-    """Why no MPS server can be started on it, empty when one was ACTIVE."""
+    """Why no MPS server can be started on it, empty when one was ready."""
     environ = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": gpu.uuid}
     with Stage(small=False, environ=environ) as stage:
         server = stage.server("probe")
-        if server.start["state"] == "ACTIVE":
+        if server.start["ready"]:
             return ""
         log = [*server.log_lines("control.log"), *server.log_lines("server.log")]
     said = str(server.start["out"]).strip() or (log[-1] if log else f"status {server.start['rc']}")

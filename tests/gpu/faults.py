@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.gpu.raw import READ
-from tests.gpu.stage import Gone, Puppet
+from tests.gpu.stage import Unhealthy
+from tests.gpu.strings import Gone, Puppet
 
 WILD = 0x7F12_3456_0000
 """An address that nobody maps."""
@@ -54,19 +55,57 @@ def page(puppet: Puppet) -> int:
 def read_only_page(puppet: Puppet) -> int:
     """Address of a second mapping, for reading only, of memory that the puppet can write elsewhere."""
     made = region(puppet, 2 * MIB)
-    if made["code"]:
-        raise Gone(puppet.name, f"no memory: {made['code']}")
     drop(made)
+    if not made["handle"]:
+        raise Unhealthy(f"{puppet.name}: cuMemCreate: CUDA error {made['refused']}")
     return int(puppet.ask("map", handle=made["handle"], size=2 * MIB, access=READ)["value"])
 
 
 def region(puppet: Puppet, size: int, hint: int = 0) -> dict[str, Any]:
-    """Memory that the puppet creates, exports and maps: handle, address, fd, codes."""
+    """Memory of the puppet's own: made by the VMM calls, mapped and exported. `fd` is -1 where the export is refused (`export`); where the
+    calls themselves are (`refused`) it is plain memory, without a handle."""
     made = puppet.ask("create", size=size)
-    if made["code"]:
-        return {"code": made["code"], "address": 0, "fd": -1}
-    mapped = puppet.ask("map", handle=made["value"], size=size, hint=hint)
-    return {"code": mapped["code"], "handle": made["value"], "address": mapped["value"], "fd": (made["fds"] or [-1])[0]}
+    fd = (made["fds"] or [-1])[0]
+    mapped = puppet.ask("map", handle=made["value"], size=size, hint=hint) if made["code"] == 0 else made
+    if mapped["code"] == 0:
+        return {
+            "code": 0,
+            "handle": made["value"],
+            "address": mapped["value"],
+            "fd": fd,
+            "export": made["export"]["code"],
+        }
+    drop({"fd": fd})
+    plain = puppet.ask("alloc", size=size)
+    if plain["code"]:
+        raise Unhealthy(f"{puppet.name} gets no memory: CUDA error {mapped['code']}, and {plain['code']} without VMM")
+    return {
+        "code": 0,
+        "handle": 0,
+        "address": plain["value"],
+        "fd": -1,
+        "export": mapped["code"],
+        "refused": mapped["code"],
+    }
+
+
+def exported(puppet: Puppet, size: int) -> dict[str, Any]:
+    """A region that has a descriptor."""
+    made = region(puppet, size)
+    if made["fd"] < 0:
+        raise Unhealthy(f"{puppet.name}: no descriptor of its memory: CUDA error {made['export']}")
+    return made
+
+
+def taken(puppet: Puppet, fd: int, size: int, hint: int = 0) -> int:
+    """Import and map; the address."""
+    imported = puppet.ask("import", fds=(fd,))
+    mapped = imported if imported["code"] else puppet.ask("map", handle=imported["value"], size=size, hint=hint)
+    if mapped["code"]:
+        raise Unhealthy(
+            f"{puppet.name} cannot {'import' if imported['code'] else 'map'} the memory: CUDA error {mapped['code']}"
+        )
+    return int(mapped["value"])
 
 
 def drop(made: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from resilience.parse.packet import pack, unpack
-from tests.gpu.stage import ROOT, Server, Stage
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
+from tests.gpu.strings import ROOT
 
 
 class Process:
@@ -23,7 +25,7 @@ class Process:
             "MPSR_FD": str(theirs.fileno()),
             "MPSR_ROLE": role,
             "MPSR_KEEPER": str(task.keeper_path),
-            "MPSR_TOKEN": task.token,
+            "MPSR_TOKEN": task.standby_token if role == "standby" else task.token,
         }
         with theirs:
             self.process = subprocess.Popen(
@@ -63,11 +65,14 @@ class Task:
     def __init__(self, stage: Stage, *program: object) -> None:
         """`program`: the words after `python3`."""
         self.stage, self.argv = stage, [sys.executable, *map(str, program)]
-        self.token, self.processes = os.urandom(16).hex(), list[Process]()
-        self.keeper_path = stage.folder / f"keeper.{time.monotonic_ns()}"
+        self.token, self.standby_token = os.urandom(16).hex(), os.urandom(16).hex()
+        self.processes = list[Process]()
+        folder = stage.folder / f"task.{time.monotonic_ns()}"
+        folder.mkdir(0o700)  # of one run of one job: the product counts a command's sessions there
+        self.keeper_path = folder / "k0.0"
         self.keeper = subprocess.Popen(
             [sys.executable, "-m", "resilience.state.keeper", "--socket", str(self.keeper_path)], cwd=ROOT,
-            env={**stage.environ, "MPSR_TOKEN": self.token},
+            env={**stage.environ, "MPSR_TOKEN": self.token, "MPSR_STANDBY_TOKEN": self.standby_token},
         )  # fmt: skip
         wait_for(self.keeper_path)
 

@@ -1,4 +1,4 @@
-"""NVML as far as the run needs it, by ctypes: Xid events and the recovery action of the first GPU. Needs the driver alone."""
+"""NVML as far as the run needs it, by ctypes: Xid events, recovery action and driver of the first GPU. Needs the driver alone."""
 
 import ctypes as c
 import threading
@@ -57,6 +57,11 @@ class Nvml:
         code = function(*arguments) if function else "is not there"
         if code:
             self.trouble = f"{name}: {code}"
+
+    def driver_version(self) -> str:
+        text = c.create_string_buffer(80)
+        self.call("nvmlSystemGetDriverVersion", text, c.c_uint(len(text)))
+        return text.value.decode(errors="replace")
 
     def recovery_action(self) -> int | str:
         """What field 230 says, or why it says nothing."""

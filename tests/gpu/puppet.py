@@ -2,8 +2,9 @@
 
     python3 -m tests.gpu.puppet FD [UID]
 
-FD is a SEQPACKET socket to the parent: JSON objects {"do": verb, …}, one answer each; descriptors travel beside them (SCM_RIGHTS). With
-UID it becomes that user once everything of this checkout has been read, which that user may not be able to read.
+FD is a SEQPACKET socket to the parent: JSON objects {"do": verb, "order": number, …}, one answer with the same number each; descriptors
+travel beside them (SCM_RIGHTS). With UID it becomes that user once everything of this checkout has been read, which that user may not be
+able to read.
 A puppet that hangs or dies is the experiment's finding, so nothing here catches either. `Stage` is the parent's side.
 """
 
@@ -19,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import features, uvm
+from tests.gpu import features, swap, uvm
 from tests.gpu.raw import MPS_ENABLED, READ_WRITE, Answer, Driver
 
 PTX = Path(__file__).parents[2] / "resilience" / "drill" / "faults.ptx"
@@ -41,10 +42,10 @@ class Puppet:
             if not packet:
                 return
             order = json.loads(packet)
-            verb = order.pop("do")
+            verb, number = order.pop("do"), order.pop("order")
             begin = time.monotonic()
             answer, out_fds = getattr(self, f"do_{verb}")(fds=fds, **order)
-            answer |= {"began": begin, "ended": time.monotonic()}
+            answer |= {"began": begin, "ended": time.monotonic(), "order": number}
             socket.send_fds(self.socket, [json.dumps(answer).encode()], out_fds)
             for fd in out_fds:
                 os.close(fd)  # the receiver's copy alone is to keep what it stands for
@@ -74,6 +75,10 @@ class Puppet:
         exported = self.driver.export(made.value)
         return {**self.told(made), "export": asdict(exported)}, [exported.value] if exported.code == 0 else []
 
+    def do_alloc(self, fds: list[int], size: int) -> tuple[dict[str, Any], list[int]]:
+        """Plain memory, which no descriptor can stand for; `value` is the address."""
+        return self.told(self.driver.alloc(size)), []
+
     def do_import(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         imported = self.driver.import_fd(fds[0])
         os.close(fds[0])
@@ -86,6 +91,32 @@ class Puppet:
         bad = next((answer.code for answer in answers.values() if answer.code), 0)
         return {"code": bad, "value": answers["reserve"].value,
                 "calls": {name: asdict(each) for name, each in answers.items()}}, []  # fmt: skip
+
+    def do_stand_in(self, fds: list[int], size: int, hint: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """Addresses whose every page is one and the same page, which the next process's memory may replace (`give_way`)."""
+        calls: features.Calls = {}
+        begin = time.perf_counter()
+        address = swap.stand_in(self.driver, size, calls, hint)
+        us = (time.perf_counter() - begin) * 1e6
+        return {**features.told(calls), "value": address, "us": us}, []
+
+    def do_reserve(self, fds: list[int], size: int, hint: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """Addresses with nothing behind them."""
+        return self.told(self.driver.reserve(size, hint)), []
+
+    def do_give_way(
+        self, fds: list[int], regions: list[tuple[int, bool]], size: int
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Put the memory of each descriptor at its address, in place of a stand-in or of nothing."""
+        calls: features.Calls = {"synchronize": self.driver.call("cuCtxSynchronize")}
+        for number, (fd, (address, stands_in)) in enumerate(zip(fds, regions, strict=True)):
+            steps: features.Calls = {"unmap": self.driver.unmap(address, size)} if stands_in else {}
+            steps["import"] = self.driver.import_fd(fd)
+            steps |= self.driver.map_at(address, steps["import"].value, size)
+            steps["release"] = self.driver.release(steps["import"].value)
+            os.close(fd)
+            calls |= {f"{name} {number}": each for name, each in steps.items()}
+        return {**features.told(calls), "us": sum(each.us for each in calls.values())}, []
 
     def do_unmap(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.unmap(address, size)), []
@@ -146,6 +177,24 @@ class Puppet:
             rounds += 1
         return {"code": 0, "rounds": rounds}, []
 
+    def do_verify(
+        self, fds: list[int], address: int, size: int, right: list[str], seconds: float
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Fill with one seed after the other and compare the digests with those of before, for that long."""
+        rounds, slowest, end = 0, 0.0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            seed = rounds % len(right)
+            code = self.do_fill([], address, size, seed)[0]["code"]
+            digest = {} if code else self.do_digest([], address, size)[0]
+            slowest = max(slowest, time.monotonic() - begin)
+            if code or digest["code"]:
+                return {"code": code or digest["code"], "rounds": rounds, "slowest_s": slowest}, []
+            if digest["sha256"] != right[seed]:
+                return {"code": 0, "wrong": seed, "rounds": rounds, "slowest_s": slowest}, []
+            rounds += 1
+        return {"code": 0, "rounds": rounds, "slowest_s": slowest}, []
+
     def do_queue(self, fds: list[int], address: int, size: int, count: int) -> tuple[dict[str, Any], list[int]]:
         """Launch fills with the seeds 1 to `count` behind one another and do not wait for them."""
         words = size // 8
@@ -168,8 +217,16 @@ class Puppet:
         """Work by way of a graph, a cooperative launch or a green context; with `fault` it traps."""
         return features.WAYS[name](self.driver, self.ptx, address, fault), []
 
+    def do_swap(self, fds: list[int], size: int) -> tuple[dict[str, Any], list[int]]:
+        """A graph captured over stand-in pages, run on the memory that the descriptor stands for."""
+        return swap.swap(self.driver, fds[0], size), []
+
     def do_sync(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         return self.told(self.driver.sync()), []
+
+    def do_query(self, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Is there work left in the stream (600), or none (0)?"""
+        return self.told(self.driver.call("cuStreamQuery", self.driver.stream)), []
 
     def do_each_call(self, fds: list[int], address: int, size: int) -> tuple[dict[str, Any], list[int]]:
         """What a client hears from every kind of call, cleaning ones last: the innocent's view after a fault."""
@@ -190,21 +247,26 @@ class Puppet:
     def do_costs(self, fds: list[int], size: int, count: int) -> tuple[dict[str, Any], list[int]]:
         """Times of each VMM call for `count` handles of `size` bytes: microseconds, one list a call."""
         times: dict[str, list[float]] = {}
-        mapped: list[tuple[int, int]] = []
+        mapped, export = list[tuple[int, int]](), 0
         for _ in range(count):
             made = self.driver.create(size)
-            steps = {"create": made, "export": self.driver.export(made.value)}
-            os.close(steps["export"].value)
-            steps |= self.driver.map(made.value, size)
-            mapped.append((steps["reserve"].value, made.value))
+            if made.code:
+                return {"code": made.code, "times": times}, []
+            steps = {"create": made, **self.driver.map(made.value, size)}
             if bad := next((each.code for each in steps.values() if each.code), 0):
-                return {"code": bad}, []
+                return {"code": bad, "times": times}, []
+            mapped.append((steps["reserve"].value, made.value))
+            steps["export"] = self.driver.export(made.value)
+            if steps["export"].code == 0:
+                os.close(steps["export"].value)
+            elif not export:
+                export = steps["export"].code
             for name, each in steps.items():
                 times.setdefault(name, []).append(each.us)
         for address, handle in mapped:
             times.setdefault("unmap", []).append(self.driver.unmap(address, size).us)
             times.setdefault("release", []).append(self.driver.release(handle).us)
-        return {"code": 0, "times": times}, []
+        return {"code": 0, "export": export, "times": times}, []
 
 
 def become(uid: int) -> None:
@@ -215,8 +277,11 @@ def become(uid: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
-if __name__ == "__main__":
-    puppet = Puppet(int(sys.argv[1]))
-    if len(sys.argv) > 2:
-        become(int(sys.argv[2]))
+def main(puppet: Puppet, words: list[str]) -> None:
+    if words:
+        become(int(words[0]))
     puppet.serve()
+
+
+if __name__ == "__main__":
+    main(Puppet(int(sys.argv[1])), sys.argv[2:])

@@ -116,23 +116,44 @@ class Driver:
         prop = self.prop()
         return self.out("cuMemCreate", c.c_ulonglong, c.c_size_t(size), c.byref(prop), c.c_ulonglong(0))
 
+    def alloc(self, size: int) -> Answer:
+        """Memory as most programs take it; its address."""
+        return self.out("cuMemAlloc_v2", c.c_ulonglong, c.c_size_t(size))
+
     def export(self, handle: int) -> Answer:
         return self.out("cuMemExportToShareableHandle", c.c_int, c.c_ulonglong(handle), POSIX_FD, c.c_ulonglong(0))
 
     def import_fd(self, fd: int) -> Answer:
         return self.out("cuMemImportFromShareableHandle", c.c_ulonglong, c.c_void_p(fd), POSIX_FD)
 
+    def reserve(self, size: int, hint: int = 0) -> Answer:
+        """Addresses without memory, at `hint` where the driver agrees."""
+        return self.out(
+            "cuMemAddressReserve", c.c_ulonglong, c.c_size_t(size), c.c_size_t(0), c.c_ulonglong(hint), c.c_ulonglong(0)
+        )
+
     def map(self, handle: int, size: int, hint: int = 0, access: int = READ_WRITE) -> dict[str, Answer]:
         """Reserve (at `hint` where the driver agrees), map, open for access. `reserve.value` is the address."""
-        reserve = self.out("cuMemAddressReserve", c.c_ulonglong, c.c_size_t(size), c.c_size_t(0), c.c_ulonglong(hint),
-                           c.c_ulonglong(0))  # fmt: skip
+        reserve = self.reserve(size, hint)
         answers = {"reserve": reserve}
         if reserve.code == 0:
-            at, length, none = c.c_ulonglong(reserve.value), c.c_size_t(size), c.c_size_t(0)
-            answers["map"] = self.call("cuMemMap", at, length, none, c.c_ulonglong(handle), c.c_ulonglong(0))
-            desc = AccessDesc(Location(1, 0), access)
-            answers["access"] = self.call("cuMemSetAccess", at, length, c.byref(desc), c.c_size_t(1))
+            answers |= self.map_at(reserve.value, handle, size, access)
         return answers
+
+    def map_at(self, address: int, handle: int, size: int, access: int = READ_WRITE) -> dict[str, Answer]:
+        """Map at a reserved address and open for access."""
+        return {"map": self.place(address, handle, size), "access": self.open(address, size, access)}
+
+    def place(self, address: int, handle: int, size: int) -> Answer:
+        """Map at a reserved address; nobody may use it before `open`."""
+        return self.call(
+            "cuMemMap", c.c_ulonglong(address), c.c_size_t(size), c.c_size_t(0), c.c_ulonglong(handle), c.c_ulonglong(0)
+        )
+
+    def open(self, address: int, size: int, access: int = READ_WRITE) -> Answer:
+        """Let this device in; the range may hold several mappings."""
+        desc = AccessDesc(Location(1, 0), access)
+        return self.call("cuMemSetAccess", c.c_ulonglong(address), c.c_size_t(size), c.byref(desc), c.c_size_t(1))
 
     def unmap(self, address: int, size: int) -> Answer:
         return self.call("cuMemUnmap", c.c_ulonglong(address), c.c_size_t(size))

@@ -70,6 +70,7 @@ def raw_calls() -> dict[str, Shape]:
     probe.map(1, 1)
     probe.unmap(1, 1)
     probe.release(1)
+    probe.alloc(1)
     probe.copy(1, 1, 1)
     probe.read(1, 1)
     for way in features.WAYS.values():
@@ -86,6 +87,7 @@ def nvml_calls() -> dict[str, Shape]:
     asked.call("nvmlInit_v2")
     asked.call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(0), ctypes.byref(asked.device))
     asked.recovery_action()
+    asked.driver_version()
     return recorder.called
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from tests.gpu.findings import Findings
 from tests.gpu.ladder import Process, Task
-from tests.gpu.stage import Server, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
 
 SIZES_MIB = (64, 1024, 10 * 1024)
 STEPS = 200
@@ -20,22 +22,21 @@ SECONDS = 30.0
 def once(stage: Stage, server: Server, mib: int, every: int) -> dict[str, Any]:
     task = Task(stage, "-m", "tests.gpu.rungs_program", mib, STEPS, every)
     try:
-        out, _ = Process(task, "active", server).process.communicate(timeout=SECONDS)
+        out, _ = Process(task, "active", server).process.communicate(timeout=SECONDS * stage.patience)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return told
-    except (ValueError, IndexError, OSError) as error:
-        return {"failed": repr(error)}
     finally:
         task.close()
 
 
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
     server = stage.server("s")
     for size in SIZES_MIB[:1] if stage.small else SIZES_MIB:
         mib = stage.bytes(size) >> 20
-        found[f"{mib} MiB"] = [
-            {"with": once(stage, server, mib, EVERY), "without": once(stage, server, mib, 0)} for _ in range(ROUNDS)
-        ]
+        with row(stage, found, f"{mib} MiB") as entry:
+            entry["proof"] = stage.cast(witness=server).proof
+            rounds = entry["rounds"] = []
+            for _ in range(ROUNDS):
+                rounds.append({"with": once(stage, server, mib, EVERY), "without": once(stage, server, mib, 0)})

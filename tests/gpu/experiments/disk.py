@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.experiments.rungs import ENDLESS, EVERY, SECONDS
-from tests.gpu.faults import commit, heard
+from tests.gpu.faults import commit
 from tests.gpu.findings import Findings
 from tests.gpu.ladder import Process, Task
-from tests.gpu.stage import ROOT, Server, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
+from tests.gpu.strings import ROOT
 
 SIZES_MIB = (1024, 10 * 1024)
 ROOM = 2.5
@@ -32,7 +35,7 @@ def spill(task: Task, server: Server, environ: dict[str, str]) -> dict[str, Any]
     """What the supervisor does before it asks for a requeue."""
     begin = time.monotonic()
     words = {"MPSR_KEEPER": str(task.keeper_path), "MPSR_TOKEN": task.token}
-    done = subprocess.run([sys.executable, "-m", "resilience.state.spill"], cwd=ROOT, check=False, timeout=SECONDS,
+    done = subprocess.run([sys.executable, "-m", "resilience.state.spill"], cwd=ROOT, check=False, timeout=SECONDS * task.stage.patience,
                           env={**task.stage.environ, **server.env, **words, **environ}, capture_output=True, text=True)  # fmt: skip
     return {
         "rc": done.returncode,
@@ -47,53 +50,53 @@ def restored(stage: Stage, server: Server, mib: int, environ: dict[str, str]) ->
     try:
         begin = time.monotonic()
         process = Process(task, "active", server, **environ, SLURM_RESTART_COUNT="1")
-        process.wait("session", SECONDS)
+        process.wait("session", SECONDS * stage.patience)
         session = time.monotonic() - begin
-        return {"session_s": session, **process.wait("stepped", SECONDS), "first_step_s": time.monotonic() - begin}
+        return {
+            "session_s": session,
+            **process.wait("stepped", SECONDS * stage.patience),
+            "first_step_s": time.monotonic() - begin,
+        }
     finally:
         task.close()
 
 
-def once(stage: Stage, one: Server, two: Server, mib: int, row: dict[str, Any]) -> None:
+def once(stage: Stage, entry: dict[str, Any], one: Server, two: Server, mib: int) -> None:
     folder = stage.folder / "spill"
     environ = {"MPSR_SPILL": str(folder), "SLURM_JOB_ID": "1"}
     task = Task(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
-    culprit = stage.puppet("culprit", one)
     try:
-        heard(culprit, "start")
+        cast = stage.cast(culprit=one)
+        entry["proof"] = cast.proof
         active = Process(task, "active", one)
         active.read_line("committed")
-        row["fault"] = commit("trap", culprit)
-        active.wait("fault", SECONDS)
+        entry["fault"] = commit("trap", cast["culprit"])
+        active.wait("fault", SECONDS * stage.patience)
         active.say("retire")
         active.process.wait()
-        row |= spill(task, two, environ)
-        row["file_bytes"] = sum(path.stat().st_size for path in folder.glob("*.state"))
+        entry |= spill(task, two, environ)
+        entry["file_bytes"] = sum(path.stat().st_size for path in folder.glob("*.state"))
         task.close()
-        row |= restored(stage, two, mib, environ)
-    except (RuntimeError, OSError, KeyError, subprocess.TimeoutExpired) as error:
-        row["failed"] = str(error)
+        entry |= restored(stage, two, mib, environ)
     finally:
-        culprit.kill()
         task.close()
         shutil.rmtree(folder, ignore_errors=True)
-        one.wait("ACTIVE", 15)
 
 
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
-    one, two = stage.server("one"), stage.server("two")
+    one, two = stage.open("one", "two")
     found["where"] = subprocess.run(
         ["df", "-hT", str(stage.folder)], capture_output=True, text=True, check=False
     ).stdout
     for size in SIZES_MIB[:1] if stage.small else SIZES_MIB:
         mib = stage.bytes(size) >> 20
         free = min(available(), shutil.disk_usage(stage.folder).free)
-        row: dict[str, Any] = {}
-        if free < ROOM * (mib << 20):
-            row["skipped"] = f"{free >> 20} MiB of memory or disk are free"
-        else:
-            once(stage, one, two, mib, row)
-        found[f"{mib} MiB"] = row
+        one = stage.usable(one)
+        with row(stage, found, f"{mib} MiB") as entry:
+            if free < ROOM * (mib << 20):
+                entry["skipped"] = f"{free >> 20} MiB of memory or disk are free"
+            else:
+                once(stage, entry, one, two, mib)
+        one.wait_ready()

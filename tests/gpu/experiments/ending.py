@@ -5,19 +5,24 @@ import signal
 import time
 from typing import Any
 
-from tests.gpu.faults import MIB, heard, region
+from tests.gpu.faults import MIB, drop, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Puppet, Server, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Cast, Stage, Unhealthy
+from tests.gpu.strings import Puppet
 
 
-def pair(stage: Stage, server: Server) -> tuple[Puppet, Puppet, dict[str, Any]]:
+def pair(stage: Stage, server: Server) -> tuple[Cast, dict[str, Any]]:
     """A busy client in an endless kernel, and a bystander with memory."""
-    busy, bystander = stage.puppet("busy", server), stage.puppet("bystander", server)
-    heard(busy, "start"), heard(bystander, "start")
-    flag = region(busy, 2 * MIB)
-    heard(busy, "fill", address=flag["address"], size=8, seed=0)
-    heard(busy, "launch", kernel="spin", blocks=1, threads=1, values=[["p", flag["address"] + MIB]], sync=False)
-    return busy, bystander, region(bystander, 2 * MIB)
+    cast = stage.cast(busy=server, bystander=server)
+    busy = cast["busy"]
+    flag, mine = region(busy, 2 * MIB), region(cast["bystander"], 2 * MIB)
+    for each in (flag, mine):
+        drop(each)
+    busy.ask("fill", address=flag["address"], size=8, seed=0)
+    busy.ask("launch", kernel="spin", blocks=1, threads=1, values=[["p", flag["address"] + MIB]], sync=False)
+    return cast, mine
 
 
 NEWS_SECONDS = 2.0
@@ -40,33 +45,39 @@ def end(way: str, server: Server, busy: Puppet) -> dict[str, Any]:
     elif way == "SIGKILL":
         busy.kill()
     else:
-        os.kill(pid if way == "SIGKILL server" else server.daemon(), signal.SIGKILL)
+        target = pid if way == "SIGKILL server" else server.daemon()
+        if not target:
+            raise Unhealthy("its process id is not known")
+        os.kill(target, signal.SIGKILL)
     listed = server.command(f"get_client_list {pid}").split() if way == "terminate_client" else []
     return {"said": said, "still_listed": str(busy.process.pid) in listed}
 
 
+def one_row(stage: Stage, entry: dict[str, Any], server: Server, way: str) -> None:
+    cast, mine = pair(stage, server)
+    busy, entry["proof"] = cast["busy"], cast.proof
+    begin = time.monotonic()
+    entry |= end(way, server, busy)
+    entry["seconds"] = time.monotonic() - begin
+    patience = NEWS_SECONDS * stage.patience if way == "SIGKILL server" else 0.0
+    entry["bystander"] = verdict(cast["bystander"], mine, patience)
+    if way != "SIGKILL":
+        entry["busy_heard"] = heard(busy, "sync" if way != "SIGKILL control daemon" else "init", timeout=5)
+    cast.kill()
+    if way == "SIGKILL server":
+        server.command(f"start_server -uid {os.getuid()}")
+    if way != "SIGKILL control daemon":
+        entry["server_after"] = server.wait_ready()
+
+
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
     server = stage.server("s")
     for way in ("terminate_client", "SIGKILL", "SIGKILL server", "SIGKILL control daemon"):
         if way.endswith("daemon") and not server.daemon():
             found[way] = {"skipped": "this driver writes no pid file"}
             continue
-        busy, bystander, mine = pair(stage, server)
-        begin = time.monotonic()
-        row = end(way, server, busy)
-        row |= {
-            "seconds": time.monotonic() - begin,
-            "bystander": verdict(bystander, mine, NEWS_SECONDS if way == "SIGKILL server" else 0.0),
-        }
-        if way != "SIGKILL":
-            row["busy_heard"] = heard(busy, "sync" if way != "SIGKILL control daemon" else "init", timeout=5)
-            busy.kill()
-        bystander.kill()
-        if way == "SIGKILL server":
-            server.command(f"start_server -uid {os.getuid()}")
-        if way != "SIGKILL control daemon":
-            row["server_after"] = server.wait("ACTIVE", 10)
-        found[way] = row
+        server = stage.usable(server)
+        with row(stage, found, way) as entry:
+            one_row(stage, entry, server, way)

@@ -10,16 +10,22 @@ from typing import Any
 from tests.gpu import features
 from tests.gpu.faults import drop, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Puppet, Server, Stage
+from tests.gpu.rows import row
+from tests.gpu.servers import Server
+from tests.gpu.stage import Cast, Stage
+from tests.gpu.strings import Puppet
 
 CHECKPOINT = "cuda-checkpoint"
 CHECKPOINT_SECONDS = 10.0
 
 
-def made(stage: Stage, server: Server | None, name: str) -> tuple[Puppet, dict[str, Any]]:
-    puppet = stage.puppet(name, server)
-    heard(puppet, "start")
-    return puppet, region(puppet, features.SIZE)
+def made(stage: Stage, server: Server | None, *names: str) -> tuple[Cast, list[dict[str, Any]]]:
+    """Processes there, each with memory of its own."""
+    cast = stage.cast(**dict.fromkeys(names, server))
+    memory = [region(cast[name], features.SIZE) for name in names]
+    for each in memory:
+        drop(each)
+    return cast, memory
 
 
 def once(puppet: Puppet, way: str, mine: dict[str, Any], *, fault: bool = False) -> dict[str, Any]:
@@ -32,19 +38,15 @@ def once(puppet: Puppet, way: str, mine: dict[str, Any], *, fault: bool = False)
 
 def faulty(stage: Stage, server: Server, way: str) -> dict[str, Any]:
     """The same with a trap in it, and the way back."""
-    (culprit, bad), (innocent, mine) = made(stage, server, "culprit"), made(stage, server, "innocent")
-    row: dict[str, Any] = {"fault": once(culprit, way, bad, fault=True)}
-    answer = heard(innocent, "fill", address=mine["address"], size=features.SIZE, seed=1)
-    row["innocent_heard"] = answer.get("code", answer.get("gone"))
-    for each, memory in ((culprit, bad), (innocent, mine)):
-        each.kill()
-        drop(memory)
-    row["server_after"] = server.wait("ACTIVE", 10)
-    late, fresh = made(stage, server, "late")
-    row["again"] = once(late, way, fresh)
-    late.kill()
-    drop(fresh)
-    return row
+    cast, (bad, mine) = made(stage, server, "culprit", "innocent")
+    told: dict[str, Any] = {"proof": cast.proof, "fault": once(cast["culprit"], way, bad, fault=True)}
+    answer = heard(cast["innocent"], "fill", address=mine["address"], size=features.SIZE, seed=1)
+    told["innocent_heard"] = answer.get("code", answer.get("gone"))
+    cast.kill()
+    told["server_after"] = server.wait_ready()
+    cast, (fresh,) = made(stage, server, "late")
+    told["again"] = once(cast["late"], way, fresh)
+    return told
 
 
 def checkpoint(stage: Stage, server: Server | None) -> dict[str, Any]:
@@ -52,42 +54,42 @@ def checkpoint(stage: Stage, server: Server | None) -> dict[str, Any]:
     program = shutil.which(CHECKPOINT, path=stage.environ.get("PATH"))
     if not program:
         return {"not there": f"program {CHECKPOINT} is not there"}
-    puppet, mine = made(stage, server, "checkpointed")
-    row: dict[str, Any] = {}
+    cast, (mine,) = made(stage, server, "checkpointed")
+    told: dict[str, Any] = {"proof": cast.proof}
     for step in ("suspend", "resume"):
         try:
-            done = subprocess.run([program, "--toggle", "--pid", str(puppet.process.pid)], env=stage.environ, capture_output=True,
-                                  text=True, check=False, timeout=CHECKPOINT_SECONDS)  # fmt: skip
-            row[step] = f"rc {done.returncode}: {(done.stdout + done.stderr).strip()[:300]}"
+            done = subprocess.run([program, "--toggle", "--pid", str(cast["checkpointed"].process.pid)], env=stage.environ,
+                                  capture_output=True, text=True, check=False, timeout=CHECKPOINT_SECONDS)  # fmt: skip
+            told[step] = f"rc {done.returncode}: {(done.stdout + done.stderr).strip()[:300]}"
         except subprocess.TimeoutExpired:
-            row[step] = f"no end in {CHECKPOINT_SECONDS:.0f} s"
-    row["works"] = heard(puppet, "fill", address=mine["address"], size=features.SIZE, seed=1, timeout=5)
-    puppet.kill()
-    drop(mine)
-    return row
+            told[step] = f"no end in {CHECKPOINT_SECONDS:.0f} s"
+    told["works"] = heard(cast["checkpointed"], "fill", address=mine["address"], size=features.SIZE, seed=1, timeout=5)
+    return told
+
+
+def works(stage: Stage, server: Server | None, way: str) -> dict[str, Any]:
+    cast, (mine,) = made(stage, server, "worker")
+    worker, size = cast["worker"], 8 * features.WORDS
+    plain = worker.ask("fill", address=mine["address"], size=size, seed=5)
+    right = worker.ask("digest", address=mine["address"], size=size).get("sha256")
+    worker.ask("fill", address=mine["address"], size=size, seed=6)
+    told = once(worker, way, mine)
+    done = told.get("code") == 0
+    cast.kill()  # a client that stays would be hit by the next fault
+    return {"proof": cast.proof, "plain": plain["code"], "works": told,
+            "right": done and told.get("digest", right) == right and told.get("met", True)}  # fmt: skip
 
 
 def run(stage: Stage, found: Findings) -> None:
+    places: tuple[str, ...] = ("outside", "mps") if stage.mps else ("outside",)
     server = stage.server("s") if stage.mps else None
     for way in features.WAYS:
-        row: dict[str, Any] = {}
-        for where, on in {"outside": None, "mps": server}.items():
-            if where == "outside" or on is not None:
-                puppet, mine = made(stage, on, where)
-                plain = heard(puppet, "fill", address=mine["address"], size=8 * features.WORDS, seed=5)
-                right = heard(puppet, "digest", address=mine["address"], size=8 * features.WORDS).get("sha256")
-                heard(puppet, "fill", address=mine["address"], size=8 * features.WORDS, seed=6)
-                works = once(puppet, way, mine)
-                done = works.get("code") == 0
-                row[where] = {"plain": plain.get("code"), "works": works,
-                              "right": done and works.get("digest", right) == right and works.get("met", True)}  # fmt: skip
-                puppet.kill()
-                drop(mine)
-        if server is not None and row["mps"]["works"].get("code") == 0:
-            row["fault"] = faulty(stage, server, way)
-        found[way] = row
-    found[CHECKPOINT] = {
-        where: checkpoint(stage, on)
-        for where, on in {"outside": None, "mps": server}.items()
-        if where == "outside" or on is not None
-    }
+        with row(stage, found, way) as entry:
+            for where in places:
+                entry[where] = works(stage, server if where == "mps" else None, way)
+            if server is not None and entry["mps"]["works"].get("code") == 0:
+                entry["fault"] = faulty(stage, server, way)
+        server = stage.usable(server) if server else None
+    with row(stage, found, CHECKPOINT) as entry:
+        for where in places:
+            entry[where] = checkpoint(stage, server if where == "mps" else None)

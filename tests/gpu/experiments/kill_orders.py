@@ -8,9 +8,12 @@ import signal
 import time
 from typing import Any
 
-from tests.gpu.faults import MIB, heard, region
+from tests.gpu.faults import MIB, drop, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Puppet, Server, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage, Unhealthy
+from tests.gpu.strings import Puppet
 
 SIZE_MIB = 64
 SEEDS = 4
@@ -42,36 +45,40 @@ def end(order: str, server: Server, pid: int) -> str:
 
 def once(stage: Stage, server: Server, order: str, runner: Puppet, mine: int, right: list[Any]) -> dict[str, Any]:
     """End one busy client and look after its co-runner."""
-    busy = stage.puppet("busy", server)
-    heard(busy, "start")
+    cast = stage.cast(busy=server)
+    busy = cast["busy"]
     flag = region(busy, 2 * MIB)
-    heard(busy, "launch", kernel="spin", blocks=1, threads=1, values=[["p", flag["address"]]], sync=False)
-    os.close(flag["fd"])
+    drop(flag)
+    busy.ask("fill", address=flag["address"], size=8, seed=0)
+    busy.ask("launch", kernel="spin", blocks=1, threads=1, values=[["p", flag["address"] + MIB]], sync=False)
     begin = time.monotonic()
     said = end(order, server, busy.process.pid)
     ended = time.monotonic()
     seen = digests(runner, mine, stage.bytes(SIZE_MIB))
-    row = {"terminate_said": said, "order_ms": (ended - begin) * 1000, "co_runner_ms": (time.monotonic() - ended) * 1000,
-           "co_runner": "right" if seen == right else seen, "state": server.state()}  # fmt: skip
     busy.kill()
-    return row
+    return {"proof": cast.proof, "terminate_said": said, "order_ms": (ended - begin) * 1000,
+            "co_runner_ms": (time.monotonic() - ended) * 1000, "co_runner": "right" if seen == right else seen,
+            "state": server.state()}  # fmt: skip
 
 
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
     server = stage.server("s")
     for order in ("T2", "T3", "T1"):
-        runner = stage.puppet("co-runner", server)
-        heard(runner, "start")
-        mine = region(runner, stage.bytes(SIZE_MIB))
-        right, rows = digests(runner, mine["address"], stage.bytes(SIZE_MIB)), list[dict[str, Any]]()
-        for _ in range(1 if stage.small else ROUNDS):
-            rows.append(once(stage, server, order, runner, mine["address"], right))
-            found[order] = rows
-            if rows[-1]["co_runner"] != "right":
-                break
-        runner.kill()
-        os.close(mine["fd"])
-        server.wait("ACTIVE", 10)
+        server = stage.usable(server)
+        with row(stage, found, order) as entry:
+            cast = stage.cast(runner=server)
+            entry |= {"proof": cast.proof, "tries": []}
+            size = stage.bytes(SIZE_MIB)
+            mine = region(cast["runner"], size)
+            drop(mine)
+            right = digests(cast["runner"], mine["address"], size)
+            if len(right) != SEEDS or len(set(right)) != SEEDS:
+                raise Unhealthy(f"runner does not work: {right[-1]}")
+            for _ in range(1 if stage.small else ROUNDS):
+                entry["tries"].append(once(stage, server, order, cast["runner"], mine["address"], right))
+                found.save()
+                if entry["tries"][-1]["co_runner"] != "right":
+                    break
+        server.wait_ready()

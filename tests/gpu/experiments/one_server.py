@@ -4,9 +4,11 @@ import threading
 import time
 from typing import Any
 
-from tests.gpu.faults import KINDS, MIB, commit, heard, region
+from tests.gpu.faults import KINDS, MIB, commit, drop, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Server, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
 
 MOST_LINES = 80
 """Of server.log, for one fault: the driver's own words in order (E3)."""
@@ -29,53 +31,63 @@ class Poll(threading.Thread):
 def until_accepted(stage: Stage, server: Server, seconds: float = 20.0) -> list[dict[str, Any]]:
     """Codes that newcomers get, one new process after another, until one is let in."""
     tries: list[dict[str, Any]] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        newcomer = stage.puppet("newcomer", server)
+    end = time.monotonic() + min(seconds, stage.recovery_seconds) * stage.patience
+    while not tries or time.monotonic() < end:
         began = time.monotonic()
-        answer = heard(newcomer, "start")
-        newcomer.kill()
-        tries.append({"at": began, "took": time.monotonic() - began, "code": answer.get("code", answer.get("gone"))})
+        answer = stage.begun("newcomer", server)
+        code, took = answer.get("code", answer.get("gone")), time.monotonic() - began
+        tries.append({"at": began, "took": took, "code": code, "mps": answer.get("mps")})
         if answer.get("code") == 0:
-            break
+            return tries
+    stage.give_up()
     return tries
 
 
+HEARS_SECONDS = 3.0
+
+
+def one_row(stage: Stage, entry: dict[str, Any], server: Server, kind: str, poll: Poll) -> None:
+    cast = stage.cast(culprit=server, innocent=server)
+    entry["proof"], culprit, innocent = cast.proof, cast["culprit"], cast["innocent"]
+    mine = region(innocent, 2 * MIB)
+    drop(mine)
+    poll.start()
+    fault = entry["fault"] = commit(kind, culprit)
+    told, first = time.monotonic(), None
+    while time.monotonic() - told < HEARS_SECONDS and not first:
+        answer = heard(innocent, "fill", address=mine["address"], size=2 * MIB, seed=1)
+        if answer.get("code", -1):
+            first = {"after": time.monotonic() - fault.get("ended", told), "answer": answer}
+    entry["innocent_first_error"] = first
+    entry["innocent_calls"] = heard(innocent, "each_call", address=mine["address"], size=2 * MIB)
+    entry |= {"culprit_pid": culprit.process.pid, "innocent_pid": innocent.process.pid}
+    refused = stage.puppet("early", server)
+    answer = heard(refused, "start")
+    entry["newcomer_while_both_live"] = answer.get("code", answer.get("gone"))
+    entry["newcomer_refused_by"] = next((name for name, call in answer.get("calls", {}).items() if call["code"]), "")
+    culprit.kill()
+    innocent.kill()
+    entry["clients_gone_at"] = time.monotonic()
+    entry["newcomers"] = until_accepted(stage, server)
+    entry["refused_tries_cuInit_again"] = heard(refused, "init").get("code")
+
+
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
     server = stage.server("s")
     logged = len(server.log_lines("server.log"))
-    for kind in KINDS:
-        culprit, innocent = stage.puppet("culprit", server), stage.puppet("innocent", server)
-        heard(culprit, "start"), heard(innocent, "start")
-        mine = region(innocent, 2 * MIB)
+    for kind in stage.kinds(KINDS):
         poll = Poll(server)
-        poll.start()
-        fault = commit(kind, culprit)
-        told, first = time.monotonic(), None
-        while time.monotonic() - told < 3.0 and not first:
-            answer = heard(innocent, "fill", address=mine["address"], size=2 * MIB, seed=1)
-            first = (
-                {"after": time.monotonic() - fault.get("ended", told), "answer": answer} if answer.get("code") else None
-            )
-        row: dict[str, Any] = {"fault": fault, "innocent_first_error": first,
-                               "innocent_calls": heard(innocent, "each_call", address=mine["address"], size=2 * MIB),
-                               "culprit_pid": culprit.process.pid, "innocent_pid": innocent.process.pid}  # fmt: skip
-        refused = stage.puppet("early", server)
-        answer = heard(refused, "start")
-        row["newcomer_while_both_live"] = answer.get("code")
-        row["newcomer_refused_by"] = next((name for name, call in answer.get("calls", {}).items() if call["code"]), "")
-        culprit.kill()
-        innocent.kill()
-        row["clients_gone_at"] = time.monotonic()
-        row["newcomers"] = until_accepted(stage, server)
-        row["refused_tries_cuInit_again"] = heard(refused, "init").get("code")
-        refused.kill()
-        poll.stop.set()
-        poll.join(5)
-        row["state_changes"] = poll.changes
-        lines = server.log_lines("server.log")
-        row["logged"], logged = lines[logged : logged + MOST_LINES], len(lines)
-        found[kind] = row
+        with row(stage, found, kind) as entry:
+            try:
+                one_row(stage, entry, server, kind, poll)
+            finally:
+                poll.stop.set()
+                if poll.is_alive():
+                    poll.join(5)
+                entry["state_changes"] = poll.changes
+                lines = server.log_lines("server.log")
+                entry["logged"], logged = lines[logged : logged + MOST_LINES], len(lines)
+        if server is not (server := stage.usable(server)):
+            logged = len(server.log_lines("server.log"))

@@ -10,10 +10,14 @@ import time
 from typing import Any
 
 from resilience.parse.mps_control import PartitionTable, partition_table, partitions_made
-from tests.gpu.experiments.two_servers import SIZE, work
-from tests.gpu.faults import commit, heard, region
+from tests.gpu.experiments.two_servers import SIZE_MIB, work
+from tests.gpu.faults import commit, drop, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Server, Stage, end_leftovers
+from tests.gpu.leftovers import end_leftovers
+from tests.gpu.nvml import Nvml
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
 
 KINDS = ("trap", "illegal-write", "illegal-instruction")
 """An SM's fault, a memory fault, and one more of an SM: as many as the time allows."""
@@ -22,13 +26,9 @@ PATIENCE_SECONDS = 3.0
 
 
 def driver() -> str:
-    """Its version by nvidia-smi, or what went wrong."""
-    argv = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=15, check=False)
-    except OSError as error:
-        return str(error)
-    return done.stdout.split("\n")[0].strip() or done.stderr.strip()[-200:]
+    """Its version by NVML, or what went wrong."""
+    nvml = Nvml()
+    return nvml.driver_version() or nvml.trouble
 
 
 def probe(stage: Stage) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def probe(stage: Stage) -> dict[str, Any]:
         for name, argv, line in (("-d -S", [stage.mps, "-d", "-S"], ""), ("lspart", [stage.mps], "lspart\n")):
             done = subprocess.run(argv, input=line, env=env, capture_output=True, text=True, timeout=5, check=False)
             said[name] = {"rc": done.returncode, "out": (done.stdout + done.stderr)[-1500:]}
-    except subprocess.TimeoutExpired as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         said["hangs"] = str(error)
     finally:
         end_leftovers(pipe)
@@ -64,44 +64,41 @@ def inside(server: Server, partition: str) -> Server:
 
 def newcomer(stage: Stage, server: Server) -> Any:
     """What a fresh client hears from its first call."""
-    puppet = stage.puppet("newcomer", server)
-    answer = heard(puppet, "start")
-    puppet.kill()
+    answer = stage.begun("newcomer", server)
     return answer.get("code", answer)
 
 
-def faulted(stage: Stage, server: Server, here: Server, there: Server, kind: str) -> dict[str, Any]:
+def faulted(stage: Stage, entry: dict[str, Any], server: Server, here: Server, there: Server, kind: str) -> None:
     """One fault in the partition `here` beside a neighbour in `there`."""
-    culprit, mate, neighbour = (stage.puppet(name, where) for name, where in
-                                (("culprit", here), ("mate", here), ("neighbour", there)))  # fmt: skip
-    starts = [heard(each, "start").get("code") for each in (culprit, mate, neighbour)]
-    mine = region(neighbour, SIZE)
+    cast = stage.cast(culprit=here, mate=here, neighbour=there)
+    neighbour, entry["proof"] = cast["neighbour"], cast.proof
+    entry["starts"] = [each["code"] for each in cast.proof["clients"].values()]
+    size = stage.bytes(SIZE_MIB)
+    mine = region(neighbour, size)
+    drop(mine)
     logged = len(server.log_lines("server.log"))
-    before = work(neighbour, mine["address"], 0.2)
-    fault = commit(kind, culprit)
-    after = work(neighbour, mine["address"], 0.2 if stage.small else WATCH_SECONDS)
-    found = {"starts": starts, "neighbour_before": before, "fault": fault, "neighbour_after": after,
-             "mate_heard": heard(mate, "sync").get("code"), "state": server.state(),
+    entry["neighbour_before"] = work(neighbour, mine["address"], 0.2, size)
+    entry["fault"] = commit(kind, cast["culprit"])
+    entry["neighbour_after"] = work(neighbour, mine["address"], 0.2 if stage.small else WATCH_SECONDS, size)
+    entry |= {"mate_heard": heard(cast["mate"], "sync").get("code"), "state": server.state(),
              "newcomer_there": newcomer(stage, there), "newcomer_here_meanwhile": newcomer(stage, here),
              "table_meanwhile": server.command("lspart"), "logged": server.log_lines("server.log")[logged:][:60],
-             "pids": {each.name: each.process.pid for each in (culprit, mate, neighbour)}}  # fmt: skip
-    for each in (culprit, mate):
-        each.kill()
+             "pids": {name: each.process.pid for name, each in cast.puppets.items()}}  # fmt: skip
+    for name in ("culprit", "mate"):
+        cast[name].kill()
     gone = time.monotonic()
-    while (code := newcomer(stage, here)) != 0 and time.monotonic() - gone < PATIENCE_SECONDS:
+    while (code := newcomer(stage, here)) != 0 and time.monotonic() - gone < PATIENCE_SECONDS * stage.patience:
         time.sleep(0.05)
-    found |= {"newcomer_here_after_exit": code, "seconds": time.monotonic() - gone,
-              "neighbour_at_the_end": work(neighbour, mine["address"], 0.2)}  # fmt: skip
+    entry |= {"newcomer_here_after_exit": code, "seconds": time.monotonic() - gone,
+              "neighbour_at_the_end": work(neighbour, mine["address"], 0.2, size)}  # fmt: skip
     neighbour.kill()
-    found["state_at_the_end"] = server.wait("ACTIVE", PATIENCE_SECONDS)
-    found["table_at_the_end"] = server.command("lspart")
-    return found
+    entry["state_at_the_end"] = server.wait_ready(PATIENCE_SECONDS)
+    entry["table_at_the_end"] = server.command("lspart")
 
 
 def run(stage: Stage, found: Findings) -> None:
     found["driver"] = driver()
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
     found["probe"] = probe(stage)
     if table(found["probe"].get("lspart", {}).get("out", "")) is None:
@@ -119,13 +116,16 @@ def run(stage: Stage, found: Findings) -> None:
         return
     here, there = (inside(server, f"{gpu}/{name}") for name in ids)
     found["without_a_partition"] = newcomer(stage, server)
-    client = stage.puppet("client", there)
-    found["with_a_client"] = {"start": heard(client, "start"), "table": server.command("lspart"),
-                              "rm of the other": server.command(f"sm_partition rm {gpu} {ids[0]}")}  # fmt: skip
-    client.kill()
+    with row(stage, found, "with_a_client") as entry:
+        entry["proof"] = stage.cast(client=there).proof
+        entry |= {
+            "table": server.command("lspart"),
+            "rm of the other": server.command(f"sm_partition rm {gpu} {ids[0]}"),
+        }
     if ids[0] not in server.command("lspart"):
         found["made_again"] = server.command(f"sm_partition add {gpu} {half}")
         again = partitions_made((found["made_again"],), gpu)
         here = inside(server, f"{gpu}/{again[0]}") if again else here
     for kind in KINDS:
-        found[kind] = faulted(stage, server, here, there, kind)
+        with row(stage, found, kind) as entry:
+            faulted(stage, entry, server, here, there, kind)

@@ -4,9 +4,10 @@ What culprit, client of the same server, kernel log and NVML hear of each, with 
 """
 
 from tests.gpu.experiments.sightings import watch
-from tests.gpu.experiments.two_servers import SIZE, work
-from tests.gpu.faults import RARE, drop, heard, region
+from tests.gpu.experiments.two_servers import SIZE_MIB, work
+from tests.gpu.faults import RARE, drop, region
 from tests.gpu.findings import Findings
+from tests.gpu.rows import row
 from tests.gpu.stage import Stage
 
 WORK_SECONDS = 0.3
@@ -14,17 +15,18 @@ WORK_SECONDS = 0.3
 
 def run(stage: Stage, found: Findings) -> None:
     for kind in RARE:
-        found[f"outside/{kind}"] = watch(stage, None, kind)
+        with row(stage, found, f"outside/{kind}") as entry:
+            watch(stage, entry, None, kind)
     if not stage.mps:
         return
-    one, two = stage.server("one"), stage.server("two")
+    one, two = stage.open("one", "two")
     for kind in RARE:
-        other = stage.puppet("other", two)
-        heard(other, "start")
-        mine = region(other, SIZE)
-        row = watch(stage, one, kind)
-        row["other_server"] = work(other, mine["address"], WORK_SECONDS)
-        row["faulted_server_after_exit"] = one.wait("ACTIVE", 10)
-        found[f"mps/{kind}"] = row
-        other.kill()
-        drop(mine)
+        one = stage.usable(one)
+        with row(stage, found, f"mps/{kind}") as entry:
+            other = stage.cast(other=two)["other"]
+            size = stage.bytes(SIZE_MIB)
+            mine = region(other, size)
+            drop(mine)
+            watch(stage, entry, one, kind)
+            entry["other_server"] = work(other, mine["address"], WORK_SECONDS, size)
+            entry["faulted_server_after_exit"] = one.wait_ready()

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.gpu.faults import commit, heard
+from tests.gpu.faults import commit
 from tests.gpu.findings import Findings
 from tests.gpu.ladder import Process, Task
-from tests.gpu.stage import Server, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
 
 SIZES_MIB = (1024, 10 * 1024, 40 * 1024)
 ENDLESS = 1 << 30
@@ -25,7 +27,7 @@ def standby(task: Task, active: Process, spare: Server) -> Callable[[], Process]
     waiting.wait("ready", SECONDS)
 
     def promote() -> Process:
-        waiting.say("promote", incident="hw")
+        waiting.say("promote", incident="hw", token=task.token)
         active.say("retire")
         return waiting
 
@@ -52,43 +54,42 @@ def relaunch(task: Task, active: Process, spare: Server) -> Callable[[], Process
 
 
 def climb(
-    stage: Stage, one: Server, two: Server, mib: int, rung: Callable[..., Callable[[], Process]]
-) -> dict[str, Any]:
+    stage: Stage, entry: dict[str, Any], one: Server, two: Server, mib: int, rung: Callable[..., Callable[[], Process]]
+) -> None:
     task = Task(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
-    culprit = stage.puppet("culprit", one)
+    seconds = SECONDS * stage.patience
     try:
-        heard(culprit, "start")
+        cast = stage.cast(culprit=one)
+        entry["proof"] = cast.proof
         begin = time.monotonic()
         active = Process(task, "active", one)
-        active.wait("session", SECONDS)
-        session_s = time.monotonic() - begin
+        active.wait("session", seconds)
+        entry["session_s"] = time.monotonic() - begin
         active.read_line("committed")
+        entry["listed"] = str(active.process.pid) in one.clients()
         recover = rung(task, active, two)
-        fault = commit("trap", culprit)
-        told = active.wait("fault", SECONDS)
+        fault = entry["fault"] = commit("trap", cast["culprit"])
+        entry["heard"] = active.wait("fault", seconds)
         noticed = time.monotonic()
         replacement = recover()
-        row: dict[str, Any] = {"session_s": session_s, "heard": told, "notice_ms": (noticed - fault["ended"]) * 1000}
+        entry["notice_ms"] = (noticed - fault["ended"]) * 1000
         if rung is relaunch:
             replacement.read_line("committed")
         else:
-            row["stepped"] = replacement.wait("stepped", SECONDS)
-        row["recovery_ms"] = (time.monotonic() - fault["ended"]) * 1000
-        return row
-    except (RuntimeError, OSError, KeyError) as error:
-        return {"failed": str(error)}
+            entry["stepped"] = replacement.wait("stepped", seconds)
+        entry["recovery_ms"] = (time.monotonic() - fault["ended"]) * 1000
     finally:
-        culprit.kill()
         task.close()
-        one.wait("ACTIVE", 15)
 
 
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
-    one, two = stage.server("one"), stage.server("two")
+    one, two = stage.open("one", "two")
     for size in SIZES_MIB[:1] if stage.small else SIZES_MIB:
         mib = stage.bytes(size) >> 20
         for rung in (standby, restore, relaunch):
-            found[f"{rung.__name__} {mib} MiB"] = climb(stage, one, two, mib, rung)
+            one = stage.usable(one)
+            with row(stage, found, f"{rung.__name__} {mib} MiB") as entry:
+                climb(stage, entry, one, two, mib, rung)
+            one.wait_ready()

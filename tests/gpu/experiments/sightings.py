@@ -12,7 +12,9 @@ from typing import Any
 from tests.gpu.faults import KINDS, MIB, commit, drop, heard, region
 from tests.gpu.findings import Findings
 from tests.gpu.nvml import Events, Nvml
-from tests.gpu.stage import Server, Stage
+from tests.gpu.rows import row
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
 
 PATIENCE_SECONDS = 1.0
 SETTLE_SECONDS = 0.3
@@ -46,19 +48,19 @@ class KernelLog(threading.Thread):
                 self.stop.wait(0.002)
 
 
-def watch(stage: Stage, server: Server | None, kind: str) -> dict[str, Any]:
+def watch(stage: Stage, entry: dict[str, Any], server: Server | None, kind: str) -> None:
     """One fault and everything that was seen of it."""
-    culprit, bystander = stage.puppet("culprit", server), stage.puppet("bystander", server)
-    for each in (culprit, bystander):
-        heard(each, "start")
+    cast = stage.cast(culprit=server, bystander=server)
+    entry["proof"], culprit, bystander = cast.proof, cast["culprit"], cast["bystander"]
     mine, nvml = region(bystander, 2 * MIB), Nvml()
+    drop(mine)
     before = nvml.recovery_action()
     events, log = Events(), KernelLog()
     events.start()
     log.start()
-    fault = commit(kind, culprit)
+    fault = entry["fault"] = commit(kind, culprit)
     told = fault.get("ended", time.monotonic())
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS * min(stage.patience, 3)
     while time.monotonic() < end:
         time.sleep(0.01)
         if events.seen and log.seen:
@@ -66,15 +68,12 @@ def watch(stage: Stage, server: Server | None, kind: str) -> dict[str, Any]:
     pids = {"culprit": culprit.process.pid, "bystander": bystander.process.pid, "server": server.pid() if server else 0}
     told_bystander = heard(bystander, "fill", address=mine["address"], size=2 * MIB, seed=1)
     after = nvml.recovery_action()
-    for each in (culprit, bystander):
-        each.kill()
-    drop(mine)
+    cast.kill()
     for watcher in (events, log):
         watcher.stop.set()
         watcher.join(2)
     names = {str(pid): name for name, pid in pids.items() if pid}
-    return {
-        "fault": fault,
+    entry |= {
         "bystander_heard": told_bystander.get("code", told_bystander.get("gone")),
         "recovery_action": {"before": before, "after": after},
         "events": {"trouble": events.trouble, "seen": [{"xid": xid, "ms": (at - told) * 1000} for at, xid in events.seen]},
@@ -89,11 +88,14 @@ def _whose(line: str, names: dict[str, str]) -> str:
 
 
 def run(stage: Stage, found: Findings) -> None:
-    server = stage.server("s") if stage.mps else None
-    for kind in KINDS:
-        for where, on in {"outside": None, "mps": server}.items():
-            if where == "mps" and server is None:
-                continue
-            found[f"{where}/{kind}"] = watch(stage, on, kind)
-            if on is not None:
-                on.wait("ACTIVE", 10)
+    for kind in stage.kinds(KINDS):
+        with row(stage, found, f"outside/{kind}") as entry:
+            watch(stage, entry, None, kind)
+    if not stage.mps:
+        return
+    server = stage.server("s")
+    for kind in stage.kinds(KINDS):
+        server = stage.usable(server)
+        with row(stage, found, f"mps/{kind}") as entry:
+            watch(stage, entry, server, kind)
+        server.wait_ready()

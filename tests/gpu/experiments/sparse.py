@@ -6,9 +6,12 @@ The requests are those of the stock driver. `not there`: the process has no desc
 from typing import Any
 
 from tests.gpu import uvm
-from tests.gpu.faults import MIB, WILD, commit, heard, region
+from tests.gpu.faults import MIB, WILD, commit, drop, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Puppet, Server, Stage
+from tests.gpu.rows import row
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage
+from tests.gpu.strings import Puppet
 
 BASE = WILD & ~(2 * MIB - 1)
 PTX = """
@@ -65,24 +68,26 @@ def holders(client: Puppet, server: Server | None) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def one_row(stage: Stage, entry: dict[str, Any], server: Server | None) -> None:
+    cast = stage.cast(client=server, control=None)
+    client, control = cast["client"], cast["control"]
+    entry |= {"proof": cast.proof, "files": holders(client, server)}
+    if not uvm.descriptors(client.process.pid):
+        entry["not there"] = f"the process has no descriptor of {uvm.DEVICE}"
+        return
+    page = region(client, 2 * MIB)
+    drop(page)
+    entry["control_without_mapping"] = commit("illegal-read", control)
+    control.kill()
+    entry["sparse"] = client.ask("sparse", base=BASE, size=2 * MIB)
+    if entry["sparse"]["code"] == 0:
+        entry["access"] = access(client, page["address"])
+
+
 def run(stage: Stage, found: Findings) -> None:
-    for where, server in {"outside": None, "mps": stage.server("s") if stage.mps else None}.items():
-        if where == "mps" and server is None:
-            continue
-        client = stage.puppet("client", server)
-        start = heard(client, "start")
-        page = region(client, 2 * MIB)
-        row: dict[str, Any] = {"start": start.get("code"), "files": holders(client, server)}
-        if not uvm.descriptors(client.process.pid):
-            found[where] = row | {"not there": f"the process has no descriptor of {uvm.DEVICE}"}
-            client.kill()
-            continue
-        control = stage.puppet("control")
-        heard(control, "start")
-        row["control_without_mapping"] = commit("illegal-read", control)
-        control.kill()
-        row["sparse"] = heard(client, "sparse", base=BASE, size=2 * MIB)
-        if row["sparse"].get("code") == 0:
-            row["access"] = access(client, page["address"])
-        found[where] = row
-        client.kill()
+    with row(stage, found, "outside") as entry:
+        one_row(stage, entry, None)
+    if stage.mps:
+        server = stage.server("s")
+        with row(stage, found, "mps") as entry:
+            one_row(stage, entry, server)

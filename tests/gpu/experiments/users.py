@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.experiments.one_server import MOST_LINES
-from tests.gpu.faults import MIB, commit, drop, heard, region
+from tests.gpu.faults import MIB, commit, drop, exported, heard, region
 from tests.gpu.findings import Findings
-from tests.gpu.stage import Puppet, Stage
+from tests.gpu.rows import row, without_mps
+from tests.gpu.servers import Server
+from tests.gpu.stage import Stage, Unhealthy
+from tests.gpu.strings import Puppet
 
 ALICE, BOB = 64001, 64002
 SIZE = 8 * MIB
@@ -20,11 +23,28 @@ WAIT_SECONDS = 3.0
 """How long a second user may wait for a server before it counts as waiting."""
 
 
-def started(stage: Stage, server: Any, uid: int, timeout: float = 20.0) -> tuple[Puppet, Any]:
-    """A client of that user, and the code of its start; `waits` where it had no answer in that time."""
+def started(stage: Stage, server: Server, uid: int, timeout: float = 20.0) -> tuple[Puppet, dict[str, Any]]:
+    """A client of that user, and what it heard at its start; `waits` as its code where it had no answer in that time."""
     puppet = stage.puppet(f"user{uid}", server, uid)
     answer = heard(puppet, "start", timeout=timeout)
-    return puppet, answer.get("code", "waits" if "no answer" in answer.get("gone", "") else answer.get("gone"))
+    code = answer.get("code", "waits" if "no answer" in answer.get("gone", "") else answer.get("gone"))
+    return puppet, {
+        "uid": uid,
+        "pid": puppet.process.pid,
+        "server": server.name,
+        "code": code,
+        "mps": answer.get("mps"),
+    }
+
+
+def healthy(stage: Stage, server: Server, uid: int) -> tuple[Puppet, dict[str, Any]]:
+    """The same, and it is a client indeed."""
+    puppet, told = started(stage, server, uid)
+    if told["code"] != 0 or told["mps"] != 1:
+        raise Unhealthy(
+            f"user {uid} is no client of server {server.name}: code {told['code']}, attribute 133 is {told['mps']}"
+        )
+    return puppet, told
 
 
 def multiuser_option(stage: Stage) -> str:
@@ -41,84 +61,83 @@ def modes(folder: Path) -> dict[str, str]:
 
 def passed_on(alice: Puppet, bob: Puppet) -> dict[str, Any]:
     """Alice's memory, handed to Bob as a descriptor."""
-    made = region(alice, SIZE)
-    heard(alice, "fill", address=made["address"], size=SIZE, seed=3)
-    before = heard(alice, "digest", address=made["address"], size=SIZE).get("sha256")
+    made = exported(alice, SIZE)
+    alice.ask("fill", address=made["address"], size=SIZE, seed=3)
+    before = alice.ask("digest", address=made["address"], size=SIZE).get("sha256")
     imported = heard(bob, "import", fds=(made["fd"],))
     mapped = heard(bob, "map", handle=imported.get("value", 0), size=SIZE)
-    digest = heard(bob, "digest", address=mapped.get("value", 0), size=SIZE)
+    digest = heard(bob, "digest", address=mapped.get("value", 0), size=SIZE) if mapped.get("code") == 0 else mapped
     drop(made)
     return {"import": imported.get("code"), "map": mapped.get("code"), "digest": digest.get("code"),
             "same_bytes": before is not None and digest.get("sha256") == before}  # fmt: skip
 
 
-def dirty(stage: Stage, server: Any) -> dict[str, Any]:
+def dirty(stage: Stage, server: Server) -> dict[str, Any]:
     """Does Bob's fresh memory hold what Alice left?"""
-    alice, _ = started(stage, server, ALICE)
+    alice, first = healthy(stage, server, ALICE)
     old = region(alice, SIZE)
-    heard(alice, "fill", address=old["address"], size=SIZE, seed=99)
+    filled = alice.ask("fill", address=old["address"], size=SIZE, seed=99)
     alice.kill()
     drop(old)
-    bob, _ = started(stage, server, BOB)
+    bob, second = healthy(stage, server, BOB)
     new = region(bob, SIZE)
-    peeks = [heard(bob, "peek", address=new["address"] + at, size=4096) for at in range(0, SIZE, MIB)]
-    bob.kill()
+    peeks = [bob.ask("peek", address=new["address"] + at, size=4096) for at in range(0, SIZE, MIB)]
     drop(new)
-    return {"peeks": len(peeks), "dirty": sum(1 for each in peeks if each.get("hex", "").strip("0"))}
+    return {"clients": [first, second], "filled": filled["code"], "peeks": len(peeks),
+            "codes": sorted({each["code"] for each in peeks}), "dirty": sum(1 for each in peeks if each["hex"].strip("0"))}  # fmt: skip
 
 
-def shared(stage: Stage) -> dict[str, Any]:
+def shared(stage: Stage, entry: dict[str, Any]) -> None:
     option = multiuser_option(stage)
     server = stage.server("m", options=(option,), private=False)
-    row: dict[str, Any] = {"option": option, "server": server.start}
-    (alice, first), (bob, second) = started(stage, server, ALICE), started(stage, server, BOB)
+    entry |= {"option": option, "server": server.start}
+    (alice, first), (bob, second) = healthy(stage, server, ALICE), healthy(stage, server, BOB)
     servers = server.command("get_server_list").split()
-    row |= {
-        "starts": [first, second],
+    entry |= {
+        "clients_at_first": [first, second],
         "servers": len(servers),
         "server_uid": os.stat(f"/proc/{servers[0]}").st_uid if servers else None,
-        "clients": len(server.command(f"get_client_list {servers[0]}").split()) if servers else 0,
+        "clients": len(server.clients()),
         "pipe_modes": modes(server.pipe),
         "log_modes": modes(server.log),
-        "passed_on": passed_on(alice, bob),
     }
     mine, logged = region(alice, SIZE), len(server.log_lines("server.log"))
-    row["pids"] = {"alice": alice.process.pid, "bob": bob.process.pid}
-    row["fault"] = commit("trap", bob)
-    answer = heard(alice, "fill", address=mine["address"], size=SIZE, seed=1)
-    row["alice_heard"] = answer.get("code", answer.get("gone"))
     drop(mine)
+    try:
+        entry["passed_on"] = passed_on(alice, bob)
+    except Unhealthy as error:
+        entry["passed_on"] = {"failed": str(error)}
+    entry["pids"] = {"alice": alice.process.pid, "bob": bob.process.pid}
+    entry["alice_before"] = alice.ask("fill", address=mine["address"], size=SIZE, seed=2)["code"]
+    entry["fault"] = commit("trap", bob)
+    answer = heard(alice, "fill", address=mine["address"], size=SIZE, seed=1)
+    entry["alice_heard"] = answer.get("code", answer.get("gone"))
     alice.kill()
     bob.kill()
-    row["server_after"] = server.wait("ACTIVE", 10)
-    row["logged"] = server.log_lines("server.log")[logged : logged + MOST_LINES]
-    row["fresh_memory_of_another_user"] = dirty(stage, server)
+    entry["server_after"] = server.wait_ready()
+    entry["logged"] = server.log_lines("server.log")[logged : logged + MOST_LINES]
+    entry["fresh_memory_of_another_user"] = dirty(stage, server)
     server.close()
-    return row
 
 
-def one_at_a_time(stage: Stage) -> dict[str, Any]:
+def one_at_a_time(stage: Stage, entry: dict[str, Any]) -> None:
     """A daemon of root without that option: Alice has a client, then Bob comes."""
     server = stage.server("s", private=False)
-    alice, first = started(stage, server, ALICE)
+    alice, entry["alice"] = healthy(stage, server, ALICE)
     early, second = started(stage, server, BOB, WAIT_SECONDS)
-    row: dict[str, Any] = {"alice": first, "bob_beside_alice": second,
-                           "alice_still_works": heard(alice, "sync").get("code")}  # fmt: skip
+    entry |= {"bob_beside_alice": second, "alice_still_works": heard(alice, "sync").get("code")}
     early.kill()
     alice.kill()
-    late, third = started(stage, server, BOB)
-    row["bob_after_alice"] = third
-    late.kill()
-    return row
+    _, entry["bob_after_alice"] = started(stage, server, BOB)
 
 
 def run(stage: Stage, found: Findings) -> None:
-    if not stage.mps:
-        found["skipped"] = "no nvidia-cuda-mps-control on this machine"
+    if without_mps(stage, found):
         return
     if os.geteuid() != 0:
         found["skipped"] = "only root can become other users"
         return
     stage.folder.chmod(0o711)
-    found["one_at_a_time"] = one_at_a_time(stage)
-    found["shared"] = shared(stage)
+    for name, asked in (("one_at_a_time", one_at_a_time), ("shared", shared)):
+        with row(stage, found, name) as entry:
+            asked(stage, entry)
