@@ -36,8 +36,11 @@ int main(void)
 	if (getenv("control")) /* that one alone, as often as it says: control=N for the kernel */
 		return failed != 0;
 	test_name = "load";
+	run(shim_tests);
 	load_guard("");
 	run(fault_tests);
+	run(driver_tests);
+	run(storm_tests);
 	run(life_tests);
 	run(device_tests);
 	run(stress_tests);
