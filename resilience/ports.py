@@ -152,6 +152,10 @@ class Gpu:
     driver: str
     bus_id: str
     """As NVML prints it, e.g. 00000000:06:00.0."""
+    capability: int = 0
+    """Major number of the compute capability; 0 when the driver does not say."""
+    mig: bool = False
+    """Cut into instances: the kernel driver knows these by UUIDs that NVML does not tell."""
 
 
 class Gpus(Protocol):

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import signal
+from dataclasses import dataclass
 from enum import StrEnum
 
 from resilience.adapters.processes import starttime
@@ -20,6 +21,9 @@ from resilience.ports import Mps
 
 DEVICE = "/dev/mps_guard"
 PARAMETERS = "/sys/module/mps_guard/parameters"
+DRIVER_VERSION = "/sys/module/nvidia_uvm/version"
+_VOLTA, _HOPPER = 7, 9
+"""Compute capabilities, major."""
 _RING = 256
 """Records that the module keeps: one read takes them all."""
 _UUID = re.compile(r"GPU-([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})\Z")
@@ -63,11 +67,50 @@ def _number(parameters: str, name: str) -> int:
 
 
 def _read(parameters: str, name: str) -> str:
+    return _line(f"{parameters}/{name}")
+
+
+def _line(path: str) -> str:
     try:
-        with open(f"{parameters}/{name}", encoding="ascii", errors="replace") as file:
-            return file.read(16).strip()
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(80).strip()
     except OSError:
         return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the module found in the driver that is loaded, and what its hooks have seen there since it was loaded."""
+
+    driver: str
+    """Version of nvidia-uvm; empty when it does not say."""
+    cancels: tuple[str, ...]
+    """Generations of GPUs whose cancel function is hooked."""
+    faults: int
+    """Fatal faults that the driver recorded, each replay of one that was not held anew."""
+    cancels_seen: int
+    strays: int
+    """Cancels that no record came before: the driver goes another way there, and they pass."""
+    isolated: int
+    """Clients whose faults were sunk."""
+
+    def covers(self, capability: int) -> bool:
+        """Does it hook the cancels of a GPU of this compute capability (major)? Each function serves a generation and those
+        after it: Volta's (Turing's from driver 595 on) until Ada, Hopper's from there on."""
+        wanted = ("hopper",) if capability >= _HOPPER else ("volta", "turing") if capability >= _VOLTA else ()
+        return any(name in self.cancels for name in wanted)
+
+
+def found(parameters: str = PARAMETERS, driver: str = DRIVER_VERSION) -> Found:
+    """Zeros and nothing where the module is not loaded, or is of a release that does not say."""
+    return Found(
+        driver=_line(driver),
+        cancels=tuple(_line(f"{parameters}/cancels").split()),
+        faults=_number(parameters, "faults"),
+        cancels_seen=_number(parameters, "cancels_seen"),
+        strays=_number(parameters, "strays"),
+        isolated=_number(parameters, "isolated"),
+    )
 
 
 class GuardDevice:

@@ -40,6 +40,16 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def _ask(nvml: Any, call: str, handle: Any) -> int:
+    """The first number of an answer; 0 where the driver or the GPU knows no such thing."""
+    try:
+        return int(getattr(nvml, call)(handle)[0])
+    except nvml.NVMLError as error:
+        if error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+            return 0
+        raise
+
+
 class NvmlGpus:
     """Gpus port."""
 
@@ -55,6 +65,8 @@ class NvmlGpus:
                     name=_text(nvml.nvmlDeviceGetName(handle)),
                     driver=driver,
                     bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+                    capability=_ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle),
+                    mig=_ask(nvml, "nvmlDeviceGetMigMode", handle) == nvml.NVML_DEVICE_MIG_ENABLE,
                 )
                 for handle in handles
             )

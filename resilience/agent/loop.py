@@ -209,18 +209,21 @@ class Agent:
         self._guard(self._guard_turned)
         try:
             for gpu in self._gpus.all():
-                self._know(gpu.uuid, GpuMinor(gpu.minor))
+                self._know(gpu.uuid, GpuMinor(gpu.minor), mig=gpu.mig)
                 if (bus := xid.parse_bus(gpu.bus_id)) is not None:
                     self._by_bus[bus] = GpuMinor(gpu.minor)
         except GpuError as error:
             print(error.lines(), file=sys.stderr, flush=True)
 
-    def _know(self, uuid: GpuUuid, minor: GpuMinor) -> None:
-        """A GPU of this node: the guard isolates on those that it was told of."""
+    def _know(self, uuid: GpuUuid, minor: GpuMinor, *, mig: bool = False) -> None:
+        """A GPU of this node: the guard isolates on those that it was told of, and not on MIG instances."""
         if uuid in self._by_uuid:
             return
         self._by_uuid[uuid] = minor
-        if self._guard_module is not None:
+        if self._guard_module is not None and mig:
+            text = f"guard module: {uuid} is in MIG mode: faults on its instances are not isolated"
+            self._journal.append("observation", source="guard", what="mig", text=text)
+        elif self._guard_module is not None:
             self._guard(self._guard_module.learn, uuid)
             self._guard(self._guard_turned)
 

@@ -1,7 +1,7 @@
 """`mpsr check`: what is wrong with this node's configuration, and the way out of each.
 
-Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, and at what
-containers are shown. Exit status `ok` when nothing is wrong; `usage` when something is. A missing GPU library or control
+Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what the guard
+module found, and at what containers are shown. Exit status `ok` when nothing is wrong; `usage` when something is. A missing GPU library or control
 program is a warning, because a submit host has neither. Changes nothing.
 """
 
@@ -17,7 +17,7 @@ from resilience import config
 from resilience.adapters.guarded_files import check_trusted
 from resilience.adapters.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps_talk import search_path
-from resilience.cli import check_containers, check_plugstack, check_slurm, settings
+from resilience.cli import check_containers, check_guard, check_plugstack, check_slurm, settings
 from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.contract import env, exit_code, path
@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         if stack := arguments.plugstack or plugstack:
             found += check_plugstack.check(stack, chosen)
         found += _node(chosen)
+        found += check_guard.check(chosen.paths.kmsg)
         found += check_containers.check(chosen)
     for finding in found:
         if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.guard import Level, level
+from resilience.adapters.guard import Level, found, level
 from resilience.adapters.leases import LeaseFiles
 from resilience.adapters.mps_control import ControlDaemons
 from resilience.cli import settings
@@ -60,6 +60,8 @@ class Status:
     servers: tuple[ServerRow, ...] | None
     """None when the caller may not ask."""
     guard: Level = Level.ABSENT
+    guard_cancels: tuple[str, ...] = ()
+    """Generations of GPUs whose faults the guard module sees."""
     """The kernel module that keeps a client's MMU fault to that client."""
     sm_partitions: str = "off"
     """The setting mps.sm_partitions."""
@@ -104,6 +106,7 @@ def look(chosen: Settings, node: NodeName) -> Status:
         broken=broken,
         servers=_servers(chosen, node, files, leases) if root else None,
         guard=level(),
+        guard_cancels=found().cancels,
         sm_partitions=chosen.mps.sm_partitions,
     )
 
@@ -156,7 +159,8 @@ def lines(status: Status) -> list[str]:
     if not status.agent and status.leases:
         said.append("  without it tasks run, but a fault ends them: systemctl start mpsr-agent")
     also = ", and SM partitions where the driver isolates them" if status.sm_partitions == "auto" else ""
-    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}{also}")
+    hooked = f" (hooks the cancels of {', '.join(status.guard_cancels)})" if status.guard is Level.ON else ""
+    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}{hooked}{also}")
     for row in status.servers or ():
         notes = [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
         notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
@@ -194,6 +198,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "agent": status.agent,
         "good": status.good(),
         "guard": status.guard.value,
+        "guard_cancels": list(status.guard_cancels),
         "sm_partitions": status.sm_partitions,
         "servers": None if status.servers is None else [asdict(row) for row in status.servers],
         "leases": [
