@@ -1,8 +1,8 @@
 """`mpsr check`: what is wrong with this node's configuration, and the way out of each.
 
 Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what the guard
-module found, and at what containers are shown. Exit status `ok` when nothing is wrong; `usage` when something is. A missing GPU library or control
-program is a warning, because a submit host has neither. Changes nothing.
+module found, and at what containers are shown. Exit status `ok` when nothing is wrong; `usage` when something is. A missing
+GPU library or control program is a warning, because a submit host has neither. Changes nothing.
 """
 
 import argparse

@@ -20,8 +20,12 @@ def check(kmsg: str) -> list[Finding]:
     level = guard.level()
     if level is guard.Level.ABSENT:
         if why := refusal(kmsg):
-            return [warning("guard module", f"refused to be loaded: {why}", f"faults are not isolated here; see {_ABOUT}")]
-        return [note("guard module", "is not loaded: a memory fault reaches all clients of its server", f"see {_ABOUT}")]
+            return [
+                warning("guard module", f"refused to be loaded: {why}", f"faults are not isolated here; see {_ABOUT}")
+            ]
+        return [
+            note("guard module", "is not loaded: a memory fault reaches all clients of its server", f"see {_ABOUT}")
+        ]
     try:
         gpus = NvmlGpus().all()
     except GpuError:  # said elsewhere

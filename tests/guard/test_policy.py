@@ -21,7 +21,10 @@ BREAKAGES = {
     "holds": ("space->holds >= limits->max_holds", "0"),
     "rounds": ("!space->holds || va <= *newest", "1"),
     "rounds of each GPU": ("gpu % MG_ORDERS", "0"),
-    "windows": ("space->windows >= limits->max_windows || space->windows >= MG_WINDOWS)\n\t\t\treturn", "0)\n\t\t\treturn"),
+    "windows": (
+        "space->windows >= limits->max_windows || space->windows >= MG_WINDOWS)\n\t\t\treturn",
+        "0)\n\t\t\treturn",
+    ),
     "windows of one run": ("space->windows >= limits->max_windows || space->windows >= MG_WINDOWS) {", "0) {"),
     "for good": ("if (space->state == MG_GIVEN_UP)", "if (0)"),
     "repeats": ("space->holds - sunk->holds > MG_REPEATS", "0"),

@@ -34,6 +34,16 @@ def test_in_the_machine(kernel: Kernel, name: str, bench: Bench) -> None:
     assert outcome.ok, "\n".join(outcome.complaints)
 
 
+@runs
+def test_neighbours_stall_is_measured(kernel: Kernel, bench: Bench) -> None:
+    """With the guard and without, for each size of storm. The figures of docs/measurements come from tests/guard/storms.py."""
+    stalls = bench.transcript(kernel).stalls
+    assert [(row["guard"], row["pages"]) for row in stalls] == [
+        (guard, pages) for pages in (1, 100, 10000) for guard in (0, 1)
+    ]
+    assert all(row["p50_us"] <= row["p99_us"] <= row["max_us"] for row in stalls)
+
+
 @pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in debug_kernels()])
 @pytest.mark.parametrize(
     "finding",

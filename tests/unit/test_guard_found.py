@@ -22,9 +22,7 @@ def sysfs(tmp_path: Path, **values: object) -> tuple[str, str]:
 
 
 def gpu(capability: int, *, mig: bool = False) -> Gpu:
-    return Gpu(
-        minor=0, uuid=GpuUuid("GPU-1"), name="X", driver="580", bus_id="0:6:0.0", capability=capability, mig=mig
-    )
+    return Gpu(minor=0, uuid=GpuUuid("GPU-1"), name="X", driver="580", bus_id="0:6:0.0", capability=capability, mig=mig)
 
 
 def test_what_it_found_and_saw(tmp_path: Path) -> None:
@@ -66,7 +64,11 @@ def test_a_covered_driver_is_told_by_what_is_hooked(tmp_path: Path) -> None:
     [
         ({"cancels": "volta hopper"}, (gpu(6),), "does not cover a X (compute capability 6): GPU-1"),
         ({"cancels": "volta hopper"}, (gpu(9, mig=True),), "does not isolate on instances of a GPU in MIG mode: GPU-1"),
-        ({"cancels": "volta hopper", "strays": 3}, (gpu(9),), "3 cancels came without a record before them, and passed"),
+        (
+            {"cancels": "volta hopper", "strays": 3},
+            (gpu(9),),
+            "3 cancels came without a record before them, and passed",
+        ),
         ({}, (gpu(9),), "does not say what it hooks in driver 580.142"),
     ],
 )

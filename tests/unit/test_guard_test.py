@@ -76,9 +76,7 @@ def test_no_fault_without_module_or_beside_a_stranger(tmp_path: Path) -> None:
         script = guard_test.script("python3")
         body = script[script.index("step before") :]
         fake = f'step() {{ echo "$1"; case $1 in before) echo {before};; look) echo {look};; *) echo 0;; esac >"$1.status"; }}\n'
-        done = subprocess.run(
-            ["bash", "-euc", fake + body], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["bash", "-euc", fake + body], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout.split() == steps.split()
 
 

@@ -38,8 +38,8 @@ struct test {
 };
 
 /* One table a file; each ends with an entry without a name. */
-extern const struct test shim_tests[], fault_tests[], driver_tests[], storm_tests[], life_tests[],
-	device_tests[], load_tests[], stress_tests[], control_tests[];
+extern const struct test shim_tests[], fault_tests[], driver_tests[], storm_tests[], measurement[],
+	life_tests[], device_tests[], load_tests[], stress_tests[], control_tests[];
 #define TEST(function)              \
 	{                           \
 #function, function \
