@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True).stdout
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     result = {
-        "what": "longest wait of one neighbour for the bottom half, per storm, microseconds",
+        "what": "longest wait of one neighbour for the bottom half, per storm; and how long each storm lasted for its client",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit.strip(),
         "emulator": version.splitlines()[-2 if "Copyright" in version else -1],

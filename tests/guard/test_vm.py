@@ -14,7 +14,7 @@ NAMES = [
     for name in re.findall(r"^\tTEST\((\w+)\)", source.read_text(), re.MULTILINE)
 ]
 
-pytestmark = [pytest.mark.guard, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.guard, pytest.mark.timeout(1000)]
 runs = pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in bootable_kernels()])
 
 

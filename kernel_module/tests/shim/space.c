@@ -6,7 +6,7 @@
  * An address space ends as the driver's does: the bottom half serves what was fetched before, then
  * the ranges and GPUs go under the lock, then it waits for the bottom half, then the memory is
  * freed. `late` makes it fault once more meanwhile; `reuse` gives a new address space the memory
- * of the last one that was freed.
+ * of one that has ended.
  */
 #include <linux/hash.h>
 #include <linux/module.h>
@@ -20,7 +20,7 @@ static bool late;
 module_param(late, bool, 0600);
 
 atomic64_t shim_alive;
-static struct va_space *spare;
+static struct va_space *spares[4];
 
 static bool collides(struct va_space *space, u64 base, u64 length)
 {
@@ -169,9 +169,29 @@ noinline u32 uvm_va_space_mm_register(struct va_space *space)
 	return OK;
 }
 
+static struct va_space *take_spare(void)
+{
+	struct va_space *spare = NULL;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(spares) && !spare; i++)
+		spare = xchg(&spares[i], NULL);
+	return spare;
+}
+
+static bool keep_spare(struct va_space *space)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(spares); i++)
+		if (!cmpxchg(&spares[i], NULL, space))
+			return true;
+	return false;
+}
+
 struct va_space *space_create(void)
 {
-	struct va_space *space = xchg(&spare, NULL);
+	struct va_space *space = take_spare();
 
 	if (!space)
 		space = kmalloc(sizeof(*space), GFP_KERNEL);
@@ -220,13 +240,15 @@ noinline void uvm_va_space_destroy(struct va_space *space)
 	if (half)
 		wait_for_completion(&half->done);
 	kfree(half);
-	if (reuse)
-		space = xchg(&spare, space);
-	kfree(space);
+	if (!reuse || !keep_spare(space))
+		kfree(space);
 	atomic64_dec(&shim_alive);
 }
 
 void space_exit(void)
 {
-	kfree(spare);
+	struct va_space *spare;
+
+	while ((spare = take_spare()))
+		kfree(spare);
 }

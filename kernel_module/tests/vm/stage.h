@@ -16,7 +16,7 @@
 #include "../shim/shim.h"
 
 #define FAR 0x7f0000000000ull
-#define DEADLINE_MS 2000 /* long: the machine that emulates this one may have other work */
+#define DEADLINE_MS 20000 /* long: the machine that emulates this one may have other work */
 enum { ADDRESS = 1, PERMISSIONS = 2, FAULT_TYPE = 3, MEMORY = 4, INTERNAL = 5 };
 enum {
 	OBSERVE = 2,

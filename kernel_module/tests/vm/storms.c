@@ -131,16 +131,20 @@ static void *accesses(void *data)
 	return NULL;
 }
 
-static uint32_t stall_us(uint32_t pages, bool guarded)
+/* Also how long the client was in the bottom half, from its first fault to the last. */
+static uint32_t stall_us(uint32_t pages, bool guarded, uint32_t *storm_ms)
 {
 	struct neighbour neighbour = { 0 };
 	struct cast cast = start_cast(true);
 	struct shim_fault seen;
 	pthread_t thread;
+	uint64_t began;
 
 	if (pthread_create(&thread, NULL, accesses, &neighbour))
 		abort();
+	began = now_ms();
 	seen = storm(&cast, FAR, pages, 4096);
+	*storm_ms = (uint32_t)(now_ms() - began);
 	CHECK(guarded ? seen.served == 1 : seen.cancels == 1);
 	neighbour.stop = true;
 	pthread_join(thread, NULL);
@@ -160,7 +164,7 @@ static int ascending(const void *a, const void *b)
 static void neighbours_stall(void)
 {
 	static const uint32_t sizes[] = { 1, 100, 10000 };
-	static uint32_t longest[MOST_STORMS];
+	static uint32_t longest[MOST_STORMS], lasted[MOST_STORMS];
 	const char *wanted = getenv("storms");
 	unsigned long storms = strtoul(wanted ? wanted : USUAL_STORMS, NULL, 10);
 
@@ -173,12 +177,14 @@ static void neighbours_stall(void)
 
 		SET("enabled", guarded);
 		for (unsigned long n = 0; n < storms; n++)
-			longest[n] = stall_us(sizes[i / 2], guarded);
+			longest[n] = stall_us(sizes[i / 2], guarded, &lasted[n]);
 		qsort(longest, storms, sizeof(*longest), ascending);
+		qsort(lasted, storms, sizeof(*lasted), ascending);
 		printf("stall guard=%d pages=%u storms=%lu push_us=%d "
-		       "p50_us=%u p99_us=%u max_us=%u\n",
+		       "p50_us=%u p99_us=%u max_us=%u storm_p50_ms=%u storm_p99_ms=%u\n",
 		       guarded, sizes[i / 2], storms, PUSH_US, longest[storms / 2],
-		       longest[(storms * 99 + 99) / 100 - 1], longest[storms - 1]);
+		       longest[(storms * 99 + 99) / 100 - 1], longest[storms - 1],
+		       lasted[storms / 2], lasted[(storms * 99 + 99) / 100 - 1]);
 	}
 	SHIM("buffer", 4096);
 	SHIM("push_us", 0);
