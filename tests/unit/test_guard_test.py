@@ -1,12 +1,15 @@
 """`mpsr guard test`: the judgement of what its job left, and the job itself."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from resilience.drill import guard_test
+from resilience.adapters import guard
+from resilience.contract import exit_code
+from resilience.drill import guard_test, hooks
 from resilience.drill.judge import Left
 from tests.unit.test_imports import PACKAGE
 
@@ -78,6 +81,30 @@ def test_no_fault_without_module_or_beside_a_stranger(tmp_path: Path) -> None:
         fake = f'step() {{ echo "$1"; case $1 in before) echo {before};; look) echo {look};; *) echo 0;; esac >"$1.status"; }}\n'
         done = subprocess.run(["bash", "-euc", fake + body], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout.split() == steps.split()
+
+
+def test_the_step_tells_what_the_hooks_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its line is what the judgement reads, and as long as it comes."""
+    monkeypatch.setattr(guard, "level", lambda: guard.Level.ON)
+    values = {"cancels": "volta hopper", "faults": 123456, "cancels_seen": 123456, "strays": 0, "isolated": 12345}
+    for name, value in values.items():
+        (tmp_path / name).write_text(f"{value}\n")
+    (tmp_path / "version").write_text("580.142\n")
+    seen = guard.found(str(tmp_path), str(tmp_path / "version"))
+    monkeypatch.setattr(guard, "found", lambda: seen)
+    assert hooks.main() == exit_code("ok")
+    said = capsys.readouterr().out
+    rows = guard_test.rows(left(None, None, **{"before.log": f"some word of srun\n{said}", "after.log": said}))
+    assert [row.what for row in rows if not row.held] == ["hooks", "isolation"]
+    assert rows[0].seen == "on; hooks the cancels of volta, hopper in driver 580.142"
+
+
+@pytest.mark.skipif(os.path.exists(guard.DEVICE), reason="the module is loaded here")
+def test_without_the_module_the_step_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hooks.main() == exit_code("failed")
+    assert capsys.readouterr().out == "drill: the guard module is not loaded, so no fault is made\n"
 
 
 def test_the_steps_are_modules_of_ours() -> None:
