@@ -87,6 +87,11 @@ struct mg_window {
 #define MG_ORDERS 8u
 #define MG_REPEATS 16u /* rounds that may be under way while a mapping is made, on all GPUs */
 
+struct mg_sunk {
+	struct mg_window window;
+	u32 holds; /* rounds of the address space until it was made */
+};
+
 struct mg_space {
 	enum mg_state state;
 	u64 since_ns; /* up to here the time of holds is in `spent_ns` */
@@ -95,12 +100,8 @@ struct mg_space {
 	u32 holds; /* rounds of faults that were held */
 	u32 windows;
 	u32 wanting;
-	u64 wanted
-		[MG_WANTED]; /* addresses that the worker is to sink, each in a region of its own */
-	struct mg_sunk {
-		struct mg_window window;
-		u32 holds; /* until then */
-	} sunk[MG_WINDOWS];
+	u64 wanted[MG_WANTED]; /* to be sunk by the worker, each in a region of its own */
+	struct mg_sunk sunk[MG_WINDOWS];
 };
 
 struct mg_answer {
