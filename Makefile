@@ -16,7 +16,7 @@ AT_ONCE := -n auto --dist loadfile
 # Debian's names; each has another release of Slurm.
 RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
-PARTS := spank_plugin prolog_epilog resilience/launch tests/gpusim
+PARTS := spank_plugin tests/gpusim
 
 .PHONY: help setup build toolkit contract docs lint format test releases guard demo bench soak install programs install-files deb clean
 help: ## this list
@@ -25,7 +25,7 @@ help: ## this list
 setup: ## install what is missing: Debian packages (as root), .venv
 	@bash tests/setup/setup.sh
 
-build: setup ## the plugin, the supervisor and the simulated GPU, into build/
+build: setup ## the plugin, the supervisor, the hooks' program and the simulated GPU, into build/
 	@for part in $(wildcard $(PARTS:%=%/Makefile)); do \
 	    printf 'build: %s\n' "$${part%/Makefile}"; \
 	    $(MAKE) -s -C "$${part%/Makefile}" CC=$(CC) CXX=$(CXX); \
@@ -74,7 +74,7 @@ install: programs ## on a cluster's host: everything into PREFIX (/opt/mpsr), th
 	@printf 'installed below %s, and %s\n' $(PREFIX) $(PLUGIN_DIR)/mpsr.so
 
 programs:
-	@for part in spank_plugin prolog_epilog resilience/launch; do $(MAKE) -s -C $$part OUT=$(BUILD); done
+	@$(MAKE) -s -C spank_plugin OUT=$(BUILD)
 
 # All but the Python package, for `make install` and for Debian's packages, which give DESTDIR.
 install-files:

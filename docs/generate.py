@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resilience.config import RANGES, leaves
+from resilience.config.mpsr_yaml import RANGES, leaves
+from resilience.config.render import Site
 from resilience.contract import contract
 from resilience.metrics import FAMILIES
 from resilience.model.settings import Settings
-from resilience.render import Site
 
 _MADE = "<!-- Made by docs/generate.py from the code; edit that, not this. -->\n"
 

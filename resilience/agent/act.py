@@ -18,7 +18,7 @@ from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.settings import Settings
 from resilience.model.world import Sight
-from resilience.parse.words import cut, encode, pack
+from resilience.parse.packet import cut, encode, pack
 from resilience.ports import (
     AgentJournal,
     Clock,

@@ -19,9 +19,9 @@ from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.isolated import Isolated
 from resilience.agent.reception import Reception
-from resilience.history import recalled, unfinished
 from resilience.machine import step
-from resilience.machine.words import server_words
+from resilience.machine.history import recalled, unfinished
+from resilience.machine.sentences import server_words
 from resilience.model import event as ev
 from resilience.model.effect import Unwatch
 from resilience.model.errors import GpuError, ResilienceError

@@ -13,13 +13,13 @@ from resilience.agent.act import Actor
 from resilience.agent.budget import Budget, Taken
 from resilience.agent.clients import Clients
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
-from resilience.machine.words import ref_words
+from resilience.machine.sentences import ref_words
 from resilience.model import event as ev
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, GpuMinor, GpuUuid, ServerId, TaskRef
 from resilience.model.lease import LeaseState
 from resilience.model.observation import Client, Observation, Source, What
-from resilience.parse.words import pack, unpack
+from resilience.parse.packet import pack, unpack
 from resilience.ports import Clock, Journal, Leases, Packet, Peer, Supervisors
 
 _TEXT = 300

@@ -16,30 +16,30 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from resilience.adapters import slurm_commands
-from resilience.adapters.agent_socket import AgentSocket
-from resilience.adapters.clock import SystemClock
-from resilience.adapters.daemon_watch import DaemonWatch
-from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.guard import ClientEnder
-from resilience.adapters.guard_follower import GuardFollower
-from resilience.adapters.guarded_files import make_dirs
-from resilience.adapters.journal import JournalFile
-from resilience.adapters.kept_process import KeptProcess
-from resilience.adapters.kmsg import KernelLogReader
-from resilience.adapters.leases import LeaseFiles
-from resilience.adapters.metrics_file import MetricsFile
-from resilience.adapters.mps_control import ControlDaemons
-from resilience.adapters.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
-from resilience.adapters.procfs import ProcfsTree
-from resilience.adapters.server_logs import ServerLogFollower
-from resilience.adapters.worker import WorkerThreads
+from resilience.adapters.gpu.guard import ClientEnder
+from resilience.adapters.gpu.guard_follower import GuardFollower
+from resilience.adapters.gpu.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
+from resilience.adapters.linux.agent_socket import AgentSocket
+from resilience.adapters.linux.clock import SystemClock
+from resilience.adapters.linux.guarded_files import make_dirs
+from resilience.adapters.linux.journal import JournalFile
+from resilience.adapters.linux.kept_process import KeptProcess
+from resilience.adapters.linux.kmsg import KernelLogReader
+from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.linux.metrics_file import MetricsFile
+from resilience.adapters.linux.procfs import ProcfsTree
+from resilience.adapters.linux.worker import WorkerThreads
+from resilience.adapters.mps.daemon_watch import DaemonWatch
+from resilience.adapters.mps.domain_locks import DomainLocks
+from resilience.adapters.mps.mps_control import ControlDaemons
+from resilience.adapters.mps.server_logs import ServerLogFollower
+from resilience.adapters.slurm import slurm_commands
 from resilience.agent import Agent
-from resilience.cli import settings
-from resilience.cli.node import build
-from resilience.cli.place import node_name
-from resilience.cli.tidy_slurm import TidySlurm
+from resilience.config import settings
+from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
+from resilience.hooks.node import build
+from resilience.hooks.tidy_slurm import TidySlurm
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
 from resilience.model.ids import NodeName
 from resilience.model.settings import Settings

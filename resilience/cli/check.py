@@ -13,13 +13,13 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from resilience import config
-from resilience.adapters.guarded_files import check_trusted
-from resilience.adapters.mps_control import SERVER_PROGRAM
-from resilience.adapters.mps_talk import search_path
-from resilience.cli import check_containers, check_guard, check_plugstack, check_slurm, settings
-from resilience.cli.finding import Finding, Level, fine, note, raised, warning, wrong
+from resilience.adapters.linux.guarded_files import check_trusted
+from resilience.adapters.mps.mps_control import SERVER_PROGRAM
+from resilience.adapters.mps.mps_talk import search_path
+from resilience.check import containers, guard, plugstack, slurm_conf
+from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
+from resilience.config import mpsr_yaml, settings
 from resilience.contract import env, exit_code, path
 from resilience.model.errors import ConfigError, WireError
 from resilience.model.settings import Settings
@@ -40,13 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = _config(arguments.config, found)
     if arguments.site:
         found += _site(arguments.site)
-    plugstack = _slurm(arguments.slurm_conf, found)
+    stack_file = _slurm(arguments.slurm_conf, found)
     if chosen is not None:
-        if stack := arguments.plugstack or plugstack:
-            found += check_plugstack.check(stack, chosen)
+        if stack := arguments.plugstack or stack_file:
+            found += plugstack.check(stack, chosen)
         found += _node(chosen)
-        found += check_guard.check(chosen.paths.kmsg)
-        found += check_containers.check(chosen)
+        found += guard.check(chosen.paths.kmsg)
+        found += containers.check(chosen)
     for finding in found:
         if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):
             print(finding.lines())
@@ -85,9 +85,9 @@ def _slurm(named: str | None, found: list[Finding]) -> str:
     """The path of plugstack.conf, empty when unknown."""
     chosen = named or os.environ.get("SLURM_CONF", "") or _SLURM_CONF
     if not named and not os.path.exists(chosen):
-        found.append(check_slurm.hint_unreadable(chosen))
+        found.append(slurm_conf.hint_unreadable(chosen))
         return ""
-    findings, plugstack = check_slurm.check(chosen)
+    findings, plugstack = slurm_conf.check(chosen)
     found += findings
     return plugstack
 
@@ -130,7 +130,7 @@ def _directory(subject: str, directory: str) -> list[Finding]:
     if not os.path.isdir(directory):
         return [note(subject, f"is not there yet: {directory}: made at the first use")]
     try:
-        config.distrust(directory, os.stat(directory))
+        mpsr_yaml.distrust(directory, os.stat(directory))
     except ConfigError as error:
         return [raised(error)]
     return [fine(subject, directory)]

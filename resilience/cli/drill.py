@@ -18,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from resilience.adapters.requeue_sequence import ENDED, Snapshot
-from resilience.adapters.scontrol import Scontrol
-from resilience.cli import settings
+from resilience.adapters.slurm.requeue_sequence import ENDED, Snapshot
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.cli.log import recovery_log
+from resilience.config import settings
 from resilience.contract import exit_code
 from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError

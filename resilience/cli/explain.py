@@ -6,14 +6,14 @@ locks and prohibitions, and each consequence is one line.
 
 import argparse
 
-from resilience import config
-from resilience.cli import journal_lines, settings, story
 from resilience.cli.log import journal_path, note_skipped
+from resilience.config import mpsr_yaml, settings
 from resilience.contract import contract, exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
 from resilience.model.settings import Options
 from resilience.parse import options as option_parser
+from resilience.report import journal_lines, story
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +56,9 @@ def in_force(text: str, site: Options) -> JobOptions:
     for pair in filter(None, (word.strip() for word in text.split(";"))):
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError("options", "is not key=value", config.shown(pair), hint='such as "mps=on;domain=job"')
+            raise ConfigError("options", "is not key=value", mpsr_yaml.shown(pair), hint='such as "mps=on;domain=job"')
         if key in asked:
-            raise ConfigError("options", "key given twice", config.shown(key))
+            raise ConfigError("options", "key given twice", mpsr_yaml.shown(key))
         asked[key] = value
     values = {str(spec["key"]): str(spec["default"]) for spec in contract()["option"].values()} | site.defaults
     for key, value in asked.items():
@@ -66,7 +66,7 @@ def in_force(text: str, site: Options) -> JobOptions:
         if key in site.locked and canonical != values[key]:
             hint = f"this site has {key}={values[key]} for everybody"
             raise ConfigError("options", f"{key} cannot be changed here", value, hint=hint)
-        if pair := config.forbids(site.forbidden, key, canonical):
+        if pair := mpsr_yaml.forbids(site.forbidden, key, canonical):
             raise ConfigError("options", "this site forbids", pair)
         values[key] = canonical
     return option_parser.from_values({key: value for key, value in values.items() if value})

@@ -10,13 +10,14 @@ import os
 import sys
 import time
 
-from resilience.adapters import slurm_commands
-from resilience.cli import journal_lines, settings
-from resilience.cli.place import node_name
+from resilience.adapters.slurm import slurm_commands
+from resilience.config import settings
+from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.settings import Settings
+from resilience.report import journal_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:

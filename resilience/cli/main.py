@@ -73,9 +73,9 @@ def _run(words: list[str]) -> int:
         hint = f"did you mean mpsr {match}?" if match else f"one of {', '.join(COMMANDS)}"
         raise ConfigError("command", "missing" if not name else "unknown", name, hint=hint)
     if name in ("prolog", "epilog"):
-        from resilience.cli.hook import run
+        from resilience.hooks.run_one import run
 
-        return run("prolog" if name == "prolog" else "epilog")
+        return run(name)
     from resilience.cli.parser import Parser
 
     module = import_module(f"resilience.cli.{name}")

@@ -6,10 +6,11 @@ The agent's own figures begin when it starts; these begin with the journal's fir
 import argparse
 import sys
 
-from resilience.cli import journal_lines, settings
 from resilience.cli.log import journal_path
+from resilience.config import settings
 from resilience.contract import exit_code
 from resilience.metrics import Fold
+from resilience.report import journal_lines
 
 
 def add(parser: argparse.ArgumentParser) -> None:

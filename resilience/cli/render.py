@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from resilience import config, render
+from resilience.config import mpsr_yaml, render
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError
 
@@ -33,7 +33,7 @@ def load_site(path: str) -> render.Site:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, "cannot be read", getattr(error, "strerror", None) or error) from error
-    return render.parse_site(text, config.shown(path).strip("'"))
+    return render.parse_site(text, mpsr_yaml.shown(path).strip("'"))
 
 
 def templates() -> Path:

@@ -11,17 +11,19 @@ import re
 import sys
 import time
 
-from resilience.adapters.clock import SystemClock
-from resilience.adapters.journal import JournalFile
-from resilience.adapters.nvml import NvmlGpus
-from resilience.adapters.scontrol import Scontrol
-from resilience.cli import journal_lines, leftovers, settings
-from resilience.cli.node import build
-from resilience.cli.place import node_name
+from resilience.adapters.gpu.nvml import NvmlGpus
+from resilience.adapters.linux.clock import SystemClock
+from resilience.adapters.linux.journal import JournalFile
+from resilience.adapters.slurm.scontrol import Scontrol
+from resilience.config import settings
+from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
+from resilience.hooks import leftovers
+from resilience.hooks.node import build
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.settings import Settings
+from resilience.report import journal_lines
 from resilience.state import leftover
 
 _OWN = re.compile(r"(?:\.mpsr-)?([1-9]\d{0,9})\Z", re.ASCII)

@@ -12,12 +12,12 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.guard import Level, found, level
-from resilience.adapters.leases import LeaseFiles
-from resilience.adapters.mps_control import ControlDaemons
-from resilience.cli import settings
-from resilience.cli.place import node_name
+from resilience.adapters.gpu.guard import Level, found, level
+from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.mps.domain_locks import DomainLocks
+from resilience.adapters.mps.mps_control import ControlDaemons
+from resilience.config import settings
+from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import NodeName, ServerId

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from resilience.adapters.nvml import NvmlGpus
+from resilience.adapters.gpu.nvml import NvmlGpus
 from resilience.contract import env, exit_code
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import GpuUuid

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from resilience.adapters import guard
+from resilience.adapters.gpu import guard
 from resilience.contract import exit_code
 
 

@@ -1,6 +1,6 @@
 """What the drill's job left, read and judged. Pure: files as texts, Slurm's record as values.
 
-The recovery log's sentences are those of machine/words.py. A row that does not hold says what was seen instead.
+The recovery log's sentences are those of machine/sentences.py. A row that does not hold says what was seen instead.
 """
 
 import re

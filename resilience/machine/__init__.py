@@ -17,8 +17,8 @@ reports), answers.py (of MPS daemons and Slurm).
 
 from typing import assert_never
 
-from resilience.machine import answers, decide, jobs, recover, servers, sightings, tasks
-from resilience.machine.turn import Turn
+from resilience.machine import decide, jobs, recover, replies, servers, sightings, tasks
+from resilience.machine.draft import Turn
 from resilience.model import event as ev
 from resilience.model.effect import Effect
 from resilience.model.ids import ServerId
@@ -63,13 +63,13 @@ def _handle(turn: Turn, event: ev.Event) -> None:
         case ev.ClientLeft():
             servers.client_left(turn, event)
         case ev.ServerSeen():
-            answers.server_seen(turn, event)
+            replies.server_seen(turn, event)
         case ev.ServerOpened():
-            answers.server_opened(turn, event)
+            replies.server_opened(turn, event)
         case ev.JobKnown():
             jobs.known(turn, event)
         case ev.SlurmAnswered():
-            answers.answered(turn, event)
+            replies.answered(turn, event)
         case ev.GuardTurned():
             servers.guard_turned(turn, event)
         case ev.TimerFired():

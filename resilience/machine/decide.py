@@ -6,18 +6,18 @@ The culprit's own verdict waits for the fault's class as well (at most as long):
 program's fault may turn out to be a memory error, and then the named process is a victim.
 """
 
-from resilience.attribute import attribute, blameless
-from resilience.classify import merge
-from resilience.history import cleared, suspicion, with_suspicion
 from resilience.machine import incidents, jobs, recover, servers
-from resilience.machine.turn import Turn
-from resilience.machine.words import account, blame, opening, ref_words, server_words
+from resilience.machine.attribute import attribute, blameless
+from resilience.machine.classify import merge
+from resilience.machine.draft import Turn
+from resilience.machine.history import cleared, suspicion, with_suspicion
+from resilience.machine.policy import split
+from resilience.machine.sentences import account, blame, opening, ref_words, server_words
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import GpuMinor, IncidentId, JobId, TaskRef
 from resilience.model.incident import Action, Attribution, Confidence, Incident, Outcome, Part
 from resilience.model.observation import Observation, Source
 from resilience.model.world import Health
-from resilience.policy import split
 
 _KNOWN = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
 

@@ -1,10 +1,10 @@
 """The incidents that are open: which one a server is in, how one begins, what joins it, that its whole server is hit."""
 
-from resilience.attribute import weigh
-from resilience.classify import merge
 from resilience.machine import servers
-from resilience.machine.turn import Turn
-from resilience.machine.words import classified, ref_words, server_words
+from resilience.machine.attribute import weigh
+from resilience.machine.classify import merge
+from resilience.machine.draft import Turn
+from resilience.machine.sentences import classified, ref_words, server_words
 from resilience.model.fault import Fault
 from resilience.model.ids import GpuMinor, IncidentId, ServerId
 from resilience.model.incident import Incident

@@ -6,10 +6,10 @@ have answered or the bound has passed. If Slurm does not take the job back its t
 
 from dataclasses import replace
 
-from resilience.history import may_drain, may_requeue, with_drain, with_requeue
 from resilience.machine import verdicts
-from resilience.machine.turn import Turn
-from resilience.machine.words import blame, ref_words, told
+from resilience.machine.draft import Turn
+from resilience.machine.history import may_drain, may_requeue, with_drain, with_requeue
+from resilience.machine.sentences import blame, ref_words, told
 from resilience.model import effect as fx
 from resilience.model.event import JobKnown
 from resilience.model.ids import IncidentId, JobId, TaskRef

@@ -7,10 +7,9 @@ incident. Intents are journalled before the supervisor is told, outcomes when th
 
 from dataclasses import replace
 
-from resilience import policy
-from resilience.machine import jobs, servers, verdicts
-from resilience.machine.turn import Turn
-from resilience.machine.words import blame, recovered, ref_words, told
+from resilience.machine import jobs, policy, servers, verdicts
+from resilience.machine.draft import Turn
+from resilience.machine.sentences import blame, recovered, ref_words, told
 from resilience.model import effect as fx
 from resilience.model.event import RungFailed, Stepped
 from resilience.model.fault import FaultClass

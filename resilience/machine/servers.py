@@ -6,9 +6,8 @@ rebuilt in the background. It recovers by itself when all its clients have left;
 servers are opened for one incident, never rebuilt, and closed when nobody uses them.
 """
 
-from resilience.domain_plan import PAIR
-from resilience.machine.turn import Turn
-from resilience.machine.words import server_words
+from resilience.machine.draft import Turn
+from resilience.machine.sentences import server_words
 from resilience.model import effect as fx
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
@@ -16,6 +15,7 @@ from resilience.model.incident import Outcome
 from resilience.model.lease import in_force
 from resilience.model.options import Rung
 from resilience.model.world import Health, Pair, Server, Task
+from resilience.placement.domain_plan import PAIR
 
 _FIRST_POLL = 0.02
 _FAST_POLL = 0.025

@@ -12,10 +12,10 @@ seen in several partitions was one fault (incidents.widen).
 
 from dataclasses import replace
 
-from resilience.classify import classify, condemns
 from resilience.machine import decide, incidents, recover, servers
-from resilience.machine.turn import Turn
-from resilience.machine.words import server_words
+from resilience.machine.classify import classify, condemns
+from resilience.machine.draft import Turn
+from resilience.machine.sentences import server_words
 from resilience.model.event import Seen
 from resilience.model.fault import Fault, FaultClass, Reach
 from resilience.model.ids import ServerId

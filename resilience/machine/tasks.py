@@ -6,8 +6,8 @@ within `settle_ms`; otherwise the task failed for reasons of its own and its sta
 
 from resilience.contract import exit_code
 from resilience.machine import incidents, jobs, recover, servers, sightings
-from resilience.machine.turn import Turn
-from resilience.machine.words import ref_words, server_words
+from resilience.machine.draft import Turn
+from resilience.machine.sentences import ref_words, server_words
 from resilience.model import effect as fx
 from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
 from resilience.model.fault import Fault, FaultClass

@@ -5,8 +5,8 @@ Intents are journalled before the supervisor is told. Which verdict it is, other
 
 from dataclasses import replace
 
-from resilience.machine.turn import Turn
-from resilience.machine.words import ref_words, server_words, told
+from resilience.machine.draft import Turn
+from resilience.machine.sentences import ref_words, server_words, told
 from resilience.model import effect as fx
 from resilience.model.ids import IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Case, Outcome, Part

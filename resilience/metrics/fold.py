@@ -8,14 +8,14 @@ clients; a new agent begins without any, as it does itself.
 import re
 from collections.abc import Callable
 
-from resilience.domain_plan import PAIR
+from resilience.machine.policy import ACTIONS
 from resilience.metrics.families import BLAMELESS, QUARANTINE, UNDECIDED, UNKNOWN
 from resilience.metrics.series import Series
 from resilience.model.fault import FaultClass
 from resilience.model.incident import Action, Confidence
 from resilience.model.world import Health
 from resilience.parse.journal import Record, parse
-from resilience.policy import ACTIONS
+from resilience.placement.domain_plan import PAIR
 
 _RUNGS = {action.value: rung.value for rung, action in ACTIONS.items()} | {Action.QUARANTINE.value: QUARANTINE}
 """What a task was told → the rung by which it came back."""

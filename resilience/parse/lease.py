@@ -1,4 +1,4 @@
-"""The text of a lease file to and from Lease. Pure; the file itself is read and written by adapters/leases.py.
+"""The text of a lease file to and from Lease. Pure; the file itself is read and written by adapters/linux/leases.py.
 
 A text that does not follow docs/reference/protocols.md §3 raises WireError naming the line or the key.
 """
@@ -7,7 +7,7 @@ from resilience.model.errors import ConfigError, WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.parse import options
-from resilience.parse.words import decode, encode
+from resilience.parse.packet import decode, encode
 
 _KEYS = (
     "version job uid gid user node restart state reason options domain isolation "

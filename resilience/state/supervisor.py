@@ -11,7 +11,7 @@ import socket
 import sys
 
 from resilience.model.errors import WireError
-from resilience.parse.words import MAX_BYTES, pack, unpack
+from resilience.parse.packet import MAX_BYTES, pack, unpack
 from resilience.state.names import EXIT_OK, PROTOCOL_VERSION
 
 GONE = "gone"

@@ -7,7 +7,7 @@
 #ifndef MPSR_OPTIONS_H
 #define MPSR_OPTIONS_H
 
-#include "../contract.h"
+#include "contract.h"
 
 #include <stdbool.h>
 #include <stddef.h>

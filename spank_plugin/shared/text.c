@@ -1,5 +1,5 @@
-/* See text.h. The encoding is docs/reference/protocols.md §1; resilience/parse/words.py is its twin
- * in Python. */
+/* See text.h. The encoding is docs/reference/protocols.md §1; resilience/parse/packet.py is its
+ * twin in Python. */
 #include "text.h"
 
 #include <errno.h>

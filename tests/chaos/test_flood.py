@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters import agent_socket
-from resilience.adapters.agent_socket import AgentSocket
+from resilience.adapters.linux import agent_socket
+from resilience.adapters.linux.agent_socket import AgentSocket
 from resilience.agent import reception
 from resilience.agent.budget import Budget, Taken
 from tests.unit.agent_kit import Site, until

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from resilience.adapters.requeue_sequence import Snapshot, requeue
+from resilience.adapters.slurm.requeue_sequence import Snapshot, requeue
 from resilience.model.ids import JobId
 from resilience.ports import Done, JobInfo
 

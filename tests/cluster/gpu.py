@@ -11,8 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from resilience.adapters.mps_control import SERVER_PROGRAM
-from resilience.adapters.nvml import NvmlGpus
+from resilience.adapters.gpu.nvml import NvmlGpus
+from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.model.errors import GpuError
 from resilience.ports import Gpu
 from tests.gpu.stage import Stage

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resilience.adapters.scontrol import parse_record
+from resilience.adapters.slurm.scontrol import parse_record
 from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
 

@@ -24,7 +24,7 @@ def write_all(plan: Plan, write: Callable[[str, str, int], None]) -> None:
     if not plan.plugin:
         write(f"{CONF}/gres.conf", slurmconf.gres_conf(plan), 0o644)
         return
-    from resilience import render
+    from resilience.config import render
 
     for node in (*reversed(plan.nodes), ""):
         site = render.parse_site(site_yaml(plan, node), "the sandbox's site.yaml")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from resilience.adapters.mps_control import SERVER_PROGRAM
+from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.model.errors import GpuError
 from resilience.model.ids import GpuUuid
 from resilience.ports import Gpu

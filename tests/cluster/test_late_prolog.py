@@ -1,4 +1,4 @@
-"""A job whose prolog slurmd skipped (spank_plugin/late.c): the plugin has it run before the first task.
+"""A job whose prolog slurmd skipped (spank_plugin/plugin/late.c): the plugin has it run before the first task.
 
 slurmd skips it at random; here it is told to run another prolog, which for the plugin is the same.
 """

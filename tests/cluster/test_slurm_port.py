@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.scontrol import Scontrol
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.model.errors import SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused

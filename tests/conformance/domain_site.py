@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.mps_control import ControlDaemons
+from resilience.adapters.mps.domain_locks import DomainLocks
+from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Mps, Options, Paths, Settings

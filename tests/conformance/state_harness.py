@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from resilience.parse.words import pack, unpack
+from resilience.parse.packet import pack, unpack
 from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Mps
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.mps_control import ControlDaemons
+from resilience.adapters.mps.domain_locks import DomainLocks
+from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.settings import Paths, Settings
 from resilience.ports import ServerOwner, ServerState
@@ -192,7 +192,7 @@ def test_a_missing_pipe_directory_is_silently_no_mps(stage: Stage) -> None:
 
 LISTING = """
 import json
-from resilience.adapters.nvml import NvmlGpus
+from resilience.adapters.gpu.nvml import NvmlGpus
 gpus = NvmlGpus()
 print(json.dumps([[g.minor, g.uuid, g.driver, list(gpus.plain_processes(g.uuid)), list(gpus.mps_processes(g.uuid)),
                    g.capability, g.mig]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.domain_locks import DomainLocks
-from resilience.adapters.mps_control import ControlDaemons
+from resilience.adapters.mps.domain_locks import DomainLocks
+from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.errors import MpsControlError
 from resilience.model.lease import LeaseState
 from resilience.parse import lease as text

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from resilience.parse.words import pack, unpack
+from resilience.parse.packet import pack, unpack
 from tests.gpu.stage import ROOT, Server, Stage
 
 

@@ -143,7 +143,7 @@ def program_killed(round_: Round) -> str:
 
 
 def requeued(round_: Round) -> str:
-    """An admin requeues a job, and has it start again as soon as slurmd 22.05 takes it (adapters/requeue_sequence.py)."""
+    """An admin requeues a job, and has it start again as soon as slurmd 22.05 takes it (adapters/slurm/requeue_sequence.py)."""
     jobs = [job for job in round_.running(round_.solvers) if job.number not in round_.cancelled]
     if not jobs:
         return ""

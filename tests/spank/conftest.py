@@ -14,19 +14,18 @@ from tests.spank.slurm import cluster, missing
 from tests.spank.supervisor_kit import Node
 
 _ORACLE = (
-    "tests/spank/oracle.c spank_plugin/asked.c spank_plugin/site.c spank_plugin/shared/options.c "
-    "spank_plugin/shared/lease.c spank_plugin/shared/namespace.c spank_plugin/shared/text.c resilience/launch/words.c "
-    "resilience/launch/verdicts.c resilience/launch/task.c"
+    "tests/spank/oracle.c spank_plugin/plugin/requested_options.c spank_plugin/plugin/site.c spank_plugin/shared/options.c "
+    "spank_plugin/shared/lease.c spank_plugin/shared/namespace.c spank_plugin/shared/text.c spank_plugin/launcher/packet.c "
+    "spank_plugin/launcher/transitions.c spank_plugin/launcher/task.c"
 ).split()
-_STRICT = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Wshadow -Werror -O1 -g".split()
+_STRICT = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Wshadow -Werror -O1 -g -Ispank_plugin".split()
 _SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all".split()
 
 
 @pytest.fixture(scope="session")
 def built() -> Path:
     """build/mpsr.so and build/mpsr-launch, up to date."""
-    for room in ("spank_plugin", "resilience/launch"):
-        subprocess.run(["make", "-s", "-C", room, f"OUT={ROOT / 'build'}"], cwd=ROOT, check=True, timeout=60)
+    subprocess.run(["make", "-s", "-C", "spank_plugin", f"OUT={ROOT / 'build'}"], cwd=ROOT, check=True, timeout=60)
     return ROOT / "build"
 
 

@@ -1,6 +1,6 @@
 """A node for one supervisor, without Slurm: a run directory with a lease, and an agent that follows a test's script.
 
-The agent is a real SOCK_SEQPACKET server that speaks through resilience.parse.words; what it answers is for the test to
+The agent is a real SOCK_SEQPACKET server that speaks through resilience.parse.packet; what it answers is for the test to
 say. Every wait has a bound and fails naming what did not come.
 """
 
@@ -17,7 +17,7 @@ from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, Nod
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import JobOptions
 from resilience.parse import lease as lease_text
-from resilience.parse import words
+from resilience.parse import packet
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "build/mpsr-launch"
@@ -73,18 +73,18 @@ class Connection:
     heard: list[tuple[str, Words]] = field(default_factory=list)
 
     def send(self, verb: str, **values: object) -> None:
-        self.socket.send(words.pack(verb, **values))
+        self.socket.send(packet.pack(verb, **values))
 
     def expect(self, verb: str, **values: str) -> Words:
         """The next message with this verb and these values; others before it are kept in `heard`."""
         while True:
             try:
-                packet = self.socket.recv(words.MAX_BYTES + 1)
+                received = self.socket.recv(packet.MAX_BYTES + 1)
             except TimeoutError:
                 raise AssertionError(f"no {verb} {values}; heard {self.heard}") from None
-            if not packet:
+            if not received:
                 raise AssertionError(f"hung up before {verb} {values}; heard {self.heard}")
-            got, found = words.unpack(packet)
+            got, found = packet.unpack(received)
             self.heard.append((got, found))
             if got == verb and values.items() <= found.items():
                 return found

@@ -5,11 +5,11 @@
  * UBSan by conftest.py, so that a memory error ends the process and with it the test. Compared with
  * the twins in Python by test_twins.py.
  */
-#include "../../resilience/launch/task.h"
-#include "../../resilience/launch/verdicts.h"
-#include "../../resilience/launch/words.h"
-#include "../../spank_plugin/asked.h"
-#include "../../spank_plugin/shared/text.h"
+#include "launcher/packet.h"
+#include "launcher/task.h"
+#include "launcher/transitions.h"
+#include "plugin/requested_options.h"
+#include "shared/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 
-from resilience.parse import words
+from resilience.parse import packet
 
 BOUND = 8.0
 
@@ -25,39 +25,39 @@ def main(plan: str) -> int:
     role = os.environ["MPSR_ROLE"]
 
     def hear() -> str:
-        verb, values = words.unpack(supervisor.recv(words.MAX_BYTES))
+        verb, values = packet.unpack(supervisor.recv(packet.MAX_BYTES))
         if verb == "retire":
             os._exit(0)
         return f"{verb} {' '.join(f'{key}={value}' for key, value in values.items())}".strip()
 
-    supervisor.send(words.pack("session", v=1, role=role))
+    supervisor.send(packet.pack("session", v=1, role=role))
     if role == "standby":
         print("standby's own words")
         sys.stdout.flush()
-        supervisor.send(words.pack("ready"))
+        supervisor.send(packet.pack("ready"))
         told = hear()
         for number, parked in enumerate(map(int, os.environ["MPSR_STDIO"].split(","))):
             os.dup2(parked, number)
         say(f"{told} color={os.environ['MPSR_COLOR']}")
-        supervisor.send(words.pack("stepped", seq=4, at=12.5))
+        supervisor.send(packet.pack("stepped", seq=4, at=12.5))
         return 0
     say(f"active on {os.environ['MPSR_COLOR']}")
     if os.environ["MPSR_COLOR"] == "slow":  # never comes to its first step
         say(hear())
         return 0
     if os.environ["MPSR_COLOR"] != "a":
-        supervisor.send(words.pack("stepped", seq=4))
+        supervisor.send(packet.pack("stepped", seq=4))
         return 0
     for act in plan.split(","):
         match act.split("="):
             case ["fault"]:
-                supervisor.send(words.pack("fault", cuda=700, call="cuCtxSynchronize", seq=3, text="illegal address"))
+                supervisor.send(packet.pack("fault", cuda=700, call="cuCtxSynchronize", seq=3, text="illegal address"))
             case ["wait"]:
                 say(hear())
             case ["step"]:
-                supervisor.send(words.pack("stepped", seq=1))
+                supervisor.send(packet.pack("stepped", seq=1))
             case ["done"]:
-                supervisor.send(words.pack("done"))
+                supervisor.send(packet.pack("done"))
             case ["keeper"]:
                 deadline = time.monotonic() + BOUND
                 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilience.parse import words
+from resilience.parse import packet
 from tests.spank.node import BOUND, ROOT, Agent, Supervised, launch, lease, write_lease
 from tests.spank.slurm import wait_for
 
@@ -29,14 +29,14 @@ values = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
 )
 from_agent = st.one_of(
-    st.builds(lambda verb, pairs: words.pack(verb, **pairs), st.sampled_from(VERBS),
+    st.builds(lambda verb, pairs: packet.pack(verb, **pairs), st.sampled_from(VERBS),
               st.dictionaries(st.sampled_from(KEYS), values, max_size=6)),
     st.binary(min_size=1, max_size=50),
 )  # fmt: skip
 PROGRAM_VERBS = "session ready fault stepped done promote hello".split()
 PROGRAM_KEYS = "v role cuda call seq text at".split()
 from_program = st.one_of(
-    st.builds(lambda verb, pairs: words.pack(verb, **pairs), st.sampled_from(PROGRAM_VERBS),
+    st.builds(lambda verb, pairs: packet.pack(verb, **pairs), st.sampled_from(PROGRAM_VERBS),
               st.dictionaries(st.sampled_from(PROGRAM_KEYS), values | st.just("1"), max_size=5)),
     st.binary(min_size=1, max_size=50),
 )  # fmt: skip
@@ -56,9 +56,8 @@ SETTINGS = settings(
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sanitized")
-    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
     subprocess.run(
-        ["make", "-s", "-C", "resilience/launch", f"OUT={out}", f"CFLAGS={flags}", "LINK=-pie"],
+        ["make", "-s", "-C", "spank_plugin", f"OUT={out}", "SANITIZE=1", "CFLAGS=-O1 -g", str(out / "mpsr-launch")],
         cwd=ROOT,
         check=True,
         timeout=120,
@@ -137,7 +136,7 @@ def test_no_program_breaks_the_supervisor(place: Place) -> None:
 
 
 def test_nothing_is_left_of_all_that(place: Place) -> None:
-    supervised = place.start(sys.executable, "-c", SAYS, words.pack("session", v="1", role="active").hex())
+    supervised = place.start(sys.executable, "-c", SAYS, packet.pack("session", v="1", role="active").hex())
     connection = place.agent.accept()
     connection.place(standby="b", standby_pipe="/pipes/b")
     pids = [int(connection.expect("started", role=role)["pid"]) for role in ("active", "standby")]

@@ -11,11 +11,11 @@ from resilience.contract import contract
 from resilience.model.errors import ConfigError, WireError
 from resilience.model.ids import GpuMinor
 from resilience.parse import lease as lease_text
-from resilience.parse import options, words
+from resilience.parse import options, packet
 from tests.spank.conftest import Oracle
 from tests.spank.node import lease
 
-TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/words.json").read_text(encoding="utf-8"))
+TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/packets.json").read_text(encoding="utf-8"))
 KEYS = [spec["key"] for spec in contract()["option"].values()]
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -31,9 +31,9 @@ def c_words(oracle: Oracle, packet: bytes) -> tuple[str, dict[str, str]] | None:
     return answer[1], dict(zip(answer[2::2], map(unhex, answer[3::2]), strict=True))
 
 
-def python_words(packet: bytes) -> tuple[str, dict[str, str]] | None:
+def python_words(data: bytes) -> tuple[str, dict[str, str]] | None:
     try:
-        return words.unpack(packet)
+        return packet.unpack(data)
     except WireError:
         return None
 
@@ -49,11 +49,11 @@ def test_bad_samples(oracle: Oracle, packet: str) -> None:
 
 
 def test_length_limit(oracle: Oracle) -> None:
-    longest = b"log line=" + b"x" * (words.MAX_BYTES - 9)
+    longest = b"log line=" + b"x" * (packet.MAX_BYTES - 9)
     assert c_words(oracle, longest) == python_words(longest)
     assert c_words(oracle, longest + b"x") is None
-    assert oracle.ask("pack", b"x" * (words.MAX_BYTES - 9))[0] == "ok"
-    assert oracle.ask("pack", b"x" * (words.MAX_BYTES - 8))[0] == "no"
+    assert oracle.ask("pack", b"x" * (packet.MAX_BYTES - 9))[0] == "ok"
+    assert oracle.ask("pack", b"x" * (packet.MAX_BYTES - 8))[0] == "no"
 
 
 pieces = st.sampled_from([*"a b log = %20 %C3%BC %ff %0 % 1 _ / ; x=1 k= é \t".split(" "), " "])
@@ -73,7 +73,7 @@ def test_any_packet(oracle: Oracle, packet: bytes) -> None:
 def test_packets_of_both(oracle: Oracle, value: str) -> None:
     answer = oracle.ask("pack", value.encode())
     assert answer[0] == "ok"
-    assert unhex(answer[1]).encode() == words.pack("log", line=value)
+    assert unhex(answer[1]).encode() == packet.pack("log", line=value)
 
 
 def c_options(oracle: Oracle, text: str) -> str | None:

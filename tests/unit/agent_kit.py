@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resilience.adapters.agent_socket import AgentSocket
-from resilience.adapters.clock import SystemClock
-from resilience.adapters.daemon_watch import DaemonWatch
-from resilience.adapters.journal import JournalFile
-from resilience.adapters.kmsg import KernelLogReader
-from resilience.adapters.nvml import NoGpuEvents
-from resilience.adapters.server_logs import ServerLogFollower
-from resilience.adapters.worker import WorkerThreads
+from resilience.adapters.gpu.nvml import NoGpuEvents
+from resilience.adapters.linux.agent_socket import AgentSocket
+from resilience.adapters.linux.clock import SystemClock
+from resilience.adapters.linux.journal import JournalFile
+from resilience.adapters.linux.kmsg import KernelLogReader
+from resilience.adapters.linux.worker import WorkerThreads
+from resilience.adapters.mps.daemon_watch import DaemonWatch
+from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.agent import Agent
 from resilience.model.errors import MpsControlError
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Recovery, Settings
 from resilience.parse import options
-from resilience.parse.words import pack, unpack
+from resilience.parse.packet import pack, unpack
 from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Refused, ServerOwner, ServerState
 from tests.unit.machine_kit import UUID
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from resilience.cli.epilog import epilog
-from resilience.cli.prolog import prolog
+from resilience.hooks.epilog import epilog
+from resilience.hooks.prolog import prolog
 from resilience.model.ids import GpuUuid, NodeName
 from resilience.model.settings import Mps, Paths, Prolog, Settings
 from resilience.ports import Gpu

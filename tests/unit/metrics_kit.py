@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from resilience.cli import leftovers
+from resilience.hooks import leftovers
 from resilience.metrics import Fold
 from resilience.model import effect as fx
 from tests.unit.machine_kit import UUID, Node

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.processes import starttime
+from resilience.adapters.linux.processes import starttime
 from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
 from resilience.model.settings import Recovery

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.clock import SystemClock
-from resilience.adapters.journal import JournalFile
-from resilience.adapters.kmsg import KernelLogReader
-from resilience.adapters.server_logs import ServerLogFollower
+from resilience.adapters.linux.clock import SystemClock
+from resilience.adapters.linux.journal import JournalFile
+from resilience.adapters.linux.kmsg import KernelLogReader
+from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.model.errors import ResilienceError
 from resilience.ports import ServerLine
 from tests.unit.agent_kit import readable, until
@@ -51,8 +51,8 @@ def test_journal_of_a_missing_directory_tells_what_was_lost(tmp_path: Path) -> N
 
 _FULL = """
 import resource, signal, sys
-from resilience.adapters.clock import SystemClock
-from resilience.adapters.journal import JournalFile
+from resilience.adapters.linux.clock import SystemClock
+from resilience.adapters.linux.journal import JournalFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = JournalFile(sys.argv[1], SystemClock())
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))

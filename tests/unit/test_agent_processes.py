@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.agent_socket import AgentSocket
-from resilience.adapters.daemon_watch import DaemonWatch
-from resilience.adapters.nvml import NoGpuEvents
-from resilience.adapters.processes import starttime
-from resilience.adapters.procfs import ProcfsTree
-from resilience.adapters.worker import WorkerThreads
+from resilience.adapters.gpu.nvml import NoGpuEvents
+from resilience.adapters.linux.agent_socket import AgentSocket
+from resilience.adapters.linux.processes import starttime
+from resilience.adapters.linux.procfs import ProcfsTree
+from resilience.adapters.linux.worker import WorkerThreads
+from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import Process
 from resilience.ports import Packet
@@ -190,7 +190,9 @@ _MEMORY = """
 import sys
 import pynvml
 from resilience.agent import Agent
-from resilience.adapters import agent_socket, clock, journal, kmsg, nvml, procfs, server_logs, worker
+from resilience.adapters.gpu import nvml
+from resilience.adapters.linux import agent_socket, clock, journal, kmsg, procfs, worker
+from resilience.adapters.mps import server_logs
 from resilience.parse import mpslog
 mpslog.parse_line("[2026-03-02 08:12:00.001 Other  4428] nothing")
 pages = open("/proc/self/status").read()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.as_user import as_user
+from resilience.adapters.linux.as_user import as_user
 from resilience.model.errors import ResilienceError
 
 UID, GID = 65534, 65534

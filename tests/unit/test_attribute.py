@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from resilience.attribute import attribute, weigh
 from resilience.catalog import cuda_errors, xids
-from resilience.classify import classify
+from resilience.machine.attribute import attribute, weigh
+from resilience.machine.classify import classify
 from resilience.model.fault import Fault
 from resilience.model.ids import JobId, TaskRef
 from resilience.model.incident import Attribution, Confidence, Evidence

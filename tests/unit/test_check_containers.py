@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.cli.check_containers import check
-from resilience.cli.finding import Level
+from resilience.check.containers import check
+from resilience.check.finding import Level
 from resilience.model.settings import Options, Settings
 
 ENROOT = "enroot/mounts.d/50-mpsr.fstab"

@@ -3,7 +3,7 @@
 import pytest
 
 from resilience.catalog import cuda_errors, xids
-from resilience.classify import classify, condemns, merge
+from resilience.machine.classify import classify, condemns, merge
 from resilience.model.fault import DeviceState, Fault, FaultClass, Reach
 from resilience.model.observation import Observation, Source, What
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import render
-from resilience.cli import check_plugstack, check_slurm
-from resilience.cli.finding import Finding, Level
+from resilience.check import plugstack, slurm_conf
+from resilience.check.finding import Finding, Level
 from resilience.cli.main import main
-from resilience.config import parse
+from resilience.config import render
+from resilience.config.mpsr_yaml import parse
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "site"
 
@@ -53,11 +53,11 @@ settings:
         path.write_text(text.replace(old, new))
 
     def slurm(self) -> list[Finding]:
-        return check_slurm.check(str(self.conf / "slurm.conf"))[0]
+        return slurm_conf.check(str(self.conf / "slurm.conf"))[0]
 
     def plugstack(self) -> list[Finding]:
         settings = parse((self.conf / "mpsr.yaml").read_text(), "mpsr.yaml")
-        return check_plugstack.check(str(self.conf / "plugstack.conf"), settings)
+        return plugstack.check(str(self.conf / "plugstack.conf"), settings)
 
 
 @pytest.fixture
@@ -200,9 +200,9 @@ def test_a_directory_for_metrics_must_be_there_and_roots(site: Site, capsys: pyt
 
 @given(st.text(max_size=300))
 def test_any_text_is_read_as_lines(text: str) -> None:
-    assert all(line == line.strip() and line for line in check_slurm.logical_lines(text))
+    assert all(line == line.strip() and line for line in slurm_conf.logical_lines(text))
 
 
 def test_comments_and_continued_lines_are_read_as_slurm_does() -> None:
     text = "A=1 # b\n#C=2\n\nLong=x,\\\n  y\nlast \\"
-    assert list(check_slurm.logical_lines(text)) == ["A=1", "Long=x,  y", "last"]
+    assert list(slurm_conf.logical_lines(text)) == ["A=1", "Long=x,  y", "last"]

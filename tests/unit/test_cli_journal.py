@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.cli import journal_lines, story
 from resilience.cli.explain import consequences, in_force
 from resilience.cli.log import recovery_log
 from resilience.cli.main import main
@@ -17,6 +16,7 @@ from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId
 from resilience.model.settings import Options
 from resilience.parse.journal import parse
+from resilience.report import journal_lines, story
 
 BEGAN = 1790000000.0
 RECORDS = [

@@ -61,12 +61,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 def test_prolog_and_epilog_import_little() -> None:
-    code = "import sys; from resilience.cli import hook; print(*sys.modules)"
+    code = "import sys; from resilience.hooks import run_one; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
     )
     loaded = set(done.stdout.split())
-    assert not loaded & {"argparse", "jinja2", "asyncio", "numpy", "resilience.render", "resilience.agent"}
+    assert not loaded & {"argparse", "jinja2", "asyncio", "numpy", "resilience.config.render", "resilience.agent"}
 
 
 def test_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.leases import LeaseFiles
+from resilience.adapters.linux.leases import LeaseFiles
 from resilience.cli import status
 from resilience.cli.main import main
-from resilience.cli.place import node_name
+from resilience.config.node_name import node_name
 from resilience.model.errors import ConfigError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
 from resilience.model.lease import Isolation, Lease, LeaseState

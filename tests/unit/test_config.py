@@ -9,28 +9,28 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import config
-from resilience.cli import settings as cli_settings
+from resilience.config import mpsr_yaml
+from resilience.config import settings as cli_settings
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Settings
 
 
 def refusal(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        config.parse(text, "mpsr.yaml")
+        mpsr_yaml.parse(text, "mpsr.yaml")
     return caught.value.lines()
 
 
 def test_an_empty_file_is_the_defaults() -> None:
-    assert config.parse("", "f") == Settings()
-    assert config.parse("recovery:\n", "f") == Settings()
+    assert mpsr_yaml.parse("", "f") == Settings()
+    assert mpsr_yaml.parse("recovery:\n", "f") == Settings()
 
 
 def test_values_arrive_typed_and_options_canonical() -> None:
     text = (
         "recovery: {mode: observe, grace: 2}\noptions: {defaults: {mps: on, memory: 4G, threads: 25}, locked: [domain]}"
     )
-    found = config.parse(text, "f")
+    found = mpsr_yaml.parse(text, "f")
     assert found.recovery.mode == "observe"
     assert found.recovery.grace == 2.0
     assert found.options.defaults == {"mps": "on", "memory": "4096", "threads": "25"}
@@ -89,29 +89,29 @@ def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
 
 def test_a_forbidden_default_may_be_replaced() -> None:
     text = "options: {forbidden: [domain=user], defaults: {domain: job}}"
-    assert config.parse(text, "f").options.forbidden == ("domain=user",)
+    assert mpsr_yaml.parse(text, "f").options.forbidden == ("domain=user",)
 
 
 def test_a_word_of_a_list_may_be_forbidden() -> None:
     text = "options: {forbidden: [recover=requeue], defaults: {recover: 'standby,relaunch'}}"
-    found = config.parse(text, "f").options
-    assert config.forbids(found.forbidden, "recover", "restore,requeue") == "recover=requeue"
-    assert config.forbids(found.forbidden, "recover", "restore") == ""
+    found = mpsr_yaml.parse(text, "f").options
+    assert mpsr_yaml.forbids(found.forbidden, "recover", "restore,requeue") == "recover=requeue"
+    assert mpsr_yaml.forbids(found.forbidden, "recover", "restore") == ""
 
 
 def test_every_number_has_a_range_and_every_range_a_number() -> None:
-    numbers = {key for key, _, kind in config.leaves(Settings) if kind in (int, float)}
-    assert numbers == set(config.RANGES)
+    numbers = {key for key, _, kind in mpsr_yaml.leaves(Settings) if kind in (int, float)}
+    assert numbers == set(mpsr_yaml.RANGES)
 
 
 def test_every_default_is_accepted() -> None:
-    assert config.checked(Settings(), "defaults") == Settings()
+    assert mpsr_yaml.checked(Settings(), "defaults") == Settings()
 
 
 def attempt(text: str) -> str:
     """What is said about a text; empty when it is taken."""
     try:
-        config.parse(text, "f")
+        mpsr_yaml.parse(text, "f")
     except ConfigError as error:
         return error.lines()
     return ""
@@ -126,7 +126,7 @@ def test_any_text_is_settings_or_one_clear_error(text: str) -> None:
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner))
-KEYS = st.sampled_from([key for key, _, _ in config.leaves(Settings)])
+KEYS = st.sampled_from([key for key, _, _ in mpsr_yaml.leaves(Settings)])
 
 
 @given(KEYS, VALUES)
@@ -146,19 +146,19 @@ def file(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_trusted_file_is_loaded(file: Path) -> None:
-    assert config.load(str(file)).recovery.mode == "observe"
+    assert mpsr_yaml.load(str(file)).recovery.mode == "observe"
 
 
 def test_a_file_others_may_write_is_refused(file: Path) -> None:
     file.chmod(0o664)
     with pytest.raises(ConfigError, match=r"mpsr\.yaml: can be written by others: mode 0664"):
-        config.load(str(file))
+        mpsr_yaml.load(str(file))
 
 
 def test_the_directory_at_fault_is_named(file: Path) -> None:
     file.parent.chmod(0o777)
     with pytest.raises(ConfigError) as caught:
-        config.load(str(file))
+        mpsr_yaml.load(str(file))
     assert caught.value.subject == str(file.parent)
     assert f"chmod go-w {file.parent}" in caught.value.lines()
 
@@ -167,7 +167,7 @@ def test_the_directory_at_fault_is_named(file: Path) -> None:
 def test_a_file_of_somebody_else_is_refused(file: Path) -> None:
     os.chown(file, 65534, 65534)
     with pytest.raises(ConfigError, match="is not owned by root: uid 65534"):
-        config.load(str(file))
+        mpsr_yaml.load(str(file))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link's target away")
@@ -176,16 +176,16 @@ def test_a_link_is_judged_by_where_it_leads(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.yaml"
     link.symlink_to(file)
     with pytest.raises(ConfigError, match="is not owned by root"):
-        config.load(str(link))
+        mpsr_yaml.load(str(link))
 
 
 def test_a_missing_or_binary_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        config.load(str(tmp_path / "absent.yaml"))
+        mpsr_yaml.load(str(tmp_path / "absent.yaml"))
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not UTF-8"):
-        config.load(str(binary))
+        mpsr_yaml.load(str(binary))
 
 
 def test_the_named_file_beats_the_environment_and_must_exist(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,10 @@ def test_check_names_a_stale_file(
 ) -> None:
     assert render.main(["--check"]) == 0
     assert capsys.readouterr().err == ""
-    stale = render.ROOT / "spank_plugin/mpsr.map"
+    stale = render.ROOT / "spank_plugin/plugin/mpsr.map"
     monkeypatch.setitem(render.OUTPUTS, "contract.h.j2", stale)
     assert render.main(["--check"]) == 1
-    assert "mpsr: spank_plugin/mpsr.map: stale" in capsys.readouterr().err
+    assert "mpsr: spank_plugin/plugin/mpsr.map: stale" in capsys.readouterr().err
 
 
 def test_the_header_has_every_name() -> None:

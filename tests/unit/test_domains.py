@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import domain_plan
-from resilience.adapters.domain_locks import DomainLocks
+from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, MpsControlError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName, ServerId
@@ -19,6 +18,7 @@ from resilience.model.options import Domain, JobOptions, Require, Rung
 from resilience.model.settings import Options as Rules
 from resilience.parse.job_environment import job_environment, job_gpus, process_job
 from resilience.parse.options import serialize
+from resilience.placement import domain_plan
 from tests.unit.test_leases import LEASE
 
 KEY = DomainKey("u1001")

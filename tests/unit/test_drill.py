@@ -11,7 +11,7 @@ from resilience.drill import judge, plan
 from resilience.drill.alone import strangers
 from resilience.drill.bystander import N, expected
 from resilience.drill.judge import Left
-from resilience.machine import words
+from resilience.machine import sentences
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import GpuUuid, IncidentId, JobId, StepId, TaskId, TaskRef
 from resilience.model.incident import Action, Attribution, Case, Confidence, Incident, Outcome, Part
@@ -56,8 +56,8 @@ def log(culprit: TaskRef | None, **cases: Case) -> str:
         attribution=Attribution(confidence=Confidence.CERTAIN if named else Confidence.NONE, culprit=named),
     )
     parts = [(ref(0), Part.BYSTANDER), (ref(1), Part.BYSTANDER), (ref(2), Part.CULPRIT)]
-    lines = [words.opening(incident, parts, pair)]
-    lines += [words.recovered(ref(int(step.removeprefix("step"))), case, 12) for step, case in cases.items()]
+    lines = [sentences.opening(incident, parts, pair)]
+    lines += [sentences.recovered(ref(int(step.removeprefix("step"))), case, 12) for step, case in cases.items()]
     return "\n".join(f"2026-11-28T08:00:00.000 mpsr[n0] {line}" for line in lines)
 
 
@@ -144,8 +144,8 @@ def test_only_other_users_processes_are_strangers(tmp_path: Path) -> None:
 
     (tmp_path / str(os.getpid())).mkdir()
     assert strangers(Two(), [UUID], os.getuid(), tmp_path) == []
-    words = f"process {os.getpid()} of uid {os.getuid()} is on {UUID}: no fault is made"
-    assert strangers(Two(), [UUID], os.getuid() + 1, tmp_path) == [words]
+    sentences = f"process {os.getpid()} of uid {os.getuid()} is on {UUID}: no fault is made"
+    assert strangers(Two(), [UUID], os.getuid() + 1, tmp_path) == [sentences]
 
 
 def test_the_script_is_one_that_bash_takes() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.guard import ClientEnder, GuardDevice, Level, clients, kill, level
-from resilience.adapters.processes import starttime
+from resilience.adapters.gpu.guard import ClientEnder, GuardDevice, Level, clients, kill, level
+from resilience.adapters.linux.processes import starttime
 from resilience.model.errors import MpsControlError, ResilienceError, WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, Process, ServerId
 from resilience.parse.guard import Kind

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from resilience import domain_plan
-from resilience.adapters.guard import GuardDevice, Level
-from resilience.cli import prolog, status
+from resilience.adapters.gpu.guard import GuardDevice, Level
+from resilience.cli import status
+from resilience.hooks import prolog
 from resilience.model.errors import ConfigError
 from resilience.model.ids import GpuMinor, JobId, Process, ServerId
 from resilience.model.lease import Isolation
 from resilience.model.options import JobOptions, Require
 from resilience.model.settings import Recovery
+from resilience.placement import domain_plan
 from resilience.ports import Gpu
 from tests.unit.agent_kit import BOUND, OneGpu, Site, Supervisor, until
 from tests.unit.machine_kit import UUID, lease, server
@@ -186,7 +187,7 @@ def test_status_names_the_level(level: Level, word: str) -> None:
     [(Level.ON, Isolation.GUARD), (Level.OFF, Isolation.DOMAINS), (Level.BLIND, Isolation.DOMAINS)],
 )
 def test_the_prolog_asks_the_module(level: Level, isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resilience.adapters.guard.level", lambda: level)
+    monkeypatch.setattr("resilience.adapters.gpu.guard.level", lambda: level)
     assert prolog.isolation() is isolation
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.guard import Level, level
-from resilience.adapters.guard_follower import GuardFollower
+from resilience.adapters.gpu.guard import Level, level
+from resilience.adapters.gpu.guard_follower import GuardFollower
 from resilience.model.ids import GpuUuid, Process, ServerId
 from resilience.model.lease import Isolation
 from tests.unit.agent_kit import BOUND, Site, until
@@ -43,7 +43,7 @@ class Module:
             self.opened.append(kernels)
             return ours.detach()
 
-        monkeypatch.setattr("resilience.adapters.guard.os.open", fake)
+        monkeypatch.setattr("resilience.adapters.gpu.guard.os.open", fake)
 
     def follower(self) -> GuardFollower:
         return GuardFollower(self.said.append, str(self.node), str(self.parameters))
@@ -185,7 +185,7 @@ def test_a_device_that_cannot_be_opened_is_said(module: Module, monkeypatch: pyt
         raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("resilience.adapters.guard.os.open", refused)
+        patch.setattr("resilience.adapters.gpu.guard.os.open", refused)
         follower = module.follower()
     assert any("cannot be used" in word for word in module.said)
     assert not follower.acknowledge(1)

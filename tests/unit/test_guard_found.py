@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.guard import Level, found
-from resilience.cli import check_guard
-from resilience.cli.finding import Level as Word
+from resilience.adapters.gpu.guard import Level, found
+from resilience.check import guard
+from resilience.check.finding import Level as Word
 from resilience.model.ids import GpuUuid
 from resilience.ports import Gpu
 
@@ -54,7 +54,7 @@ def test_each_gpu_needs_its_generations_cancel(tmp_path: Path, cancels: str, cap
 
 def test_a_covered_driver_is_told_by_what_is_hooked(tmp_path: Path) -> None:
     seen = found(*sysfs(tmp_path, cancels="volta hopper"))
-    (told,) = check_guard.findings(Level.ON, seen, (gpu(9),))
+    (told,) = guard.findings(Level.ON, seen, (gpu(9),))
     assert told.level is Word.FINE
     assert told.text == "on; covers driver 580.142: hooks the cancels of volta, hopper"
 
@@ -75,7 +75,7 @@ def test_a_covered_driver_is_told_by_what_is_hooked(tmp_path: Path) -> None:
 def test_what_is_not_covered_is_a_warning(
     tmp_path: Path, values: dict[str, object], gpus: tuple[Gpu, ...], says: str
 ) -> None:
-    told = check_guard.findings(Level.ON, found(*sysfs(tmp_path, **values)), gpus)
+    told = guard.findings(Level.ON, found(*sysfs(tmp_path, **values)), gpus)
     assert [finding.text for finding in told if finding.level is Word.WARNING] == [says]
 
 
@@ -98,8 +98,8 @@ _MISSING = "6,812,5121,-;mps_guard: driver: unknown cancel function: uvm_hal_new
 )
 def test_why_it_refused_is_in_the_kernels_log(tmp_path: Path, log: str, why: str) -> None:
     (tmp_path / "kmsg").write_text(log)
-    assert check_guard.refusal(str(tmp_path / "kmsg")) == why
+    assert guard.refusal(str(tmp_path / "kmsg")) == why
 
 
 def test_no_log_no_reason(tmp_path: Path) -> None:
-    assert check_guard.refusal(str(tmp_path / "kmsg")) == ""
+    assert guard.refusal(str(tmp_path / "kmsg")) == ""

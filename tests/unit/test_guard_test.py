@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters import guard
+from resilience.adapters.gpu import guard
 from resilience.contract import exit_code
 from resilience.drill import guard_test, hooks
 from resilience.drill.judge import Left

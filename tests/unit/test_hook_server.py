@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 15.0
 SERVER = """
 import os, pathlib, subprocess, sys, time
-from resilience.adapters.hook_server import HookServer
+from resilience.adapters.linux.hook_server import HookServer
 def work(name, environ):
     return eval(environ["DO"])
 server = HookServer(sys.argv[1], work, current=lambda: not os.path.exists(sys.argv[1] + ".changed"))
@@ -34,7 +34,7 @@ pytestmark = needs_compiler
 def hook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """mpsr-hook, built."""
     out = tmp_path_factory.mktemp("hook")
-    subprocess.run(["make", "-s", "-C", ROOT / "prolog_epilog", f"OUT={out}"], check=True)
+    subprocess.run(["make", "-s", "-C", ROOT / "spank_plugin", f"OUT={out}", out / "mpsr-hook"], check=True)
     out.chmod(0o711)
     return out / "mpsr-hook"
 

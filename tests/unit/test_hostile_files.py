@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters import inotify
-from resilience.adapters.guarded_files import remove_tree
-from resilience.adapters.inotify import Tail
-from resilience.adapters.server_logs import ServerLogFollower
+from resilience.adapters.linux import inotify
+from resilience.adapters.linux.guarded_files import remove_tree
+from resilience.adapters.linux.inotify import Tail
+from resilience.adapters.mps.server_logs import ServerLogFollower
 from tests.unit.agent_kit import until
 from tests.unit.machine_kit import server
 

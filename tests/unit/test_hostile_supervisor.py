@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilience.adapters.nvml import NvmlEvents, NvmlGpus
+from resilience.adapters.gpu.nvml import NvmlEvents, NvmlGpus
 from resilience.agent import messages
 from resilience.model.errors import GpuError, WireError
 from resilience.model.ids import JobId, StepId, TaskId, TaskRef
-from resilience.parse.words import pack
+from resilience.parse.packet import pack
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters import kept_process
-from resilience.adapters.kept_process import KeptProcess
+from resilience.adapters.linux import kept_process
+from resilience.adapters.linux.kept_process import KeptProcess
 from tests.cluster.sandbox import wait_for
 
 SECONDS = 15.0
 CAT = "echo $$ >>{file}; exec cat"
 KEEPER = """
 import sys, time
-from resilience.adapters.kept_process import KeptProcess
+from resilience.adapters.linux.kept_process import KeptProcess
 KeptProcess("cat", ["sh", "-c", sys.argv[1]], print)
 time.sleep(600)
 """

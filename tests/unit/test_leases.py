@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resilience.adapters import guarded_files
-from resilience.adapters.leases import LeaseFiles
+from resilience.adapters.linux import guarded_files
+from resilience.adapters.linux.leases import LeaseFiles
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resilience import contract
-from resilience.adapters.spill_records import SpillRecord, SpillRecords
-from resilience.cli import leftovers
+from resilience.adapters.linux.spill_records import SpillRecord, SpillRecords
 from resilience.cli.main import main
-from resilience.cli.node import Node, build
-from resilience.cli.tidy_slurm import TidySlurm
+from resilience.hooks import leftovers
+from resilience.hooks.node import Node, build
+from resilience.hooks.tidy_slurm import TidySlurm
 from resilience.model.ids import JobId
 from resilience.ports import Done, JobInfo, Refused
 from resilience.state import leftover

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from resilience import policy
-from resilience.machine import recover, servers, verdicts
-from resilience.machine.turn import Turn
+from resilience.machine import policy, recover, servers, verdicts
+from resilience.machine.draft import Turn
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Part
 from resilience.model.observation import Client, Source, What

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.clock import SystemClock
-from resilience.adapters.guarded_files import write_whole
-from resilience.adapters.journal import JournalFile
-from resilience.adapters.metrics_file import MetricsFile
+from resilience.adapters.linux.clock import SystemClock
+from resilience.adapters.linux.guarded_files import write_whole
+from resilience.adapters.linux.journal import JournalFile
+from resilience.adapters.linux.metrics_file import MetricsFile
 from resilience.model.errors import ResilienceError
 from tests.cluster.sandbox import wait_for
 from tests.unit.metrics_kit import value
 
-MODULE = "resilience.adapters.metrics_file"
+MODULE = "resilience.adapters.linux.metrics_file"
 SECONDS = 15.0
 PACE = 0.02
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent runs as root")
@@ -75,7 +75,7 @@ def test_it_begins_with_noughts_and_follows_what_is_appended(node: Node) -> None
 def test_lines_of_other_processes_count(node: Node) -> None:
     node.begin()
     hook = (
-        "import sys; from resilience.adapters.clock import SystemClock; from resilience.adapters.journal import JournalFile;"
+        "import sys; from resilience.adapters.linux.clock import SystemClock; from resilience.adapters.linux.journal import JournalFile;"
         "JournalFile(sys.argv[1], SystemClock()).append('job.refused', job=8)"
     )
     for _ in range(2):

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.domain_plan import PAIR
 from resilience.model import event as ev
 from resilience.model.lease import Isolation
 from resilience.model.observation import Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Recovery
 from resilience.model.world import Health, Sight
+from resilience.placement.domain_plan import PAIR
 from tests.unit.machine_kit import UUID, Node, ref, server
 from tests.unit.metrics_kit import BRIEFLY, changed, journalled
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.adapters.mps_talk import daemon_environment, search_path
+from resilience.adapters.mps.mps_talk import daemon_environment, search_path
 from resilience.parse import mps_control as parse
 from resilience.parse.mps_control import Talk
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from resilience import domain_plan, partition_plan
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import DomainKey
@@ -13,6 +12,7 @@ from resilience.model.world import Health, Sight
 from resilience.parse import mps_control as parse
 from resilience.parse.job_environment import job_environment
 from resilience.parse.mps_control import PartitionTable
+from resilience.placement import domain_plan, partition_plan
 from tests.unit.machine_kit import UUID, Node, pid, ref, server
 
 BASE64 = "Dx4A+AAA/BBB/AA=="

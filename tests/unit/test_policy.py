@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import history
+from resilience.machine import history
+from resilience.machine.policy import Means, climb, culprit, split
 from resilience.model.ids import TaskRef
 from resilience.model.incident import Action
 from resilience.model.options import JobOptions, OnCulprit, Rung
 from resilience.model.world import History, Task
-from resilience.policy import Means, climb, culprit, split
 from tests.unit.machine_kit import DOMAIN, GPU, ref, server
 
 

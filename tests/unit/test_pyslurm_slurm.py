@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from resilience.adapters import requeue_sequence, slurm_commands
-from resilience.adapters.pyslurm_slurm import Pyslurm, load
-from resilience.adapters.scontrol import Scontrol
+from resilience.adapters.slurm import requeue_sequence, slurm_commands
+from resilience.adapters.slurm.pyslurm_slurm import Pyslurm, load
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.model.errors import ConfigError, SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.model.settings import Settings, Slurm

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience import config
+from resilience.config import mpsr_yaml
+from resilience.config.render import Rendered, Site, files, node_names, parse_site, write
 from resilience.model.errors import ConfigError
 from resilience.parse.hostlist import expand
-from resilience.render import Rendered, Site, files, node_names, parse_site, write
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "site"
 DEFAULT = (TEMPLATES / "site.yaml").read_text()
@@ -54,7 +54,7 @@ def test_without_systemd_its_files_are_left_out() -> None:
 def test_the_rendered_settings_are_the_chosen_ones() -> None:
     text = "nodes: n0\nsettings: {recovery: {grace: 2.5}, options: {defaults: {memory: 4G}, forbidden: []}}"
     site = parse_site(text, "site.yaml")
-    again = config.parse(rendered(text)["mpsr.yaml"], "mpsr.yaml")
+    again = mpsr_yaml.parse(rendered(text)["mpsr.yaml"], "mpsr.yaml")
     assert again == site.settings
     assert again.recovery.grace == 2.5
     assert again.options.forbidden == ()
@@ -194,7 +194,7 @@ INJECTIONS = [
     "é",
     "a=b",
 ]
-STRINGS = [key for key, _, kind in config.leaves(Site) if kind is str]
+STRINGS = [key for key, _, kind in mpsr_yaml.leaves(Site) if kind is str]
 
 
 @pytest.mark.parametrize("key", STRINGS)

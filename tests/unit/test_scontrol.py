@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.adapters.requeue_sequence import merged, one_line
-from resilience.adapters.scontrol import Scontrol, held_gpus, parse_record
+from resilience.adapters.slurm.requeue_sequence import merged, one_line
+from resilience.adapters.slurm.scontrol import Scontrol, held_gpus, parse_record
 from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
 from resilience.ports import Done, Refused

@@ -1,0 +1,151 @@
+"""What `mpsr check` looks at in plugstack.conf: our line, its arguments, and that they agree with mpsr.yaml.
+
+The plugin reads its arguments on submit hosts, where no mpsr.yaml need be; so defaults, locks and prohibitions stand in
+both places, and `mpsr render` writes both. This says where they differ. Returns findings and raises nothing.
+"""
+
+import glob
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resilience.check.finding import Finding, fine, note, warning, wrong
+from resilience.check.slurm_conf import logical_lines
+from resilience.contract import contract
+from resilience.model.errors import ConfigError
+from resilience.model.settings import Settings
+from resilience.parse.nearest import hint as did_you_mean
+from resilience.parse.options import check_value
+
+_PLUGIN = "mpsr.so"
+_WORDS = ("launcher", "run", "prolog", "apptainer", "lock", "forbid")
+_DEPTH = 10
+
+
+@dataclass(slots=True)
+class Line:
+    """Our line of a plugstack.conf."""
+
+    file: str
+    kind: str
+    plugin: str
+    arguments: list[str] = field(default_factory=list)
+
+
+def check(path: str, settings: Settings, plugin_dir: str = "") -> list[Finding]:
+    """The findings on one plugstack.conf."""
+    found: list[Finding] = []
+    lines = _lines(path, found, 0)
+    if found:
+        return found
+    if not lines:
+        return [
+            wrong(path, f"does not load {_PLUGIN}", "add the line of plugstack.conf.d/mpsr.conf from `mpsr render`")
+        ]
+    if len(lines) > 1:
+        found.append(wrong(path, f"loads {_PLUGIN} {len(lines)} times", ", ".join(line.file for line in lines)))
+    line = lines[0]
+    if line.kind == "required":
+        text = "is required: when it fails on a node, Slurm drains the node and the batch job shows COMPLETED"
+        found.append(warning(f"{line.file}: {_PLUGIN}", text, "write optional; the plugin refuses jobs by itself"))
+    found.append(_plugin(line, plugin_dir))
+    return found + _arguments(line, settings)
+
+
+def _lines(path: str, found: list[Finding], depth: int) -> list[Line]:
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        found.append(wrong(path, f"cannot be read: {error.strerror or error}", "install the file from `mpsr render`"))
+        return []
+    lines: list[Line] = []
+    for line in logical_lines(text):
+        kind, *words = line.split()
+        if kind == "include" and words and depth < _DEPTH:
+            pattern = words[0] if words[0].startswith("/") else os.path.join(os.path.dirname(path), words[0])
+            for file in sorted(glob.glob(pattern)):
+                lines += _lines(file, found, depth + 1)
+        elif kind in ("required", "optional") and words:
+            if os.path.basename(words[0]) == _PLUGIN:
+                lines.append(Line(file=path, kind=kind, plugin=words[0], arguments=words[1:]))
+        else:
+            kinds = ("required", "optional", "include")
+            hint = did_you_mean(kind, kinds, f"one of {', '.join(kinds)}", 0.6)
+            found.append(wrong(path, f"unknown word: {kind}", hint))
+    return lines
+
+
+def _plugin(line: Line, plugin_dir: str) -> Finding:
+    path = line.plugin
+    if not path.startswith("/"):
+        if not plugin_dir:
+            return note(f"{line.file}: {path}", "is relative to Slurm's PluginDir, which was not looked at")
+        path = os.path.join(plugin_dir, path)
+    if os.path.isfile(path):
+        return fine(f"{line.file}: {_PLUGIN}", path)
+    hint = "build it for this Slurm release, or correct install.plugin in the site file"
+    return wrong(f"{line.file}: {_PLUGIN}", f"is not there: {path}", hint)
+
+
+def _arguments(line: Line, settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    keys = [spec["key"] for spec in contract()["option"].values()]
+    defaults: dict[str, str] = {}
+    locked: set[str] = set()
+    forbidden: set[str] = set()
+    paths = {"launcher": contract()["path"]["launcher"], "run": contract()["path"]["run"], "prolog": ""}
+    paths["apptainer"] = "on"
+    for argument in line.arguments:
+        name, equals, value = argument.partition("=")
+        subject = f"{line.file}: {argument}"
+        try:
+            if not equals:
+                raise ConfigError(
+                    "plugstack", "is not key=value", argument, hint=f"known: {', '.join(_WORDS)}, default.*"
+                )
+            if name in paths:
+                paths[name] = value
+            elif name == "lock":
+                for key in value.split(","):
+                    _known(key, keys)
+                    locked.add(key)
+            elif name == "forbid":
+                key, _, forbidden_value = value.partition("=")
+                _known(key, keys)
+                forbidden.add(f"{key}={check_value(key, forbidden_value)}")
+            elif name.startswith("default."):
+                key = name.removeprefix("default.")
+                _known(key, keys)
+                defaults[key] = check_value(key, value)
+            else:
+                words = (*_WORDS, *(f"default.{key}" for key in keys))
+                hint = did_you_mean(name, words, f"known: {', '.join(_WORDS)}, default.*", 0.6)
+                raise ConfigError("plugstack", "unknown argument", name, hint=hint)
+        except ConfigError as error:
+            found.append(wrong(subject, f"{error.wrong}: {error.observed}", error.hint))
+    if found:
+        return found
+    if not os.access(paths["prolog"], os.X_OK):
+        text = f"cannot be run: {paths['prolog'] or 'not given'}"
+        hint = "without it a job whose prolog slurmd skips at a restart (seen on 22.05) is refused MPS"
+        found.append(warning(f"{line.file}: prolog", text, hint))
+    given = {key: value for key, value in settings.options.defaults.items() if value}
+    pairs: list[tuple[str, object, object]] = [
+        ("run", paths["run"], settings.paths.run),
+        ("launcher", paths["launcher"], settings.paths.launcher),
+        ("apptainer", paths["apptainer"], settings.options.apptainer),
+        ("default.*", defaults, given),
+        ("lock", sorted(locked), sorted(settings.options.locked)),
+        ("forbid", sorted(forbidden), sorted(settings.options.forbidden)),
+    ]
+    for name, here, there in pairs:
+        if here != there:
+            text = f"differs from mpsr.yaml: {here or 'nothing'} here, {there or 'nothing'} there"
+            found.append(wrong(f"{line.file}: {name}", text, "render both from one site file: `mpsr render`"))
+    return found or [fine(f"{line.file}: arguments", "agree with mpsr.yaml")]
+
+
+def _known(key: str, keys: list[str]) -> None:
+    if key not in keys:
+        hint = did_you_mean(key, keys, f"known: {', '.join(keys)}")
+        raise ConfigError("plugstack", "unknown option key", key, hint=hint)

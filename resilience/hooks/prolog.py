@@ -1,0 +1,206 @@
+"""`mpsr prolog`: open a job's fault domains and write its lease, as root, before the job's first process.
+
+Relies on slurmd's environment and on nothing else of the user. Guarantees (protocols.md §4): a job that did not
+ask costs nothing; a job that cannot have MPS gets a lease that says so and why, and the node stays in service;
+two prologs at once, a prolog killed in the middle and a prolog run twice all end in a whole state: the lease says
+`refused` until everything is open, and servers that no open lease names are closed by the next epilog.
+"""
+
+import pwd
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from resilience.adapters.gpu import guard
+from resilience.contract import exit_code
+from resilience.hooks import partitions
+from resilience.hooks.beginning import begin, failed
+from resilience.hooks.closing import close_unused
+from resilience.hooks.node import Node, agent_socket, at_once
+from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
+from resilience.model.ids import Color, GpuMinor, GpuUuid
+from resilience.model.lease import Isolation, Lease, LeaseState
+from resilience.model.options import Domain, JobOptions, Require
+from resilience.model.settings import Settings
+from resilience.parse.hostlist import expand
+from resilience.parse.job_environment import JobEnvironment
+from resilience.placement import domain_plan, partition_plan
+from resilience.ports import Clock, Gpus, Journal, ServerOwner
+
+
+def prolog(
+    environ: Mapping[str, str], settings: Settings, *, gpus: Callable[[], Gpus], clock: Clock, journal: Journal
+) -> int:
+    """Exit status: 0, or 1 and the word `drain` when the site wants that for failures of ours and there was one."""
+    if (begun := begin(environ, settings, gpus=gpus, clock=clock, journal=journal)) is None:
+        return failed(settings)
+    job, node = begun
+    if not job.asked:
+        return exit_code("ok")
+    lease = _refused(job, settings, clock)
+    try:
+        options = domain_plan.in_force(job.asked, settings.options)
+        if not options.mps:
+            return exit_code("ok")
+        lease = replace(lease, options=options, domain=domain_plan.domain_key(options, job.job, job.uid))
+        node.leases.write(lease)
+        _open(node, job, lease)
+    except ConfigError as error:
+        _refuse(node, lease, error)
+    except (ResilienceError, OSError) as error:
+        _refuse(node, lease, error)
+        return failed(settings)
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        _refuse(node, lease, error)
+        return failed(settings)
+    return exit_code("ok")
+
+
+def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
+    """Have all servers of a job, then its lease. Raises when the job cannot have what it requires."""
+    held = node.held_gpus(job.job) if job.late else job.gpus
+    present = node.gpus().all() if held else ()
+    devices = node.settings.paths.devices.replace("{node}", job.node)
+    files = expand(devices, "paths.devices") if devices else ()
+    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
+    without = ""
+    if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
+        try:
+            partitions.possible([gpu for gpu in present if gpu.uuid in dict(gpus).values()])
+            key = domain_plan.partitioned(lease.domain)
+            percent = partition_plan.share(lease.options, job.share)
+            _open_domain(node, job, replace(lease, domain=key), gpus, percent=percent)
+            return
+        except (ConfigError, MpsControlError, OSError) as error:
+            without = partitions.words(error)
+            print(f"mpsr: prolog: job {lease.job} has no SM partition: {without}", file=sys.stderr)
+    _open_domain(node, job, lease, gpus, without=without)
+
+
+def _open_domain(
+    node: Node,
+    job: JobEnvironment,
+    lease: Lease,
+    gpus: tuple[tuple[GpuMinor, GpuUuid], ...],
+    *,
+    percent: int | None = None,
+    without: str = "",
+) -> None:
+    """Open the lease's domain for it. `percent`: with an SM partition of that share; `without`: why it has none."""
+    started = node.clock.monotonic()
+    kept = isolation(partition=percent is not None)
+    shared = lease.options.domain is Domain.SHARED
+    owner = (
+        ServerOwner(uid=0, gid=0, shared=True) if shared else ServerOwner(uid=lease.uid, gid=lease.gid, shared=False)
+    )
+    with node.locks.domain(lease.domain, timeout=node.left(), create=True):
+        pair = node.settings.mps.compute_mode != "exclusive"
+        try:
+            plan = domain_plan.opening(
+                lease.options,
+                lease.domain,
+                gpus,
+                node.leases.active,
+                pair=pair,
+                isolation=kept,
+                unpartitioned=without,
+            )
+            servers = dict(plan.servers())
+            fresh = domain_plan.unused(servers, node.leases.survey()[0])
+            if percent is not None:
+                partitions.plan(node, plan, fresh, percent)
+            work = {
+                one: partial(node.mps.open, one, uuid, owner, in_use=one not in fresh) for one, uuid in servers.items()
+            }
+            results = at_once(work, node.left())
+            failures = {server: error for server, error in results.items() if isinstance(error, Exception)}
+            needed = {Color(color) for color in plan.active.values()}
+            for server, error in failures.items():
+                if server.color in needed or lease.options.require is Require.STANDBY:
+                    raise error
+                print(f"mpsr: prolog: no standby for job {lease.job}: {error}", file=sys.stderr)
+            colors = tuple(color for color in plan.colors if color not in {server.color for server in failures})
+            slots = partitions.slots(node, lease, gpus, colors) if percent is not None else ()
+            for server in servers:
+                if server.color == plan.active[server.gpu] and node.leases.active(server) is None:
+                    node.leases.set_active(server)
+            lease = replace(
+                lease, state=LeaseState.OPEN, reason=without, isolation=kept, slots=slots, colors=colors, gpus=gpus
+            )
+            node.leases.make_job_dir(lease)
+            node.leases.write(lease)
+        except Exception:
+            for wrong in close_unused(node, lease.domain):
+                print(f"mpsr: prolog: left behind: {wrong}", file=sys.stderr)
+            raise
+    for server in fresh:
+        if server not in failures:
+            node.journal.append("domain.opened", domain=server.domain, gpu=server.gpu, color=server.color)
+    node.journal.append(
+        "job.opened",
+        job=lease.job,
+        uid=lease.uid,
+        domain=lease.domain,
+        gpus=[minor for minor, _ in gpus],
+        colors=list(colors),
+        isolation=kept.value,
+        slots=[slot for _, slot in slots],
+        no_partition=without or None,
+        missing=[f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()],
+        late=job.late or None,
+        ms=round((node.clock.monotonic() - started) * 1000, 1),
+    )
+
+
+def isolation(*, partition: bool = False) -> Isolation:
+    """What keeps a fault from neighbours on this node now, for a job with or without an SM partition."""
+    if guard.level() is guard.Level.ON:
+        return Isolation.GUARD
+    return Isolation.SM if partition else Isolation.DOMAINS
+
+
+def _refused(job: JobEnvironment, settings: Settings, clock: Clock) -> Lease:
+    """The lease that stands until everything is open, and for good when this process does not get that far."""
+    try:
+        entry = pwd.getpwuid(job.uid)
+        name, group = entry.pw_name, entry.pw_gid
+    except KeyError:
+        name, group = "", job.uid
+    return Lease(
+        job=job.job,
+        uid=job.uid,
+        gid=group if job.gid is None else job.gid,
+        user=job.user or name,
+        node=job.node,
+        restart=job.restart,
+        state=LeaseState.REFUSED,
+        reason="the prolog of mpsr did not finish on this node",
+        options=JobOptions(),
+        domain=domain_plan.domain_key(JobOptions(), job.job, job.uid),
+        isolation=Isolation.NONE,
+        slots=(),
+        colors=(),
+        gpus=(),
+        run=settings.paths.run,
+        log=settings.paths.log,
+        agent=agent_socket(settings, job),
+        python=settings.paths.python,
+        spill=settings.paths.spill,
+        opened=clock.wall(),
+    )
+
+
+def _refuse(node: Node, lease: Lease, error: Exception) -> None:
+    """Tell the job why in its lease, the admin in slurmd's log and in the journal."""
+    reason = str(error) if isinstance(error, ResilienceError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ResilienceError) and error.hint:
+        reason = f"{reason} ({error.hint})"
+    reason = " ".join(reason.split())[:1000]
+    print(f"mpsr: prolog: job {lease.job} cannot have MPS: {reason}", file=sys.stderr)
+    try:
+        node.leases.write(replace(lease, state=LeaseState.REFUSED, reason=reason, slots=(), colors=(), gpus=()))
+    except (ResilienceError, OSError) as wrong:
+        print(f"mpsr: prolog: no lease for job {lease.job}: {wrong}", file=sys.stderr)
+    node.journal.append("job.refused", job=lease.job, uid=lease.uid, reason=reason, domain=lease.domain)

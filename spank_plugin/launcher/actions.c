@@ -1,0 +1,365 @@
+/* What the supervisor does: one case per action of transitions.h. The state is not touched here:
+ * the table names the next one.
+ *
+ * Guarantees: a process of ours is ended only by the order of a verdict or because the task ends;
+ * the task's own exit status is passed on as it was; whatever ends us, processes and socket of the
+ * helpers go first.
+ */
+#include "shared/text.h"
+#include "signals.h"
+#include "supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void tell(const struct child *child, const char *verb, const char *key, const char *value) {
+    struct packet packet;
+    packet_begin(&packet, verb);
+    if (key)
+        packet_text(&packet, key, value);
+    child_say(child, &packet);
+}
+
+/* ---- ending */
+
+void kill_due(struct supervisor *self) {
+    for (int index = 0; index < RETIRED; index++) {
+        struct child *child = &self->retired[index];
+        if (child->kill_at && child->kill_at <= now_ms()) {
+            family_kill(&child->family);
+            child->kill_at = 0;
+        }
+    }
+    if (self->active.kill_at && self->active.kill_at <= now_ms()) {
+        family_kill(&self->active.family);
+        self->active.kill_at = 0;
+    }
+}
+
+/* From here on nothing that it does counts. */
+static void give_up(struct child *child) {
+    child->told_to_go = true;
+    child->family.count = 0;
+    family_gather(&child->family, child->pid);
+}
+
+/* Ask a process to go and have it killed soon. A shell round the program would go on with its next
+ * command: no delay then. */
+static void end(struct child *child) {
+    tell(child, "retire", NULL, NULL);
+    give_up(child);
+    child->kill_at = now_ms() + (child->session && child->family.count == 1 ? RETIRE_MS : 0);
+}
+
+static void set_aside(struct supervisor *self, struct child *child) {
+    struct child *slot = &self->retired[0];
+    for (int index = 0; index < RETIRED; index++)
+        if (!self->retired[index].pid)
+            slot = &self->retired[index];
+    if (slot->pid) {
+        family_kill(&slot->family);
+        child_forget(slot);
+    }
+    *slot = *child;
+    slot->role = "retired";
+    memset(child, 0, sizeof(*child));
+    child->socket = -1;
+}
+
+void retire(struct supervisor *self, struct child *child) {
+    if (!child->pid)
+        return;
+    end(child);
+    set_aside(self, child);
+    kill_due(self);
+}
+
+/* A process whose place another has just taken. It has seen its fault and waits for us: it may wait
+ * until the other has made its first step (`way_is_free`), whose cores and locks it would want for
+ * its end. */
+static void supersede(struct supervisor *self, struct child *old) {
+    if (!old->pid)
+        return;
+    give_up(old);
+    old->kill_at = now_ms() + SUPERSEDED_MS;
+    set_aside(self, old);
+}
+
+void way_is_free(struct supervisor *self) {
+    for (int index = 0; index < RETIRED; index++)
+        if (self->retired[index].kill_at)
+            self->retired[index].kill_at = now_ms();
+    kill_due(self);
+}
+
+_Noreturn void finish(struct supervisor *self, int status) {
+    struct child *const all[] = {&self->active, &self->standby};
+    for (size_t index = 0; index < sizeof(all) / sizeof(all[0]); index++)
+        if (all[index]->pid) {
+            all[index]->family.count = 0;
+            family_gather(&all[index]->family, all[index]->pid);
+            family_kill(&all[index]->family);
+        }
+    for (int index = 0; index < RETIRED; index++)
+        if (self->retired[index].pid)
+            family_kill(&self->retired[index].family);
+    if (self->keeper.pid > 0)
+        kill(self->keeper.pid, SIGKILL);
+    if (self->spiller.pid > 0)
+        kill(self->spiller.pid, SIGKILL);
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    long long until = now_ms() + FAREWELL_MS;
+    pid_t gone = 0;
+    while ((gone = waitpid(-1, NULL, WNOHANG)) >= 0 && now_ms() < until) {
+        const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+        if (gone == 0)
+            sigtimedwait(&child, NULL, &pause);
+    }
+    if (self->keeper.wanted || self->keeper.deaths)
+        unlink(self->task.keeper);
+    signals_exit_as(status);
+}
+
+/* ---- starting */
+
+/* The job's SM partition on a colour's server; false after saying that it cannot be told. */
+static bool partition_on(const struct task *task, const char *color,
+                         char partition[MPSR_LEASE_WORD]) {
+    bool told = mpsr_lease_partition(&task->lease, task->gpu, color, partition);
+    if (!told)
+        say("server: the job's SM partition on server %s of GPU %ld cannot be told", color,
+            task->lease.gpu[task->gpu].minor);
+    return told;
+}
+
+static bool start_active(struct supervisor *self) {
+    char partition[MPSR_LEASE_WORD];
+    if (!partition_on(&self->task, self->color, partition))
+        finish(self, MPSR_EXIT_REFUSED << 8);
+    int why = child_start(&self->active, &self->task, "active", self->color, self->pipe, partition);
+    if (why) {
+        say("%s: cannot be run: %s", self->task.command[0], strerror(why));
+        finish(self, (why == ENOENT ? MPSR_EXIT_NOT_FOUND : MPSR_EXIT_NOT_EXECUTABLE) << 8);
+    }
+    report_process(self, "started", &self->active);
+    if (!self->sight.began)
+        sight_begin(&self->sight, now_ms());
+    return true;
+}
+
+void start_standby(struct supervisor *self) {
+    char partition[MPSR_LEASE_WORD];
+    if (self->standby.pid || !self->active.pid || !self->active.session || !*self->spare_color ||
+        !strcmp(self->spare_color, self->color) || /* it would die with the active one */
+        !mpsr_options_on(&self->task.options, MPSR_OPTION_STANDBY) ||
+        !partition_on(&self->task, self->spare_color, partition))
+        return;
+    int why = child_start(&self->standby, &self->task, "standby", self->spare_color,
+                          self->spare_pipe, partition);
+    if (why)
+        say("standby: cannot be run: %s", strerror(why));
+    else
+        report_process(self, "started", &self->standby);
+}
+
+static bool start_alone(struct supervisor *self) {
+    const struct mpsr_lease *lease = &self->task.lease;
+    say("agent: does not answer: %s", lease->agent);
+    if (!mpsr_lease_active(lease, self->task.gpu, self->color) ||
+        !mpsr_lease_pipe(lease, self->task.gpu, self->color, self->pipe)) {
+        say("server: the active one of GPU %ld cannot be told", lease->gpu[self->task.gpu].minor);
+        finish(self, MPSR_EXIT_REFUSED << 8);
+    }
+    return start_active(self);
+}
+
+/* An order is being carried out: it counts, and its first step is awaited. */
+static void recovering(struct supervisor *self) {
+    self->recovering = true;
+    self->retries++;
+    self->deadline = self->session ? now_ms() + self->times.restore : 0;
+}
+
+static bool restart(struct supervisor *self) {
+    mpsr_copy(self->color, sizeof(self->color), self->order.color);
+    mpsr_copy(self->pipe, sizeof(self->pipe), self->order.pipe);
+    if (self->standby.pid && !strcmp(self->standby.color, self->color))
+        retire(self, &self->standby); /* on the same server it would die with the active one */
+    recovering(self);
+    return start_active(self);
+}
+
+static bool promote(struct supervisor *self) {
+    if (!self->standby.pid || !self->standby.ready) {
+        report_rung_failed(self, "standby", self->standby.pid ? "not ready" : "none runs");
+        self->deadline = now_ms() + VERDICT_WAIT_MS;
+        return false;
+    }
+    struct child old = self->active;
+    tell(&self->standby, "promote", "incident", self->order.incident);
+    self->active = self->standby;
+    self->active.role = "active";
+    self->active.session = true;
+    memset(&self->standby, 0, sizeof(self->standby));
+    self->standby.socket = -1;
+    mpsr_copy(self->color, sizeof(self->color), self->active.color);
+    mpsr_copy(self->pipe, sizeof(self->pipe), self->spare_pipe);
+    self->spare_color[0] = '\0'; /* the agent says when there is a spare server again */
+    recovering(self);
+    report_process(self, "started", &self->active);
+    supersede(self, &old);
+    return true;
+}
+
+/* ---- requeue, failure */
+
+static bool spill(struct supervisor *self) {
+    char partition[MPSR_LEASE_WORD];
+    self->deadline = now_ms() + self->times.requeue;
+    self->spiller.seq = -1;
+    sigdelset(&self->told, SIGTERM); /* an earlier one was the program's to follow */
+    if (!self->session)
+        happen(self,
+               ON_SPILLED); /* a plain program keeps nothing: it may run until Slurm ends it */
+    else {
+        if (self->active.pid) /* kept state is to stand still */
+            end(&self->active);
+        if (!partition_on(&self->task, self->order.color, partition) ||
+            !spiller_start(&self->spiller, &self->task, self->order.pipe, partition))
+            happen(self, ON_SPILLED);
+    }
+    kill_due(self);
+    return true;
+}
+
+static bool pass(struct supervisor *self) {
+    int status = self->exit_status;
+    finish(self, self->failed && !status ? MPSR_EXIT_FAILED << 8 : status);
+}
+
+static bool leave(struct supervisor *self) {
+    if (self->hold_until <= now_ms())
+        return pass(self);
+    self->deadline = self->hold_until;
+    return false;
+}
+
+static bool fail(struct supervisor *self, const char *reason) {
+    self->failed = true;
+    say("%s", *reason ? reason : "the task cannot go on");
+    if (!self->active.pid)
+        return leave(self);
+    tell(&self->active, "fail", "reason", reason);
+    return true;
+}
+
+/* The program raises its own error then. It says nothing of the reason: that is for us to do, once,
+ * whatever the program is. */
+static void no_way(struct supervisor *self, enum event event) {
+    const char *reason = self->order.reason;
+    if (event != ON_FAULT) { /* else it has been said with the verdict */
+        reason = event == ON_DEADLINE ? "no verdict in time" : "no fault of the GPU is known";
+        say("%s", reason);
+    }
+    tell(&self->active, "fail", "reason", reason);
+    self->deadline = 0;
+}
+
+/* The agent has been told what happened: give it time. Without any agent there is nobody to ask. A
+ * new one is told again. */
+static bool ask(struct supervisor *self, enum event event) {
+    if (event != ON_PLACED)
+        self->deadline = now_ms() + (self->agent.ever ? VERDICT_WAIT_MS : 0);
+    else if (self->state == FAULTED)
+        report_fault(self, &self->active, &self->report);
+    else
+        report_exit(self, "active", self->exit_pid, self->exit_status, false);
+    return true;
+}
+
+static bool act(struct supervisor *self, enum action action, enum event event, enum state before) {
+    switch (action) {
+    case NOTHING:
+        return true;
+    case START:
+        return start_active(self);
+    case START_ALONE:
+        return start_alone(self);
+    case REFUSE:
+        say("refused by the node agent: %s", self->order.reason);
+        finish(self, MPSR_EXIT_REFUSED << 8);
+    case ASK:
+        return ask(self, event);
+    case PROMOTE:
+        return promote(self);
+    case END_NOW:
+        if (!self->active.pid) { /* a parked task has no process: nothing to wait for */
+            happen(self, ON_EXIT_BAD);
+            return true;
+        }
+        end(&self->active);
+        kill_due(self);
+        self->deadline = 0;
+        return true;
+    case LET_END:
+        if (!self->active.pid)
+            happen(self, ON_EXIT_BAD);
+        else if (before == FAULTED)
+            return act(self, END_NOW, event,
+                       before); /* it waits for us: it will not end by itself */
+        else
+            self->deadline = now_ms() + self->times.grace;
+        return true;
+    case RESTART:
+        return restart(self);
+    case SPILL:
+        return spill(self);
+    case PARK:
+        if (self->spiller.pid > 0)
+            kill(self->spiller.pid, SIGKILL);
+        report_spilled(self);
+        if (sigismember(&self->told, SIGTERM) == 1) /* came while it spilled */
+            finish(self, SIGTERM);
+        if (event != ON_PLACED)
+            self->deadline = now_ms() + 2 * self->times.requeue;
+        return true;
+    case TELL:
+        no_way(self, event);
+        return true;
+    case FAIL:
+        self->deadline = 0;
+        return fail(self, self->order.reason);
+    case LATE:
+        report_rung_failed(self, self->order.action, "no step in time");
+        self->recovering = false;
+        self->deadline = 0;
+        return true;
+    case PASS:
+        return pass(self);
+    case LEAVE:
+        return leave(self);
+    case GIVE_UP:
+        say("requeue: Slurm has not ended the job in time");
+        finish(self, MPSR_EXIT_RECOVERY_FAILED << 8);
+    case END_TERM:
+        finish(self, SIGTERM);
+    }
+    return false;
+}
+
+void happen(struct supervisor *self, enum event event) {
+    enum state before = self->state;
+    const struct cell *cell = &verdict_table[before][event];
+    if (cell->next != before)
+        self->deadline = 0; /* the old state's; the action may set one for the new */
+    self->state = cell->next;
+    if (!act(self, cell->action, event, before))
+        self->state = cell->otherwise;
+}

@@ -1,0 +1,139 @@
+/* See child.h. */
+#include "child.h"
+
+#include "agent.h"
+#include "shared/text.h"
+#include "signals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Lowest number for descriptors that a program inherits: out of the way of shells, which use 3 to 9
+ * for their own. */
+enum { FIRST_FD = 10 };
+
+static void set_number(const char *name, long value) {
+    char text[24];
+    snprintf(text, sizeof(text), "%ld", value);
+    setenv(name, text, 1);
+}
+
+static void set_or_clear(const char *name, bool wanted, const char *value) {
+    if (wanted)
+        setenv(name, value, 1);
+    else
+        unsetenv(name);
+}
+
+void child_gpu_environment(const struct task *task, const char *pipe, const char *partition) {
+    const char *threads = task->options.value[MPSR_OPTION_THREADS];
+    const char *memory = task->options.value[MPSR_OPTION_MEMORY];
+    char limit[MPSR_VALUE_BYTES + 8];
+    set_or_clear("CUDA_MPS_PIPE_DIRECTORY", *pipe, pipe);
+    setenv("CUDA_VISIBLE_DEVICES", task->lease.gpu[task->gpu].uuid, 1);
+    unsetenv("CUDA_MPS_LOG_DIRECTORY");
+    set_or_clear("CUDA_MPS_SM_PARTITION", *partition, partition);
+    if (*partition) /* its size is the share: in a partition a percentage means nothing */
+        unsetenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
+    else if (*threads) /* else what gres/mps may have set stays */
+        setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", threads, 1);
+    snprintf(limit, sizeof(limit), "0=%sM", memory);
+    if (*memory)
+        setenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", limit, 1);
+}
+
+/* A standby reads and writes nothing: the real streams wait at other numbers until it is promoted.
+ */
+static void park_streams(const struct task *task) {
+    char path[MPSR_LEASE_PATH + 64], parked[64];
+    snprintf(path, sizeof(path), "%s/standby-%ld.%ld.err", task->job_dir, task->step, task->rank);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), number[3];
+    for (int stream = 0; stream < 3; stream++) {
+        number[stream] = fcntl(stream, F_DUPFD, FIRST_FD);
+        if (number[stream] < 0) /* closed: there is nothing to put back but nothing */
+            number[stream] = fcntl(null, F_DUPFD, FIRST_FD);
+    }
+    snprintf(parked, sizeof(parked), "%d,%d,%d", number[0], number[1], number[2]);
+    setenv(MPSR_ENV_STDIO, parked, 1);
+    int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    dup2(null, 0);
+    dup2(null, 1);
+    dup2(file >= 0 ? file : null, 2);
+}
+
+static _Noreturn void become(const struct task *task, const struct child *child, const char *pipe,
+                             const char *partition, int program_end, int failure, pid_t parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a task whose supervisor was killed has ended for Slurm */
+    if (getppid() != parent)
+        _exit(MPSR_EXIT_FAILED);
+    child_gpu_environment(task, pipe, partition);
+    set_number(MPSR_ENV_FD, fcntl(program_end, F_DUPFD, FIRST_FD));
+    setenv(MPSR_ENV_ROLE, child->role, 1);
+    setenv(MPSR_ENV_KEEPER, task->keeper, 1);
+    setenv(MPSR_ENV_TOKEN, task->token, 1);
+    setenv(MPSR_ENV_COLOR, child->color, 1);
+    setenv(MPSR_ENV_SPILL, task->spill, 1);
+    setenv(MPSR_ENV_OPTIONS, task->wire, 1);
+    unsetenv(MPSR_ENV_ARGV0);
+    unsetenv(MPSR_ENV_STDIO);
+    if (!strcmp(child->role, "standby"))
+        park_streams(task);
+    signals_give_back();
+    execvp(task->command[0], task->command);
+    int why = errno;
+    ssize_t told = write(failure, &why, sizeof(why));
+    _exit(told == sizeof(why) ? MPSR_EXIT_NOT_FOUND : MPSR_EXIT_FAILED);
+}
+
+int child_start(struct child *child, const struct task *task, const char *role, const char *color,
+                const char *pipe, const char *partition) {
+    int ends[2], failure[2], why = 0;
+    memset(child, 0, sizeof(*child));
+    child->socket = -1;
+    child->role = role;
+    mpsr_copy(child->color, sizeof(child->color), color);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+        return errno;
+    if (pipe2(failure, O_CLOEXEC)) {
+        why = errno;
+        close(ends[0]);
+        close(ends[1]);
+        return why;
+    }
+    pid_t parent = getpid();
+    child->pid = fork();
+    if (child->pid == 0)
+        become(task, child, pipe, partition, ends[1], failure[1], parent);
+    why = child->pid < 0 ? errno : 0;
+    close(ends[1]);
+    close(failure[1]);
+    /* returns at once: the descriptor closes when the program has been executed */
+    if (!why && read(failure[0], &why, sizeof(why)) != sizeof(why))
+        why = 0;
+    close(failure[0]);
+    child->socket = ends[0];
+    if (why) {
+        child_forget(child);
+        return why;
+    }
+    child->starttime = process_starttime(child->pid);
+    return 0;
+}
+
+void child_say(const struct child *child, const struct packet *packet) {
+    packet_send(child->socket, packet);
+}
+
+void child_forget(struct child *child) {
+    if (child->socket >= 0)
+        close(child->socket);
+    memset(child, 0, sizeof(*child));
+    child->socket = -1;
+}

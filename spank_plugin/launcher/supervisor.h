@@ -1,0 +1,123 @@
+/* The supervisor of one task: what it knows, and the files that work on it.
+ *
+ * loop.c waits for news and turns them into events, orders.c those of the agent; transitions.c says
+ * what an event means; actions.c does it; reports.c tells the agent; say.c is below them all. One
+ * thread, one record, no allocation.
+ */
+#ifndef MPSR_SUPERVISOR_H
+#define MPSR_SUPERVISOR_H
+
+#include "agent.h"
+#include "child.h"
+#include "container_check.h"
+#include "helpers.h"
+#include "task.h"
+#include "transitions.h"
+
+#include <signal.h>
+
+/* Milliseconds. agent_wait and verdict_wait are docs/reference/protocols.md §5 and §6. */
+enum {
+    AGENT_WAIT_MS = 5000,     /* for an agent, before the task starts without one */
+    PLACE_WAIT_MS = 30000,    /* for the answer of an agent that is there: it may have to start a
+                                 server (10 + 10 s) */
+    VERDICT_WAIT_MS = 10000,  /* for a verdict, before a failure is passed on */
+    RECONNECT_MS = 100,       /* between two tries for a lost agent, at first */
+    RECONNECT_SLOW_MS = 2000, /* later: an agent that stays away is not to cost a core */
+    RETIRE_MS = 100,          /* from `retire` to SIGKILL: time for one _exit */
+    SUPERSEDED_MS = 100,      /* that a faulted process may stay beside the one promoted: its end
+                                 would take time from the first step, but its server waits for it */
+    HOLD_MAX_MS = 10000,      /* the longest that an agent may have a task stay after its end */
+    FAREWELL_MS = 1000,       /* for killed processes to be gone before we are */
+    TIMES_MAX_MS = 86400000,  /* a day: more is no time that an admin means */
+};
+
+/* Milliseconds, the admin's choice (mpsr.yaml): the agent says them with every `place`. Without an
+ * agent no verdict comes, and none is needed. */
+struct times {
+    long grace;   /* an unmodified program has to end by itself (recovery.grace) */
+    long restore; /* to the first step after a recovery (recovery.restore_timeout) */
+    long requeue; /* to spill; twice that for Slurm to end the job (recovery.requeue_timeout) */
+};
+
+enum {
+    RETIRED = 8
+}; /* old processes on their way out at once; an older one is then killed without delay */
+
+struct order {
+    char incident[MPSR_LEASE_WORD];
+    char action[32];
+    char color[MPSR_VALUE_BYTES];
+    char pipe[MPSR_LEASE_PATH];
+    char reason[MPSR_LEASE_PATH];
+    long long told_us; /* when it came */
+};
+
+/* What the program reported, kept until a verdict has come: sent again to an agent that was
+ * restarted. */
+struct report {
+    char cuda[MPSR_LEASE_WORD], call[MPSR_LEASE_WORD], seq[MPSR_VALUE_BYTES], text[MPSR_LEASE_PATH];
+};
+
+struct supervisor {
+    struct task task;
+    struct agent agent;
+    enum state state;
+    struct child active, standby, retired[RETIRED];
+    struct keeper keeper;
+    struct spiller spiller;
+    struct order order;
+    struct report report;
+    struct sight sight;
+    char pipe[MPSR_LEASE_PATH]; /* of the server in use */
+    char color[MPSR_VALUE_BYTES];
+    char spare_color[MPSR_VALUE_BYTES],
+        spare_pipe[MPSR_LEASE_PATH]; /* for a standby; empty: none */
+    char log_path[MPSR_LEASE_PATH];  /* the job's recovery log, once the agent has named it */
+    bool recovering; /* an order was carried out, the first step has not been made */
+    bool failed;     /* the verdict was `fail`: an exit status of 0 becomes 1 */
+    bool session;    /* the program has opened a session: kept state may exist */
+    int exit_status; /* raw, of the active process that has gone */
+    pid_t exit_pid;
+    int retries; /* recoveries so far */
+    struct times times;
+    long long hold_until; /* the agent has asked us to stay so long after the end; 0: it has not */
+    long long deadline;   /* of the state; 0: none */
+    long long connect_at; /* next try for an agent; 0: connected */
+    long long lost_at;
+    sigset_t told; /* signals that Slurm has sent to us, and so to the program */
+};
+
+/* say.c */
+long long now_ms(void);
+long long now_us(void);
+/* One line on standard error. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void recovery_log(const char *path, const char *line);
+
+/* loop.c */
+_Noreturn void supervise(struct supervisor *self, int signals);
+
+/* orders.c */
+void read_agent(struct supervisor *self);
+void look_for_agent(struct supervisor *self);
+
+/* actions.c */
+void happen(struct supervisor *self, enum event event);
+void start_standby(struct supervisor *self);
+void retire(struct supervisor *self, struct child *child);
+void way_is_free(struct supervisor *self);
+void kill_due(struct supervisor *self);
+_Noreturn void finish(struct supervisor *self, int status);
+
+/* reports.c: messages to the agent */
+void report_hello(struct supervisor *self);
+void report_process(struct supervisor *self, const char *verb, const struct child *child);
+void report_fault(struct supervisor *self, const struct child *child, const struct report *report);
+void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told);
+void report_stepped(struct supervisor *self, const char *seq, const char *at);
+void report_rung_failed(struct supervisor *self, const char *rung, const char *reason);
+void report_spilled(struct supervisor *self);
+void report_keeper(struct supervisor *self, const char *state);
+
+#endif

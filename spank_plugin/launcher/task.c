@@ -1,0 +1,149 @@
+/* See task.h. */
+#include "task.h"
+
+#include "shared/namespace.h"
+#include "shared/text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* Slurm's number of a batch step (slurm.h): used when started from the script without srun. */
+static const long STEP_BATCH = 0xfffffffb;
+
+static long environment_number(const char *name, long otherwise) {
+    const char *text = getenv(name);
+    long value = 0;
+    return text && mpsr_number(text, 0, UINT_MAX, &value) ? value : otherwise;
+}
+
+/* A task that Slurm wired for MPI: PMI-1, PMI-2 and PMIx each leave one of these. */
+static bool mpi_environment(void) {
+    static const char *const NAMES[] = {"PMI_RANK", "PMI_FD", "PMI_ID", "PMIX_RANK",
+                                        "PMIX_NAMESPACE"};
+    for (size_t index = 0; index < sizeof(NAMES) / sizeof(NAMES[0]); index++)
+        if (getenv(NAMES[index]))
+            return true;
+    return false;
+}
+
+int task_gpu(const struct mpsr_lease *lease, const char *visible, long local) {
+    int by_local = (int)(local % lease->gpus), by_minor = -1;
+    long number = 0;
+    if (!visible || !*visible)
+        return by_local;
+    for (int index = 0; index < lease->gpus; index++)
+        if (!strcmp(lease->gpu[index].uuid, visible))
+            return index;
+    if (!mpsr_number(visible, 0, 4095, &number))
+        return by_local;
+    for (int index = 0; index < lease->gpus; index++)
+        if (lease->gpu[index].minor == number)
+            by_minor = index;
+    /* With ConstrainDevices a number is a position, without it a minor number. When both readings
+     * are possible and differ, the local rank decides: tasks then still spread over the job's GPUs.
+     */
+    int by_position = number < lease->gpus ? (int)number : -1;
+    if (by_minor < 0 || by_minor == by_position)
+        return by_position < 0 ? by_local : by_position;
+    return by_position < 0 ? by_minor : by_local;
+}
+
+static bool lease_path(char path[MPSR_LEASE_PATH], char why[MPSR_WHY_BYTES]) {
+    const char *given = getenv(MPSR_ENV_LEASE), *job = getenv("SLURM_JOB_ID");
+    const char *node = getenv("SLURMD_NODENAME");
+    if (given && *given)
+        return mpsr_copy(path, MPSR_LEASE_PATH, given);
+    snprintf(why, MPSR_WHY_BYTES, "no SLURM_JOB_ID and SLURMD_NODENAME: not in a Slurm job");
+    return job && node &&
+           mpsr_format(path, MPSR_LEASE_PATH, MPSR_PATH_LEASE, MPSR_PATH_RUN, node, job);
+}
+
+/* Most components of a heterogeneous job (Slurm's own limit). */
+enum { COMPONENTS = 128 };
+
+/* Is this process in the job? In a heterogeneous job SLURM_JOB_ID names the first component in all
+ * of them; the others have variables of their own. */
+static bool in_job(long job) {
+    char name[48];
+    bool found = environment_number("SLURM_JOB_ID", job) == job;
+    for (int component = 0; !found && component < COMPONENTS; component++) {
+        snprintf(name, sizeof(name), "SLURM_JOB_ID_HET_GROUP_%d", component);
+        found = environment_number(name, -1) == job;
+    }
+    return found;
+}
+
+static int read_lease(struct task *task, char why[MPSR_WHY_BYTES]) {
+    char path[MPSR_LEASE_PATH] = "", reason[MPSR_WHY_BYTES] = "";
+    if (!lease_path(path, why) || mpsr_lease_load(path, &task->lease, why) != MPSR_LEASE_OK)
+        return MPSR_EXIT_REFUSED;
+    if (task->lease.uid != mpsr_host_uid() || !in_job(task->lease.job)) {
+        snprintf(why, MPSR_WHY_BYTES, "lease of another job or user: %.200s", path);
+        return MPSR_EXIT_REFUSED;
+    }
+    if (!task->lease.open) {
+        snprintf(why, MPSR_WHY_BYTES, "%.240s",
+                 *task->lease.reason ? task->lease.reason : "no reason given");
+        return MPSR_EXIT_REFUSED;
+    }
+    const char *options = getenv(MPSR_ENV_OPTIONS);
+    task->options = task->lease.options;
+    if (options && !mpsr_options_parse(options, &task->options, reason)) {
+        snprintf(why, MPSR_WHY_BYTES, MPSR_ENV_OPTIONS ": %.200s", reason);
+        return MPSR_EXIT_USAGE;
+    }
+    mpsr_options_serialize(&task->options, task->wire);
+    return TASK_OK;
+}
+
+static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
+    char job[24], directory[MPSR_LEASE_PATH];
+    unsigned char secret[16];
+    const struct mpsr_lease *lease = &task->lease;
+    snprintf(job, sizeof(job), "%ld", lease->job);
+    bool good = mpsr_format(task->job_dir, sizeof(task->job_dir), MPSR_PATH_JOB_DIR, lease->run,
+                            lease->node, job) &&
+                mpsr_format(task->keeper, sizeof(task->keeper), "%s/k%ld.%ld", task->job_dir,
+                            task->step, task->rank);
+    if (*lease->spill)
+        good = good && mpsr_format(task->spill, sizeof(task->spill), "%s/%s", lease->spill, job);
+    else
+        good = good && getcwd(directory, sizeof(directory)) &&
+               mpsr_format(task->spill, sizeof(task->spill), "%s/.mpsr-%s", directory, job);
+    if (!good)
+        snprintf(why, MPSR_WHY_BYTES, "job directory or working directory: %s", strerror(errno));
+    if (good && getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {
+        snprintf(why, MPSR_WHY_BYTES, "no random bytes from the kernel: %s", strerror(errno));
+        return false;
+    }
+    for (size_t index = 0; good && index < sizeof(secret); index++)
+        snprintf(task->token + 2 * index, 3, "%02x", secret[index]);
+    return good;
+}
+
+int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_BYTES]) {
+    memset(task, 0, sizeof(*task));
+    char *program = getenv(MPSR_ENV_ARGV0);
+    if (program) {
+        arguments[0] = program;
+        task->command = arguments;
+    } else if (count > 1) {
+        task->command = arguments + 1;
+    } else {
+        snprintf(why, MPSR_WHY_BYTES, "no program given: mpsr-launch PROGRAM [ARGUMENT...]");
+        return MPSR_EXIT_USAGE;
+    }
+    int status = read_lease(task, why);
+    if (status != TASK_OK)
+        return status;
+    task->step = environment_number("SLURM_STEP_ID", STEP_BATCH);
+    task->rank = environment_number("SLURM_PROCID", 0);
+    task->local = environment_number("SLURM_LOCALID", 0);
+    task->gpu = task_gpu(&task->lease, getenv("CUDA_VISIBLE_DEVICES"), task->local);
+    task->mpi = mpi_environment();
+    return paths(task, why) ? TASK_OK : MPSR_EXIT_REFUSED;
+}

@@ -1,0 +1,37 @@
+/* Which task this is, and what it may use: from the environment, the lease and the options. Read
+ * once, never changed.
+ *
+ * Relies on the plugin's variables where there is a plugin, and on Slurm's own otherwise. What is
+ * missing or not to be trusted is explained in one line; the caller refuses to run.
+ */
+#ifndef MPSR_TASK_H
+#define MPSR_TASK_H
+
+#include "shared/lease.h"
+
+#include <stdbool.h>
+
+struct task {
+    struct mpsr_lease lease;
+    struct mpsr_options options;
+    char wire[MPSR_WIRE_MAX_BYTES + 1]; /* the options, serialized */
+    long step, rank, local;
+    int gpu; /* index into lease.gpu */
+    bool mpi;
+    char **command; /* NULL-terminated; command[0] is looked up on PATH */
+    char job_dir[MPSR_LEASE_PATH];
+    char keeper[MPSR_LEASE_PATH]; /* socket path */
+    char spill[2 * MPSR_LEASE_PATH];
+    char token[33];
+};
+
+enum { TASK_OK = 0 };
+
+/* 0, or the exit status to end with after `why` has been said. */
+int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_BYTES]);
+
+/* Index of the GPU this task is to use: its own CUDA_VISIBLE_DEVICES when that names one of the
+ * lease's, else by local rank. */
+int task_gpu(const struct mpsr_lease *lease, const char *visible, long local);
+
+#endif
