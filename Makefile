@@ -36,10 +36,11 @@ build: setup ## the plugin, the supervisor, the hooks' program and the simulated
 contract: setup ## render contract.h, contract.sh and table.py from contract.toml
 	@$(PYTHON) -m resilience.contract.render
 
-docs: setup ## render the reference pages of site.yaml and mpsr.yaml
+docs: setup ## render what follows from the code: reference pages, manual pages, completions
 	@$(PYTHON) docs/generate.py
+	@$(PYTHON) docs/generate_commands.py
 
-lint: setup ## ruff, mypy --strict, clang-format, shellcheck
+lint: setup ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	@bash tests/setup/lint.sh
 
 format: setup ## let ruff and clang-format rewrite what they would complain about
@@ -78,9 +79,13 @@ programs:
 
 # All but the Python package, for `make install` and for Debian's packages, which give DESTDIR.
 install-files:
-	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch $(BUILD)/mpsr-hook prolog_epilog/prolog prolog_epilog/epilog
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch $(BUILD)/mpsr-hook $(BUILD)/mpsr-enter \
+	    prolog_epilog/prolog prolog_epilog/epilog
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/templates/site templates/site/*
 	@for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; done
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions completions/mpsr
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions completions/_mpsr
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/mpsr.fish
 	@install -D -m 644 -t $(DESTDIR)$(PLUGIN_DIR) $(BUILD)/mpsr.so
 
 deb: ## Debian packages for the Slurm release of this host, into build/deb/

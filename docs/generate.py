@@ -4,23 +4,26 @@
 stale."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from resilience.config.mpsr_yaml import RANGES, leaves
+from resilience.config.mpsr_yaml import leaves
 from resilience.config.render import Site
 from resilience.contract import contract
 from resilience.metrics import FAMILIES
+from resilience.model.records.base import meaning
+from resilience.model.records.journal import KINDS
 from resilience.model.settings import Settings
 
 _MADE = "<!-- Made by docs/generate.py from the code; edit that, not this. -->\n"
 
 
-def _kind(key: str, kind: Any, choices: tuple[str, ...]) -> str:
-    if choices:
+def _kind(field: Any, kind: Any) -> str:
+    if choices := field.metadata["choices"]:
         return " or ".join(f"`{choice}`" for choice in choices)
-    if key in RANGES:
-        low, high = RANGES[key]
+    if field.metadata["within"]:
+        low, high = field.metadata["within"]
         return f"{'whole number' if kind is int else 'number'}, {low:g} to {high:g}"
     if kind is int:
         return "whole number"
@@ -40,8 +43,8 @@ def _table(kind: type, skip: str = "") -> str:
         if (new := key.rpartition(".")[0]) != section or not text:
             section = new
             text += f"\n## {section or 'Top level'}\n\n| key | value | default | meaning |\n|---|---|---|---|\n"
-        values = _kind(key, annotation, field.metadata["choices"])
-        text += f"| `{key}` | {values} | `{_default(field)}` | {field.metadata['help']} |\n"
+        values = _kind(field, annotation)
+        text += f"| `{key}` | {values} | `{_default(field)}` | {field.metadata['help'].replace('<', '&lt;')} |\n"
     return text
 
 
@@ -122,7 +125,7 @@ def man_yaml() -> str:
         if (new := key.split(".")[0]) != section:
             section = new
             body += f".SS {section}\n"
-        kind = _kind(key, annotation, field.metadata["choices"]).replace("`", "")
+        kind = _kind(field, annotation).replace("`", "")
         meaning = str(field.metadata["help"])
         body += f".TP\n.B {_roff(key)}\n{_roff(meaning[0].upper() + meaning[1:])}.\n"
         body += f"{_roff(kind[0].upper() + kind[1:])}; default {_roff(_default(field))}.\n"
@@ -147,12 +150,29 @@ tells. Times are in seconds unless the name says otherwise.
 
 
 def journal() -> str:
-    """The page is written by hand but for its list of events."""
+    """The page is written by hand but for its table of events and their fields."""
     page = (Path(__file__).parent / "reference" / "journal.md").read_text(encoding="utf-8")
     head, _, rest = page.partition(_EVENTS)
     _, separator, tail = rest.partition("\n## ")
-    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in contract()["event"].items())
+    rows = ""
+    for event, kind in KINDS.items():
+        rows += f"| **`{event}`** | | {kind.SINCE} | {meaning(event)} |\n"
+        for field in fields(kind):
+            if field.name != "incident":
+                says = field.metadata["help"].replace("<", "&lt;")
+                rows += f"| `{field.name}` | {_json_type(field.type)} | {field.metadata['since']} | {says} |\n"
     return f"{head}{_EVENTS}{rows}{separator}{tail}"
+
+
+def _json_type(kind: Any) -> str:
+    text = str(kind) if get_args(kind) else kind.__name__
+    if "Mapping" in text:
+        return "object"
+    if "tuple" in text:
+        return "list"
+    if "bool" in text:
+        return "boolean"
+    return "number" if any(word in text for word in ("int", "float", "JobId")) and "Client" not in text else "string"
 
 
 def metrics() -> str:
@@ -172,7 +192,7 @@ def metrics() -> str:
 
 _METRICS = "| metric | kind | labels | says |\n|---|---|---|---|\n"
 _MET = {"gpu": "the GPU's UUID", "xid": "an Xid that NVIDIA documents, else `none` or `other`"}
-_EVENTS = "| event | says |\n|---|---|\n"
+_EVENTS = "| event, field | type | since | says |\n|---|---|---|---|\n"
 PAGES = {
     "reference/mpsr.yaml.md": mpsr_yaml,
     "reference/site.md": site,

@@ -7,11 +7,16 @@ exception (`resilience.model.errors`). Every call is bounded in time by its adap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from resilience.model.event import Event
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
-from resilience.parse.guard import Record
+from resilience.model.records import Record
+from resilience.model.records.journal import Entry
+from resilience.parse.guard import Record as GuardRecord
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -26,8 +31,8 @@ class Clock(Protocol):
 
 
 class Journal(Protocol):
-    def append(self, event: str, /, **fields: object) -> None:
-        """One JSON line: `event` is a name of the contract's `[event]` table; wall and monotonic time are added.
+    def append(self, record: Record) -> None:
+        """One JSON line; wall and monotonic time are added.
 
         A full disk or an unwritable file never raises: the loss is counted and told in the next line that gets through.
         """
@@ -99,6 +104,9 @@ class Procfs(Protocol):
     def ancestors(self, pid: int) -> tuple[int, ...]:
         """Parent, grandparent, … up to 1; empty when the process is gone."""
 
+    def stopped(self, pid: int) -> bool:
+        """Whether the process, or one that it has started, is stopped: by a signal, a debugger or a frozen cgroup."""
+
     def job(self, pid: int) -> JobId | None:
         """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
 
@@ -110,13 +118,13 @@ class JobInfo:
     """RUNNING, PENDING, COMPLETING, …"""
     batch: bool
     requeue: bool
-    """False after --no-requeue."""
+    """False where Slurm takes no requeue of it: `no_requeue` says why."""
     restarts: int
     stdout: str
     """Absolute path of the batch job's output file; empty without one."""
     workdir: str
-    excluded: str
-    """ExcNodeList as Slurm shows it; empty when none."""
+    no_requeue: str = ""
+    """Why `requeue` is False: --no-requeue, or the site's JobRequeue=0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +146,8 @@ class Slurm(Protocol):
         """The sequence that starts again within seconds: requeue, exclude and comment, wait for PENDING, start now."""
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
-        """Set AdminComment, asking again while nobody answers. A job that has ended refuses."""
+        """Put our word into AdminComment, beside those of others, asking again while nobody answers. A job that has ended
+        refuses."""
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         """Drain a node with a reason that starts `mpsr:`."""
@@ -226,7 +235,7 @@ class Daemons(Feed, Protocol):
 class Guard(Feed, Protocol):
     """The kernel module that keeps a client's MMU fault to that client. Raises ResilienceError."""
 
-    def read(self) -> tuple[Record, ...]:
+    def read(self) -> tuple[GuardRecord, ...]:
         """What it has told since, oldest first."""
 
     def isolates(self) -> bool:
@@ -275,23 +284,49 @@ class Supervisors(Feed, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """A finished call. `value` is what it returned, or the exception that it raised."""
+class Answer:
+    """A finished call, with what is to be done with it: `take()` on the loop's thread, which gives the event that follows."""
 
-    tag: object
-    value: object
+    take: Callable[[], Event | None]
 
 
 class Worker(Feed, Protocol):
     """Threads for what takes its time, one a lane, each in order: `mps` for the MPS daemons, `slurm` for Slurm, and
     `account` for jobs' accounts, which must not wait behind a requeue."""
 
-    def submit(self, lane: str, tag: object, call: Callable[[], object]) -> None: ...
+    def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
+        """Have `call` made on a lane's thread; `then` is given what it returned or raised."""
 
-    def read(self) -> tuple[Result, ...]:
-        """Calls that have finished."""
+    def read(self) -> tuple[Answer, ...]:
+        """Calls that have finished, each with its `then`."""
 
 
 class AgentJournal(Journal, Protocol):
-    def recent(self) -> tuple[dict[str, object], ...]:
-        """The last lines, oldest first; what cannot be read is left out."""
+    def recent(self) -> tuple[Entry, ...]:
+        """The last entries, oldest first; what cannot be read is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """All that the agent needs of the world. Built and closed by the caller; the agent only uses them."""
+
+    clock: Clock
+    journal: AgentJournal
+    leases: Leases
+    mps: Mps
+    """Called from the worker's lane `mps` only, but for pipe() and logs(), which are pure."""
+    slurm: Slurm
+    """Called from the worker's lanes `slurm` and `account` only."""
+    gpus: Gpus
+    """Asked once, at the start."""
+    procfs: Procfs
+    supervisors: Supervisors
+    kernel_log: KernelLog
+    gpu_events: GpuEvents
+    server_logs: ServerLogs
+    daemons: Daemons
+    worker: Worker
+    guard: Guard | None = None
+    """The guard module may come and go; None: this node never has one."""
+    end_client: ClientEnd | None = None
+    """Called on the worker's lane `mps`; goes with `guard`."""

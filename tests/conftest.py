@@ -1,6 +1,8 @@
 """Tiers of the tests: which this machine can run, and one line for each at the end that says what was left out and why.
 
-unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, guard an emulator and
+A folder is a tier: `FOLDERS` says the most that a test in it may need, and a test that is marked with more is refused. In
+tests/gpusim all need the simulated GPU; elsewhere a test that needs less than its folder has fewer marks and runs on more
+machines. unit runs everywhere; sim needs the built simulated GPU, cluster needs root and Debian's Slurm, guard an emulator and
 kernels (make guard fetches them), gpu a real NVIDIA GPU. A tier whose needs are not met is skipped with the reason, so
 that a run always says what it did not look at.
 
@@ -24,6 +26,19 @@ from tests.guard.kernels import what_is_missing as what_the_guard_misses
 
 TIERS = ("cluster", "guard", "gpu", "sim")
 """Marks, the most demanding first: a test with several belongs to the first of them."""
+FOLDERS: dict[str, frozenset[str]] = {
+    "unit": frozenset(),
+    "bench": frozenset(),
+    "demo": frozenset(),
+    "packages": frozenset(),
+    "gpusim": frozenset({"sim"}),
+    "conformance": frozenset({"sim", "gpu"}),
+    "spank": frozenset({"cluster", "sim"}),
+    "cluster": frozenset({"cluster", "sim"}),
+    "chaos": frozenset({"cluster", "sim"}),
+    "guard": frozenset({"guard"}),
+}
+"""Folder of tests/ → the marks of TIERS that its tests may have."""
 GROUPS = {
     "contract": "the same assertions on a real and on the simulated GPU (--gpu)",
     "hypotheses": "on a real GPU: record what is so; on the simulated one: assert its profile (--gpu)",
@@ -66,9 +81,24 @@ def tier_of(item: pytest.Item) -> str:
     return next((tier for tier in TIERS if item.get_closest_marker(tier)), "unit")
 
 
+def misplaced(folder: str, marks: set[str]) -> str:
+    """Why a test with these marks has no place in a folder of tests/, empty when it has one."""
+    if folder not in FOLDERS:
+        return f"tests/{folder} has no tier (FOLDERS in tests/conftest.py)"
+    if more := sorted(marks - FOLDERS[folder]):
+        return f"tests/{folder} has no tests that need {' and '.join(more)}"
+    return ""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     choice = config.stash[BACKEND]
     for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder == "gpusim":
+            item.add_marker("sim")
+        marks = {tier for tier in TIERS if item.get_closest_marker(tier)}
+        if wrong := misplaced(folder, marks):
+            raise pytest.UsageError(f"mpsr: tests: {item.nodeid}: {wrong}")
         if any(item.get_closest_marker(group) for group in GROUPS):
             item.add_marker("gpu" if choice.kind == REAL else "sim")
     reasons = {

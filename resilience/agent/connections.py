@@ -4,7 +4,7 @@ A client is looked up when the log says that it connects, since it may be gone w
 ended without a line are forgotten when another connects.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 
 from resilience.agent.clients import Clients
@@ -18,49 +18,38 @@ from resilience.ports import Procfs, ServerLine
 
 
 class Connections:
-    """`state` gives the machine's state, `take` hands it an event, `guard` calls what may fail with one line."""
+    """Lines of logs, and the machine's state at that moment, to events."""
 
-    def __init__(
-        self,
-        clients: Clients,
-        procfs: Procfs,
-        *,
-        state: Callable[[], State],
-        take: Callable[[ev.Event], None],
-        guard: Callable[..., None],
-    ) -> None:
+    def __init__(self, clients: Clients, procfs: Procfs) -> None:
         self._clients = clients
         self._procfs = procfs
-        self._state = state
-        self._take = take
-        self._guard = guard
 
-    def past(self, lines: tuple[ServerLine, ...]) -> None:
+    def past(self, lines: tuple[ServerLine, ...], state: State) -> Iterator[ev.Event]:
         """Lines from before a log was followed: only who is connected, and who the daemons are."""
         for line in lines:
             if (parsed := mpslog.parse_line(line.text)) is not None:
-                self._guard(self.heard, line, parsed)
+                yield from self.heard(line, parsed, state)
 
-    def heard(self, line: ServerLine, parsed: LogLine) -> None:
+    def heard(self, line: ServerLine, parsed: LogLine, state: State) -> Iterator[ev.Event]:
         self._clients.daemon(parsed.writer)
         match parsed.kind:
             case LogKind.STARTING_SERVER | LogKind.SERVER_READY:
                 self._clients.daemon(parsed.pid)
             case LogKind.NEW_CLIENT | LogKind.CONNECTED:
-                self._forget_dead_strangers(line.server)
+                yield from self._dead_strangers(line.server, state)
                 fresh = parsed.kind is LogKind.NEW_CLIENT
                 client = self._clients.connected(parsed.pid) if fresh else self._clients.resolve(parsed.pid)
                 if client is None or client.task is None:
-                    self._take(ev.ClientJoined(server=line.server, client=client or Client(pid=parsed.pid)))
+                    yield ev.ClientJoined(server=line.server, client=client or Client(pid=parsed.pid))
             case LogKind.EXIT:
                 if parsed.pid:
-                    self._take(ev.ClientLeft(server=line.server, pid=parsed.pid))
+                    yield ev.ClientLeft(server=line.server, pid=parsed.pid)
             case _:
                 pass
 
-    def _forget_dead_strangers(self, server: ServerId) -> None:
-        """Clients that ended without a line of the log. Not done at a fault: the dead one may have caused it."""
-        pair = self._state().pairs.get((server.domain, server.gpu))
+    def _dead_strangers(self, server: ServerId, state: State) -> Iterator[ev.Event]:
+        """Clients that ended without a line of the log. Not looked for at a fault: the dead one may have caused it."""
+        pair = state.pairs.get((server.domain, server.gpu))
         for pid, color in dict(pair.strangers).items() if pair else ():
             if self._procfs.starttime(pid) is None:
-                self._take(ev.ClientLeft(server=replace(server, color=color), pid=pid))
+                yield ev.ClientLeft(server=replace(server, color=color), pid=pid)

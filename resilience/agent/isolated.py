@@ -6,23 +6,16 @@ server first, then the process. In observe mode nothing is acknowledged and noth
 parameters say. Everything that the module tells is journalled, but for holds, whose outcome follows.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 from resilience.agent.clients import Clients
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import Process, ServerId
-from resilience.model.observation import Client
+from resilience.model.observation import Client, Source
+from resilience.model.records import Sighting
 from resilience.model.world import State
 from resilience.parse.guard import Kind, Record
-from resilience.ports import ClientEnd, Guard, Journal, Result, Worker
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ending:
-    """A worker's call that ends a client."""
-
-    record: Record
+from resilience.ports import ClientEnd, Guard, Journal, Worker
 
 
 class Isolated:
@@ -64,19 +57,14 @@ class Isolated:
             return
         if not known:
             return
-        self._worker.submit("mps", _Ending(record=record), partial(self._end, process, server))
+        self._worker.submit("mps", partial(self._end, process, server), partial(self._ended, record))
 
-    def ended(self, result: Result) -> bool:
-        """Take a worker's result, if it is the end of a client."""
-        if not isinstance(result.tag, _Ending):
-            return False
-        record = result.tag.record
-        self._tell("ended", str(result.value) or f"process {record.pid} ({record.comm}) was isolated and ended", record)
-        return True
+    def _ended(self, record: Record, left: str | Exception) -> None:
+        self._tell("ended", str(left) or f"process {record.pid} ({record.comm}) was isolated and ended", record)
 
     def _tell(self, what: str, text: str, record: Record) -> None:
         self._journal.append(
-            "observation", source="guard", what=what, text=text, pid=record.pid or None, guard_incident=record.incident
+            Sighting(source=Source.GUARD, what=what, text=text, pid=record.pid or None, guard_incident=record.incident)
         )
 
 

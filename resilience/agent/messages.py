@@ -22,6 +22,7 @@ class HelloWords:
     mpi: bool
     resumed: bool
     retries: int
+    retried: float
     active: int
     color: Color
     session: bool
@@ -77,6 +78,7 @@ def hello(verb: str, words: dict[str, str]) -> HelloWords:
         mpi=_flag(words, "mpi"),
         resumed=_flag(words, "resumed"),
         retries=_number(words, "retries_used", 0),
+        retried=max(0, _number(words, "retried_ms", 0)) / 1000,
         active=max(0, _number(words, "active_pid", 0)),
         color=_color(color) if color else Color(""),
         session=_flag(words, "session"),
@@ -98,7 +100,8 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             return FaultWords(role=_role(words), pid=_number(words, "pid"), cuda=_code(words), text=text[:500])
         case "exit":
             status, told = _number(words, "status"), _flag(words, "told")
-            return ev.Exited(ref=ref, role=_role(words), pid=_number(words, "pid"), status=status, told=told)
+            pid, ours = _number(words, "pid"), _flag(words, "ours")
+            return ev.Exited(ref=ref, role=_role(words), pid=pid, status=status, told=told, ours=ours)
         case "stepped":
             incident, ms, at = IncidentId(_text(words, "incident")), _decimal(words, "ms"), _decimal(words, "at")
             return ev.Stepped(ref=ref, incident=incident, seq=_number(words, "seq", -1), ms=ms, at=at)

@@ -1,24 +1,23 @@
-"""`mpsr check`: does the guard module cover this node's driver and GPUs? From what the module found when it was loaded."""
+"""`mpsr check`: does the guard module cover this node's driver and GPUs? From what the module found when it was loaded.
+
+Reads the kernel log; changes nothing and raises nothing.
+"""
 
 import os
 import re
 from collections.abc import Iterator
 
-from resilience.adapters.gpu import guard
-from resilience.adapters.gpu.guard import Found
-from resilience.adapters.gpu.nvml import NvmlGpus
 from resilience.check.finding import Finding, fine, note, warning
-from resilience.model.errors import GpuError
+from resilience.model.guard import Found, Level
 from resilience.ports import Gpu
 
 _ABOUT = "docs/how-to/guard-module.md"
 _SAID = re.compile(r"\bmps_guard: (armed|(?P<why>(driver|kernel): .+))")
 
 
-def check(kmsg: str) -> list[Finding]:
+def check(level: Level, found: Found, gpus: tuple[Gpu, ...], kmsg: str) -> list[Finding]:
     """Findings about the module, then about each GPU. `kmsg` is the kernel log, where a module that refused says why."""
-    level = guard.level()
-    if level is guard.Level.ABSENT:
+    if level is Level.ABSENT:
         if why := refusal(kmsg):
             return [
                 warning("guard module", f"refused to be loaded: {why}", f"faults are not isolated here; see {_ABOUT}")
@@ -26,14 +25,10 @@ def check(kmsg: str) -> list[Finding]:
         return [
             note("guard module", "is not loaded: a memory fault reaches all clients of its server", f"see {_ABOUT}")
         ]
-    try:
-        gpus = NvmlGpus().all()
-    except GpuError:  # said elsewhere
-        gpus = ()
-    return findings(level, guard.found(), gpus)
+    return findings(level, found, gpus)
 
 
-def findings(level: guard.Level, found: Found, gpus: tuple[Gpu, ...]) -> list[Finding]:
+def findings(level: Level, found: Found, gpus: tuple[Gpu, ...]) -> list[Finding]:
     about = f"driver {found.driver or 'of unknown version'}"
     if not found.cancels:
         said = [warning("guard module", f"does not say what it hooks in {about}", "build it from this release")]

@@ -26,7 +26,6 @@ from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kept_process import KeptProcess
 from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.linux.leases import LeaseFiles
-from resilience.adapters.linux.metrics_file import MetricsFile
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
@@ -42,11 +41,17 @@ from resilience.hooks.node import build
 from resilience.hooks.tidy_slurm import TidySlurm
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
 from resilience.model.ids import NodeName
+from resilience.model.observation import Source
+from resilience.model.records import Sighting
 from resilience.model.settings import Settings
-from resilience.ports import GpuEvents, Journal, KernelLog
+from resilience.ports import GpuEvents, Journal, KernelLog, Ports
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run the node agent until SIGTERM. SIGHUP makes it read mpsr.yaml again. The systemd unit starts it as root; see "
+        "mpsr-agent(8)."
+    )
     parser.add_argument("--node", help="Slurm's name of this node (default: $SLURMD_NODENAME, else the host's name)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
 
@@ -81,7 +86,7 @@ class Signals:
         try:
             settings.find(self._config)
         except ConfigError as error:
-            print(f"{error.lines()}\n  the settings of before stay in force", file=sys.stderr, flush=True)
+            print(f"{error.lines()}\n  the old settings stay in force", file=sys.stderr, flush=True)
             return
         self.again = True
         self._leave()
@@ -122,14 +127,13 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
         if chosen.paths.metrics:
             stack.enter_context(metrics_file(chosen, node))
         picked = slurm_commands.pick(chosen)
+        stack.callback(picked.close)
         mps = ControlDaemons(chosen, node, DomainLocks(chosen.paths.run, node), os.environ)
         say(f"node {node}, mode {chosen.recovery.mode}, Slurm through {picked.name} ({picked.why})")
         hooks = [sys.executable, "-P", "-m", "resilience.cli.main", "hooks", "--node", node]
         closing(KeptProcess("hook server", hooks + (["--config", config] if config else []), say))
         made = partial(build, node, os.environ, chosen, gpus=NvmlGpus, clock=clock, journal=journal)
-        agent = Agent(
-            chosen,
-            node,
+        ports = Ports(
             clock=clock,
             journal=journal,
             leases=LeaseFiles(chosen.paths.run, node, journal),
@@ -146,6 +150,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             guard=closing(GuardFollower(lambda text: of_the_guard(journal, text))),
             end_client=ClientEnder(mps),
         )
+        agent = Agent(chosen, node, ports)
         agent.run(signals.stop)
 
 
@@ -156,6 +161,8 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def metrics_file(chosen: Settings, node: NodeName) -> Iterator[None]:
     """The node's metrics, or why there are none: the agent's work does not hang on them."""
+    from resilience.adapters.linux.metrics_file import MetricsFile  # 8 MiB, for the nodes that want metrics
+
     try:
         file = path("metrics", metrics=chosen.paths.metrics, node=node)
         writer = MetricsFile(path("journal", log=chosen.paths.log, node=node), file, say)
@@ -193,7 +200,7 @@ def gpu_events() -> GpuEvents:
 def of_the_guard(journal: Journal, text: str) -> None:
     """The guard module came, went or was switched: the admin who did it, and who reads the journal, see when it took."""
     say(text)
-    journal.append("observation", source="guard", what="level", text=text)
+    journal.append(Sighting(source=Source.GUARD, what="level", text=text))
 
 
 class Silence:

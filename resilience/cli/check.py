@@ -1,8 +1,9 @@
 """`mpsr check`: what is wrong with this node's configuration, and the way out of each.
 
-Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what the guard
-module found, and at what containers are shown. Exit status `ok` when nothing is wrong; `usage` when something is. A missing
-GPU library or control program is a warning, because a submit host has neither. Changes nothing.
+Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what holds the
+programs that root starts as users, at what the guard module found, and at what containers are shown. Exit status `ok` when
+nothing is wrong; `usage` when something is. A missing GPU library or control program is a warning, because a submit host has
+neither. Changes nothing.
 """
 
 import argparse
@@ -13,21 +14,29 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from resilience.adapters.linux.guarded_files import check_trusted
+from resilience.adapters.gpu import guard as guard_module
+from resilience.adapters.gpu.nvml import NvmlGpus
+from resilience.adapters.linux.trust import check_trusted
 from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
-from resilience.check import containers, guard, plugstack, slurm_conf
+from resilience.adapters.slurm.slurm_program import beside
+from resilience.check import containers, enclosures, guard, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
-from resilience.config import mpsr_yaml, settings
+from resilience.config import settings
 from resilience.contract import env, exit_code, path
-from resilience.model.errors import ConfigError, WireError
+from resilience.model.errors import ConfigError, GpuError, TrustError
 from resilience.model.settings import Settings
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say what is wrong with the configuration of this node and of its containers, whether the guard module covers its "
+        "driver and GPUs, and the way out of each finding. "
+        "Changes nothing."
+    )
     parser.add_argument("--config", metavar="FILE", help=f"mpsr.yaml (default: ${env('config')} or {path('config')})")
     parser.add_argument("--site", metavar="FILE", help="also check a site file")
     parser.add_argument("--slurm-conf", metavar="FILE", help=f"slurm.conf (default: $SLURM_CONF or {_SLURM_CONF})")
@@ -45,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         if stack := arguments.plugstack or stack_file:
             found += plugstack.check(stack, chosen)
         found += _node(chosen)
-        found += guard.check(chosen.paths.kmsg)
+        found += enclosures.check(chosen)
+        found += _guard(chosen.paths.kmsg)
         found += containers.check(chosen)
     for finding in found:
         if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):
@@ -99,6 +109,12 @@ def _node(chosen: Settings) -> list[Finding]:
         _program("paths.python", paths.python, wrong, "install Python 3.11 or later, or correct install.python"),
         _program("paths.scontrol", paths.scontrol, warning, "without it no job is requeued and no node drained"),
         _program(
+            "squeue",
+            beside(paths.scontrol, "squeue"),
+            warning,
+            "it lies beside scontrol, and without it no job is known",
+        ),
+        _program(
             "paths.mps_control",
             paths.mps_control,
             warning,
@@ -125,13 +141,21 @@ def _node(chosen: Settings) -> list[Finding]:
     return found
 
 
+def _guard(kmsg: str) -> list[Finding]:
+    try:
+        gpus = NvmlGpus().all()
+    except GpuError:  # said elsewhere
+        gpus = ()
+    return guard.check(guard_module.level(), guard_module.found(), gpus, kmsg)
+
+
 def _directory(subject: str, directory: str) -> list[Finding]:
     """Root keeps leases and journals there: nobody else may be able to replace them."""
     if not os.path.isdir(directory):
         return [note(subject, f"is not there yet: {directory}: made at the first use")]
     try:
-        mpsr_yaml.distrust(directory, os.stat(directory))
-    except ConfigError as error:
+        check_trusted(directory)
+    except TrustError as error:
         return [raised(error)]
     return [fine(subject, directory)]
 
@@ -143,9 +167,8 @@ def _metrics(directory: str) -> Finding:
     except OSError as error:
         hint = f"install -d -m 755 {directory}, and give it to node_exporter as --collector.textfile.directory"
         return wrong("paths.metrics", f"{(error.strerror or str(error)).lower()}: {error.filename}", hint)
-    except WireError as error:
-        hint = "this directory and those above it must be root's alone"
-        return wrong("paths.metrics", f"{error.wrong}: {error.observed}", hint)
+    except TrustError as error:
+        return raised(error)
     if not os.path.isdir(directory):
         return wrong("paths.metrics", f"is no directory: {directory}", "name the directory, not the file in it")
     return fine("paths.metrics", directory)

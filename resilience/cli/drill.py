@@ -18,14 +18,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from resilience.adapters.slurm.requeue_sequence import ENDED, Snapshot
+from resilience.adapters.slurm.requeue_sequence import ENDED
 from resilience.adapters.slurm.scontrol import Scontrol
-from resilience.cli.log import recovery_log
+from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.config import settings
 from resilience.contract import exit_code
 from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError
 from resilience.model.ids import JobId
+from resilience.model.records.told import records_file
+from resilience.ports import JobInfo
+from resilience.report import journal_lines
 
 _LOOK = 1.0
 """Seconds between two looks at the job."""
@@ -37,23 +40,34 @@ It shares neither the GPU nor its MPS servers with another job, and makes no fau
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault")
+    parser.description = (
+        "Run a job on this cluster that makes a GPU fault beside two programs, and say whether they survived. The job has a "
+        "GPU and MPS servers of its own. Any user may run it; it asks before it makes the fault. The exit status is 0 only "
+        "when everything held."
+    )
+    parser.add_argument(
+        "--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault (default: %(default)s)"
+    )
     add_job(parser)
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
     """What every job takes that makes a fault of its own."""
-    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: gpu:1)")
+    parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: %(default)s)")
     parser.add_argument(
-        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: .)"
+        "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: the current one)"
     )
     parser.add_argument("--python", default=sys.executable, help="Python of mpsr on the node (default: this one)")
-    parser.add_argument("--wait", type=int, default=600, metavar="S", help="give up when it is not done by then")
+    parser.add_argument(
+        "--wait", type=int, default=600, metavar="S", help="give up after this many seconds (default: %(default)s)"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before the fault")
     parser.add_argument("--dry-run", action="store_true", help="show the job, submit nothing")
     parser.add_argument("--keep", action="store_true", help="keep the job's files")
-    parser.add_argument("--json", metavar="FILE", help="the result as JSON, too")
-    parser.add_argument("sbatch", nargs="*", metavar="-- WORD", help="more options for sbatch")
+    parser.add_argument("--json", metavar="FILE", help="write the result to this file, as JSON")
+    parser.add_argument(
+        "sbatch", nargs="*", metavar="-- SBATCH-OPTION", help="more options for sbatch, such as a partition"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,7 +97,9 @@ def one_job(
     try:
         directory = tempfile.mkdtemp(prefix="mpsr-drill-", dir=base)
     except OSError as error:
-        raise ResilienceError(base, "takes no files", error.strerror or error, hint="give --dir DIRECTORY") from error
+        raise ResilienceError(
+            base, "cannot be written", error.strerror or error, hint="give --dir DIRECTORY"
+        ) from error
     try:
         left = _drill(arguments, script, directory, first)
         rows = judged(left)
@@ -108,7 +124,7 @@ def _ask(about: str) -> None:
     if not sys.stdin.isatty():
         raise ConfigError("drill", "asks first, and there is no terminal", "standard input", hint="give --yes")
     if input("Go on? (yes or no) ").strip().lower() != "yes":
-        raise ResilienceError("drill", "was not wanted", "no job was submitted")
+        raise ResilienceError("drill", "cancelled", "no job submitted")
 
 
 def _drill(arguments: argparse.Namespace, script: str, directory: str, first: str) -> judge.Left:
@@ -117,11 +133,11 @@ def _drill(arguments: argparse.Namespace, script: str, directory: str, first: st
     job = _submit(arguments, script, directory)
     print(f"drill: job {job}", flush=True)
     try:
-        last = _until_ended(slurm, job, arguments.wait)
+        _until_ended(slurm, job, arguments.wait)
     except BaseException:
         subprocess.run(["scancel", str(job)], check=False, stdin=subprocess.DEVNULL)
         raise
-    return _left(job, last, directory, first)
+    return _left(slurm.job(job), directory, first)
 
 
 def _submit(arguments: argparse.Namespace, script: str, directory: str) -> JobId:
@@ -134,21 +150,21 @@ def _submit(arguments: argparse.Namespace, script: str, directory: str) -> JobId
     if done.returncode or not number.isdigit():
         said = (done.stderr or done.stdout).strip()
         hint = "is the plugin on this host? see mpsr check" if "--mps" in said else "options of sbatch go after --"
-        raise SlurmError("sbatch", "took no job", said[-400:], hint=hint)
+        raise SlurmError("sbatch", "refused the job", said[-400:], hint=hint)
     return JobId(int(number))
 
 
-def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> Snapshot:
+def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> None:
     """Tell each change of state. Raises ResilienceError when it takes too long."""
     until, told = time.monotonic() + seconds, ""
     while True:
         seen = slurm.snapshot(job)
-        waits = f" ({seen.reason})" if seen.reason and seen.info.state == "PENDING" else ""
-        if (now := f"{seen.info.state}{waits}") != told:
+        waits = f" ({seen.reason})" if seen.reason and seen.state == "PENDING" else ""
+        if (now := f"{seen.state}{waits}") != told:
             print(f"drill: {now}", flush=True)
             told = now
-        if seen.info.state in ENDED:
-            return seen
+        if seen.state in ENDED:
+            return
         if time.monotonic() > until:
             raise ResilienceError(
                 f"job {job}", f"is not done after {seconds} s", now, hint="it is cancelled; see --wait"
@@ -156,7 +172,8 @@ def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> Snapshot:
         time.sleep(_LOOK)
 
 
-def _left(job: JobId, last: Snapshot, directory: str, first: str) -> judge.Left:
+def _left(last: JobInfo, directory: str, first: str) -> judge.Left:
+    job = last.job
     until = time.monotonic() + _SETTLE
     while not os.path.exists(f"{directory}/{first}.status") and time.monotonic() < until:
         time.sleep(_LOOK)
@@ -165,14 +182,18 @@ def _left(job: JobId, last: Snapshot, directory: str, first: str) -> judge.Left:
         hint = "give --dir a directory that the node sees"
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{first}.step" not in files:
-        raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.info.state)
-    log = Path(recovery_log(last.info.stdout, last.info.workdir, job))
+        raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.state)
+    try:
+        with open_recovery_log(records_file(recovery_log(last.stdout, last.workdir, job))) as stream:
+            records = tuple(entry.record for entry in journal_lines.collect(stream).entries)
+    except FileNotFoundError:
+        records = ()
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,
-        state=last.info.state,
-        restarts=last.info.restarts,
+        state=last.state,
+        restarts=last.restarts,
         files=files,
-        log=log.read_text(errors="replace") if log.exists() else "",
+        records=records,
         spilled=spilled,
     )

@@ -8,15 +8,21 @@ import argparse
 
 from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
-from resilience.contract import contract, exit_code
+from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+from resilience.model.records.words import printable
 from resilience.model.settings import Options
 from resilience.parse import options as option_parser
+from resilience.parse import rules
 from resilience.report import journal_lines, story
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Tell what happened in an incident or to a job, from the journal, which only admins may read. With --options, tell "
+        "what a set of options would do here; any user may ask."
+    )
     parser.add_argument("what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job's number")
     parser.add_argument("--options", metavar="TEXT", help='key=value pairs joined by ";", such as "mps=on;domain=job"')
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
@@ -36,17 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     read = journal_lines.read(file)
     what = str(arguments.what)
     job = what.isascii() and what.isdigit()
-    records = story.of_job(read.records, int(what)) if job else story.of_incident(read.records, what)
+    entries = story.of_job(read.entries, int(what)) if job else story.of_incident(read.entries, what)
     note_skipped(read, file)
-    if not records:
+    if not entries:
         kind = "job" if job else "incident"
         hint = "incidents of this node: mpsr log" if not job else "it may have run on another node: --node NODE"
         raise ResilienceError(f"{kind} {what}", "is not in the journal", file, hint=hint)
-    print(
-        f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(float(records[0]['wall']))[:10]} (times are UTC)"
-    )
-    for line in story.tell(records):
-        print(line)
+    print(f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(entries[0].wall)[:10]} (times are UTC)")
+    for line in story.tell(entries):
+        print(printable(line))
     return exit_code("ok")
 
 
@@ -60,16 +64,7 @@ def in_force(text: str, site: Options) -> JobOptions:
         if key in asked:
             raise ConfigError("options", "key given twice", mpsr_yaml.shown(key))
         asked[key] = value
-    values = {str(spec["key"]): str(spec["default"]) for spec in contract()["option"].values()} | site.defaults
-    for key, value in asked.items():
-        canonical = option_parser.check_value(key, value)
-        if key in site.locked and canonical != values[key]:
-            hint = f"this site has {key}={values[key]} for everybody"
-            raise ConfigError("options", f"{key} cannot be changed here", value, hint=hint)
-        if pair := mpsr_yaml.forbids(site.forbidden, key, canonical):
-            raise ConfigError("options", "this site forbids", pair)
-        values[key] = canonical
-    return option_parser.from_values({key: value for key, value in values.items() if value})
+    return rules.in_force({key: option_parser.check_value(key, value) for key, value in asked.items()}, site)
 
 
 def consequences(options: JobOptions) -> list[str]:

@@ -17,8 +17,18 @@ It shares neither the GPU nor its MPS servers with another job, and makes no fau
 
 def add(parser: argparse.ArgumentParser) -> None:
     words = parser.add_subparsers(dest="word", required=True, metavar="test")
-    about = "make a fault of our own and see whether the module meets it"
-    drill.add_job(words.add_parser("test", help=about, description=about, allow_abbrev=False))
+    test = words.add_parser(
+        "test",
+        allow_abbrev=False,
+        help="make a fault of our own and see whether the module meets it",
+        description=(
+            "Run a job on this cluster that makes a memory fault, and say whether the guard module's hooks met the driver's "
+            "cancels. Works with the module off, too. The job has a GPU and MPS servers of its own, and makes no fault while "
+            "another user's process is on that GPU, or where the module is not loaded. Any user may run it; it asks before it "
+            "makes the fault. The exit status is 0 only when everything held."
+        ),
+    )
+    drill.add_job(test)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ from resilience.hooks.server import serve
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "serve this node's prologs and epilogs; the agent starts it, and it ends with its standard input"
+        "Serve the prologs and epilogs of this node. The agent starts it, and it ends with its standard input; see "
+        "mpsr-agent(8)."
     )
     parser.add_argument("--node", help="Slurm's name of this node (default: $SLURMD_NODENAME, else the host's name)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")

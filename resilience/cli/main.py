@@ -1,7 +1,7 @@
 """The command `mpsr`: picks one command, imports only that one, turns what it raises into a line and an exit status.
 
-Relies on one module a command, each with `add(parser)` for its arguments and `run(arguments) -> int`; prolog and
-epilog, which run inside Slurm's prolog, are plain functions and meet no argument parser. A ResilienceError is said in
+Relies on one module a command, each with `add(parser)` for its arguments and `run(arguments) -> int` (parser.py); prolog
+and epilog, which run inside Slurm's prolog, are plain functions and meet no argument parser. A ResilienceError is said in
 its own words; a wrong configuration ends with the contract's `usage`, anything else with `failed`. Other exceptions
 are bugs and end with a traceback.
 """
@@ -9,28 +9,11 @@ are bugs and end with a traceback.
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
+from resilience.cli.commands import COMMANDS
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.parse.nearest import nearest
-
-COMMANDS = {
-    "agent": "run the node agent",
-    "prolog": "open a job's fault domains (for Slurm's prolog)",
-    "epilog": "close a job's fault domains (for Slurm's epilog)",
-    "hooks": "the server behind prolog and epilog (the agent starts it)",
-    "status": "servers, leases and the agent of this node",
-    "log": "the journal of this node, or a job's recovery log",
-    "explain": "what happened in an incident or to a job; what options would do",
-    "metrics": "what this node's journal comes to, as Prometheus takes it",
-    "spills": "spilled state on disk that jobs have left, and taking it away",
-    "check": "say what is wrong with a configuration",
-    "drill": "see on this cluster that programs survive their neighbour's GPU fault",
-    "guard": "see whether the guard module meets a fault of our own",
-    "render": "make the files of a cluster from one YAML of choices",
-    "version": "the version of mpsr",
-}
 
 
 def usage() -> str:
@@ -76,12 +59,10 @@ def _run(words: list[str]) -> int:
         from resilience.hooks.run_one import run
 
         return run(name)
-    from resilience.cli.parser import Parser
+    from resilience.cli.parser import of_command
 
-    module = import_module(f"resilience.cli.{name}")
-    parser = Parser(prog=f"mpsr {name}", description=COMMANDS[name], allow_abbrev=False)
-    module.add(parser)
-    return int(module.run(parser.parse_args(words[1:])))
+    parser, run_command = of_command(name)
+    return run_command(parser.parse_args(words[1:]))
 
 
 if __name__ == "__main__":

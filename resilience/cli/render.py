@@ -14,6 +14,10 @@ from resilience.model.errors import ConfigError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write the files of a cluster (mpsr.yaml, parts of slurm.conf, gres.conf and plugstack.conf, scripts, units) from one "
+        "site file."
+    )
     parser.add_argument("--site", required=True, metavar="FILE", help="the site's choices (docs/reference/site.md)")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="directory for the files")
     parser.add_argument("--templates", metavar="DIR", type=Path, help="other templates than the installed ones")

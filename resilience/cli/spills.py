@@ -22,6 +22,7 @@ from resilience.hooks import leftovers
 from resilience.hooks.node import build
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
+from resilience.model.records.words import printable
 from resilience.model.settings import Settings
 from resilience.report import journal_lines
 from resilience.state import leftover
@@ -32,7 +33,13 @@ _ANY_RUN = 1 << 32
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", nargs="*", help="where own jobs ran or spilled (default: this node's records)")
+    parser.description = (
+        "List spilled state that jobs have left on disk: from the records of this node (root), or in the directories given, "
+        "where a user finds the state of their own jobs."
+    )
+    parser.add_argument(
+        "directory", nargs="*", metavar="DIRECTORY", help="where own jobs ran or spilled (default: this node's records)"
+    )
     parser.add_argument("--clean", action="store_true", help="remove what belongs to jobs that are over")
     parser.add_argument("--older-than", metavar="AGE", help="with directories: only what is untouched for 10m, 2h, 1d")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
@@ -64,11 +71,12 @@ def _records(chosen: Settings, named: str | None, *, clean: bool) -> int:
     if not clean:
         for asked, record in records:
             age = (clock.wall() - asked) / 3600
-            print(f"job {record.job} of uid {record.uid}, asked about {age:.1f} h ago: {', '.join(record.directories)}")
+            where = printable(", ".join(record.directories))
+            print(f"job {record.job} of uid {record.uid}, asked about {age:.1f} h ago: {where}")
         return exit_code("ok")
     good = True
     for record, outcome in leftovers.sweep(node, most=len(records), rest=0.0):
-        print(f"job {record.job} of uid {record.uid}: {outcome}")
+        print(f"job {record.job} of uid {record.uid}: {printable(outcome)}")
         good = good and outcome in ("removed", leftovers.KEPT)
     return exit_code("ok" if good else "failed")
 

@@ -12,7 +12,7 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from resilience.adapters.gpu.guard import Level, found, level
+from resilience.adapters.gpu.guard import found, level
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
@@ -20,8 +20,10 @@ from resilience.config import settings
 from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
+from resilience.model.guard import Level
 from resilience.model.ids import NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
+from resilience.model.records import Record
 from resilience.model.settings import Settings
 from resilience.ports import ServerState
 
@@ -74,11 +76,15 @@ class Status:
 class _NoJournal:
     """A look leaves no trace."""
 
-    def append(self, event: str, /, **fields: object) -> None:
+    def append(self, record: Record) -> None:
         pass
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show the node agent, the MPS servers and the leases of this node. Root sees every lease and the state of each "
+        "server, a user the leases of their own jobs."
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")

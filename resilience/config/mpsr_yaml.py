@@ -10,16 +10,17 @@ too. Raises ConfigError only.
 import os
 import re
 import reprlib
-import stat
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_origin
 
 import yaml
 
+from resilience.adapters.linux.trust import check_status, check_trusted
 from resilience.contract import contract
-from resilience.model.errors import ConfigError
-from resilience.model.settings import Options, Settings
+from resilience.model.errors import ConfigError, TrustError
+from resilience.model.settings import Options, Path, Settings
+from resilience.parse import rules
 from resilience.parse.hostlist import expand
 from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.nearest import nearest as most_like
@@ -31,31 +32,10 @@ _MAX_RUN = 60
 _MAX_FORBIDDEN = 32
 """The plugin has room for as many."""
 
-RANGES: dict[str, tuple[float, float]] = {
-    "mps.start_timeout": (0.1, 600),
-    "mps.quit_timeout": (0.1, 600),
-    "mps.rebuild_timeout": (0.1, 600),
-    "recovery.attribution_ms": (0, 60_000),
-    "recovery.settle_ms": (0, 60_000),
-    "recovery.incident_window_ms": (1, 600_000),
-    "recovery.grace": (0, 600),
-    "recovery.restore_timeout": (0.1, 86_400),
-    "recovery.requeue_timeout": (1, 3_600),
-    "recovery.max_requeues_per_hour": (0, 100_000),
-    "recovery.max_drains_per_hour": (0, 1_000),
-    "state.spill_seconds": (0, 86_400),
-    "prolog.timeout": (1, 3_600),
-    "slurm.timeout": (0.1, 600),
-}
-"""Lowest and highest value of every number in Settings, in the number's own unit."""
-
 _HUGE = 10**15
 _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
-_PATHS = ("run", "log", "kmsg", "python", "launcher")
-_OPTIONAL_PATHS = ("spill", "metrics")
-_PROGRAMS = ("mps_control", "scontrol")
 
 T = TypeVar("T")
 
@@ -89,10 +69,11 @@ def read_trusted(path: str) -> str:
     real = os.path.realpath(path)
     try:
         with open(real, "rb") as file:
-            for component in _from_root(real):
-                distrust(component, os.lstat(component))
-            distrust(real, os.fstat(file.fileno()))
+            check_trusted(real, owner=os.geteuid())
+            check_status(real, os.fstat(file.fileno()), owner=os.geteuid())
             data = file.read(_MAX_BYTES + 1)
+    except TrustError as error:
+        raise ConfigError(error.subject, error.wrong, error.observed, hint=error.hint) from error
     except OSError as error:
         raise ConfigError(path, "cannot be read", error.strerror or error) from error
     if len(data) > _MAX_BYTES:
@@ -101,23 +82,6 @@ def read_trusted(path: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(path, "is not UTF-8", f"byte {error.start}") from error
-
-
-def _from_root(path: str) -> Iterator[str]:
-    """An absolute path's directories from / on, then itself."""
-    if path != "/":
-        yield from _from_root(os.path.dirname(path))
-    yield path
-
-
-def distrust(component: str, info: os.stat_result) -> None:
-    """Raises ConfigError when others than root and the caller could change this component of a path."""
-    if info.st_uid not in (0, os.geteuid()):
-        raise ConfigError(component, "is not owned by root", f"uid {info.st_uid}", hint=f"chown root {component}")
-    sticky_directory = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
-    if info.st_mode & 0o022 and not sticky_directory:
-        mode = f"mode {stat.S_IMODE(info.st_mode):04o}"
-        raise ConfigError(component, "can be written by others", mode, hint=f"chmod go-w {component}")
 
 
 def mapping(text: str, source: str) -> Mapping[str, Any]:
@@ -182,36 +146,30 @@ def nearest(key: str, root: type) -> str:
 
 def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
     """Settings whose numbers, paths and options make sense, with option values in canonical form."""
-    for key, (low, high) in RANGES.items():
+    for key, field, _ in leaves(Settings):
         section, name = key.split(".")
-        value = getattr(getattr(settings, section), name)
-        if not low <= value <= high:
-            raise ConfigError(f"{source}: {prefix}{key}", f"is not within {low:g} and {high:g}", value)
+        _check(f"{source}: {prefix}{key}", field, getattr(getattr(settings, section), name))
     paths, where = settings.paths, f"{source}: {prefix}paths"
-    for name in _PATHS:
-        check_path(f"{where}.{name}", getattr(paths, name))
-    for name in _OPTIONAL_PATHS:
-        if value := getattr(paths, name):
-            check_path(f"{where}.{name}", value)
-    if paths.devices:
-        check_devices(f"{where}.devices", paths.devices)
-    for name in _PROGRAMS:
-        value = getattr(paths, name)
-        if not _PROGRAM.match(value):
-            check_path(f"{where}.{name}", value)
     if len(paths.run) > _MAX_RUN:
         hint = f"at most {_MAX_RUN} characters: sockets below it must fit into 107"
         raise ConfigError(f"{where}.run", "is too long for a socket's path", paths.run, hint=hint)
     options = _checked_options(settings.options, f"{source}: {prefix}options")
-    return Settings(
-        paths=paths,
-        options=options,
-        mps=settings.mps,
-        recovery=settings.recovery,
-        state=settings.state,
-        prolog=settings.prolog,
-        slurm=settings.slurm,
-    )
+    return replace(settings, options=options)
+
+
+def _check(where: str, field: Field[Any], value: Any) -> None:
+    """Raises ConfigError unless a number is within its range, and a text that names a file is one."""
+    within, kind = field.metadata["within"], field.metadata["path"]
+    if within is not None and not within[0] <= value <= within[1]:
+        raise ConfigError(where, f"is not within {within[0]:g} and {within[1]:g}", value)
+    if (
+        kind is Path.ABSOLUTE
+        or (kind is Path.OPTIONAL and value)
+        or (kind is Path.PROGRAM and not _PROGRAM.match(value))
+    ):
+        check_path(where, value)
+    elif kind is Path.DEVICES and value:
+        check_devices(where, value)
 
 
 def check_path(where: str, value: str) -> None:
@@ -229,13 +187,6 @@ def check_devices(where: str, value: str) -> None:
         raise ConfigError(where, "is not a device path", shown(value), hint="such as /dev/nvidia[0-3]")
     for _ in expand(value, where):
         pass
-
-
-def forbids(forbidden: Iterable[str], key: str, value: str) -> str:
-    """The key=value pair that forbids a canonical value, empty when none does. One word of a list is enough."""
-    kinds = {spec["key"]: spec["kind"] for spec in contract()["option"].values()}
-    words = {value, *value.split(",")} if kinds[key] == "list" else {value}
-    return next((pair for pair in forbidden if pair.partition("=")[0] == key and pair.partition("=")[2] in words), "")
 
 
 def _checked_options(options: Options, where: str) -> Options:
@@ -263,13 +214,13 @@ def _checked_options(options: Options, where: str) -> Options:
         forbidden.append(f"{key}={canonical('forbidden', key, value)}")
     if len(forbidden) > _MAX_FORBIDDEN:
         raise ConfigError(f"{where}.forbidden", f"has more than {_MAX_FORBIDDEN} pairs", len(forbidden))
-    for key, spec in specs.items():
-        holds = defaults.get(key, str(spec["default"]))
-        if pair := forbids(forbidden, key, holds):
-            hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
-            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", pair, hint=hint)
     locked = tuple(dict.fromkeys(options.locked))
-    return replace(options, defaults=defaults, locked=locked, forbidden=tuple(forbidden))
+    options = replace(options, defaults=defaults, locked=locked, forbidden=tuple(forbidden))
+    for key, holds in rules.defaults(options).items():
+        if word := rules.forbidden_word(options, key, holds):
+            hint = f"set another {where.rpartition(': ')[2]}.defaults.{key}"
+            raise ConfigError(f"{where}.forbidden", "forbids what holds by default", f"{key}={word}", hint=hint)
+    return options
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:
@@ -319,7 +270,7 @@ def _typed(kind: Any, field: Field[Any], value: Any, source: str, key: str, root
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ConfigError(where, "is not a text", shown(value), hint='put it in quotes: "..."')
+        raise ConfigError(where, "is not a string", shown(value), hint='put it in quotes: "..."')
     if any(not char.isprintable() for char in value):
         raise ConfigError(where, "has a character that cannot be printed", shown(value))
     return value

@@ -9,12 +9,13 @@ from dataclasses import asdict
 
 from resilience.adapters.gpu import guard
 from resilience.contract import exit_code
+from resilience.model.guard import Level
 
 
 def main() -> int:
     level, found = guard.level(), guard.found()
-    if level is guard.Level.ABSENT or not found.cancels:
-        what = "is not loaded" if level is guard.Level.ABSENT else "does not say what it hooks"
+    if level is Level.ABSENT or not found.cancels:
+        what = "is not loaded" if level is Level.ABSENT else "does not say what it hooks"
         print(f"drill: the guard module {what}, so no fault is made")
         return exit_code("failed")
     print(json.dumps({"level": level.value, **asdict(found)}))

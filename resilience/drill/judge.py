@@ -1,22 +1,22 @@
-"""What the drill's job left, read and judged. Pure: files as texts, Slurm's record as values.
+"""What the drill's job left, read and judged. Pure: files as texts, Slurm's record and the job's records as values.
 
-The recovery log's sentences are those of machine/sentences.py. A row that does not hold says what was seen instead.
+A row that does not hold says what was seen instead.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resilience.drill.bystander import LONGEST, expected
 from resilience.drill.plan import CULPRIT, KEPT, LOOK, PLAIN
+from resilience.model.ids import JobId, StepId, TaskId, TaskRef
+from resilience.model.incident import Action
+from resilience.model.records import IncidentAttributed, Record, Recovered, Verdict
 
-_OPENED = re.compile(r"GPU fault on (?P<gpu>\S+): (?P<what>.*?), by (?P<who>job \d+ step \d+ task \d+)\b")
-_FAULT = re.compile(r"GPU fault on (?P<gpu>\S+): ")
-_LEVEL = re.compile(r"; isolation: (?P<level>[^;\n]+)")
-_BACK = re.compile(
-    r"step (?P<step>\d+) task 0: (?P<how>recovered on standby|restored from kept state|relaunched) (?P<ms>[\d.]+) ms"
-)
-_OBSERVING = "observing only"
+_HOW: dict[str, str] = {
+    Action.PROMOTE: "recovered on standby",
+    Action.RESTORE: "restored from kept state",
+    Action.RELAUNCH: "relaunched",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +28,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What the job left. `files` by name in the drill's directory, `log` its recovery log, `spilled` directories of spilled
-    state that nobody took away."""
+    """What the job left. `files` by name in the drill's directory, `records` of its faults, `spilled` directories of
+    spilled state that nobody took away."""
 
     job: int
     state: str
     restarts: int
     files: Mapping[str, str]
-    log: str
+    records: tuple[Record, ...]
     spilled: tuple[str, ...] = ()
 
     def word(self, name: str) -> str:
         return self.files.get(name, "").strip()
+
+    def task(self, name: str) -> TaskRef | None:
+        """The only task of a step."""
+        step = self.word(f"{name}.step")
+        return TaskRef(job=JobId(self.job), step=StepId(int(step)), task=TaskId(0)) if step.isdigit() else None
+
+    def attributed(self) -> tuple[IncidentAttributed, ...]:
+        return tuple(record for record in self.records if isinstance(record, IncidentAttributed))
 
     def last_line(self, name: str) -> str:
         """Of a step's output."""
@@ -63,21 +71,23 @@ def rows(left: Left) -> list[Row]:
 
 
 def _where(left: Left) -> Row:
-    fault, level = _FAULT.search(left.log), _LEVEL.search(left.log)
+    fault = next(iter(left.attributed()), None)
     if fault is None:
-        return Row(what="fault", seen="the job's recovery log tells of none", held=False)
-    isolation = level["level"].strip() if level else "unknown"
-    mode = "; recovery.mode is observe: nothing is recovered" if _OBSERVING in left.log else ""
-    return Row(what="fault", seen=f"seen on {fault['gpu']}; isolation: {isolation}{mode}", held=not mode)
+        return Row(what="fault", seen="the job's records tell of none", held=False)
+    observing = any(isinstance(record, Verdict) and record.dry_run for record in left.records)
+    mode = "; recovery.mode is observe: nothing is recovered" if observing else ""
+    return Row(
+        what="fault", seen=f"seen on {fault.gpu}; isolation: {fault.isolation or 'unknown'}{mode}", held=not mode
+    )
 
 
 def _culprit(left: Left) -> Row:
-    status, step = left.word(f"{CULPRIT}.status"), left.word(f"{CULPRIT}.step")
+    status = left.word(f"{CULPRIT}.status")
     if not status:
         return Row(what="culprit", seen=f"made no fault: {left.last_line(LOOK)}", held=False)
-    named = {found["who"] for found in _OPENED.finditer(left.log)}
-    right = named == {f"job {left.job} step {step} task 0"}
-    who = "named" if right else f"named: {', '.join(sorted(named))}" if named else "nobody was named"
+    named = {record.culprit for record in left.attributed() if record.culprit is not None}
+    right = bool(named) and {who.task for who in named} == {left.task(CULPRIT)}
+    who = "named" if right else f"named: {', '.join(sorted(map(str, named)))}" if named else "nobody was named"
     return Row(what="culprit", seen=f"{who}; exit status {status}", held=right and status != "0")
 
 
@@ -88,7 +98,9 @@ def _bystander(left: Left, name: str, what: str) -> Row:
         return Row(what=what, seen=f"{how}: {left.last_line(name)}", held=False)
     steps = int(out[0]) if out[0].isdigit() else 0
     right = 0 < steps <= LONGEST and out[1] == expected(steps)
-    back = [found for found in _BACK.finditer(left.log) if found["step"] == left.word(f"{name}.step")]
-    how = ", ".join(f"{found['how']} in {found['ms']} ms" for found in back) or "not touched"
+    back = [record for record in left.records if isinstance(record, Recovered) and record.task == left.task(name)]
+    how = (
+        ", ".join(f"{_HOW.get(record.action, record.action)} in {record.ms:.1f} ms" for record in back) or "not touched"
+    )
     bytes_of = "right" if right else "WRONG"
     return Row(what=what, seen=f"{how}; {bytes_of} bytes after {steps} steps", held=right)

@@ -11,6 +11,7 @@ from resilience import contract
 from resilience.adapters.linux.guarded_files import remove_tree
 from resilience.hooks.node import Node, at_once
 from resilience.model.ids import DomainKey, NodeName
+from resilience.model.records import DomainClosed
 from resilience.placement.domain_plan import unused
 
 _KEEP_LOGS = 7 * 24 * 3600.0
@@ -30,7 +31,15 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
     for server, result in at_once({one: partial(node.mps.close, one) for one in free}, node.left()).items():
         residue = (str(result),) if isinstance(result, Exception) else result
         left += residue
-        node.journal.append("domain.closed", domain=key, gpu=server.gpu, color=server.color, residue=list(residue))
+        node.journal.append(
+            DomainClosed(
+                domain=key,
+                gpu=server.gpu,
+                color=server.color,
+                residue=tuple(residue),
+                ended=node.mps.ended.pop(server, ""),
+            )
+        )
     if not left:
         for gpu in sorted({server.gpu for server in free}):
             left += node.leases.forget_gpu(key, gpu)

@@ -20,6 +20,7 @@ from resilience.hooks.node import Node
 from resilience.model.errors import ConfigError, GpuError, MpsControlError, ResilienceError
 from resilience.model.ids import DomainKey, ServerId
 from resilience.model.lease import Lease
+from resilience.model.records import JobClosed
 from resilience.model.settings import Settings
 from resilience.parse.job_environment import JobEnvironment, process_job
 from resilience.placement import domain_plan
@@ -56,15 +57,16 @@ def epilog(
     for wrong in residue:
         print(f"mpsr: epilog: job {job.job} left behind: {wrong}", file=sys.stderr)
     journal.append(
-        "job.closed",
-        job=job.job,
-        uid=job.uid,
-        domain=key,
-        residue=residue,
-        unproven=unproven,
-        spill=spill or None,
-        swept=swept or None,
-        ms=round((clock.monotonic() - started) * 1000, 1),
+        JobClosed(
+            job=job.job,
+            uid=job.uid,
+            domain=key,
+            residue=tuple(residue),
+            unproven=tuple(unproven),
+            spill=spill,
+            swept=swept,
+            ms=round((clock.monotonic() - started) * 1000, 1),
+        )
     )
     return failed(settings) if residue else exit_code("ok")
 

@@ -40,10 +40,6 @@ class Node:
     deadline: float
     """On the monotonic clock."""
 
-    def held_gpus(self, job: JobId) -> tuple[str, ...]:
-        """What Slurm's controller says of a job's GPUs here; for a run that slurmd did not start. Raises SlurmError."""
-        return self._scontrol().gpus(job, self.name)
-
     def over(self, job: JobId, restart: int) -> bool:
         """Whether Slurm holds a job, seen from its run number `restart`, to be over for good. Raises SlurmError."""
         return self._scontrol().over(job, restart)

@@ -1,8 +1,8 @@
 """What the prolog does about static SM partitions: whether a job may have one, how its servers are cut, which one it gets.
 
-The caller holds the lock of the partitioned domain, but for `possible`. Whoever cannot have a partition gets ConfigError
-(his wish does not fit) or MpsControlError (the driver does not do it); both mean the domain without partitions, or a
-refusal for a job that requires isolation.
+The caller holds the lock of the partitioned domain, but for `possible`. Raises ConfigError when the job's request does not
+fit, MpsControlError when the driver refuses; both mean the domain without partitions, or a refusal for a job that requires
+isolation.
 """
 
 from collections.abc import Iterable, Sequence

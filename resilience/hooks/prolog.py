@@ -19,9 +19,11 @@ from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
 from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
+from resilience.model.guard import Level
 from resilience.model.ids import Color, GpuMinor, GpuUuid
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require
+from resilience.model.records import DomainOpened, JobOpened, JobRefused
 from resilience.model.settings import Settings
 from resilience.parse.hostlist import expand
 from resilience.parse.job_environment import JobEnvironment
@@ -60,11 +62,10 @@ def prolog(
 
 def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     """Have all servers of a job, then its lease. Raises when the job cannot have what it requires."""
-    held = node.held_gpus(job.job) if job.late else job.gpus
-    present = node.gpus().all() if held else ()
+    present = node.gpus().all() if job.gpus else ()
     devices = node.settings.paths.devices.replace("{node}", job.node)
     files = expand(devices, "paths.devices") if devices else ()
-    gpus = domain_plan.pick_gpus(held, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
+    gpus = domain_plan.pick_gpus(job.gpus, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
     without = ""
     if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
         try:
@@ -137,26 +138,27 @@ def _open_domain(
             raise
     for server in fresh:
         if server not in failures:
-            node.journal.append("domain.opened", domain=server.domain, gpu=server.gpu, color=server.color)
+            node.journal.append(DomainOpened(domain=server.domain, gpu=server.gpu, color=server.color))
     node.journal.append(
-        "job.opened",
-        job=lease.job,
-        uid=lease.uid,
-        domain=lease.domain,
-        gpus=[minor for minor, _ in gpus],
-        colors=list(colors),
-        isolation=kept.value,
-        slots=[slot for _, slot in slots],
-        no_partition=without or None,
-        missing=[f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()],
-        late=job.late or None,
-        ms=round((node.clock.monotonic() - started) * 1000, 1),
+        JobOpened(
+            job=lease.job,
+            uid=lease.uid,
+            domain=lease.domain,
+            gpus=tuple(minor for minor, _ in gpus),
+            colors=colors,
+            isolation=kept,
+            slots=tuple(slot for _, slot in slots),
+            no_partition=without,
+            missing=tuple(f"g{server.gpu}/{server.color}: {error}" for server, error in failures.items()),
+            late=job.late or None,
+            ms=round((node.clock.monotonic() - started) * 1000, 1),
+        )
     )
 
 
 def isolation(*, partition: bool = False) -> Isolation:
     """What keeps a fault from neighbours on this node now, for a job with or without an SM partition."""
-    if guard.level() is guard.Level.ON:
+    if guard.level() is Level.ON:
         return Isolation.GUARD
     return Isolation.SM if partition else Isolation.DOMAINS
 
@@ -203,4 +205,4 @@ def _refuse(node: Node, lease: Lease, error: Exception) -> None:
         node.leases.write(replace(lease, state=LeaseState.REFUSED, reason=reason, slots=(), colors=(), gpus=()))
     except (ResilienceError, OSError) as wrong:
         print(f"mpsr: prolog: no lease for job {lease.job}: {wrong}", file=sys.stderr)
-    node.journal.append("job.refused", job=lease.job, uid=lease.uid, reason=reason, domain=lease.domain)
+    node.journal.append(JobRefused(job=lease.job, uid=lease.uid, reason=reason, domain=lease.domain))

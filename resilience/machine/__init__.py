@@ -9,10 +9,10 @@ What it guarantees, whatever the order of events (tests/unit/test_machine_rules.
 What the world must do comes out as effects, results come back as events; time comes in as `now`, timers are effects.
 An event about something unknown (a task that has gone, an incident long closed, a stale timer) does nothing.
 
-The parts, each calling only those before it: words.py, turn.py (the working copy), verdicts.py (a task is told),
+The parts, each calling only those before it: draft.py (the working copy), verdicts.py (a task is told),
 jobs.py (Slurm), servers.py (health, swap, rebuild), incidents.py (which one, what joins it), recover.py (one task up
 the ladder), decide.py (incident → who did it, who is told), sightings.py (sighting → incident), tasks.py (supervisors'
-reports), answers.py (of MPS daemons and Slurm).
+reports), replies.py (of MPS daemons and Slurm).
 """
 
 from typing import assert_never
@@ -21,7 +21,22 @@ from resilience.machine import decide, jobs, recover, replies, servers, sighting
 from resilience.machine.draft import Turn
 from resilience.model import event as ev
 from resilience.model.effect import Effect
-from resilience.model.ids import ServerId
+from resilience.model.timer import (
+    AskState,
+    Decide,
+    LookUpAgain,
+    PollState,
+    ProveState,
+    RebuildDue,
+    RequeueAgain,
+    RungDue,
+    Settle,
+    SpillDue,
+    StandbyAgain,
+    Timer,
+    Unanswered,
+    Window,
+)
 from resilience.model.world import Moment, State
 
 
@@ -72,30 +87,52 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             replies.answered(turn, event)
         case ev.GuardTurned():
             servers.guard_turned(turn, event)
+        case ev.Looked():
+            _looked(turn, event)
         case ev.TimerFired():
-            _fire(turn, event.key)
+            _fire(turn, event.timer)
         case _:
             assert_never(event)
 
 
-def _fire(turn: Turn, key: tuple[object, ...]) -> None:
-    """A timer's first word says whose it is; the rest are that part's own."""
-    match key:
-        case ("decide", str(incident)):
-            decide.due(turn, incident)
-        case ("case", str(incident), ref):
-            recover.timed_out(turn, incident, ref)
-        case ("settle", ref, int(pid)):
-            tasks.settle(turn, ref, pid)
-        case ("standby", ref):
-            tasks.restart_standby(turn, ref)
-        case ("ask" | "prove", ServerId() as server):
-            servers.ask(turn, server)
-        case ("poll", server):
-            servers.poll(turn, server)
-        case ("rebuild", server):
-            servers.rebuild_overdue(turn, server)
-        case ("spill", job):
-            jobs.spill_overdue(turn, job)
+def _fire(turn: Turn, timer: Timer) -> None:
+    match timer:
+        case Decide():
+            decide.look(turn, timer.incident)
+        case Window():
+            pass  # every turn looks which incidents are over
+        case RungDue():
+            recover.look(turn, timer)
+        case Settle():
+            tasks.settle(turn, timer.ref, timer.pid)
+        case StandbyAgain():
+            tasks.restart_standby(turn, timer.ref)
+        case AskState() | ProveState():
+            servers.ask(turn, timer.server)
+        case PollState():
+            servers.poll(turn, timer.server)
+        case RebuildDue():
+            servers.rebuild_overdue(turn, timer.server)
+        case SpillDue():
+            jobs.look(turn, timer)
+        case RequeueAgain():
+            jobs.look_again(turn, timer)
+        case Unanswered():
+            replies.unanswered(turn, timer.job)
+        case LookUpAgain():
+            jobs.look_up(turn, timer.job)
         case _:
-            pass
+            assert_never(timer)
+
+
+def _looked(turn: Turn, event: ev.Looked) -> None:
+    stopped = bool(event.stopped)
+    match event.about:
+        case RungDue():
+            recover.looked(turn, event.about, stopped=stopped)
+        case SpillDue():
+            jobs.looked(turn, event.about, stopped=stopped)
+        case RequeueAgain():
+            jobs.ask_again(turn, event.about, stopped=stopped)
+        case _:
+            assert_never(event.about)

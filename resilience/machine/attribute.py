@@ -15,6 +15,7 @@ from resilience.model.fault import DeviceState, Fault, FaultClass, Reach
 from resilience.model.ids import TaskRef
 from resilience.model.incident import Attribution, Confidence, Evidence
 from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.radius import Radius, Server
 from resilience.model.world import Suspicion
 
 _ORDER = {Confidence.NONE: 0, Confidence.WEAK: 1, Confidence.STRONG: 2, Confidence.CERTAIN: 3}
@@ -44,32 +45,23 @@ def blameless(fault: Fault) -> bool:
 def attribute(
     evidence: Iterable[Evidence],
     fault: Fault,
-    *,
-    clients: frozenset[TaskRef],
-    strangers: int,
-    hits: frozenset[TaskRef],
-    hit: bool,
+    radius: Radius,
     earlier: Suspicion | None,
-    among: bool = True,
-    where: str = "server",
 ) -> Attribution:
-    """The verdict on who did it, from all that is known now.
-
-    clients: tasks whose active process used the server, or the SM partition (`where`); strangers: how many other clients
-    it had; hits: tasks that failed themselves; hit: the whole server is known to be hit; earlier: the last unattributed
-    fault of this domain and GPU that still counts; among: one of `clients` did it (False: perhaps a client of another
-    partition, or one that has not come back to a new agent, so only a name counts).
-    """
+    """The verdict on who did it, from all that is known now. `earlier`: the last unattributed fault of this domain and
+    GPU that still counts."""
+    clients = radius.clients
     if blameless(fault):
         return Attribution(confidence=Confidence.NONE, blameless=True, why=(f"{fault.words}: nobody's doing",))
     best = max(evidence, key=lambda item: _ORDER[item.confidence], default=None)
     if best is not None and best.confidence.names:
         return Attribution(confidence=best.confidence, culprit=best.client, why=(best.why,))
-    if among and len(clients) == 1 and not strangers:
+    if radius.complete and len(clients) == 1 and not radius.strangers:
         (only,) = clients
-        return _named(only, Confidence.CERTAIN, f"the {where}'s only client")
-    if among and not hit and len(hits) == 1 and (fault.reach is Reach.PROCESS or fault.kind in _USER_MADE):
-        (only,) = hits
+        return _named(only, Confidence.CERTAIN, f"the {radius.WHERE}'s only client")
+    apart = not isinstance(radius, Server) and (fault.reach is Reach.PROCESS or fault.kind in _USER_MADE)
+    if radius.complete and apart and len(radius.hits) == 1:
+        (only,) = radius.hits
         return _named(only, Confidence.STRONG, "only this process was hit")
     narrowed = clients & earlier.suspects if earlier else frozenset[TaskRef]()
     if earlier is None or not narrowed:
@@ -78,7 +70,7 @@ def attribute(
     if len(narrowed) > 1:
         return Attribution(confidence=Confidence.NONE, suspects=pool, why=("nobody was named, again",))
     (only,) = narrowed
-    if pool == narrowed and not strangers:
+    if pool == narrowed and not radius.strangers:
         return _named(only, Confidence.STRONG, "the only one suspected before that was here this time")
     why = "suspected before, but others have joined since"
     return Attribution(confidence=Confidence.WEAK, suspects=pool, alone=only, why=(why,))

@@ -35,6 +35,8 @@ def classify(seen: Observation) -> Fault:
             return Fault(kind=FaultClass.CONTROL_DAEMON, reach=Reach.NOBODY, words="MPS control daemon gone")
         case What.RECREATING:
             return Fault(kind=FaultClass.BENIGN, reach=Reach.NOBODY, words="server context made anew")
+        case What.UNKNOWN:
+            return Fault(reach=Reach.NOBODY, words="a line that nobody understands")
         case What.EXIT:
             return Fault(reach=Reach.PROCESS, words="task failed")
         case _:

@@ -6,25 +6,30 @@ The culprit's own verdict waits for the fault's class as well (at most as long):
 program's fault may turn out to be a memory error, and then the named process is a victim.
 """
 
+from typing import Any
+
 from resilience.machine import incidents, jobs, recover, servers
 from resilience.machine.attribute import attribute, blameless
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
 from resilience.machine.history import cleared, suspicion, with_suspicion
 from resilience.machine.policy import split
-from resilience.machine.sentences import account, blame, opening, ref_words, server_words
+from resilience.model import records as rec
 from resilience.model.fault import Fault, FaultClass
-from resilience.model.ids import GpuMinor, IncidentId, JobId, TaskRef
-from resilience.model.incident import Action, Attribution, Confidence, Incident, Outcome, Part
+from resilience.model.ids import GpuMinor, GpuUuid, IncidentId, JobId, TaskRef
+from resilience.model.incident import Action, Attribution, Case, Confidence, Incident, Outcome, Part
+from resilience.model.lease import Isolation
 from resilience.model.observation import Observation, Source
-from resilience.model.world import Health
+from resilience.model.radius import Partition
+from resilience.model.world import Health, Pair
 
+LEVELS = {
+    Isolation.NONE: "none",
+    Isolation.DOMAINS: "domains",
+    Isolation.SM: "SM partitions",
+    Isolation.GUARD: "guard",
+}
 _KNOWN = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
-
-
-def due(turn: Turn, incident: str) -> None:
-    """The wait for the culprit's name is over."""
-    look(turn, IncidentId(incident))
 
 
 def look(turn: Turn, name: IncidentId) -> None:
@@ -60,31 +65,16 @@ def _part(incident: Incident, ref: TaskRef) -> Part:
 
 
 def _decide(turn: Turn, incident: Incident) -> None:
-    server = incident.server
-    pair = turn.pair_of(server)
-    strangers = sum(color == server.color for color in pair.strangers.values()) if pair else 0
-    inside = incident.slot and not incident.hit
-    if inside and Source.GUARD not in incident.sources:
-        known = pair.servers.get(server.color) if pair else None
-        proven = known is not None and known.active - incident.opened >= incidents.ENCLOSED
-        incident = turn.incident(incident, enclosed=proven and turn.health(server) is Health.UP)
-        if not incident.enclosed and turn.now.mono < incident.deadline:
-            return
-    result = attribute(
-        incident.evidence,
-        incident.fault,
-        clients=incident.clients,
-        strangers=strangers,
-        hits=incident.hits,
-        hit=incident.hit,
-        where="SM partition" if inside else "server",
-        among=turn.complete and (not inside or (incident.enclosed and incident.fault.kind is FaultClass.SM)),
-        earlier=suspicion(turn.history, server.domain, server.gpu, turn.now.mono),
-    )
-    sure = result.blameless or result.confidence is Confidence.CERTAIN
-    if not sure and turn.now.mono < incident.deadline:
+    server, waits = incident.server, turn.now.mono < incident.deadline
+    radius = incidents.radius(turn, incident)
+    incident = turn.incident(incident, radius=radius)
+    if isinstance(radius, Partition) and not radius.proven and Source.GUARD not in incident.sources and waits:
         return
-    _settle_on(turn, incident, result)
+    earlier = suspicion(turn.history, server.domain, server.gpu, turn.now.mono)
+    result = attribute(incident.evidence, incident.fault, radius, earlier)
+    sure = result.blameless or result.confidence is Confidence.CERTAIN
+    if sure or not waits:
+        _settle_on(turn, incident, result)
 
 
 def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
@@ -98,20 +88,25 @@ def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
         else:
             parts[ref] = Part.SUSPECT if ref in result.suspects else Part.BYSTANDER
     incident = turn.incident(incident, attribution=result, parts=parts)
-    turn.journal(
-        "incident.attributed",
+    pair = turn.pair_of(server)
+    record = rec.IncidentAttributed(
         incident=incident.id,
-        fault=incident.fault.kind.value,
-        culprit=str(result.culprit) if result.culprit else None,
-        confidence=result.confidence.value,
-        suspects=sorted(map(ref_words, result.suspects)),
-        why=list(result.why),
+        fault=incident.fault.kind,
+        culprit=result.culprit,
+        confidence=result.confidence,
+        suspects=tuple(sorted(result.suspects)),
+        why=result.why,
         isolated=incident.isolated,
         ms=_ms(turn, incident),
+        blameless=result.blameless or None,
+        gpu=incident.uuid,
+        words=incident.fault.numbers(),
+        parts=parts,
+        isolation=_level(pair) if pair else "",
     )
+    turn.journal(record)
     for job in {ref.job for ref in incident.clients}:
-        mine = [(ref, part) for ref, part in parts.items() if ref.job == job]
-        turn.job_line(job, opening(incident, mine, turn.pair_of(server)))
+        turn.job_line(job, record)
     if result.culprit is not None:
         turn.history = cleared(turn.history, server.domain, server.gpu)
     elif result.suspects and incident.hit and not turn.observe:
@@ -125,6 +120,12 @@ def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
         )
         if len(result.suspects) > 1:
             _split(turn, incident, result)
+
+
+def _level(pair: Pair) -> str:
+    """What keeps faults from neighbours in a domain, in words."""
+    also = ", SM partitions" if pair.partitioned and pair.isolation is not Isolation.SM else ""
+    return f"{LEVELS[pair.isolation]}{also}"
 
 
 def _split(turn: Turn, incident: Incident, result: Attribution) -> None:
@@ -144,7 +145,7 @@ def _split(turn: Turn, incident: Incident, result: Attribution) -> None:
 
 def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
     """The GPU is out of use: whoever runs on it is requeued elsewhere or fails, and the node is drained."""
-    uuid, fresh = "", False
+    uuid, fresh = GpuUuid(""), False
     for pair in incidents.of_gpu(turn, gpu):
         uuid = pair.uuid
         for color in list(pair.servers):
@@ -173,7 +174,7 @@ def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
             for ref in sorted(incident.clients):
                 recover.give_up(turn, incident.id, ref)
     if fresh:
-        jobs.drain(turn, f"mpsr: {uuid}: {fault.numbers()}: needs a reset")
+        jobs.drain(turn, uuid, fault)
 
 
 def settle_all(turn: Turn) -> None:
@@ -195,22 +196,46 @@ def _account(turn: Turn, incident: Incident) -> None:
         cases = [incident.cases[ref] for ref in refs]
         if job in incident.accounted:
             continue
-        known = turn.jobs.get(job)
-        text = account(incident, cases, known.faults if known else 1)
         expected = [
             ref for ref in incident.clients if ref.job == job and ref in turn.tasks and ref not in incident.cases
         ]
         waits = incident.hit and any(not turn.tasks[ref].over for ref in expected)
         if waits or not all(case.outcome.settled for case in cases):
             if any(case.outcome is Outcome.FAILED for case in cases):
-                jobs.comment(turn, job, text)  # the job may end with that task, and then Slurm takes no comment
+                jobs.comment(turn, _accounted(turn, incident, job, cases))  # Slurm takes none of a job that has ended
             continue
         incident = turn.incident(incident, accounted=incident.accounted | {job})
         if all(case.outcome is Outcome.GONE and ref in turn.tasks for ref, case in zip(refs, cases, strict=True)):
             continue  # another incident has taken its tasks over, and accounts for them
-        turn.job_line(job, text.removeprefix("mpsr: "))
+        record = _accounted(turn, incident, job, cases)
+        turn.journal(record)
+        turn.job_line(job, record)
         if all(case.action is not Action.REQUEUE or case.outcome is Outcome.FAILED for case in cases):
-            jobs.comment(turn, job, text)
+            jobs.comment(turn, record)
+
+
+_WORST = (Outcome.FAILED, Outcome.REQUEUED, Outcome.RECOVERED, Outcome.GONE)
+
+
+def _accounted(turn: Turn, incident: Incident, job: JobId, cases: list[Case]) -> rec.JobAccounted:
+    """The worst outcome of the job's tasks, and its longest recovery."""
+    known = turn.jobs.get(job)
+    outcome = next((worst for worst in _WORST if any(case.outcome is worst for case in cases)), None)
+    failed = next((case for case in cases if case.outcome is Outcome.FAILED), None)
+    back = [case for case in cases if case.outcome is Outcome.RECOVERED] if outcome is Outcome.RECOVERED else []
+    slowest = max(back, key=lambda case: case.ms, default=None)
+    return rec.JobAccounted(
+        **jobs.facts(incident),
+        job=job,
+        faults=known.faults if known else 1,
+        own=any(case.part is Part.CULPRIT for case in cases),
+        isolated=incident.isolated,
+        outcome=outcome or "",
+        action=(slowest.action or "") if slowest else "",
+        tasks=len(back),
+        ms=slowest.ms if slowest else None,
+        reason=failed.reasons[-1] if failed and failed.reasons else "",
+    )
 
 
 def _close(turn: Turn, incident: Incident) -> None:
@@ -234,26 +259,27 @@ def _close(turn: Turn, incident: Incident) -> None:
         task = turn.tasks.get(ref)
         if task is not None and task.incident == incident.id:
             turn.task(ref, incident=None)
-    _closed(turn, incident, culprit=blame(incident), ms=_ms(turn, incident))
+    _closed(turn, incident, culprit=jobs.blamed(incident), ms=_ms(turn, incident))
 
 
-def _closed(turn: Turn, incident: Incident, **more: object) -> None:
+def _closed(turn: Turn, incident: Incident, **more: Any) -> None:
     """The last word on a fault: all that is known of it by now. Figures are made from it (resilience/metrics)."""
     attribution = incident.attribution
     turn.journal(
-        "incident.closed",
-        incident=incident.id,
-        server=server_words(incident.server),
-        gpu=incident.uuid,
-        fault=incident.fault.numbers(),
-        fault_class=incident.fault.kind.value,
-        xid=incident.fault.xid or None,
-        confidence=attribution.confidence.value if attribution else None,
-        blameless=True if attribution and attribution.blameless else None,
-        isolated=incident.isolated,
-        parts={ref_words(ref): case.part.value for ref, case in incident.cases.items()},
-        outcomes={ref_words(ref): case.outcome.value for ref, case in incident.cases.items()},
-        **more,
+        rec.IncidentClosed(
+            incident=incident.id,
+            server=incident.server,
+            gpu=incident.uuid,
+            fault=incident.fault.numbers(),
+            fault_class=incident.fault.kind,
+            xid=incident.fault.xid or None,
+            confidence=attribution.confidence if attribution else "",
+            blameless=True if attribution and attribution.blameless else None,
+            isolated=incident.isolated,
+            parts={ref: case.part for ref, case in incident.cases.items()},
+            outcomes={ref: case.outcome for ref, case in incident.cases.items()},
+            **more,
+        )
     )
 
 

@@ -4,12 +4,15 @@ The handlers change the copy through the methods here; `result()` freezes it aga
 goes through `act`, which in observe mode writes the intention to the journal, marked as a dry run, and does nothing.
 """
 
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.ids import DomainKey, GpuMinor, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Case, Incident
+from resilience.model.timer import StoppedCounts, Timer
 from resilience.model.world import Health, Job, Moment, Pair, Server, State, Task
 
 _T = TypeVar("_T")
@@ -56,20 +59,26 @@ class Turn:
     def act(self, effect: fx.Effect) -> bool:
         """An effect on the world. False in observe mode, where it is only written down."""
         if self.observe:
-            fields = {key: value for key, value in asdict(effect).items() if value not in (None, "")}
-            self.journal("verdict", dry_run=True, would=type(effect).__name__, **fields)
+            job, server = getattr(effect, "job", None), getattr(effect, "server", None)
+            self.journal(rec.Verdict(dry_run=True, would=type(effect).__name__, job=job, server=server))
             return False
         self.effects.append(effect)
         return True
 
-    def journal(self, event: str, /, **fields: Any) -> None:
-        self.effects.append(fx.Journal(event=event, fields=fields))
+    def journal(self, record: rec.Record) -> None:
+        self.effects.append(fx.Journal(record=record))
 
-    def job_line(self, job: JobId, text: str) -> None:
-        self.effects.append(fx.JobLine(job=job, text=text))
+    def job_line(self, job: JobId, record: rec.Record) -> None:
+        """Have a job's recovery log tell of a record."""
+        self.effects.append(fx.JobLine(job=job, record=record))
 
-    def timer(self, *key: object, after: float) -> None:
-        self.effects.append(fx.SetTimer(key=key, at=self.now.mono + after))
+    def timer(self, timer: Timer, *, after: float) -> None:
+        """Set a timer, in seconds from now."""
+        self.effects.append(fx.SetTimer(timer=timer, at=self.now.mono + after))
+
+    def look(self, about: StoppedCounts, *, refs: Iterable[TaskRef]) -> None:
+        """Have it seen whether a process of these tasks is stopped."""
+        self.effects.append(fx.Look(about=about, refs=tuple(sorted(refs))))
 
     # ------------------------------------------------------------ tasks
     def task(self, ref: TaskRef, /, **changes: Any) -> Task:

@@ -5,10 +5,15 @@ Dry runs are never recorded here, so that observing cannot open a breaker.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
+from resilience.model.event import Ask
 from resilience.model.ids import DomainKey, GpuMinor, TaskRef
+from resilience.model.records import AgentStarted, IncidentClosed, IncidentOpened, Record, SlurmIntent, SlurmOutcome
+from resilience.model.records.journal import Entry
 from resilience.model.world import History, Suspicion
 
+_INTERRUPTED: dict[str, Any] = {"ok": False, "outcome": "interrupted", "detail": "the agent had ended"}
 HOUR = 3600.0
 """Seconds that a requeue, a drain or a suspicion counts."""
 _DRIFT = 60.0
@@ -72,38 +77,40 @@ def cleared(history: History, domain: DomainKey, gpu: GpuMinor) -> History:
     return replace(history, suspicions=rest)
 
 
-def recalled(rows: Iterable[Mapping[str, object]], wall: float, mono: float) -> History:
+def recalled(entries: Iterable[Entry], wall: float, mono: float) -> History:
     """What an earlier agent of this boot has asked Slurm for in the last hour, by the journal's lines: a breaker that
     opened stays open when the agent is started anew. `wall`, `mono`: now, by both clocks."""
     history = History()
-    for row in rows:
-        at, then, uid = row.get("mono"), row.get("wall"), row.get("uid")
-        if row.get("event") != "slurm.intent" or not isinstance(at, float) or not isinstance(then, float):
+    for entry in entries:
+        intent, at = entry.record, entry.mono
+        if not isinstance(intent, SlurmIntent) or at is None:
             continue
-        if not 0 <= mono - at < HOUR or abs((wall - then) - (mono - at)) > _DRIFT:
+        if not 0 <= mono - at < HOUR or abs((wall - entry.wall) - (mono - at)) > _DRIFT:
             continue
-        if row.get("ask") == "requeue" and isinstance(uid, int):
-            history = with_requeue(history, uid, at)
-        elif row.get("ask") == "drain":
+        if intent.ask == Ask.REQUEUE and intent.uid is not None:
+            history = with_requeue(history, intent.uid, at)
+        elif intent.ask == Ask.DRAIN:
             history = with_drain(history, at)
     return history
 
 
-def unfinished(rows: Iterable[Mapping[str, object]]) -> tuple[Mapping[str, object], ...]:
-    """slurm.intent without slurm.outcome, incident.opened without incident.closed, since the last agent began."""
-    open_ones: dict[tuple[str, str], Mapping[str, object]] = {}
-    for row in rows:
-        match row.get("event"):
-            case "agent.started":
-                open_ones.clear()
-            case "slurm.intent":
-                open_ones["slurm", f"{row.get('ask')} {row.get('job')}"] = row
-            case "slurm.outcome":
-                open_ones.pop(("slurm", f"{row.get('ask')} {row.get('job')}"), None)
-            case "incident.opened":
-                open_ones["incident", str(row.get("incident"))] = row
-            case "incident.closed":
-                open_ones.pop(("incident", str(row.get("incident"))), None)
+def unfinished(entries: Iterable[Entry]) -> tuple[Record, ...]:
+    """The ends of what the last agent began and did not end: requests to Slurm without an answer, open incidents."""
+    ends: dict[tuple[str, str], Record] = {}
+    for record in (entry.record for entry in entries):
+        match record:
+            case AgentStarted():
+                ends.clear()
+            case SlurmIntent():
+                ends["slurm", f"{record.ask} {record.job}"] = SlurmOutcome(
+                    incident=record.incident, ask=record.ask, job=record.job, **_INTERRUPTED
+                )
+            case SlurmOutcome():
+                ends.pop(("slurm", f"{record.ask} {record.job}"), None)
+            case IncidentOpened():
+                ends["incident", record.incident] = IncidentClosed(incident=record.incident, **_INTERRUPTED)
+            case IncidentClosed():
+                ends.pop(("incident", record.incident), None)
             case _:
                 pass
-    return tuple(open_ones.values())
+    return tuple(ends.values())

@@ -1,21 +1,25 @@
 """The incidents that are open: which one a server is in, how one begins, what joins it, that its whole server is hit."""
 
+from typing import Any
+
 from resilience.machine import servers
 from resilience.machine.attribute import weigh
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import classified, ref_words, server_words
-from resilience.model.fault import Fault
+from resilience.model import records as rec
+from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import GpuMinor, IncidentId, ServerId
 from resilience.model.incident import Incident
-from resilience.model.observation import Client, Observation
+from resilience.model.observation import Client, Observation, Source
+from resilience.model.radius import Partition, Process, Radius, Server
+from resilience.model.timer import AskState, Decide, ProveState, Window
 from resilience.model.world import Health, Pair
 
 _SOURCES = 16
 _ASK = 0.02
 """Seconds until the control daemon is asked what it knows: its log has mostly said so by then, and starting the
 question takes the agent's time just when the verdict does."""
-ENCLOSED = 0.05
+_ENCLOSED = 0.05
 """Seconds after which ACTIVE proves that a fault stayed in its partition: the server has dealt with it by then."""
 _PATIENCE = 0.5
 """Seconds that this proof is waited for when the control daemon is slow. Only tasks that met the fault wait."""
@@ -53,24 +57,41 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> 
     )
     turn.incidents[incident.id] = incident
     turn.journal(
-        "incident.opened",
-        incident=incident.id,
-        server=server_words(server),
-        gpu=pair.uuid,
-        partition=slot or None,
-        clients=sorted(map(ref_words, incident.clients)),
+        rec.IncidentOpened(
+            incident=incident.id,
+            server=server,
+            gpu=pair.uuid,
+            partition=slot or None,
+            clients=tuple(sorted(incident.clients)),
+        )
     )
     window = turn.recovery.incident_window_ms / 1000
     for stray in turn.strays:
         if stray.observation.gpu == server.gpu and now.mono - stray.observation.mono <= window:
             incident = join(turn, incident, stray.observation, stray.fault, None)
     turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu != server.gpu)
-    turn.timer("decide", incident.id, after=wait)
-    turn.timer("window", incident.id, after=turn.recovery.incident_window_ms / 1000)
-    turn.timer("ask", server, after=_ASK)
+    turn.timer(Decide(incident.id), after=wait)
+    turn.timer(Window(incident.id), after=turn.recovery.incident_window_ms / 1000)
+    turn.timer(AskState(server), after=_ASK)
     if servers.partitioned(turn, server):
-        turn.timer("prove", server, after=ENCLOSED)
+        turn.timer(ProveState(server), after=_ENCLOSED)
     return incident
+
+
+def radius(turn: Turn, incident: Incident) -> Radius:
+    """How far the fault reached, by all that has been seen."""
+    server, pair = incident.server, turn.pair_of(incident.server)
+    strangers = sum(color == server.color for color in pair.strangers.values()) if pair else 0
+    facts: dict[str, Any] = {"clients": incident.clients, "hits": incident.hits, "strangers": strangers}
+    if incident.hit:
+        return Server(**facts, complete=turn.complete)
+    if not incident.slot:
+        return Process(**facts, complete=turn.complete)
+    known = pair.servers.get(server.color) if pair else None
+    answered = known is not None and known.active - incident.opened >= _ENCLOSED
+    proven = answered and turn.health(server) is Health.UP and Source.GUARD not in incident.sources
+    inside = proven and incident.fault.kind is FaultClass.SM  # others may come from a client of another partition
+    return Partition(**facts, complete=turn.complete and inside, proven=proven)
 
 
 def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:
@@ -99,7 +120,8 @@ def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:
             hits=main.hits | other.hits,
         )
         del turn.incidents[other.id]
-        turn.journal("incident.closed", incident=other.id, outcome=f"the same fault as {main.id}", same_as=main.id)
+        same = f"the same fault as {main.id}"
+        turn.journal(rec.IncidentClosed(incident=other.id, outcome=same, same_as=main.id))
     return main
 
 
@@ -116,10 +138,13 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
         evidence=incident.evidence if known or evidence is None else (*incident.evidence, evidence),
     )
     if changed:
-        turn.journal("incident.classified", incident=incident.id, fault=merged.kind.value, words=merged.numbers())
+        record = rec.IncidentClassified(
+            incident=incident.id, fault=merged.kind, words=merged.numbers(), gpu=incident.uuid
+        )
+        turn.journal(record)
         if incident.attribution is not None:  # the logs of its jobs have a first line already, which did not know
             for job in {ref.job for ref in incident.clients}:
-                turn.job_line(job, classified(incident))
+                turn.job_line(job, record)
     return incident
 
 

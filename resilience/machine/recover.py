@@ -9,15 +9,18 @@ from dataclasses import replace
 
 from resilience.machine import jobs, policy, servers, verdicts
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import blame, recovered, ref_words, told
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import RungFailed, Stepped
 from resilience.model.fault import FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Case, Incident, Outcome, Part
 from resilience.model.options import OnCulprit, Rung
+from resilience.model.timer import RungDue
 from resilience.model.world import SERVING, Health, Task
 
+_LOOK = 1.0
+"""Seconds between two looks at whether a task that is awaited is stopped."""
 _MOVES = (Action.PROMOTE, Action.RESTORE, Action.RELAUNCH, Action.QUARANTINE)
 
 
@@ -31,6 +34,7 @@ def begin(turn: Turn, name: IncidentId, ref: TaskRef, part: Part) -> None:
         turn.case(before[0].id, ref, outcome=Outcome.GONE, reasons=(*before[1].reasons, f"hit again: {name}"))
     incident = turn.incidents[name]
     jobs.count_fault(turn, incident, ref)
+    _make_good(turn, ref)
     case = Case(part=part, outcome=Outcome.WAITING, target=incident.apart.get(ref))
     turn.incident(incident, cases={**incident.cases, ref: case})
     turn.task(ref, incident=name)
@@ -40,6 +44,13 @@ def begin(turn: Turn, name: IncidentId, ref: TaskRef, part: Part) -> None:
         _culprit(turn, name, ref)
     else:
         climb(turn, name, ref)
+
+
+def _make_good(turn: Turn, ref: TaskRef) -> None:
+    """Time that went well gives retries back."""
+    task, window = turn.tasks[ref], turn.recovery.retries_window
+    back = min(task.retries, int((turn.now.mono - task.retried) / window))
+    turn.task(ref, retries=task.retries - back, retried=task.retried + back * window)
 
 
 def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
@@ -81,7 +92,7 @@ def climb(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
         if Rung.REQUEUE in task.options.recover:
             jobs.note_refusal(turn, ref.job, means.requeue)
         why = "; ".join((*case.reasons, *(reason for reason in reasons if not reason.endswith(": tried"))))
-        verdicts.fail(turn, name, ref, f"GPU fault {blame(incident)}: {why}")
+        verdicts.fail(turn, name, ref, f"GPU fault {jobs.blamed(incident)}: {why}")
     elif rung is Rung.REQUEUE:
         jobs.requeue(turn, name, ref, "; ".join((*case.reasons, *reasons)) or "no faster way is allowed")
     elif rung is Rung.STANDBY:
@@ -151,6 +162,7 @@ def tell(turn: Turn, name: IncidentId, ref: TaskRef, rung: Rung, action: Action,
         "asking": 0,
         "reported": 0,
         "retries": task.retries + (not case.counted),
+        "retried": turn.now.mono,
     }
     if action is Action.PROMOTE:
         changes |= {"active": task.standby}
@@ -176,8 +188,8 @@ def _set_due(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     after = turn.recovery.restore_timeout
     if not turn.incidents[name].cases[ref].steps:
         after += turn.recovery.grace
-    turn.case(name, ref, due=turn.now.mono + after)
-    turn.timer("case", name, ref, after=after)
+    turn.case(name, ref, due=turn.now.mono + after, looked=turn.now.mono)
+    turn.timer(RungDue(name, ref), after=min(after, _LOOK))
 
 
 def requeue_refused(turn: Turn, name: IncidentId, ref: TaskRef, reason: str) -> None:
@@ -236,17 +248,17 @@ def _observe(turn: Turn, name: IncidentId, task: Task, part: Part) -> None:
         action, _ = policy.culprit(task, means.requeue)
     if incident.fault.device.out_of_use:
         action = Action.FAIL if means.requeue else Action.REQUEUE
-    turn.journal(
-        "verdict",
+    record = rec.Verdict(
         dry_run=True,
         incident=name,
-        task=ref_words(task.ref),
-        action=action.value,
-        part=part.value,
+        task=task.ref,
+        action=action,
+        part=part,
         reason="; ".join(reasons),
         ms=verdicts.since(turn, name),
     )
-    turn.job_line(task.ref.job, f"observing only; would be: {told(task.ref, action, None, '')}")
+    turn.journal(record)
+    turn.job_line(task.ref.job, record)
     turn.case(name, task.ref, outcome=Outcome.PASSED, action=Action.NONE)
     if task.asking or task.reported:
         turn.do(
@@ -277,17 +289,19 @@ def started_again(turn: Turn, ref: TaskRef, color: Color) -> None:
 
 def _recovered(turn: Turn, incident: Incident, ref: TaskRef, *, seq: int, own_ms: float, done: float) -> None:
     case = turn.case(incident.id, ref, outcome=Outcome.RECOVERED, ms=round((done - incident.opened) * 1000, 3))
-    turn.journal(
-        "recovered",
+    record = rec.Recovered(
         incident=incident.id,
-        task=ref_words(ref),
-        action=case.action.value if case.action else None,
+        task=ref,
+        action=case.action or "",
         seq=seq,
         ms=case.ms,
         done_mono=round(done, 6),
         supervisor_ms=own_ms,
     )
-    turn.job_line(ref.job, recovered(ref, case, seq))
+    turn.journal(record)
+    turn.job_line(ref.job, record)
+    if case.action is Action.PROMOTE:
+        servers.offer_any_standby(turn, turn.tasks[ref])
 
 
 def rung_failed(turn: Turn, event: RungFailed) -> None:
@@ -301,15 +315,35 @@ def rung_failed(turn: Turn, event: RungFailed) -> None:
     next_rung(turn, event.ref, event.reason)
 
 
-def timed_out(turn: Turn, incident: str, ref: object) -> None:
-    """The time for a rung may be over; a timer of an earlier rung does nothing."""
-    if not isinstance(ref, TaskRef):
+def look(turn: Turn, due: RungDue) -> None:
+    """Time passes for a rung; a timer of an earlier one does nothing. Whether it counts is to be seen first."""
+    if _awaited(turn, due) is not None:
+        turn.look(due, refs=(due.ref,))
+
+
+def looked(turn: Turn, due: RungDue, *, stopped: bool) -> None:
+    """A task that is stopped is not hung: its time goes on when it does."""
+    case, now = _awaited(turn, due), turn.now.mono
+    if case is None:
         return
-    found = turn.open_case(ref)
-    if found is None or found[0].id != incident or found[1].outcome is not Outcome.TOLD:
+    if stopped and not case.stood:
+        record = rec.TaskStopped(incident=due.incident, task=due.ref)
+        turn.journal(record)
+        turn.job_line(due.ref.job, record)
+    if not stopped and now >= case.due:
+        next_rung(turn, due.ref, f"no answer in {now - case.told_at:.1f} s")
         return
-    if found[1].due and turn.now.mono >= found[1].due:
-        next_rung(turn, ref, f"no answer in {turn.now.mono - found[1].told_at:.1f} s")
+    until = case.due + (now - case.looked if stopped else 0.0)
+    turn.case(due.incident, due.ref, due=until, looked=now, stood=case.stood or stopped)
+    turn.timer(due, after=min(until - now, _LOOK))
+
+
+def _awaited(turn: Turn, due: RungDue) -> Case | None:
+    """The case, when it was told something that must have worked by some time."""
+    found = turn.open_case(due.ref)
+    if found is None or found[0].id != due.incident or found[1].outcome is not Outcome.TOLD or not found[1].due:
+        return None
+    return found[1]
 
 
 def next_rung(turn: Turn, ref: TaskRef, reason: str) -> None:
@@ -319,8 +353,9 @@ def next_rung(turn: Turn, ref: TaskRef, reason: str) -> None:
         return
     incident, case = found
     rung = case.tried[-1].value if case.tried else "?"
-    turn.journal("recovery.failed", incident=incident.id, task=ref_words(ref), rung=rung, reason=reason)
-    turn.job_line(ref.job, f"{ref.in_job()}: {rung} did not work: {reason}")
+    record = rec.RecoveryFailed(incident=incident.id, task=ref, rung=rung, reason=reason)
+    turn.journal(record)
+    turn.job_line(ref.job, record)
     turn.case(incident.id, ref, outcome=Outcome.WAITING, reasons=(*case.reasons, f"{rung}: {reason}"))
     climb(turn, incident.id, ref)
 

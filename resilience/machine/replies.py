@@ -8,17 +8,20 @@ from dataclasses import replace
 
 from resilience.machine import decide, incidents, jobs, recover, servers, tasks
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import server_words
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import Ask, ServerOpened, ServerSeen, SlurmAnswered
 from resilience.model.fault import Fault
-from resilience.model.ids import ServerId
+from resilience.model.ids import JobId, ServerId
 from resilience.model.incident import Action, Outcome
 from resilience.model.observation import Source
-from resilience.model.world import Health, Requeue, Sight
+from resilience.model.timer import RebuildDue, Unanswered
+from resilience.model.world import Health, Job, Requeue, Sight
 
 _PROOF = 1.0
 """Seconds after which ACTIVE is believed without a trace of the rebuild: it took 1.1 s in NVIDIA's example."""
+_EARLY = 0.001
+"""Seconds by which a timer may be early for what a float can hold."""
 _AGAIN = 60.0
 """Seconds until a server that could not be started is tried again."""
 
@@ -45,7 +48,7 @@ def server_seen(turn: Turn, event: ServerSeen) -> None:
             turn.server(event.server, fault_seen=True)
         case Sight.ACTIVE:
             if known.fault_seen or known.recreated or event.asked - known.since >= _PROOF:
-                _up(turn, event.server, "server.rebuilt")
+                _up(turn, event.server, rec.ServerRebuilt)
         case Sight.ABSENT:
             servers.replace_now(turn, event.server)
         case Sight.INITIALIZING:
@@ -75,16 +78,16 @@ def server_opened(turn: Turn, event: ServerOpened) -> None:
         return
     if event.ok:
         turn.do(fx.Watch(server=event.server))
-        _up(turn, event.server, "server.replaced")
+        _up(turn, event.server, rec.ServerReplaced)
         return
-    turn.journal("server.replaced", server=server_words(event.server), ok=False, reason=event.detail)
+    turn.journal(rec.ServerReplaced(server=event.server, ok=False, reason=event.detail))
     turn.server(event.server, health=Health.DOWN)
     if not servers.quarantine(pair, event.server.color):
-        turn.timer("rebuild", event.server, after=_AGAIN)
+        turn.timer(RebuildDue(event.server), after=_AGAIN)
     _go_on(turn, event.server)
 
 
-def _up(turn: Turn, server: ServerId, event: str) -> None:
+def _up(turn: Turn, server: ServerId, how: type[rec.ServerRebuilt | rec.ServerReplaced]) -> None:
     """The server takes clients again: those who wait go on, and standbys come back."""
     pair = turn.pair_of(server)
     known = pair.servers.get(server.color) if pair else None
@@ -92,7 +95,7 @@ def _up(turn: Turn, server: ServerId, event: str) -> None:
         return
     took = round((turn.now.mono - known.since) * 1000, 1)
     turn.server(server, health=Health.UP)
-    turn.journal(event, server=server_words(server), ms=took)
+    turn.journal(how(server=server, ms=took))
     if not servers.quarantine(pair, server.color):
         servers.swap(turn, server)
     _go_on(turn, server)
@@ -115,22 +118,44 @@ def _go_on(turn: Turn, server: ServerId) -> None:
 
 def answered(turn: Turn, event: SlurmAnswered) -> None:
     """Slurm's answer; a job that Slurm does not take back has its tasks fail."""
-    turn.journal("slurm.outcome", ask=event.ask.value, job=event.job, ok=event.ok, detail=event.detail)
-    if event.ask is not Ask.REQUEUE or event.job is None:
+    job = turn.jobs.get(event.job) if event.job is not None else None
+    awaited = event.ask is Ask.REQUEUE and job is not None and job.requeue is Requeue.ASKED
+    again = awaited and job is not None and event.away and jobs.nobody_answered(turn, job, event.detail)
+    outcome = rec.SlurmOutcome(ask=event.ask, job=event.job, ok=event.ok, detail=event.detail, again=again or None)
+    turn.journal(outcome)
+    if again and job is not None:
+        turn.job_line(job.job, replace(outcome, incident=job.incident or ""))
+    elif awaited and job is not None:
+        _requeue_is_over(turn, job, outcome)
+
+
+def unanswered(turn: Turn, job: JobId) -> None:
+    """Slurm was asked for a requeue and has not answered at all."""
+    known = turn.jobs.get(job)
+    if known is None or known.requeue is not Requeue.ASKED:
         return
-    job = turn.jobs.get(event.job)
-    if job is None or job.requeue is not Requeue.ASKED:
+    left = known.asked + jobs.patience(turn) - turn.now.mono
+    if left > _EARLY:  # it was suspended for a while
+        turn.timer(Unanswered(job), after=left)
         return
-    outcome = Requeue.TAKEN if event.ok else Requeue.REFUSED
-    turn.jobs[event.job] = replace(job, requeue=outcome, refusal="" if event.ok else f"Slurm: {event.detail}")
-    turn.job_line(event.job, "requeued" if event.ok else f"requeue refused: {event.detail}")
-    for task in turn.tasks_of(event.job):
+    said = f" ({known.said})" if known.said else ""
+    detail = f"no answer in {turn.now.mono - known.asked:.0f} s{said}"
+    outcome = rec.SlurmOutcome(ask=Ask.REQUEUE, job=job, ok=False, detail=detail)
+    turn.journal(outcome)
+    _requeue_is_over(turn, known, outcome)
+
+
+def _requeue_is_over(turn: Turn, job: Job, outcome: rec.SlurmOutcome) -> None:
+    refusal = "" if outcome.ok else f"Slurm: {outcome.detail}"
+    turn.jobs[job.job] = replace(job, requeue=Requeue.TAKEN if outcome.ok else Requeue.REFUSED, refusal=refusal)
+    turn.job_line(job.job, replace(outcome, incident=job.incident or ""))
+    failed = f"Slurm did not requeue the job: {outcome.detail}"
+    for task in turn.tasks_of(job.job):
         found = turn.open_case(task.ref)
-        if found is None and job.incident is None and not event.ok and not task.over:
-            jobs.fail(turn, task.ref, f"Slurm did not requeue the job: {event.detail}")
-        if found is None or found[1].action is not Action.REQUEUE:
-            continue
-        if event.ok:
-            turn.case(found[0].id, task.ref, outcome=Outcome.REQUEUED)
-        else:
-            recover.requeue_refused(turn, found[0].id, task.ref, f"Slurm did not requeue the job: {event.detail}")
+        if found is not None and found[1].action is Action.REQUEUE:
+            if outcome.ok:
+                turn.case(found[0].id, task.ref, outcome=Outcome.REQUEUED)
+            else:
+                recover.requeue_refused(turn, found[0].id, task.ref, failed)
+        elif found is None and task.ref in job.parked and not outcome.ok and not task.over:
+            jobs.fail(turn, task.ref, failed)

@@ -7,13 +7,14 @@ servers are opened for one incident, never rebuilt, and closed when nobody uses 
 """
 
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import server_words
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
-from resilience.model.incident import Outcome
+from resilience.model.incident import Action, Outcome
 from resilience.model.lease import in_force
 from resilience.model.options import Rung
+from resilience.model.timer import PollState, RebuildDue
 from resilience.model.world import Health, Pair, Server, Task
 from resilience.placement.domain_plan import PAIR
 
@@ -54,9 +55,9 @@ def faulted(turn: Turn, server: ServerId) -> None:
     if quarantine(pair, server.color):
         return
     swap(turn, server)
-    turn.timer("poll", server, after=_FIRST_POLL)
+    turn.timer(PollState(server), after=_FIRST_POLL)
     if not turn.observe:
-        turn.timer("rebuild", server, after=turn.mps.rebuild_timeout)
+        turn.timer(RebuildDue(server), after=turn.mps.rebuild_timeout)
 
 
 def condemned(turn: Turn, server: ServerId) -> None:
@@ -70,7 +71,7 @@ def condemned(turn: Turn, server: ServerId) -> None:
 
 def _unavailable(turn: Turn, server: ServerId) -> None:
     """Write down that nobody can join the server; `server.rebuilt` or `server.replaced` follows when that is over."""
-    turn.journal("server.unavailable", server=server_words(server), state=turn.health(server).value)
+    turn.journal(rec.ServerUnavailable(server=server, state=turn.health(server)))
 
 
 def _lose_standbys(turn: Turn, server: ServerId) -> None:
@@ -98,12 +99,12 @@ def ask(turn: Turn, server: ServerId) -> None:
     turn.do(fx.Poll(server=server, asked=turn.now.mono))
 
 
-def poll(turn: Turn, server: object) -> None:
+def poll(turn: Turn, server: ServerId) -> None:
     """Ask again while the server recovers."""
-    if not isinstance(server, ServerId) or turn.health(server) is not Health.FAULTED:
+    if turn.health(server) is not Health.FAULTED:
         return
     ask(turn, server)
-    turn.timer("poll", server, after=_FAST_POLL if _awaited(turn, server) else _SLOW_POLL)
+    turn.timer(PollState(server), after=_FAST_POLL if _awaited(turn, server) else _SLOW_POLL)
 
 
 def recreated(turn: Turn, server: ServerId) -> None:
@@ -169,15 +170,13 @@ def hurry(turn: Turn, server: ServerId) -> None:
     for color in pair.colors:
         candidate = pair.server(color)
         if pair.health(color) is Health.FAULTED:
-            turn.timer("poll", candidate, after=_FIRST_POLL)
+            turn.timer(PollState(candidate), after=_FIRST_POLL)
             if any(task.reported for task in turn.tasks_on(candidate)):
                 replace_now(turn, candidate)
 
 
-def rebuild_overdue(turn: Turn, server: object) -> None:
+def rebuild_overdue(turn: Turn, server: ServerId) -> None:
     """The server did not recover in time, or could not be started a while ago."""
-    if not isinstance(server, ServerId):
-        return
     pair = turn.pair_of(server)
     known = pair.servers.get(server.color) if pair else None
     if known is None:
@@ -256,11 +255,22 @@ def offer_standby(turn: Turn, task: Task, server: ServerId) -> None:
     pair = turn.pair_of(server)
     if pair is None or (task.server.domain, task.server.gpu) != (server.domain, server.gpu):
         return
+    found = turn.open_case(task.ref)
+    if found is not None and found[1].outcome is Outcome.TOLD and found[1].action is Action.PROMOTE:
+        return  # the one that it has is still to take over: recover.py offers another then
     mine = task.server.color
     if mine == server.color or quarantine(pair, mine) or quarantine(pair, server.color):
         return
     if wants_standby(task) and task.placed and not task.over and task.standby_server is None and not task.standby:
         turn.act(fx.StartStandby(ref=task.ref, server=server))
+
+
+def offer_any_standby(turn: Turn, task: Task) -> None:
+    """The same for one task that has just recovered, on any colour that is up."""
+    pair = turn.pairs[task.server.domain, task.server.gpu]
+    for color in pair.colors:
+        if pair.health(color) is Health.UP:
+            offer_standby(turn, task, pair.server(color))
 
 
 def wants_standby(task: Task) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from resilience.machine import decide, incidents, recover, servers
 from resilience.machine.classify import classify, condemns
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import server_words
+from resilience.model import records as rec
 from resilience.model.event import Seen
 from resilience.model.fault import Fault, FaultClass, Reach
 from resilience.model.ids import ServerId
@@ -33,6 +33,8 @@ def seen(turn: Turn, event: Seen) -> None:
     fault = classify(now)
     server, task = _place(turn, now, client)
     _journal(turn, now, fault, server, client)
+    if now.what is What.UNKNOWN:
+        return  # for a person to read, beside what happened then
     late = task is not None and client is not None and (task.over or client.pid in task.left)
     if now.what is What.CUDA and task is not None and late:
         if found := turn.open_case(task.ref):
@@ -136,18 +138,19 @@ def _stray(turn: Turn, now: Observation, fault: Fault, client: Client | None) ->
 
 def _journal(turn: Turn, now: Observation, fault: Fault, server: ServerId | None, client: Client | None) -> None:
     turn.journal(
-        "observation",
-        source=now.source.value,
-        what=now.what.value,
-        text=now.text,
-        at=now.wall,
-        at_mono=now.mono,
-        boot=now.boot_id,
-        gpu=now.gpu,
-        server=server_words(server) if server else None,
-        pid=now.pid,
-        who=str(client) if client else None,
-        fault=fault.kind.value,
+        rec.Sighting(
+            source=now.source,
+            what=now.what,
+            text=now.text,
+            at=now.wall,
+            at_mono=now.mono,
+            boot=now.boot_id,
+            gpu=now.gpu,
+            server=server,
+            pid=now.pid,
+            who=client,
+            fault=fault.kind,
+        )
     )
 
 

@@ -7,14 +7,15 @@ within `settle_ms`; otherwise the task failed for reasons of its own and its sta
 from resilience.contract import exit_code
 from resilience.machine import incidents, jobs, recover, servers, sightings
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import ref_words, server_words
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
 from resilience.model.lease import in_force
 from resilience.model.options import Domain
+from resilience.model.timer import Settle, StandbyAgain
 from resilience.model.world import SERVING, Health, Job, Pair, Task
 
 _REFUSED = exit_code("refused") << 8
@@ -50,17 +51,12 @@ def hello(turn: Turn, event: Hello) -> None:
         active=event.active,
         session=event.session,
         retries=event.retries,
+        retried=turn.now.mono - event.retried,
     )
     if event.ref.job not in turn.jobs:
         turn.jobs[event.ref.job] = Job(job=event.ref.job, uid=event.lease.uid)
-        turn.do(fx.LookUpJob(job=event.ref.job))
-    turn.journal(
-        "task.hello",
-        task=ref_words(event.ref),
-        server=server_words(pair.server(color)),
-        resumed=event.resumed,
-        mpi=event.mpi,
-    )
+        jobs.look_up(turn, event.ref.job)
+    turn.journal(rec.TaskHello(task=event.ref, server=pair.server(color), resumed=event.resumed, mpi=event.mpi))
     place(turn, event.ref)
 
 
@@ -160,7 +156,7 @@ def exited(turn: Turn, event: Exited) -> None:
     task = turn.tasks.get(event.ref)
     if task is None:
         return
-    turn.journal("task.exit", task=ref_words(event.ref), role=event.role.value, pid=event.pid, status=event.status)
+    turn.journal(rec.TaskExit(task=event.ref, role=event.role, pid=event.pid, status=event.status))
     found = turn.open_case(event.ref)
     if event.pid in task.left:
         recover.noticed(turn, event.ref)
@@ -168,6 +164,11 @@ def exited(turn: Turn, event: Exited) -> None:
     if event.role is Role.STANDBY or event.pid == task.standby != 0:
         _standby_ended(turn, task, event)
         return
+    if event.ours or jobs.leaving(turn, event.ref):
+        turn.leave(event.ref, event.pid)
+        turn.task(event.ref, active=0)
+        if event.ours or event.status:
+            return  # what is to become of the task was said before
     if task.over:
         return
     if event.status == 0 or event.told:
@@ -187,7 +188,7 @@ def exited(turn: Turn, event: Exited) -> None:
         _failed_in(turn, task, incidents.open_incident(turn, task.server, _NO_DAEMON), event)
     else:
         servers.ask(turn, task.server)
-        turn.timer("settle", event.ref, event.pid, after=turn.recovery.settle_ms / 1000)
+        turn.timer(Settle(event.ref, event.pid), after=turn.recovery.settle_ms / 1000)
 
 
 def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> None:
@@ -204,9 +205,9 @@ def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> Non
     sightings.note_failure(turn, task, incident)
 
 
-def settle(turn: Turn, ref: object, pid: int) -> None:
+def settle(turn: Turn, ref: TaskRef, pid: int) -> None:
     """Nothing is known of a fault: pass the task's status on. A slow control daemon is waited for, within bounds."""
-    task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
+    task = turn.tasks.get(ref)
     if task is None or task.asking != pid or not task.asked_at or task.over:
         return  # gone, asked again, or another task of the same name, which has not asked
     if turn.open_case(task.ref) is not None:
@@ -219,15 +220,13 @@ def settle(turn: Turn, ref: object, pid: int) -> None:
     known = pair.servers.get(task.server.color) if pair else None
     waited = turn.now.mono - task.asked_at
     if known is not None and known.answered < task.asked_at and waited < turn.recovery.settle_ms * _PATIENCE / 1000:
-        turn.timer("settle", task.ref, pid, after=turn.recovery.settle_ms / 1000)
+        turn.timer(Settle(task.ref, pid), after=turn.recovery.settle_ms / 1000)
         return
     _pass_on(turn, task.ref)
 
 
 def _pass_on(turn: Turn, ref: TaskRef) -> None:
-    turn.journal(
-        "verdict", task=ref_words(ref), action=Action.NONE.value, part=Part.UNKNOWN.value, reason="no fault known"
-    )
+    turn.journal(rec.Verdict(task=ref, action=Action.NONE, part=Part.UNKNOWN, reason="no fault known"))
     verdict = fx.Verdict(
         ref=ref, incident=IncidentId(""), action=Action.NONE, part=Part.UNKNOWN, server=None, reason="no fault known"
     )
@@ -244,24 +243,26 @@ def gone(turn: Turn, event: Gone) -> None:
         recover.dismiss(turn, event.ref, "the task has ended")
     jobs.spilled(turn, event.ref)
     del turn.tasks[event.ref]
-    turn.journal("task.gone", task=ref_words(event.ref))
+    turn.journal(rec.TaskGone(task=event.ref))
 
 
 def _standby_ended(turn: Turn, task: Task, event: Exited) -> None:
     server = task.standby_server
-    turn.task(task.ref, standby=0, standby_server=None, ready=False)
-    if event.status and server is not None and task.standby_restarts < _STANDBY_TIMES:
-        turn.timer("standby", task.ref, after=_STANDBY_AGAIN * 2**task.standby_restarts)
+    long_ago = turn.now.mono - task.standby_restarted >= turn.recovery.retries_window
+    restarts = 0 if long_ago else task.standby_restarts
+    turn.task(task.ref, standby=0, standby_server=None, ready=False, standby_restarts=restarts)
+    if event.status and server is not None and restarts < _STANDBY_TIMES:
+        turn.timer(StandbyAgain(task.ref), after=_STANDBY_AGAIN * 2**restarts)
 
 
-def restart_standby(turn: Turn, ref: object) -> None:
+def restart_standby(turn: Turn, ref: TaskRef) -> None:
     """A standby ended by itself: try another on a healthy server."""
-    task = turn.tasks.get(ref) if isinstance(ref, TaskRef) else None
+    task = turn.tasks.get(ref)
     if task is None or task.standby:
         return
     pair = turn.pairs[task.server.domain, task.server.gpu]
     for color in pair.colors:
         if color != task.server.color and pair.health(color) is Health.UP:
-            turn.task(task.ref, standby_restarts=task.standby_restarts + 1)
+            turn.task(task.ref, standby_restarts=task.standby_restarts + 1, standby_restarted=turn.now.mono)
             servers.offer_standby(turn, turn.tasks[task.ref], pair.server(color))
             return

@@ -6,8 +6,8 @@ Intents are journalled before the supervisor is told. Which verdict it is, other
 from dataclasses import replace
 
 from resilience.machine.draft import Turn
-from resilience.machine.sentences import ref_words, server_words, told
 from resilience.model import effect as fx
+from resilience.model import records as rec
 from resilience.model.ids import IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Case, Outcome, Part
 from resilience.model.options import Rung
@@ -15,18 +15,12 @@ from resilience.model.options import Rung
 
 def send(turn: Turn, name: IncidentId, ref: TaskRef, action: Action, server: ServerId | None, reason: str) -> None:
     case = turn.incidents[name].cases[ref]
-    turn.journal(
-        "verdict",
-        incident=name,
-        task=ref_words(ref),
-        action=action.value,
-        part=case.part.value,
-        server=server_words(server) if server else None,
-        reason=reason,
-        ms=since(turn, name),
+    record = rec.Verdict(
+        incident=name, task=ref, action=action, part=case.part, server=server, reason=reason, ms=since(turn, name)
     )
+    turn.journal(record)
     turn.do(fx.Verdict(ref=ref, incident=name, action=action, part=case.part, server=server, reason=reason))
-    turn.job_line(ref.job, told(ref, action, server, reason))
+    turn.job_line(ref.job, record)
 
 
 def fail(turn: Turn, name: IncidentId, ref: TaskRef, reason: str) -> None:

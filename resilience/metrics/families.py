@@ -130,7 +130,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="mpsr_supervisors_refused_total",
             kind=Kind.COUNTER,
-            help="Connections to the agent that were turned away: no lease, a stranger, a message that is none.",
+            help="Connections that the agent refused: no lease, another user's process, a malformed message.",
         ),
         Family(
             name="mpsr_incidents_open",
@@ -212,7 +212,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             name="mpsr_server_recovery_duration_seconds",
             kind=Kind.HISTOGRAM,
-            help="Time until a server took clients again: rebuilt by itself, or ended and started anew.",
+            help="Time until a server accepted clients again: rebuilt by itself, or replaced by the agent.",
             labels=(_words("how", "rebuilt", "replaced"),),
             buckets=_SERVER,
         ),

@@ -5,52 +5,42 @@ can be read, and never raises. What is remembered is small: the incidents that a
 clients; a new agent begins without any, as it does itself.
 """
 
-import re
-from collections.abc import Callable
-
 from resilience.machine.policy import ACTIONS
 from resilience.metrics.families import BLAMELESS, QUARANTINE, UNDECIDED, UNKNOWN
 from resilience.metrics.series import Series
+from resilience.model import records as rec
 from resilience.model.fault import FaultClass
+from resilience.model.ids import ServerId
 from resilience.model.incident import Action, Confidence
+from resilience.model.records.journal import Entry, parse
 from resilience.model.world import Health
-from resilience.parse.journal import Record, parse
 from resilience.placement.domain_plan import PAIR
 
 _RUNGS = {action.value: rung.value for rung, action in ACTIONS.items()} | {Action.QUARANTINE.value: QUARANTINE}
 """What a task was told → the rung by which it came back."""
-_HUGE = 1e15
-_SERVER = re.compile(r"(?P<domain>[^/]+)/g(?P<gpu>[0-9]+)/(?P<color>[^/]+)\Z")
 
 
 class Fold:
     def __init__(self) -> None:
         self._series = Series()
-        self._open: set[str] = set()
-        """Incidents that are open."""
-        self._unavailable: dict[str, str] = {}
+        self._open: dict[str, ServerId | None] = {}
+        """Incidents that are open → their server."""
+        self._unavailable: dict[ServerId, str] = {}
         """Servers of pairs that take no clients → why not."""
 
     def line(self, text: str) -> None:
         """One line of a journal."""
         if not text.strip():
             return
-        record = parse(text)
-        if record is None:
+        entry = parse(text)
+        if entry is None:
             self.skip(1)
         else:
-            self.take(record)
+            self.take(entry)
 
     def skip(self, lines: int) -> None:
         """There were lines that are no record."""
         self._series.add("mpsr_journal_skipped_lines_total", by=lines)
-
-    def take(self, record: Record) -> None:
-        lost = record.get("lost")
-        if type(lost) is int and 0 < lost < _HUGE:
-            self._series.add("mpsr_journal_lost_records_total", by=lost)
-        if (change := _CHANGES.get(record["event"])) is not None:
-            change(self, record)
 
     def text(self) -> str:
         """All metrics as they are now, in Prometheus's text format."""
@@ -60,153 +50,115 @@ class Fold:
             self._series.set("mpsr_servers_unavailable", count, state.value)
         return self._series.text()
 
-    # ------------------------------------------------------------ agent, hooks, tasks
-    def _agent_started(self, record: Record) -> None:
-        self._open.clear()
-        self._unavailable.clear()
-        if (began := number(record, "wall")) is not None:
-            self._series.set("mpsr_agent_start_time_seconds", began)
-        for mode in ("act", "observe"):
-            self._series.set("mpsr_agent_mode", int(record.get("mode") == mode), mode)
-
-    def _job_opened(self, record: Record) -> None:
-        self._series.add("mpsr_jobs_opened_total", record.get("isolation"))
-        self._duration("mpsr_prolog_duration_seconds", record)
-        if isinstance(missing := record.get("missing"), list) and missing:
-            self._series.add("mpsr_server_starts_failed_total", "prolog", by=len(missing))
-
-    def _job_refused(self, record: Record) -> None:
-        self._series.add("mpsr_jobs_refused_total")
-
-    def _job_closed(self, record: Record) -> None:
-        self._series.add("mpsr_jobs_closed_total", "residue" if record.get("residue") else "clean")
-        self._duration("mpsr_epilog_duration_seconds", record)
-        if isinstance(spill := record.get("spill"), str):
-            self._series.add("mpsr_spills_total", "kept" if spill.startswith("kept") else "left")
-        swept = record.get("swept")
-        for outcome in swept.values() if isinstance(swept, dict) else ():
-            if outcome == "removed":
-                self._series.add("mpsr_spills_total", "removed")
-            elif not str(outcome).startswith("kept"):  # that was counted when its own epilog kept it
-                self._series.add("mpsr_spills_total", "left")
-
-    def _domain_closed(self, record: Record) -> None:
-        """Nobody holds this domain's servers on this GPU any more."""
-        for server in list(self._unavailable):
-            if server.startswith(f"{record.get('domain')}/g{record.get('gpu')}/"):
-                del self._unavailable[server]
-
-    def _task_hello(self, record: Record) -> None:
-        if record.get("resumed") is not True:
-            self._series.add("mpsr_tasks_started_total")
-
-    def _task_gone(self, record: Record) -> None:
-        if record.get("refused") is True:
-            self._series.add("mpsr_supervisors_refused_total")
+    def take(self, entry: Entry) -> None:
+        if entry.lost:
+            self._series.add("mpsr_journal_lost_records_total", by=entry.lost)
+        match entry.record:
+            case rec.AgentStarted() as started:
+                self._agent_started(started, entry.wall)
+            case rec.JobOpened() as job:
+                self._series.add("mpsr_jobs_opened_total", job.isolation)
+                self._duration("mpsr_prolog_duration_seconds", job.ms)
+                if job.missing:
+                    self._series.add("mpsr_server_starts_failed_total", "prolog", by=len(job.missing))
+            case rec.JobRefused():
+                self._series.add("mpsr_jobs_refused_total")
+            case rec.JobClosed() as job:
+                self._job_closed(job)
+            case rec.DomainClosed() as domain:  # nobody holds its servers on this GPU any more
+                for server in list(self._unavailable):
+                    if (server.domain, server.gpu) == (domain.domain, domain.gpu):
+                        del self._unavailable[server]
+            case rec.TaskHello() as hello:
+                if hello.resumed is not True:
+                    self._series.add("mpsr_tasks_started_total")
+            case rec.TaskGone() as gone:
+                if gone.refused is True:
+                    self._series.add("mpsr_supervisors_refused_total")
+            case _:
+                self._take_fault(entry.record)
 
     # ------------------------------------------------------------ faults
-    def _incident_opened(self, record: Record) -> None:
-        self._open.add(str(record.get("incident")))
+    def _take_fault(self, record: rec.Record) -> None:
+        match record:
+            case rec.IncidentOpened():
+                self._open[record.incident] = record.server
+            case rec.IncidentClosed():
+                self._incident_closed(record)
+            case rec.Verdict():
+                if record.action or not record.would:  # else it says what more observe mode would have done
+                    dry = record.dry_run is True
+                    self._series.add("mpsr_dry_run_verdicts_total" if dry else "mpsr_verdicts_total", record.action)
+            case rec.Recovered():
+                self._duration("mpsr_recovery_duration_seconds", record.ms, _RUNGS.get(record.action))
+            case rec.RecoveryFailed():
+                self._series.add("mpsr_recovery_failures_total", record.rung)
+            case rec.SlurmOutcome():
+                outcome = "done" if record.ok is True else "refused"
+                outcome = "interrupted" if record.outcome == "interrupted" else outcome
+                self._series.add("mpsr_slurm_requests_total", record.ask, outcome)
+            case rec.BreakerOpen():
+                self._series.add("mpsr_breaker_blocked_total", record.what)
+            case rec.ServerUnavailable():
+                self._lost(record.server, record.state)
+            case rec.ServerRebuilt():
+                self._back(record.server, record.ms, "rebuilt")
+            case rec.ServerReplaced() if record.ok is False:
+                self._lost(record.server, Health.DOWN)
+                self._series.add("mpsr_server_starts_failed_total", "agent")
+            case rec.ServerReplaced():
+                self._back(record.server, record.ms, "replaced")
+            case _:
+                pass
 
-    def _incident_closed(self, record: Record) -> None:
-        self._open.discard(str(record.get("incident")))
-        if record.get("same_as") is not None:
+    def _incident_closed(self, record: rec.IncidentClosed) -> None:
+        self._open.pop(record.incident, None)
+        if record.same_as:
             return
-        server = str(record.get("server"))
-        if self._unavailable.get(server) == Health.FAULTED:  # forgotten with its last task, before it came back
-            del self._unavailable[server]
-        self._series.add("mpsr_faults_total", record.get("fault_class", FaultClass.UNKNOWN.value), attribution(record))
-        self._series.add("mpsr_gpu_faults_total", record.get("gpu"), record.get("xid"))
-        if record.get("isolated") is True:
+        faulted = record.server is not None and self._unavailable.get(record.server) == Health.FAULTED
+        if faulted and record.server is not None and record.server not in self._open.values():
+            del self._unavailable[record.server]  # forgotten with its last task, before it came back
+        if record.blameless is True:
+            attribution = BLAMELESS
+        else:
+            attribution = UNKNOWN if record.confidence == Confidence.NONE else record.confidence or UNDECIDED
+        self._series.add("mpsr_faults_total", record.fault_class or FaultClass.UNKNOWN, attribution)
+        self._series.add("mpsr_gpu_faults_total", record.gpu, record.xid)
+        if record.isolated is True:
             self._series.add("mpsr_faults_isolated_total")
-        parts, outcomes = record.get("parts"), record.get("outcomes")
-        for task, outcome in outcomes.items() if isinstance(outcomes, dict) else ():
-            part = parts.get(task) if isinstance(parts, dict) else None
-            self._series.add("mpsr_task_outcomes_total", part, outcome)
+        for task, outcome in record.outcomes.items():
+            self._series.add("mpsr_task_outcomes_total", record.parts.get(task), outcome)
 
-    def _verdict(self, record: Record) -> None:
-        if (action := record.get("action")) is None:
-            return  # of observe mode: what else would have been done
-        dry = record.get("dry_run") is True
-        self._series.add("mpsr_dry_run_verdicts_total" if dry else "mpsr_verdicts_total", action)
+    # ------------------------------------------------------------ agent, hooks, servers
+    def _agent_started(self, record: rec.AgentStarted, wall: float) -> None:
+        self._open.clear()
+        self._unavailable.clear()
+        self._series.set("mpsr_agent_start_time_seconds", wall)
+        for mode in ("act", "observe"):
+            self._series.set("mpsr_agent_mode", int(record.mode == mode), mode)
 
-    def _recovered(self, record: Record) -> None:
-        action = record.get("action")
-        self._duration(
-            "mpsr_recovery_duration_seconds", record, _RUNGS.get(action) if isinstance(action, str) else None
-        )
+    def _job_closed(self, record: rec.JobClosed) -> None:
+        self._series.add("mpsr_jobs_closed_total", "residue" if record.residue else "clean")
+        self._duration("mpsr_epilog_duration_seconds", record.ms)
+        if record.spill:
+            self._series.add("mpsr_spills_total", "kept" if record.spill.startswith("kept") else "left")
+        for outcome in record.swept.values():
+            if outcome == "removed":
+                self._series.add("mpsr_spills_total", "removed")
+            elif not outcome.startswith("kept"):  # that was counted when its own epilog kept it
+                self._series.add("mpsr_spills_total", "left")
 
-    def _recovery_failed(self, record: Record) -> None:
-        self._series.add("mpsr_recovery_failures_total", record.get("rung"))
-
-    # ------------------------------------------------------------ Slurm and servers
-    def _slurm_outcome(self, record: Record) -> None:
-        interrupted = record.get("outcome") == "interrupted"
-        outcome = "interrupted" if interrupted else "done" if record.get("ok") is True else "refused"
-        self._series.add("mpsr_slurm_requests_total", record.get("ask"), outcome)
-
-    def _breaker_open(self, record: Record) -> None:
-        self._series.add("mpsr_breaker_blocked_total", record.get("what"))
-
-    def _server_unavailable(self, record: Record) -> None:
-        self._lost(record, str(record.get("state")))
-
-    def _server_rebuilt(self, record: Record) -> None:
-        self._unavailable.pop(str(record.get("server")), None)
-        self._duration("mpsr_server_recovery_duration_seconds", record, "rebuilt")
-
-    def _server_replaced(self, record: Record) -> None:
-        if record.get("ok") is False:
-            self._lost(record, Health.DOWN.value)
-            self._series.add("mpsr_server_starts_failed_total", "agent")
-            return
-        self._unavailable.pop(str(record.get("server")), None)
-        self._duration("mpsr_server_recovery_duration_seconds", record, "replaced")
-
-    def _lost(self, record: Record, state: str) -> None:
+    def _lost(self, server: ServerId | None, state: str) -> None:
         """A server takes no clients. One for a culprit's quarantine is nobody's loss: it ends when it is empty."""
-        server = str(record.get("server"))
-        if (found := _SERVER.match(server)) is not None and found["color"] in PAIR:
+        if server is not None and server.color in PAIR:
             self._unavailable[server] = state
 
-    def _duration(self, name: str, record: Record, *labels: object) -> None:
-        """The record's `ms`, observed in seconds. Without a number there is nothing to observe."""
-        if (ms := number(record, "ms")) is not None:
+    def _back(self, server: ServerId | None, ms: float | None, how: str) -> None:
+        if server is not None:
+            self._unavailable.pop(server, None)
+        self._duration("mpsr_server_recovery_duration_seconds", ms, how)
+
+    def _duration(self, name: str, ms: float | None, *labels: object) -> None:
+        """Milliseconds, observed in seconds. Without a number there is nothing to observe."""
+        if ms is not None and ms >= 0:
             self._series.observe(name, ms / 1000, *labels)
-
-
-def number(record: Record, key: str) -> float | None:
-    """A number that makes sense as a time; None when there is none."""
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value < _HUGE else None
-
-
-def attribution(record: Record) -> str:
-    """How sure the culprit's name is, of a closed incident; `blameless`: it was the hardware or a daemon."""
-    if record.get("blameless") is True:
-        return BLAMELESS
-    confidence = record.get("confidence", UNDECIDED)
-    return UNKNOWN if confidence == Confidence.NONE else str(confidence)
-
-
-_CHANGES: dict[str, Callable[[Fold, Record], None]] = {
-    "agent.started": Fold._agent_started,
-    "job.opened": Fold._job_opened,
-    "job.refused": Fold._job_refused,
-    "job.closed": Fold._job_closed,
-    "domain.closed": Fold._domain_closed,
-    "task.hello": Fold._task_hello,
-    "task.gone": Fold._task_gone,
-    "incident.opened": Fold._incident_opened,
-    "incident.closed": Fold._incident_closed,
-    "verdict": Fold._verdict,
-    "recovered": Fold._recovered,
-    "recovery.failed": Fold._recovery_failed,
-    "slurm.outcome": Fold._slurm_outcome,
-    "breaker.open": Fold._breaker_open,
-    "server.unavailable": Fold._server_unavailable,
-    "server.rebuilt": Fold._server_rebuilt,
-    "server.replaced": Fold._server_replaced,
-}

@@ -1,14 +1,21 @@
-"""The values of all metrics, and their text in Prometheus's format 0.0.4, which node_exporter's textfile collector reads.
+"""The values of all metrics, and their text for node_exporter's textfile collector.
 
-The format: https://prometheus.io/docs/instrumenting/exposition_formats/. Without timestamps: that collector refuses
-them. Labels take only the values of their family (`families.py`); any other word counts as `other`, so that there is
-an upper bound to the number of series whatever a journal says.
+prometheus-client writes the text; the values are ours, handed over as its "custom collector". Its own Counter and
+Histogram would add `_created` series and show a gauge that has no value yet. No timestamps: node_exporter refuses them.
+Labels take only the values of their family (`families.py`); any other word counts as `other`, so that there is an upper
+bound to the number of series whatever a journal says.
 """
 
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import assert_never
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from resilience import catalog
 from resilience.metrics.families import FAMILIES, NO_XID, OTHER, Family, Kind, Label
@@ -29,7 +36,7 @@ class _Values:
     spread: dict[tuple[str, ...], _Histogram] = field(default_factory=dict)
 
 
-class Series:
+class Series(Collector):
     def __init__(self) -> None:
         self._values: dict[str, _Values] = {}
         for family in FAMILIES.values():
@@ -56,22 +63,32 @@ class Series:
         spread.total += seconds
 
     def text(self) -> str:
-        return "".join(f"{line}\n" for family in FAMILIES.values() for line in self._lines(family))
+        return generate_latest(self).decode()
 
-    def _lines(self, family: Family) -> Iterator[str]:
-        values = self._values[family.name]
-        yield f"# HELP {family.name} {_escaped(family.help)}"
-        yield f"# TYPE {family.name} {family.kind.value}"
-        names = [label.name for label in family.labels]
-        for key, value in values.plain.items():
-            yield f"{family.name}{_labels(names, key)} {_number(value)}"
-        for key, spread in values.spread.items():
-            below = 0
-            for bound, count in zip([*map(_number, family.buckets), "+Inf"], spread.counts, strict=True):
-                below += count
-                yield f"{family.name}_bucket{_labels([*names, 'le'], (*key, bound))} {below}"
-            yield f"{family.name}_sum{_labels(names, key)} {_number(spread.total)}"
-            yield f"{family.name}_count{_labels(names, key)} {below}"
+    def collect(self) -> Iterator[Metric]:
+        """Every family as prometheus-client takes it, also one without a series."""
+        for family in FAMILIES.values():
+            yield _metric(family, self._values[family.name])
+
+
+def _metric(family: Family, values: _Values) -> Metric:
+    labels = [label.name for label in family.labels]
+    match family.kind:
+        case Kind.COUNTER | Kind.GAUGE:
+            kind = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
+            plain = kind(family.name, family.help, labels=labels)
+            for key, value in values.plain.items():
+                plain.add_metric(key, value)
+            return plain
+        case Kind.HISTOGRAM:
+            spread = HistogramMetricFamily(family.name, family.help, labels=labels)
+            bounds = [*(f"{bound:g}" for bound in family.buckets), "+Inf"]
+            for key, histogram in values.spread.items():
+                buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+                spread.add_metric(key, buckets, histogram.total)
+            return spread
+        case _:
+            assert_never(family.kind)
 
 
 def _empty(family: Family) -> _Histogram:
@@ -91,16 +108,3 @@ def _word(label: Label, value: object) -> str:
     text = value if isinstance(value, str) else OTHER
     known = text in label.values if label.values else _UUID.match(text) is not None
     return text if known else OTHER
-
-
-def _labels(names: list[str], values: tuple[str, ...]) -> str:
-    pairs = ",".join(f'{name}="{value}"' for name, value in zip(names, values, strict=True))
-    return f"{{{pairs}}}" if pairs else ""
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")

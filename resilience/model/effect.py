@@ -1,10 +1,11 @@
 """What the machine wants done: a closed union that the agent carries out. Results come back as events."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Action, Part
+from resilience.model.records import JobAccounted, Record, SlurmIntent
+from resilience.model.timer import StoppedCounts, Timer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +45,15 @@ class StartStandby:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLine:
-    """One line for the job's recovery log."""
+    """What the job's recovery log is to tell."""
 
     job: JobId
-    text: str
+    record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    event: str
-    """A name of the contract's `[event]` table."""
-    fields: dict[str, Any]
+    record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,29 +114,40 @@ class LookUpJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Are processes of these tasks stopped? Looked about the same follows."""
+
+    about: StoppedCounts
+    refs: tuple[TaskRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskRequeue:
     job: JobId
-    comment: str
+    intent: SlurmIntent
+    """Its words become the job's AdminComment."""
     exclude: bool
     """Not on this node again."""
+    until: float
+    """Moment of the monotonic clock after which nobody is to be asked any more: the tasks hear of it then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskDrain:
-    reason: str
+    intent: SlurmIntent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskComment:
     job: JobId
-    text: str
+    account: JobAccounted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTimer:
-    """TimerFired with this key at monotonic time `at`; a timer set anew moves."""
+    """TimerFired at monotonic time `at`; a timer set anew moves."""
 
-    key: tuple[object, ...]
+    timer: Timer
     at: float
 
 
@@ -156,6 +166,7 @@ Effect = (
     | Watch
     | Unwatch
     | LookUpJob
+    | Look
     | AskRequeue
     | AskDrain
     | AskComment

@@ -28,6 +28,10 @@ class WireError(ResilienceError):
     """A message or a lease file does not follow docs/reference/protocols.md."""
 
 
+class TrustError(WireError):
+    """A file, or a directory above it, could have been changed by somebody else than root."""
+
+
 class MpsControlError(ResilienceError):
     """The MPS control daemon did not do, or did not answer, what was asked."""
 

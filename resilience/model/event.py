@@ -6,6 +6,7 @@ from enum import StrEnum
 from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.lease import Lease
 from resilience.model.observation import Client, Observation
+from resilience.model.timer import StoppedCounts, Timer
 from resilience.model.world import Sight
 
 
@@ -33,6 +34,8 @@ class Hello:
     mpi: bool
     resumed: bool
     retries: int
+    retried: float = 0.0
+    """Seconds since the last of these recoveries."""
     active: int
     session: bool
 
@@ -67,6 +70,8 @@ class Exited:
     """Raw wait status."""
     told: bool = False
     """Ended by a signal that Slurm has sent to the whole step: nothing is to be recovered."""
+    ours: bool = False
+    """Ended because a verdict said so: its status says nothing about the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +153,8 @@ class JobKnown:
     job: JobId
     batch: bool
     requeueable: bool
+    why: str = ""
+    """Why it is not requeueable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +163,8 @@ class SlurmAnswered:
     job: JobId | None
     ok: bool
     detail: str
+    away: bool = False
+    """Nobody answered: it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +175,16 @@ class GuardTurned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Which of the tasks that were to be looked at have a process that is stopped."""
+
+    about: StoppedCounts
+    stopped: frozenset[TaskRef]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:
-    key: tuple[object, ...]
+    timer: Timer
 
 
 Event = (
@@ -188,5 +205,6 @@ Event = (
     | JobKnown
     | SlurmAnswered
     | GuardTurned
+    | Looked
     | TimerFired
 )

@@ -16,7 +16,7 @@ DomainKey = NewType("DomainKey", str)
 Color = NewType("Color", str)
 """a, b, or q<n> for quarantine: one control daemon and its server."""
 IncidentId = NewType("IncidentId", str)
-_STEPS = {0xFFFFFFFA: "interactive", 0xFFFFFFFB: "batch"}
+STEPS = {0xFFFFFFFA: "interactive", 0xFFFFFFFB: "batch"}
 """Slurm's numbers (slurm.h) of steps that its commands show by name."""
 
 
@@ -50,7 +50,7 @@ class TaskRef:
 
     def in_job(self) -> str:
         """`step 1 task 0`: what tells it from the other tasks of its job, in words."""
-        return f"step {_STEPS.get(self.step, self.step)} task {self.task}"
+        return f"step {STEPS.get(self.step, self.step)} task {self.task}"
 
     def words(self) -> str:
         """`job 12 step 1 task 0`."""

@@ -8,6 +8,7 @@ from resilience.model.fault import Fault
 from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.observation import Client, Source
 from resilience.model.options import Rung
+from resilience.model.radius import Partition, Radius
 
 
 class Part(StrEnum):
@@ -95,6 +96,10 @@ class Case:
     told_at: float = 0.0
     due: float = 0.0
     """When what it was told must have worked; 0 while its process has not noticed the fault."""
+    looked: float = 0.0
+    """When it was last seen whether its processes are stopped."""
+    stood: bool = False
+    """They were."""
     steps: bool = False
     """Its recovery ends with a first step, not with a new process."""
     counted: bool = False
@@ -117,8 +122,8 @@ class Incident:
     sources: tuple[Source, ...]
     slot: int = 0
     """The SM partition that the fault was seen in; 0: not known, or a server without partitions."""
-    enclosed: bool = False
-    """The fault is known to have stayed in that partition: the server takes clients as if nothing had happened."""
+    radius: Radius | None = None
+    """How far it reached, when that was last worked out."""
     evidence: tuple[Evidence, ...] = ()
     hit: bool = False
     """The server itself is hit: every client is."""
@@ -141,4 +146,5 @@ class Incident:
     @property
     def isolated(self) -> bool:
         """Kept from all neighbours, by the guard module or by an SM partition."""
-        return not self.hit and (self.enclosed or Source.GUARD in self.sources)
+        proven = isinstance(self.radius, Partition) and self.radius.proven
+        return not self.hit and (proven or Source.GUARD in self.sources)

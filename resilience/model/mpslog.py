@@ -28,6 +28,8 @@ class LogKind(StrEnum):
     SERVER_FATAL = "server_fatal"
     DAEMON_STARTED = "daemon_started"
     DAEMON_EXITED = "daemon_exited"
+    ORDINARY = "ordinary"
+    """Stands in every log and says nothing to us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

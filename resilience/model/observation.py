@@ -1,9 +1,18 @@
 """A sighting: what one source said about a GPU, a server or a process, and when."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
-from resilience.model.ids import GpuMinor, JobId, ServerId, TaskRef
+from resilience.model.ids import STEPS, GpuMinor, JobId, ServerId, StepId, TaskId, TaskRef
+
+_BY_NAME = {name: number for number, name in STEPS.items()}
+_CLIENT = re.compile(
+    r"(?:job (?P<job>\d{1,10}))?"
+    rf"(?: step (?P<step>\d{{1,10}}|{'|'.join(_BY_NAME)}) task (?P<task>\d{{1,10}})| ?process (?P<pid>\d{{1,10}}))",
+    re.ASCII,
+)
 
 
 class Source(StrEnum):
@@ -37,6 +46,8 @@ class What(StrEnum):
     EXIT = "exit"
     ISOLATED = "isolated"
     """The guard kept a fault to its culprit."""
+    UNKNOWN = "unknown"
+    """A line of a server that the catalogue does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +82,15 @@ class Client:
         if self.job is not None:
             return f"job {self.job} process {self.pid}"
         return f"process {self.pid}"
+
+    @classmethod
+    def of(cls, text: str) -> Self | None:
+        """The client that `str` has written; None for another text. A task's process id is not in it."""
+        if (found := _CLIENT.fullmatch(text)) is None:
+            return None
+        job = JobId(int(found["job"])) if found["job"] else None
+        task = None
+        if job is not None and found["step"]:
+            step = StepId(_BY_NAME.get(found["step"]) or int(found["step"]))
+            task = TaskRef(job=job, step=step, task=TaskId(int(found["task"])))
+        return cls(pid=int(found["pid"] or 0), task=task, job=job)

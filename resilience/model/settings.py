@@ -5,12 +5,35 @@ Every field is a setting: its name is the key in the file, its default holds whe
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 
-def setting(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field that carries its own documentation."""
-    metadata = {"help": help, "choices": choices}
+class Path(StrEnum):
+    """What a text that names a file may be."""
+
+    ABSOLUTE = "absolute"
+    OPTIONAL = "optional"
+    """Absolute, or empty."""
+    PROGRAM = "program"
+    """Absolute, or a name on PATH."""
+    DEVICES = "devices"
+    """Device files as gres.conf lists them in File=, or empty."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    within: tuple[float, float] | None = None,
+    path: Path | None = None,
+) -> Any:
+    """A dataclass field that carries all that is known of a setting: its default, what it is for, what it may be.
+
+    `within`: lowest and highest value of a number, in the number's own unit; `path`: what a text that names a file may be.
+    """
+    metadata = {"help": help, "choices": choices, "within": within, "path": path}
     if isinstance(default, list | tuple | dict):
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -18,25 +41,37 @@ def setting(default: Any, help: str, *, choices: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    run: str = setting("/run/mpsr", "runtime directory; short, on a local file system")
-    log: str = setting("/var/log/mpsr", "log directory")
-    kmsg: str = setting("/dev/kmsg", "where the driver's Xid lines are read")
-    python: str = setting("/usr/bin/python3", "interpreter for keeper and spiller")
-    launcher: str = setting("/usr/libexec/mpsr/mpsr-launch", "the supervisor of a task")
+    run: str = setting("/run/mpsr", "runtime directory; short, on a local file system", path=Path.ABSOLUTE)
+    log: str = setting("/var/log/mpsr", "log directory", path=Path.ABSOLUTE)
+    kmsg: str = setting("/dev/kmsg", "where the driver's Xid lines are read", path=Path.ABSOLUTE)
+    python: str = setting("/usr/bin/python3", "interpreter for keeper and spiller", path=Path.ABSOLUTE)
+    launcher: str = setting("/usr/libexec/mpsr/mpsr-launch", "the supervisor of a task", path=Path.ABSOLUTE)
     spill: str = setting(
         "",
         "directory for spilled state on a shared file system; empty: .mpsr-<job> in the task's directory",
+        path=Path.OPTIONAL,
+    )
+    cgroup: str = setting(
+        "/mpsr",
+        "cgroup for what root starts as users, from the root of the hierarchy; empty: none, see enclosures.md",
+        path=Path.OPTIONAL,
     )
     metrics: str = setting(
         "",
         "directory of node_exporter's textfile collector, for the agent's mpsr-<node>.prom; root's; empty: no metrics",
+        path=Path.OPTIONAL,
     )
     devices: str = setting(
         "",
         "the GPUs' device files as gres.conf lists them in File=, {node} for the node's name; empty: the driver's order",
+        path=Path.DEVICES,
     )
-    mps_control: str = setting("nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path")
-    scontrol: str = setting("scontrol", "Slurm's scontrol, a name on PATH or a path")
+    mps_control: str = setting(
+        "nvidia-cuda-mps-control", "the MPS control program, a name on PATH or a path", path=Path.PROGRAM
+    )
+    scontrol: str = setting(
+        "scontrol", "Slurm's scontrol, a name on PATH or a path; squeue lies beside it", path=Path.PROGRAM
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +90,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mps:
-    start_timeout: float = setting(10.0, "most time for one server to answer ACTIVE")
-    quit_timeout: float = setting(10.0, "most time for a control daemon to end before it is ended by signal")
-    rebuild_timeout: float = setting(10.0, "most time for a faulted server to recover before it is replaced")
+    start_timeout: float = setting(10.0, "time limit for a server to become ACTIVE", within=(0.1, 600))
+    quit_timeout: float = setting(
+        10.0, "time limit for a control daemon to quit; a signal ends it after that", within=(0.1, 600)
+    )
+    rebuild_timeout: float = setting(
+        10.0, "time limit for a faulted server to recover; the agent replaces it after that", within=(0.1, 600)
+    )
     compute_mode: str = setting(
         "default",
         "compute mode that the site has set; never changed by mpsr",
@@ -73,26 +112,41 @@ class Mps:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
     mode: str = setting("act", "observe: write verdicts to the journal, do nothing", choices=("act", "observe"))
-    attribution_ms: int = setting(100, "longest wait for the culprit's name before suspects are split")
-    settle_ms: int = setting(30, "longest wait for news of a fault after a task's failure")
-    incident_window_ms: int = setting(2000, "sightings of one server within this time are one incident")
-    grace: float = setting(1.0, "time that an unmodified program has to end by itself")
-    restore_timeout: float = setting(30.0, "most time from verdict to the first step of a restored task")
-    requeue_timeout: float = setting(60.0, "most time for Slurm to take a job back")
-    max_requeues_per_hour: int = setting(
-        20, "breaker: further requeues of this node are only logged; one user gets three quarters at most"
+    attribution_ms: int = setting(
+        100, "longest wait for the culprit's name before suspects are split", within=(0, 60_000)
     )
-    max_drains_per_hour: int = setting(1, "breaker: further drains of this node are only logged")
+    settle_ms: int = setting(30, "longest wait for news of a fault after a task's failure", within=(0, 60_000))
+    incident_window_ms: int = setting(
+        2000, "sightings of one server within this time are one incident", within=(1, 600_000)
+    )
+    grace: float = setting(1.0, "time that an unmodified program has to end by itself", within=(0, 600))
+    restore_timeout: float = setting(
+        30.0, "time limit from the verdict to the first step of a restored task", within=(0.1, 86_400)
+    )
+    requeue_timeout: float = setting(60.0, "time limit for Slurm to requeue a job", within=(1, 3_600))
+    retries_window: float = setting(
+        3600.0,
+        "time without a recovery that gives a task one of its retries (--mps-retries) back",
+        within=(1, 31_536_000),
+    )
+    max_requeues_per_hour: int = setting(
+        20,
+        "breaker: further requeues of this node are only logged; one user gets three quarters at most",
+        within=(0, 100_000),
+    )
+    max_drains_per_hour: int = setting(1, "breaker: further drains of this node are only logged", within=(0, 1_000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    spill_seconds: float = setting(60.0, "shortest time between two commits that are also written to disk")
+    spill_seconds: float = setting(
+        60.0, "shortest time between two commits that are also written to disk", within=(0, 86_400)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prolog:
-    timeout: float = setting(30.0, "deadline of mpsr prolog and mpsr epilog")
+    timeout: float = setting(30.0, "deadline of mpsr prolog and mpsr epilog", within=(1, 3_600))
     on_failure: str = setting(
         "refuse",
         "what a failure of ours does: refuse the job's steps, or drain the node",
@@ -104,10 +158,10 @@ class Prolog:
 class Slurm:
     adapter: str = setting(
         "auto",
-        "pyslurm where it fits the site's release, else scontrol",
+        "pyslurm where it reaches slurmctld and has its release, else scontrol",
         choices=("auto", "pyslurm", "scontrol"),
     )
-    timeout: float = setting(15.0, "deadline of one call to Slurm")
+    timeout: float = setting(15.0, "deadline of one call to Slurm", within=(0.1, 600))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

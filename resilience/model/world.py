@@ -10,6 +10,7 @@ from resilience.model.incident import Incident
 from resilience.model.lease import Isolation
 from resilience.model.observation import Observation
 from resilience.model.options import JobOptions
+from resilience.model.records import JobAccounted, SlurmIntent
 from resilience.model.settings import Mps, Recovery
 
 
@@ -42,6 +43,9 @@ class Task:
     ready: bool = False
     """The standby waits for promotion."""
     retries: int = 0
+    """Recoveries, less those that time without any has made good."""
+    retried: float = 0.0
+    """When the last of them was, or when the last one was made good."""
     left: tuple[int, ...] = ()
     """Processes of the task that it has left behind: what they still say is about the past."""
     asking: int = 0
@@ -52,6 +56,8 @@ class Task:
     incident: IncidentId | None = None
     """The incident that this task's unsettled case belongs to."""
     standby_restarts: int = 0
+    standby_restarted: float = 0.0
+    """The same two of its standby."""
     over: bool = False
     """It was told to fail, to pass its status on, or it ended well: nothing more is done for it."""
 
@@ -143,12 +149,22 @@ class Job:
     requeue: Requeue | None = None
     incident: IncidentId | None = None
     spilling: frozenset[TaskRef] = frozenset()
-    comment: str = ""
-    """Goes with the requeue."""
-    account: str = ""
+    parked: frozenset[TaskRef] = frozenset()
+    """Tasks that were told of the requeue: they end by it, or have to hear that it came to nothing."""
+    spill_due: float = 0.0
+    looked: float = 0.0
+    """When it was last seen whether they are stopped."""
+    asked: float = 0.0
+    """When Slurm was first asked for the requeue."""
+    said: str = ""
+    """What came instead of its answer."""
+    intent: SlurmIntent | None = None
+    """The requeue that is under way."""
+    account: JobAccounted | None = None
     """What Slurm was last asked to show of the job."""
     exclude: bool = False
     refusal: str = ""
+    """Why it cannot be requeued, in Slurm's words or of its record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ def expand(text: str, where: str) -> Iterator[str]:
     inside, _, tail = rest.partition("]")
     for item in inside.split(","):
         low, dash, high = item.partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or len(item) > 20:
+        if not item.isascii() or not low.isdigit() or (dash and not high.isdigit()) or len(item) > 20:
             raise ConfigError(where, "has a bracket that is no range", text[:80])
         last = int(high) if dash else int(low)
         if last < int(low) or last - int(low) >= MOST:

@@ -17,6 +17,8 @@ OF_A_JOB = ("SLURM", "SPANK_", "MPSR", "CUDA_", "GPU_DEVICE_ORDINAL")
 
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _USER = re.compile(r"[A-Za-z0-9._@$\\-]{1,256}\Z")
+_GRES = re.compile(r"(gpu|mps|shard)(?::[\w.+-]+)*\((?:IDX:([0-9,-]+)|(\d+/\d+(?:,\d+/\d+)*))\)", re.ASCII)
+"""One gres that names GPUs. Since 24.11 a share of each GPU in turn: units held of units there are."""
 _MOST = {
     "SLURM_JOB_ID": 2**32,
     "SLURM_JOB_UID": 2**32 - 1,
@@ -37,7 +39,7 @@ class JobEnvironment:
     asked: str
     """SPANK_MPSR as it came: user input."""
     late: bool
-    """Run by the plugin in slurmd's place: nothing but the job's identity and options is there."""
+    """Run by the plugin in slurmd's place: nothing but the job's identity, options and gres is there."""
     gpus: tuple[str, ...]
     """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: Slurm's numbers (domain_plan.pick_gpus) or UUIDs."""
     share: int | None
@@ -55,6 +57,7 @@ def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
         missing = "SLURM_JOB_UID" if job else "SLURM_JOB_ID"
         raise ConfigError("environment", "not set", missing, hint="this command runs from slurmd's Prolog and Epilog")
     user = environ.get("SLURM_JOB_USER", "")
+    late = environ.get(contract.env("late")) == "1"
     return JobEnvironment(
         job=JobId(job),
         uid=uid,
@@ -63,8 +66,10 @@ def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
         node=NodeName(node),
         restart=_number(environ, "SLURM_JOB_RESTART_COUNT") or 0,
         asked=environ.get(contract.env("job_control_script"), ""),
-        late=environ.get(contract.env("late")) == "1",
-        gpus=job_gpus(environ.get("SLURM_JOB_GPUS", ""), environ.get("CUDA_VISIBLE_DEVICES", "")),
+        late=late,
+        gpus=held_gpus(environ.get(contract.env("late_gres"), ""))
+        if late
+        else job_gpus(environ.get("SLURM_JOB_GPUS", ""), environ.get("CUDA_VISIBLE_DEVICES", "")),
         share=_percent(environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "")),
     )
 
@@ -85,6 +90,17 @@ def job_gpus(slurm: str, cuda: str) -> tuple[str, ...]:
     if by_slurm and set(by_slurm) != set(by_cuda):
         return by_slurm
     return by_cuda
+
+
+def held_gpus(gres: str) -> tuple[str, ...]:
+    """The GPUs in slurmctld's words for a job's gres on one node: `gpu:2(IDX:0-1)`, `shard:2(IDX:1)`, since 24.11
+    `shard:2(0/8,2/8)`. Other gres have devices of their own, which are no GPUs."""
+    found: list[str] = []
+    for one in re.split(r",(?![^()]*\))", gres):
+        if item := _GRES.fullmatch(one):
+            shares = enumerate((item[3] or "").split(",") if item[3] else ())
+            found += devices(item[2]) if item[2] else [str(index) for index, held in shares if held[:2] != "0/"]
+    return tuple(dict.fromkeys(found))
 
 
 def devices(text: str) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 A text that does not follow docs/reference/protocols.md §3 raises WireError naming the line or the key.
 """
 
+import re
+
 from resilience.model.errors import ConfigError, WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
 from resilience.model.lease import Isolation, Lease, LeaseState
@@ -14,6 +16,9 @@ _KEYS = (
     "slots colors gpus run log agent python spill opened"
 ).split()
 _VERSION = "1"
+_LONG_MAX = (1 << 63) - 1
+_UINT_MAX = (1 << 32) - 1
+_MOST_MINOR = 4095
 MOST_SLOTS = 64
 """More chunks than any GPU has (16 on an H200)."""
 
@@ -49,34 +54,56 @@ def parse(text: str) -> Lease:
         raise WireError("lease", f"version is not {_VERSION}", values["version"])
     try:
         gpus = [pair.split(":", 1) for pair in values["gpus"].split(",") if pair]
+        state = LeaseState(values["state"])
+        if state is LeaseState.OPEN and not (gpus and values["domain"]):
+            raise ValueError("open without a GPU or a domain")
+        if not all(uuid for _, uuid in gpus):
+            raise ValueError("a GPU without a UUID")
         slots = [pair.split(":", 1) for pair in values["slots"].split(",") if pair]
         return Lease(
-            job=JobId(int(values["job"])),
-            uid=int(values["uid"]),
-            gid=int(values["gid"]),
+            job=JobId(_number(values["job"], 1, _LONG_MAX)),
+            uid=_number(values["uid"], 0, _UINT_MAX),
+            gid=_number(values["gid"], 0, _UINT_MAX),
             user=values["user"],
             node=NodeName(values["node"]),
-            restart=int(values["restart"]),
-            state=LeaseState(values["state"]),
+            restart=_number(values["restart"], 0, _UINT_MAX),
+            state=state,
             reason=values["reason"],
             options=options.parse(values["options"]),
             domain=DomainKey(values["domain"]),
             isolation=Isolation(values["isolation"]),
-            slots=tuple((GpuMinor(int(minor)), _slot(slot)) for minor, slot in slots),
-            colors=tuple(Color(color) for color in values["colors"].split(",") if color),
-            gpus=tuple((GpuMinor(int(minor)), GpuUuid(uuid)) for minor, uuid in gpus),
+            slots=tuple((_minor(minor), _number(slot, 1, MOST_SLOTS)) for minor, slot in slots),
+            colors=tuple(_color(color) for color in values["colors"].split(",")) if values["colors"] else (),
+            gpus=tuple((_minor(minor), GpuUuid(uuid)) for minor, uuid in gpus),
             run=values["run"],
             log=values["log"],
             agent=values["agent"],
             python=values["python"],
             spill=values["spill"],
-            opened=float(values["opened"]),
+            opened=_seconds(values["opened"]),
         )
     except (ValueError, ConfigError) as error:
         raise WireError("lease", "bad value", error) from error
 
 
-def _slot(text: str) -> int:
-    if not 1 <= int(text) <= MOST_SLOTS:
+def _number(text: str, low: int, high: int) -> int:
+    """Decimal digits alone, as in C. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
         raise ValueError(text)
     return int(text)
+
+
+def _minor(text: str) -> GpuMinor:
+    return GpuMinor(_number(text, 0, _MOST_MINOR))
+
+
+def _color(text: str) -> Color:
+    if not re.fullmatch("[a-z0-9]+", text):
+        raise ValueError(text)
+    return Color(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
+        raise ValueError(text)
+    return float(text)

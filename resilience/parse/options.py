@@ -11,18 +11,24 @@ from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Run
 _OPTIONS = {spec["key"]: spec for spec in contract()["option"].values()}
 _CHARSET = frozenset(contract()["wire"]["charset"])
 _MAX_BYTES = int(contract()["wire"]["max_bytes"])
-_UNITS_MIB = {"m": 1, "g": 1024, "t": 1024 * 1024}
+_UNITS_KIB = {"k": 1, "m": 1 << 10, "g": 1 << 20, "t": 1 << 30}
 _MAX_MIB = 1 << 40
+_MOST_DIGITS = 18
+"""As in C, where they fit a long."""
 
 
 def size_mib(text: str) -> int:
-    """A size such as 512M, 4G or 2048 (MiB) as whole MiB. Raises ValueError."""
+    """A size such as 512K, 512M, 4G or 2048 (MiB) as whole MiB, kibibytes rounded up. Raises ValueError."""
     low = text.lower()
-    unit = _UNITS_MIB.get(low[-1:], 0)
-    digits = low[:-1] if unit else low
-    if not (digits.isascii() and digits.isdigit()):
+    unit = _UNITS_KIB.get(low[-1:], 0)
+    digits = (low[:-1] if unit else low).lstrip("0") or "0"
+    if (
+        not (digits.isascii() and digits.isdigit())
+        or len(digits) > _MOST_DIGITS
+        or not low.startswith(tuple("0123456789"))
+    ):
         raise ValueError(text)
-    mib = int(digits) * (unit or 1)
+    mib = -(-int(digits) * (unit or _UNITS_KIB["m"]) // _UNITS_KIB["m"])
     if not 0 < mib < _MAX_MIB:
         raise ValueError(text)
     return mib
@@ -97,6 +103,11 @@ def from_values(values: dict[str, str]) -> JobOptions:
 
 def serialize(options: JobOptions) -> str:
     """The canonical string: every key, in the contract's order."""
+    return ";".join(f"{key}={value}" for key, value in to_values(options).items())
+
+
+def to_values(options: JobOptions) -> dict[str, str]:
+    """Canonical values by key, every key, in the contract's order."""
 
     def number(value: int | None) -> str:
         return "" if value is None else str(value)
@@ -113,4 +124,4 @@ def serialize(options: JobOptions) -> str:
         "on-culprit": options.on_culprit.value,
         "require": options.require.value,
     }
-    return ";".join(f"{key}={values[key]}" for key in _OPTIONS)
+    return {key: values[key] for key in _OPTIONS}

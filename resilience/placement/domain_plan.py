@@ -15,6 +15,7 @@ from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require, Rung
 from resilience.model.settings import Options as Rules
 from resilience.parse import options as wire
+from resilience.parse import rules
 
 _WIRE = contract()["wire"]
 _NO_GPU = GpuMinor(-1)
@@ -43,23 +44,14 @@ class Opening:
         )
 
 
-def in_force(asked: str, rules: Rules) -> JobOptions:
+def in_force(asked: str, site: Rules) -> JobOptions:
     """The options of a job on this node: what it asked for, where that is left open or locked the site's default."""
     if len(asked) > _WIRE["max_bytes"] or not set(asked) <= set(_WIRE["charset"]):
         wire.parse(asked)
     pairs = [pair for pair in asked.split(";") if pair]
     wire.parse(";".join(pair for pair in pairs if not _left_open(pair)))
     given = dict(pair.split("=", 1) for pair in pairs if not _left_open(pair))
-    own = {key: value for key, value in given.items() if key not in rules.locked}
-    options = wire.parse(";".join(f"{key}={value}" for key, value in (dict(rules.defaults) | own).items()))
-    held = dict(pair.split("=", 1) for pair in wire.serialize(options).split(";"))
-    for pair in rules.forbidden:
-        key, _, value = pair.partition("=")
-        if held.get(key) == value and options.mps:
-            raise ConfigError(
-                "options", "not allowed at this site", f"{_option(key)}={value}", hint="leave it out or ask the admin"
-            )
-    return options
+    return rules.on_node({key: wire.check_value(key, value) for key, value in given.items()}, site)
 
 
 def domain_key(options: JobOptions, job: JobId, uid: int) -> DomainKey:
@@ -172,7 +164,3 @@ def unused(servers: Iterable[ServerId], leases: Iterable[Lease]) -> tuple[Server
 def _left_open(pair: str) -> bool:
     """`key=` of a key that is known: the user said nothing about it."""
     return pair.endswith("=") and pair[:-1] in _KEYS
-
-
-def _option(key: str) -> str:
-    return "--mps" if key == "mps" else f"--mps-{key}"

@@ -296,18 +296,35 @@ class Gpu:
     def release(self, handle: int) -> None:
         self.driver("cuMemRelease", handle)
 
-    def map(self, handle: int, size: int, *, at: int = 0) -> int:
-        """Map a whole handle for reading and writing; the address, `at` when the driver can give it."""
+    def reserve(self, size: int, *, at: int = 0) -> int:
+        """Addresses with nothing behind them, at `at` when the driver can give that."""
         address = c_uint64()
         self.driver("cuMemAddressReserve", byref(address), size, 0, at, 0)
+        return address.value
+
+    def place(self, handle: int, address: int, size: int) -> None:
+        """Put a whole handle at reserved addresses. One handle may be at several at once (cuMemMap, "virtual aliasing")."""
+        self.driver("cuMemMap", address, size, 0, handle, 0)
+
+    def open(self, address: int, size: int) -> None:
+        """Let this device read and write there; the range may hold several mappings, and no hole."""
+        access = _Access(_Location(1, self.ordinal), 3)
+        self.driver("cuMemSetAccess", address, size, byref(access), 1)
+
+    def clear(self, address: int, size: int) -> None:
+        """Take away all mappings of the range; the addresses stay reserved. Work that uses them must be done."""
+        self.driver("cuMemUnmap", address, size)
+
+    def map(self, handle: int, size: int, *, at: int = 0) -> int:
+        """Map a whole handle for reading and writing; the address, `at` when the driver can give it."""
+        address = self.reserve(size, at=at)
         try:
-            self.driver("cuMemMap", address, size, 0, handle, 0)
+            self.place(handle, address, size)
         except GpuError:
             self.driver.result("cuMemAddressFree", address, size)
             raise
-        access = _Access(_Location(1, self.ordinal), 3)
-        self.driver("cuMemSetAccess", address, size, byref(access), 1)
-        return address.value
+        self.open(address, size)
+        return address
 
     def unmap(self, address: int, size: int) -> None:
         self.driver("cuMemUnmap", address, size)

@@ -4,9 +4,12 @@ It holds descriptors (device memory exported by the program, and the commit reco
 program. It maps nothing, loads no CUDA library and is no client of an MPS server, so no GPU fault can reach it.
 Standard library only, small, one thread; nothing but poll() while idle.
 
-Who may talk to it: a peer with the keeper's own uid that shows the token (MPSR_TOKEN). Everyone else gets `refused`
-and a line on the keeper's standard error, which the supervisor passes to the recovery log. One connection at most is
-the writer.
+Who may talk to it: a peer with the keeper's own uid that shows the token (MPSR_TOKEN) or, as a standby, the standby's
+(MPSR_STANDBY_TOKEN). Everyone else gets `refused` and a line on the keeper's standard error, which the supervisor passes
+to the recovery log. One connection at most is the writer.
+
+A standby is told what is held and gets no descriptor of it: it cannot reach the memory that another process works on.
+`take` gives it them, against the token that the supervisor sends with the word `promote` and not before.
 
 It ends when its parent (the supervisor) has gone, on SIGTERM and SIGINT, and removes its socket. It may be SIGKILLed:
 the program still holds the descriptors and deposits them with the next keeper.
@@ -15,12 +18,14 @@ Messages (JSON objects, resilience/state/wire.py), program → keeper and its an
 
     attach v token role            attached writer layout + descriptors (layout null: nothing is held yet)
     put layout + descriptors       held bytes                           writer only; replaces what was held
+    drop                           dropped                              writer only: its program has ended well
     wait                           layout layout + descriptors          answered as soon as something is held
-    take                           taken layout(bool)                   the peer becomes the writer: it was promoted
+    take token expected            taken layout + descriptors           a standby that was promoted: it is the writer
     status                         status arrays bytes limit_mib peers writer sequence step
     anything else, or not allowed  refused reason busy             busy: the old writer still lives, try again
 
-`role` is active, standby or reader. A layout is an object with `regions`: the size in bytes of each descriptor's
+`expected` true: something was held; while nothing is, the writer stays who it is. `role` is active, standby (no
+descriptors before `take`) or reader. A layout is an object with `regions`: the size in bytes of each descriptor's
 memory, in order. The first descriptor is the commit record and is not among them. The keeper does not read the rest
 of the layout.
 """
@@ -36,7 +41,7 @@ from typing import Any, NoReturn
 
 from resilience.model.errors import ResilienceError, StateError, WireError
 from resilience.state import record, wire
-from resilience.state.names import EXIT_OK, EXIT_USAGE, PROTOCOL_VERSION, TOKEN
+from resilience.state.names import EXIT_OK, EXIT_USAGE, PROTOCOL_VERSION, STANDBY_TOKEN, TOKEN
 
 _MAX_PEERS = 64
 """Connections at once; a task has two or three."""
@@ -107,16 +112,21 @@ class Holdings:
             readable = False
         if not readable:
             raise Refused("the first descriptor is not a commit record")
-        wire.close_all(self.fds)
+        self.drop()
         self.layout, self.fds, self.total = layout, fds, total
+
+    def drop(self) -> None:
+        wire.close_all(self.fds)
+        self.layout, self.fds, self.total = None, [], 0
 
 
 class Keeper:
     """The table of peers and what is held. `serve` runs until the parent has gone or a signal came."""
 
-    def __init__(self, listener: socket.socket, *, token: str, limit_mib: int) -> None:
+    def __init__(self, listener: socket.socket, *, token: str, standby_token: str, limit_mib: int) -> None:
         self._listener = listener
         self._token = token.encode()
+        self._standby_token = standby_token.encode() or self._token
         self._held = Holdings(limit_mib)
         self._peers: dict[int, Peer] = {}
         self._writer: Peer | None = None
@@ -200,8 +210,12 @@ class Keeper:
         elif op == "wait":
             self._hand_out(peer, {"op": "layout"})
         elif op == "take":
-            self._writer = peer
-            self._send(peer, {"op": "taken", "layout": self._held.layout is not None})
+            self._take(peer, message)
+        elif op == "drop":
+            if peer is not self._writer:
+                raise Refused("this connection is not the writer")
+            self._held.drop()
+            self._send(peer, {"op": "dropped"})
         elif op == "status":
             self._send(peer, self._status())
         else:
@@ -211,10 +225,10 @@ class Keeper:
     def _attach(self, peer: Peer, message: wire.Message) -> None:
         if message.get("v") != PROTOCOL_VERSION:
             raise Refused(f"speaks version {message.get('v')!r}, the keeper version {PROTOCOL_VERSION}")
-        token = message.get("token")
-        if not isinstance(token, str) or not _same(token.encode(errors="replace"), self._token):
-            raise Refused("wrong token")
         role = message.get("role")
+        known = self._shows(message, self._token)
+        if not known and not (role == "standby" and self._shows(message, self._standby_token)):
+            raise Refused("wrong token")
         if role not in _ROLES:
             raise Refused(f"role {role!r:.40} is none of {', '.join(_ROLES)}")
         if role == "active":
@@ -224,9 +238,27 @@ class Keeper:
         peer.role = role
         self._hand_out(peer, {"op": "attached", "writer": peer is self._writer})
 
+    @staticmethod
+    def _shows(message: wire.Message, secret: bytes) -> bool:
+        token = message.get("token")
+        return isinstance(token, str) and _same(token.encode(errors="replace"), secret)
+
+    def _take(self, peer: Peer, message: wire.Message) -> None:
+        if peer.role != "standby":
+            raise Refused(f"{peer.role} is no standby")
+        if not self._shows(message, self._token):
+            raise Refused("a standby that was not promoted")
+        if self._held.layout is None and message.get("expected") is True:
+            return self._send(
+                peer, {"op": "taken", "layout": None}
+            )  # who has it is to come, and be the writer till then
+        peer.role = "active"
+        self._writer = peer
+        return self._hand_out(peer, {"op": "taken"})
+
     def _hand_out(self, peer: Peer, answer: wire.Message) -> None:
         peer.waits = False
-        self._send(peer, answer | {"layout": self._held.layout}, self._held.fds)
+        self._send(peer, answer | {"layout": self._held.layout}, [] if peer.role == "standby" else self._held.fds)
 
     def _status(self) -> wire.Message:
         commit = record.read_fd(self._held.fds[0]) if self._held.fds else None
@@ -338,7 +370,8 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_USAGE
     own = os.stat(path).st_ino
     try:
-        Keeper(listener, token=token, limit_mib=limit_mib).serve(parent)
+        standby = os.environ.get(STANDBY_TOKEN, "")
+        Keeper(listener, token=token, standby_token=standby, limit_mib=limit_mib).serve(parent)
     finally:
         with contextlib.suppress(OSError):  # a keeper started after us may have put its own there
             if os.stat(path).st_ino == own:

@@ -70,10 +70,13 @@ def spec(name: object, shape: object, dtype: object) -> ArraySpec:
     return ArraySpec(name=name, shape=tuple(int(size) for size in sizes), dtype=text)
 
 
-def render(arrays: list[Kept]) -> dict[str, Any]:
-    """The layout as it goes to the keeper: regions in the order of the descriptors (work, kept, work, kept, …)."""
+def render(arrays: list[Kept], name: str = "") -> dict[str, Any]:
+    """The layout as it goes to the keeper: regions in the order of the descriptors (work, kept, work, kept, …).
+
+    `name`: whose it is (resilience/state/identity.py).
+    """
     rows = [[a.spec.name, list(a.spec.shape), a.spec.dtype, a.region, a.work, a.kept] for a in arrays]
-    return {"regions": [a.region for a in arrays for _ in range(2)], "arrays": rows}
+    return {"name": name, "regions": [a.region for a in arrays for _ in range(2)], "arrays": rows}
 
 
 def parse(layout: dict[str, Any]) -> list[Kept]:

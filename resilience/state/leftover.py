@@ -74,8 +74,9 @@ def _path(value: object) -> str:
 
 
 def _name(job: int) -> re.Pattern[str]:
-    """Of a spill of the job, whole or half-written."""
-    return re.compile(rf"(?:{job}\.\d+\.\d+\.state|\.{job}\.\d+\.\d+\.state\.\d+)\Z", re.ASCII)
+    """Of a spill of the job, whole or half-written, or of the mark of two of one name."""
+    whose = rf"{job}\.[A-Za-z0-9@+._-]+\.\d+"
+    return re.compile(rf"(?:{whose}\.(?:state|twins)|\.{whose}\.state\.\d+)\Z", re.ASCII)
 
 
 def count(directory: str, job: int) -> int:

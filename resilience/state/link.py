@@ -24,11 +24,20 @@ _LONGEST_PAUSE = 0.1
 """Seconds between two tries to connect: a keeper takes about 30 ms to start."""
 _ANSWER_TIMEOUT = 5.0
 """Seconds; the keeper answers in well under a millisecond unless it is stopped."""
-_END, _TAKE = b"e", b"t"
-"""What the watching thread is woken for."""
+_TAKE_TIMEOUT = 5.0
+"""Seconds for a keeper to start and to get the state from the process that has it; some 0.1 on a quiet machine."""
+_LOST = "keeper and program ended together; the next rung starts from the state on disk, if any"
 
 Deposit = tuple[dict[str, Any], list[int]]
-"""A layout and its descriptors: commit record, then work and kept of each array."""
+"""A layout and its descriptors: commit record, then work and kept of each array; none for a standby."""
+
+
+def owned(held: Deposit | None, name: str) -> Deposit | None:
+    """What is held, when it is the state of that name: not of a program that ran before under the same supervisor."""
+    if held is None or held[0].get("name", name) == name:
+        return held
+    wire.close_all(held[1])
+    return None
 
 
 class _Busy(StateError):
@@ -128,6 +137,13 @@ class KeeperLink:
         with self._lock:
             self._deposit = (layout, fds)
 
+    def drop(self) -> None:
+        """The program has ended well: nobody is to go on from its state. A keeper that is away has none."""
+        with self._lock:
+            self._deposit = None
+            with contextlib.suppress(OSError, StateError):  # StateError: it has another writer by now
+                self._ask({"op": "drop"})
+
     def ask_to_wait(self) -> None:
         """Ask for what is held once something is; `heard_layout` takes the answer when the connection is readable."""
         if self._socket is not None:
@@ -146,22 +162,33 @@ class KeeperLink:
             return held
         return answer["layout"], fds
 
-    def take(self) -> None:
-        """Become the writer: this process was promoted. The watching thread tells the keeper, so nobody waits for it."""
-        self.role = "active"
-        if self._thread is not None:
-            os.write(self._woken, _TAKE)
-        else:
-            self._tell_taken()
+    def take(self, token: str, *, expected: bool, timeout: float = _TAKE_TIMEOUT) -> Deposit | None:
+        """What is held, for the process that was promoted with that token; it is the writer from now on.
 
-    def _tell_taken(self) -> None:
+        None when nothing is held. `expected`: something was, so a new keeper is waited for until another process has
+        given it that. Raises StateError.
+        """
+        deadline = time.monotonic() + timeout
         with self._lock:
-            try:
-                answer, _ = self._ask({"op": "take"})
-                if not answer.get("layout") and self._deposit:
-                    self._ask({"op": "put", "layout": self._deposit[0]}, self._deposit[1])
-            except (OSError, StateError):
-                self._give_up()
+            self._token = token
+            while True:
+                try:
+                    answer, fds = self._ask({"op": "take", "token": token, "expected": expected})
+                    if answer.get("layout") or not expected:
+                        self.role = "active"
+                        return (answer["layout"], fds) if answer.get("layout") else None
+                    self._wait_for_deposit(deadline)
+                except OSError:
+                    self._hang_up()
+                    self._attach(deadline)  # to the next keeper, as a standby still: the writer is to come
+
+    def _wait_for_deposit(self, deadline: float) -> None:
+        if self._socket is None:
+            raise ConnectionResetError("no connection")
+        wire.send(self._socket, {"op": "wait"})
+        if not select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise StateError("keeper", "nobody has given it the kept state anew", self._path, hint=_LOST)
+        wire.close_all(self._hear()[1])
 
     def status(self) -> wire.Message:
         """The keeper's own account. Raises StateError or OSError."""
@@ -177,7 +204,7 @@ class KeeperLink:
         self._thread.start()
 
     def close(self) -> None:
-        os.write(self._woken, _END)
+        os.write(self._woken, b"e")
         if self._thread is not None:
             self._thread.join(timeout=_ANSWER_TIMEOUT)
         self._hang_up()
@@ -187,18 +214,18 @@ class KeeperLink:
         while True:
             poll = select.poll()
             poll.register(self._wake, select.POLLIN)
-            if self._socket is not None:
-                poll.register(self._socket, select.POLLRDHUP)  # hang-up only: answers are read by who asked
-                pause = _FIRST_PAUSE
-            woken = poll.poll(None if self._socket is not None else pause * 1000)
+            with self._lock:
+                watched = self._socket
+                if watched is not None:
+                    poll.register(watched, select.POLLRDHUP)  # hang-up only: answers are read by who asked
+                    pause = _FIRST_PAUSE
+            woken = poll.poll(None if watched is not None else pause * 1000)
             pause = min(2 * pause, _LONGEST_PAUSE)
             if any(fd == self._wake for fd, _ in woken):
-                if os.read(self._wake, 1) == _END:
-                    return
-                self._tell_taken()
-                continue
+                return
             with self._lock:
-                self._heal()
+                if self._socket is watched:  # else somebody has connected anew meanwhile
+                    self._heal()
 
     def _heal(self) -> None:
         """The connection is gone: one try to make a new one and, as the writer, to deposit there."""

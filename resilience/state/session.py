@@ -14,32 +14,30 @@ It joins the parts: arrays in a store, commits in a record, descriptors at the k
 copy on disk now and then. Without a supervisor and keeper (a laptop) the same calls do only what makes sense there.
 
 Guarantees: what a program gets back is exactly one committed state (docs/reference/protocols.md §8); a program whose
-job asked for MPS never runs outside it; a process that has seen a fault commits nothing more. A promoted standby
-imports and allocates nothing of ours between the word of the supervisor and its first step.
+job asked for MPS never runs outside it; a process that has seen a fault commits nothing more. A standby cannot reach
+what the active process keeps before it is promoted, and then allocates nothing before its first step.
 """
 
 import contextlib
 import gc
-import importlib
 import os
-import select
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
-from resilience.state import layout, names, record
+from resilience.state import identity, layout, names, record
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.layout import ArraySpec, Kept, check_same
-from resilience.state.link import Deposit, KeeperLink
+from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.record import COPYING, HELD, Commit, Record
 from resilience.state.spillfile import Spilled
 from resilience.state.spills import Spills
+from resilience.state.standing import Standby, cannot
 from resilience.state.stores import GpuStore, Store
-from resilience.state.supervisor import GONE, Streams, Supervisor, flush_streams
+from resilience.state.supervisor import Supervisor, flush_streams
 
 _opened = False
 """A program has one session: the keeper holds one state a task."""
@@ -49,7 +47,14 @@ class Session:
     """See the module and docs/reference/session.md. `gpu` is None in host memory."""
 
     def __init__(
-        self, environ: Mapping[str, str], *, spill_seconds: float | None, arrays: str, device: int, overhead: float
+        self,
+        environ: Mapping[str, str],
+        *,
+        name: str = "",
+        spill_seconds: float | None,
+        arrays: str,
+        device: int,
+        overhead: float,
     ) -> None:
         if arrays not in ARRAYS:
             raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(ARRAYS)}")
@@ -62,7 +67,8 @@ class Session:
         self._commit_cost = 0.0
         """Seconds that the last commit took beyond the program's own work; 0 before the first."""
         self._committed_at = 0.0
-        self._spills = Spills(environ, spill_seconds)
+        self._owner = identity.base_name(environ, name)
+        self._spills = Spills(environ, spill_seconds, name)
         self.role = environ.get(names.ROLE) or "active"
         """active or standby; a standby becomes active when it is promoted."""
         self.step = -1
@@ -85,7 +91,7 @@ class Session:
         self._record: Record | None = None
         self._link: KeeperLink | None = None
         self._supervisor: Supervisor | None = None
-        self._streams = Streams("")
+        self._standby: Standby | None = None
 
     # ------------------------------------------------------------ opening
     def __enter__(self) -> Self:
@@ -96,11 +102,7 @@ class Session:
         if self._environ.get(names.FD):
             self._supervisor = Supervisor(int(self._environ[names.FD]))
         if self.role == "standby":
-            if self._supervisor is None:
-                raise StateError("session", f"{names.ROLE} is standby, but there is no supervisor", names.FD)
-            self._streams = Streams(self._environ.get(names.STDIO, ""))
-            with contextlib.suppress(ImportError):  # what the program will need, before it has to be fast
-                importlib.import_module("numpy")
+            self._standby = Standby(self._environ, self._supervisor)
         try:
             self._open()
         except GpuFault as fault:
@@ -116,11 +118,12 @@ class Session:
             self._supervisor.session(self.role)
         if keeper:
             self._link = KeeperLink(keeper, self._environ.get(names.TOKEN, ""), self.role)
-            if self._link.first:
-                self._take_in(self._link.first)
         if self.role == "active":
             self._spills.begin()
-            if self._held is None:
+            if held := owned(self._link.first if self._link else None, self._owner):
+                self._take_in(held)
+                self._go_on("kept")
+            else:
                 self._look_on_disk()
 
     def _look_on_disk(self) -> None:
@@ -132,17 +135,18 @@ class Session:
             self._tell_step = True
 
     def _take_in(self, held: Deposit) -> None:
-        """Map the state that another process made; an active one goes on from it at once."""
+        """Have the memory of a state that another process made: in place of the stand-ins, where there are some."""
         assert isinstance(self._store, GpuStore)
+        assert self._link is not None
         description, fds = held
         arrays = layout.parse(description)
         self._record = Record(fds[0])
-        self._store.take_in(arrays, fds[1:])
+        if self._held is None:
+            self._store.take_in(arrays, fds[1:])
+        else:
+            self._store.give_way(arrays, fds[1:])
         self._held = arrays
-        assert self._link is not None
         self._link.remember(description, fds)
-        if self.role == "active":
-            self._go_on("kept")
 
     def _go_on(self, source: str) -> None:
         """Make `work` the committed state, whichever region that is in (protocols.md §8)."""
@@ -196,40 +200,34 @@ class Session:
         return array
 
     def _settle(self) -> None:
-        """A standby waits here for the state of the active process; it hears its supervisor meanwhile."""
-        if self.role != "standby" or self._held is not None:
+        """A standby waits here until it is known what the active process keeps, and has stand-ins for it then."""
+        if self._standby is None or self.role != "standby" or self._held is not None:
             return
-        link, supervisor = self._link, self._supervisor
-        if link is None or supervisor is None:
-            raise StateError("standby", "there is no keeper to take the state from", names.KEEPER)
-        link.ask_to_wait()
-        while self._held is None:
-            ready, _, _ = select.select([link.fileno(), supervisor.fileno()], [], [])
-            if link.fileno() in ready:
-                if held := link.heard_layout():
-                    self._take_in(held)
-            elif supervisor.fileno() in ready and self._obey():
-                self._look_on_disk()
-                return
+        known = self._standby.wait_for_layout(self._link)
+        if known is None:
+            self._become_active()
+            return
+        if not owned(known, self._owner):
+            raise StateError("standby", "the state that is kept is another program's", known[0].get("name"))
+        assert isinstance(self._store, GpuStore)
+        self._held = layout.parse(known[0])
+        self._store.stand_in(self._held)
 
-    def _obey(self) -> bool:
-        """One word of the supervisor to a waiting standby; True when it is now the active process."""
-        assert self._supervisor is not None
-        word = self._supervisor.heard()
-        verb = word[0] if word else ""
-        if verb in ("retire", GONE):
-            os._exit(names.EXIT_OK)
-        if verb == "fail":
-            _say(f"standby: {word[1].get('reason', '') if word else ''}")
-            os._exit(names.EXIT_FAILED)
-        if verb != "promote":
-            return False
-        self._streams.put_back()
+    def _become_active(self) -> None:
+        """This process has been promoted: take what is held, and the disk if nothing ever was."""
+        assert self._standby is not None
+        assert self._link is not None
         self.role = "active"
-        self._spills.promoted()
-        if self._link:
-            self._link.take()
-        return True
+        self._environ = {**self._environ, names.TOKEN: self._standby.token}
+        self._spills.promoted(self._environ)
+        held = owned(self._link.take(self._standby.token, expected=self._held is not None), self._owner)
+        if held:
+            self._take_in(held)
+            self._go_on("standby")
+        elif self._held is None:
+            self._look_on_disk()
+        else:
+            raise StateError("kept state", "is another program's by now", self._owner)
 
     def _seal(self) -> None:
         """The declarations end: deposit a new state, or hold the declarations against the old one; a standby waits."""
@@ -240,8 +238,10 @@ class Session:
         if missing := {spec.name for spec in there} - self._declared.keys():
             raise StateError(f"array {min(missing)}", "is in the state to go on from, but was not declared")
         self._sealed = True
-        if self.role == "standby":
-            self._stand_by()
+        if self.role == "standby" and self._standby:
+            if self._link:
+                self._link.watch()
+            self._stand_by(self._standby)
         elif self._held is None and self._link and isinstance(self._store, GpuStore):
             self._deposit(self._store, self._link)
         if self._link:
@@ -255,20 +255,18 @@ class Session:
         self._record = Record.create()
         self._write(max(self._sequence, 0), self.step, self.values)
         pairs = list(store.pairs.values())
-        link.put(layout.render([pair.row for pair in pairs]), [self._record.fd, *(fd for p in pairs for fd in p.fds)])
+        link.put(
+            layout.render([pair.row for pair in pairs], self._owner),
+            [self._record.fd, *(fd for p in pairs for fd in p.fds)],
+        )
 
-    def _stand_by(self) -> None:
-        assert self._supervisor is not None
+    def _stand_by(self, standby: Standby) -> None:
         if isinstance(self._store, GpuStore):
             self._store.warm()
+        self._store.synchronize()  # what it has rehearsed is done when it says that it is ready
         gc.collect()  # not in the middle of the promotion
-        flush_streams()
-        if self._link:
-            self._link.watch()
-        self._supervisor.say("ready")
-        while not self._obey():
-            pass
-        self._go_on("standby")
+        standby.wait_for_promotion()
+        self._become_active()
 
     # ------------------------------------------------------------ steps and commits
     def wait(self) -> None:
@@ -323,7 +321,9 @@ class Session:
         self._committed_at = time.monotonic()
         self._commit_cost = self._committed_at - began
         made = Commit(self._sequence, HELD, step, values)
-        self._spills.committed(made, self._store.read, asked=self._asked_to_spill)
+        self._spills.committed(
+            made, self._store.read, asked=lambda: self._supervisor is not None and self._supervisor.asks_to_spill()
+        )
         return self._sequence
 
     def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
@@ -336,9 +336,6 @@ class Session:
             record.encode_values(values)
         self._sequence, self.step, self.values = sequence, step, values
 
-    def _asked_to_spill(self) -> bool:
-        return self._supervisor is not None and self._supervisor.asks_to_spill()
-
     # ------------------------------------------------------------ the end
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -348,13 +345,14 @@ class Session:
         if isinstance(error, ResilienceError) and error.hint:
             error.add_note(error.hint)
         if error is None and self.role == "standby":
-            _say("standby: the program ended without session.steps, commit or wait, so it cannot stand by")
-            os._exit(names.EXIT_FAILED)
+            cannot("the program ended without session.steps, commit or wait, so it cannot stand by")
         fault = self._fault(error)
         if fault:
             self._report(fault)
         self._spills.finish()
         if self._link:
+            if error is None and fault is None:
+                self._link.drop()
             self._link.close()
         if error is None:
             if fault:
@@ -380,23 +378,24 @@ class Session:
         self._faulted = True
         if self._supervisor is None:
             return
-        text = f"{fault.observed or fault}"
+        text = fault.observed or str(fault)
         self._supervisor.report_fault(cuda=fault.code, call=fault.call, sequence=self._sequence, text=text)
 
 
 def session(
-    *, spill_seconds: float | None = None, arrays: str = "auto", device: int = 0, overhead: float = 0.0025
+    *,
+    name: str = "",
+    spill_seconds: float | None = None,
+    arrays: str = "auto",
+    device: int = 0,
+    overhead: float = 0.0025,
 ) -> Session:
     """A session for use with `with`.
 
+    name: whose state it is within the job; "": the command that the task was started with.
     spill_seconds: shortest time between two commits that are also written to disk; None: the site's, 0: each commit.
-    arrays: auto (cupy arrays where cupy works, device buffers where only the driver is there, numpy arrays without a
-    GPU), device (never cupy arrays), cupy or numpy (nothing else).
+    arrays: auto (cupy's where it works, else device buffers, numpy's without a GPU), device (never cupy's), cupy, numpy.
     device: ordinal of the GPU among those that the process sees.
     overhead: share of the program's time (0 to 1) that commits may take when `due` is asked before each.
     """
-    return Session(os.environ, spill_seconds=spill_seconds, arrays=arrays, device=device, overhead=overhead)
-
-
-def _say(text: str) -> None:
-    print(f"mpsr: {text}", file=sys.stderr, flush=True)
+    return Session(os.environ, name=name, spill_seconds=spill_seconds, arrays=arrays, device=device, overhead=overhead)

@@ -11,9 +11,10 @@ is still printed: status 1.
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from resilience.model.errors import GpuError, ResilienceError, StateError
-from resilience.state import layout, leftover, names, spillfile
+from resilience.state import identity, layout, leftover, names, spillfile
 from resilience.state.driver import Gpu
 from resilience.state.link import Deposit, KeeperLink
 from resilience.state.record import COPYING, Record
@@ -55,7 +56,8 @@ def spill(where: Place, held: Deposit) -> int:
 
 def main(environ: Mapping[str, str]) -> int:
     """The program."""
-    where = spillfile.place(environ)
+    claim = identity.claimed(environ)
+    where = spillfile.place(environ, claim.name if claim else "", claim.runs if claim else frozenset())
     if where is None or not environ.get(names.KEEPER):
         missing = StateError("spill", "needs a task's environment", f"{names.SPILL}, {names.KEEPER}, SLURM_JOB_ID")
         print(missing.lines(), file=sys.stderr)
@@ -65,6 +67,8 @@ def main(environ: Mapping[str, str]) -> int:
     sequence = -1
     try:
         link = KeeperLink(environ[names.KEEPER], environ.get(names.TOKEN, ""), "reader", timeout=_KEEPER_TIMEOUT)
+        if link.first and claim is None:  # the file of claims could not be written
+            where = replace(where, owner=str(link.first[0].get("name", "")))
         sequence = spill(where, link.first) if link.first else on_disk(where)
     except (StateError, GpuError) as error:
         print(error.lines(), file=sys.stderr)

@@ -5,15 +5,19 @@ little-endian. Written beside, fsynced, renamed, so that the name always holds a
 right. The file belongs to the user, mode 0600, and is never opened through a link; the directory must be the user's alone,
 since whoever may write it can put an older state in place of the newest.
 
-Which file may be gone on from: the head names cluster, job, step, task, the restart that wrote it and the *run* (a digest
-of the supervisor's token). The same run, or an earlier restart of the same job, is taken; anything else with this name is a
-leftover of another job with the same number and is removed.
+Which file may be gone on from: the head names cluster, job, the state's name (resilience/state/identity.py), task, the
+restart that wrote it and the *run* (a digest of the supervisor's token). The same run, or an earlier restart of the same
+job, is taken; anything else with this name is a leftover of another job with the same number and is removed.
+
+A program that finds a file of its name written by another in this start of the job, or a later one, leaves it alone and
+puts a mark beside it (`.twins`): from then on nobody goes on from a state of that name, since nothing tells whose it is.
+Files of earlier versions of mpsr, which were named by the step's number, are told of and left to the job's end.
 """
 
 import contextlib
-import hashlib
 import json
 import os
+import re
 import stat
 import struct
 import zlib
@@ -23,16 +27,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from resilience.model.errors import StateError
-from resilience.state import layout
+from resilience.state import identity, layout
 from resilience.state.layout import ArraySpec
-from resilience.state.names import SPILL, TOKEN
+from resilience.state.names import SPILL
 
-_MAGIC = b"mpsr-spill-1\n"
+_MAGIC = b"mpsr-spill-2\n"
+_ANY_MAGIC = b"mpsr-spill-"
 _HEAD = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _MAX_HEAD = 1 << 20
 _CHUNK = 1 << 24
 """Bytes written and summed at a time."""
+
+
+class ForeignDirectory(StateError):
+    """What lies at the spills' place is not a directory of this user alone: others got there first, or may write it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +51,25 @@ class Place:
     directory: Path
     cluster: str
     job: str
-    step: str
+    owner: str
+    """The state's name."""
     task: str
     restart: int
     run: str
+    runs: frozenset[str]
+    """Those of this start of the job whose state may be taken; `run` is one of them."""
 
     @property
     def name(self) -> str:
-        return f"{self.job}.{self.step}.{self.task}.state"
+        return f"{self.job}.{self.owner}.{self.task}.state"
 
     @property
     def path(self) -> Path:
         return self.directory / self.name
+
+    @property
+    def mark(self) -> str:
+        return f"{self.job}.{self.owner.partition('+')[0]}.{self.task}.twins"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +86,20 @@ class Spilled:
     content: dict[str, bytearray]
 
 
-def place(environ: Mapping[str, str]) -> Place | None:
+def place(environ: Mapping[str, str], owner: str, runs: frozenset[str] = frozenset()) -> Place | None:
     """From a task's environment; None when nothing is to be spilled or this is no Slurm task."""
     if not environ.get(SPILL) or not environ.get("SLURM_JOB_ID"):
         return None
-    restart = environ.get("SLURM_RESTART_COUNT", "")
+    run = identity.run_of(environ)
     return Place(
         directory=Path(environ[SPILL]),
         cluster=environ.get("SLURM_CLUSTER_NAME", ""),
         job=environ["SLURM_JOB_ID"],
-        step=environ.get("SLURM_STEP_ID", "0"),
-        task=environ.get("SLURM_PROCID", "0"),
-        restart=int(restart) if restart.isdigit() else 0,
-        run=hashlib.sha256(environ.get(TOKEN, "").encode()).hexdigest()[:16],
+        owner=owner,
+        task=identity.task_of(environ),
+        restart=identity.restart_of(environ),
+        run=run,
+        runs=runs | {run},
     )
 
 
@@ -94,12 +111,13 @@ def write(
     values: dict[str, Any],
     content: Iterable[tuple[ArraySpec, bytes | bytearray]],
 ) -> None:
-    """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission)."""
+    """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission, another's)."""
+    _keep_apart(where)
     arrays = list(content)
     head = {
         "cluster": where.cluster,
         "job": where.job,
-        "step_id": where.step,
+        "name": where.owner,
         "task": where.task,
         "restart": where.restart,
         "run": where.run,
@@ -135,18 +153,22 @@ def write(
 
 @contextlib.contextmanager
 def own_directory(path: Path | str) -> Iterator[int]:
-    """A descriptor of a directory that is this user's alone. Raises OSError, or StateError when others may write it."""
+    """A descriptor of a directory that is this user's alone. Raises OSError, or ForeignDirectory when others may write it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
         if os.path.islink(path):
-            raise StateError("spill", f"{path} is not a directory of this user alone", "a symbolic link") from None
+            raise ForeignDirectory(
+                "spill", f"{path} is not a directory of this user alone", "a symbolic link"
+            ) from None
         raise
+    except PermissionError as error:
+        raise ForeignDirectory("spill", f"{path} is not a directory of this user alone", error.strerror) from None
     try:
         info = os.fstat(fd)
         if info.st_uid != os.geteuid() or info.st_mode & 0o022:
             observed = f"uid {info.st_uid} mode {stat.S_IMODE(info.st_mode):04o}"
-            raise StateError("spill", f"{path} is not a directory of this user alone", observed)
+            raise ForeignDirectory("spill", f"{path} is not a directory of this user alone", observed)
         yield fd
     finally:
         os.close(fd)
@@ -184,7 +206,8 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
 def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
     start = _exactly(file, len(_MAGIC) + _HEAD.size)
     if not start.startswith(_MAGIC):
-        raise ValueError("no spilled state of this version")
+        other = start.startswith(_ANY_MAGIC)
+        raise ValueError(f"of another version of mpsr: {_version(start)}" if other else "no spilled state")
     length, checksum = _HEAD.unpack_from(start, len(_MAGIC))
     if length > _MAX_HEAD:
         raise ValueError(f"head of {length} bytes")
@@ -192,8 +215,8 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
     if zlib.crc32(text) != checksum:
         raise ValueError("checksum of the head does not fit")
     head = json.loads(text)
-    if [head["job"], head["step_id"], head["task"]] != [where.job, where.step, where.task]:
-        raise ValueError(f"state of task {head['job']}.{head['step_id']}.{head['task']}")
+    if [head["job"], head["name"], head["task"]] != [where.job, where.owner, where.task]:
+        raise ValueError(f"state of {head['job']}.{head['name']}.{head['task']}")
     specs = [layout.spec(*row) for row in head["arrays"]]
     arrays: dict[str, bytearray] = {}
     if content:
@@ -234,7 +257,7 @@ def _exactly(file: IO[bytes], size: int) -> bytearray:
 def usable(where: Place) -> Spilled | None:
     """The state to go on from, or None; a leftover of another job with this number is removed. Raises StateError."""
     head = read(where, content=False)
-    if head is None:
+    if head is None or marked(where):
         return None
     if ours(where, head):
         return read(where)
@@ -244,7 +267,72 @@ def usable(where: Place) -> Spilled | None:
 
 def ours(where: Place, head: Spilled) -> bool:
     """Whether a task may go on from it: written in this run, or by an earlier start of its job."""
-    return head.cluster == where.cluster and (head.run == where.run or head.restart < where.restart)
+    return head.cluster == where.cluster and (head.run in where.runs or head.restart < where.restart)
+
+
+def marked(where: Place) -> bool:
+    """Two programs of this name have lived at once in this job."""
+    with contextlib.suppress(OSError, StateError), own_directory(where.directory) as directory:
+        os.stat(where.mark, dir_fd=directory, follow_symlinks=False)
+        return True
+    return False
+
+
+def mark(where: Place) -> None:
+    """From now on nobody goes on from a state of this name. Raises OSError or StateError."""
+    where.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with own_directory(where.directory) as directory:
+        os.close(os.open(where.mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory))
+
+
+def _keep_apart(where: Place) -> None:
+    """Raises StateError when the file of this name is another living program's."""
+    if not marked(where):
+        try:
+            head = read(where, content=False)
+        except StateError:
+            return  # damaged: it is written anew
+        if head is None or head.cluster != where.cluster or head.run in where.runs or head.restart < where.restart:
+            return
+        with contextlib.suppress(OSError):
+            mark(where)
+    hint = "give each session a name of its own: session(name=…); a requeued job starts both afresh"
+    raise StateError(
+        "spill", "another program of this job has the same name, nothing is written", where.owner, hint=hint
+    )
+
+
+def others(where: Place) -> list[str]:
+    """What else this task's job has left there, each in words: files of earlier versions, state of other programs."""
+    found = []
+    named = re.compile(rf"{re.escape(where.job)}\.(.+)\.{re.escape(where.task)}\.state\Z", re.ASCII)
+    with contextlib.suppress(OSError, StateError), own_directory(where.directory) as directory:
+        for name in sorted(os.listdir(directory)):
+            match = named.match(name)
+            if match is None or name == where.name:
+                continue
+            start = _start(directory, name)
+            if not start.startswith(_MAGIC) and start.startswith(_ANY_MAGIC):
+                found.append(f"{where.directory / name} is of another version of mpsr: {_version(start)}")
+            elif match[1].startswith("@") and where.restart and start.startswith(_MAGIC):
+                found.append(f"{where.directory / name} is of another command of this job: {match[1]}")
+    return found
+
+
+def _start(directory: int, name: str) -> bytes:
+    """The first bytes of a file; none of what is no plain file of this user."""
+    with contextlib.suppress(OSError):
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            info = os.fstat(fd)
+            return os.read(fd, len(_MAGIC)) if stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() else b""
+        finally:
+            os.close(fd)
+    return b""
+
+
+def _version(start: bytes | bytearray) -> str:
+    return bytes(start[: len(_MAGIC)]).split(b"\n")[0].decode("ascii", "replace")
 
 
 def sweep(where: Place) -> None:

@@ -4,42 +4,83 @@ The file belongs to the active process. A promoted standby takes it over with it
 the process before it may still be writing.
 """
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping
 
+from resilience.model.errors import StateError
 from resilience.model.settings import Kept as Defaults
-from resilience.state import leftover, names, spillfile
+from resilience.state import identity, leftover, names, spillfile
 from resilience.state.layout import ArraySpec
 from resilience.state.record import Commit
-from resilience.state.spillfile import Spilled
+from resilience.state.spillfile import ForeignDirectory, Place, Spilled
 from resilience.state.spillthread import SpillThread
 
+_NO_SPILLS = "nothing is spilled, and a requeued job starts afresh; work in a directory that nobody else may write"
+_NOT_TAKEN = "this program starts afresh; session(name=…) keeps a program's state its own whatever its command is"
+_TWIN = "after a requeue nothing tells whose state is whose, so both start afresh; give each a name: session(name=…)"
 _Content = Callable[[], list[tuple[ArraySpec, bytearray]]]
 
 
 class Spills:
     """`seconds`: the program's own choice of the shortest time between two; None: the site's."""
 
-    def __init__(self, environ: Mapping[str, str], seconds: float | None) -> None:
-        self._where = spillfile.place(environ)
+    def __init__(self, environ: Mapping[str, str], seconds: float | None, name: str = "") -> None:
         self._environ = environ
+        self._name = name
         self._seconds = _sites(environ) if seconds is None else seconds
+        self._where: Place | None = None
         self._thread: SpillThread | None = None
-        self._promoted = False
+        self._promoted = self._located = False
 
     def begin(self) -> None:
-        """This process is the active one. The place is noted for the job's epilog."""
+        """This process is the active one. The place is noted for the job's epilog.
+
+        Raises StateError when another program of the job is open under the name.
+        """
+        self._locate()
         if self._where:
-            leftover.note(self._environ, str(self._where.directory))
             self._thread = SpillThread(self._where, self._seconds)
 
-    def promoted(self) -> None:
-        """This process is the active one from its first commit on."""
+    def promoted(self, environ: Mapping[str, str]) -> None:
+        """This process is the active one, from its first commit on; `environ` has its supervisor's own token."""
+        self._environ = environ
         self._promoted = True
 
     def found(self) -> Spilled | None:
-        """What an earlier start of the job has left, if anything that may be gone on from. Raises StateError."""
-        return spillfile.usable(self._where) if self._where else None
+        """What an earlier start of the job has left, if anything that may be gone on from. Raises StateError.
+
+        A directory of another's in that place costs the spills and a line, not the job.
+        """
+        self._locate()
+        if self._where is None:
+            return None
+        try:
+            found = spillfile.usable(self._where)
+        except ForeignDirectory as error:
+            _say(ForeignDirectory(error.subject, error.wrong, error.observed, hint=_NO_SPILLS))
+            self._where = self._thread = None
+            return None
+        for other in [] if found else spillfile.others(self._where):
+            _say(StateError("spill", "not gone on from", other, hint=_NOT_TAKEN))
+        return found
+
+    def _locate(self) -> None:
+        """Whose file it is; none when its owner cannot be told."""
+        if self._located:
+            return
+        self._located = True
+        claim = identity.claim(self._environ, self._name)
+        self._where = spillfile.place(self._environ, claim.name, claim.runs)
+        if self._where is None:
+            return
+        leftover.note(self._environ, str(self._where.directory))
+        if claim.twin:
+            with contextlib.suppress(OSError, StateError):
+                spillfile.mark(self._where)
+            _say(StateError("session", "another one of the same command runs in this job", claim.name, hint=_TWIN))
+            self._where = None
 
     def committed(self, commit: Commit, content: _Content, *, asked: Callable[[], bool]) -> None:
         """A commit has been made: copy it to disk too, if it is time or the supervisor asks for it."""
@@ -61,6 +102,7 @@ class Spills:
 
     def remove(self) -> None:
         """The program ended well."""
+        identity.end(self._environ, self._name)
         if self._thread:
             spillfile.remove(self._thread.where)
 
@@ -74,3 +116,7 @@ def _sites(environ: Mapping[str, str]) -> float:
     """The site's choice, as the supervisor has it from the agent; without one the default."""
     text = environ.get(names.SPILL_MS, "")
     return int(text) / 1000 if text.isascii() and text.isdigit() else Defaults().spill_seconds
+
+
+def _say(error: StateError) -> None:
+    print(error.lines(), file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from resilience.state import memory
 from resilience.state.arrays import DeviceArray, as_cupy
 from resilience.state.driver import Gpu
 from resilience.state.layout import MAX_ARRAYS, ArraySpec, Kept
-from resilience.state.memory import Pair
+from resilience.state.memory import Pair, StandIns
 
 _WARM = 1 << 21
 """Bytes of each array that a standby reads once."""
@@ -77,12 +77,29 @@ class GpuStore:
         self._shared = shared
         self._cupy = cupy
         self.pairs: dict[str, Pair] = {}
+        self._stand_ins: StandIns | None = None
         self._plain: dict[ArraySpec, int] = {}
 
     def take_in(self, arrays: list[Kept], fds: list[int]) -> None:
         """Map what another process made; `fds` are work and kept of each array in turn."""
         for index, array in enumerate(arrays):
             self.pairs[array.spec.name] = memory.take_in(self.gpu, array, (fds[2 * index], fds[2 * index + 1]))
+
+    def stand_in(self, arrays: list[Kept]) -> None:
+        """Arrays at the addresses that another process has them at, of memory that is this one's alone."""
+        self._stand_ins = StandIns(self.gpu, arrays)
+        self.pairs = {pair.spec.name: pair for pair in self._stand_ins.pairs}
+
+    def give_way(self, arrays: list[Kept], fds: list[int]) -> None:
+        """The memory of the other process in place of the stand-ins. Raises StateError when it has other arrays."""
+        assert self._stand_ins is not None
+        if {a.spec.name: (a.spec, a.region) for a in arrays} != {
+            name: (pair.spec, pair.work.size) for name, pair in self.pairs.items()
+        }:
+            raise StateError("kept state", "has other arrays than this standby", ", ".join(str(a.spec) for a in arrays))
+        by_name = {a.spec.name: (fds[2 * index], fds[2 * index + 1]) for index, a in enumerate(arrays)}
+        self.pairs = self._stand_ins.give_way(by_name)
+        self._stand_ins = None
 
     def add(self, spec: ArraySpec, *, kept: bool) -> Any:
         if kept and spec.name in self.pairs:
@@ -119,13 +136,10 @@ class GpuStore:
         self.gpu.synchronize_stream()
 
     def warm(self) -> None:
-        """Do once, to no effect, what a take-over does: first copies are slow, and their code is loaded late.
-
-        Reads only what another process may be writing at this time; what is read goes nowhere.
-        """
+        """Do once, to no effect, what a take-over does: first copies are slow, and their code is loaded late."""
         scratch = self.gpu.allocate(_WARM)
         for pair in self.pairs.values():
-            self.gpu.copy(scratch, pair.kept.address, min(pair.spec.nbytes, _WARM))
+            self.gpu.copy(scratch, pair.work.address, min(pair.spec.nbytes, _WARM))
         self.gpu.synchronize_stream()
         self.gpu.free(scratch)
 

@@ -42,7 +42,7 @@ void kill_due(struct supervisor *self) {
 }
 
 /* From here on nothing that it does counts. */
-static void give_up(struct child *child) {
+static void disown(struct child *child) {
     child->told_to_go = true;
     child->family.count = 0;
     family_gather(&child->family, child->pid);
@@ -52,7 +52,7 @@ static void give_up(struct child *child) {
  * command: no delay then. */
 static void end(struct child *child) {
     tell(child, "retire", NULL, NULL);
-    give_up(child);
+    disown(child);
     child->kill_at = now_ms() + (child->session && child->family.count == 1 ? RETIRE_MS : 0);
 }
 
@@ -81,13 +81,20 @@ void retire(struct supervisor *self, struct child *child) {
 
 /* A process whose place another has just taken. It has seen its fault and waits for us: it may wait
  * until the other has made its first step (`way_is_free`), whose cores and locks it would want for
- * its end. */
+ * its end. When the keeper has died lately it may be the only one that has the kept state: it gives
+ * that to the next keeper, and the other takes it from there. */
 static void supersede(struct supervisor *self, struct child *old) {
     if (!old->pid)
         return;
-    give_up(old);
-    old->kill_at = now_ms() + SUPERSEDED_MS;
+    disown(old);
+    old->kill_at = now_ms() + (self->keeper.up && !self->keeper.deaths ? SUPERSEDED_MS : HEIR_MS);
     set_aside(self, old);
+}
+
+void keep_superseded(struct supervisor *self) {
+    for (int index = 0; self->recovering && index < RETIRED; index++)
+        if (self->retired[index].kill_at)
+            self->retired[index].kill_at = now_ms() + HEIR_MS;
 }
 
 void way_is_free(struct supervisor *self) {
@@ -183,7 +190,9 @@ static bool start_alone(struct supervisor *self) {
 /* An order is being carried out: it counts, and its first step is awaited. */
 static void recovering(struct supervisor *self) {
     self->recovering = true;
+    retries_decay(self);
     self->retries++;
+    self->retried_at = now_ms();
     self->deadline = self->session ? now_ms() + self->times.restore : 0;
 }
 
@@ -203,7 +212,11 @@ static bool promote(struct supervisor *self) {
         return false;
     }
     struct child old = self->active;
-    tell(&self->standby, "promote", "incident", self->order.incident);
+    struct packet packet;
+    packet_begin(&packet, "promote");
+    packet_text(&packet, "incident", self->order.incident);
+    packet_text(&packet, "token", self->task.token); /* opens the kept state to it, from now on */
+    child_say(&self->standby, &packet);
     self->active = self->standby;
     self->active.role = "active";
     self->active.session = true;
@@ -222,7 +235,6 @@ static bool promote(struct supervisor *self) {
 
 static bool spill(struct supervisor *self) {
     char partition[MPSR_LEASE_WORD];
-    self->deadline = now_ms() + self->times.requeue;
     self->spiller.seq = -1;
     sigdelset(&self->told, SIGTERM); /* an earlier one was the program's to follow */
     if (!self->session)
@@ -256,6 +268,10 @@ static bool fail(struct supervisor *self, const char *reason) {
     say("%s", *reason ? reason : "the task cannot go on");
     if (!self->active.pid)
         return leave(self);
+    if (self->active.told_to_go) { /* on its way out, if the driver lets it: nothing to pass on */
+        self->exit_status = MPSR_EXIT_RECOVERY_FAILED << 8;
+        return leave(self);
+    }
     tell(&self->active, "fail", "reason", reason);
     return true;
 }
@@ -269,19 +285,24 @@ static void no_way(struct supervisor *self, enum event event) {
         say("%s", reason);
     }
     tell(&self->active, "fail", "reason", reason);
-    self->deadline = 0;
 }
 
-/* The agent has been told what happened: give it time. Without any agent there is nobody to ask. A
- * new one is told again. */
+/* The agent has been told what happened. A new one is told again. */
 static bool ask(struct supervisor *self, enum event event) {
-    if (event != ON_PLACED)
-        self->deadline = now_ms() + (self->agent.ever ? VERDICT_WAIT_MS : 0);
-    else if (self->state == FAULTED)
+    if (event == ON_PLACED && self->state == FAULTED)
         report_fault(self, &self->active, &self->report);
-    else
-        report_exit(self, "active", self->exit_pid, self->exit_status, false);
+    else if (event == ON_PLACED)
+        report_exit(self, "active", self->exit_pid, self->exit_status, false, false);
     return true;
+}
+
+static _Noreturn void give_up(struct supervisor *self, enum state before) {
+    char text[96] = "requeue: Slurm has not ended the job in time";
+    if (before == KILLED)
+        mpsr_format(text, sizeof(text), "process %d: does not end after SIGKILL",
+                    (int)self->active.pid);
+    tell_user(self, text);
+    finish(self, MPSR_EXIT_RECOVERY_FAILED << 8);
 }
 
 static bool act(struct supervisor *self, enum action action, enum event event, enum state before) {
@@ -304,18 +325,16 @@ static bool act(struct supervisor *self, enum action action, enum event event, e
             happen(self, ON_EXIT_BAD);
             return true;
         }
+        if (family_stopped(self->active.pid)) {  /* suspended: the next one would not be */
+            self->deadline = now_ms() + TICK_MS; /* does not pass meanwhile: clock.c */
+            return false;
+        }
         end(&self->active);
         kill_due(self);
-        self->deadline = 0;
         return true;
     case LET_END:
         if (!self->active.pid)
             happen(self, ON_EXIT_BAD);
-        else if (before == FAULTED)
-            return act(self, END_NOW, event,
-                       before); /* it waits for us: it will not end by itself */
-        else
-            self->deadline = now_ms() + self->times.grace;
         return true;
     case RESTART:
         return restart(self);
@@ -327,14 +346,13 @@ static bool act(struct supervisor *self, enum action action, enum event event, e
         report_spilled(self);
         if (sigismember(&self->told, SIGTERM) == 1) /* came while it spilled */
             finish(self, SIGTERM);
-        if (event != ON_PLACED)
-            self->deadline = now_ms() + 2 * self->times.requeue;
+        if (event == ON_REQUEUE) /* a new agent has begun anew */
+            clock_enter(self);
         return true;
     case TELL:
         no_way(self, event);
         return true;
     case FAIL:
-        self->deadline = 0;
         return fail(self, self->order.reason);
     case LATE:
         report_rung_failed(self, self->order.action, "no step in time");
@@ -346,8 +364,7 @@ static bool act(struct supervisor *self, enum action action, enum event event, e
     case LEAVE:
         return leave(self);
     case GIVE_UP:
-        say("requeue: Slurm has not ended the job in time");
-        finish(self, MPSR_EXIT_RECOVERY_FAILED << 8);
+        give_up(self, before);
     case END_TERM:
         finish(self, SIGTERM);
     }
@@ -357,9 +374,9 @@ static bool act(struct supervisor *self, enum action action, enum event event, e
 void happen(struct supervisor *self, enum event event) {
     enum state before = self->state;
     const struct cell *cell = &verdict_table[before][event];
-    if (cell->next != before)
-        self->deadline = 0; /* the old state's; the action may set one for the new */
     self->state = cell->next;
+    if (cell->next != before)
+        clock_enter(self); /* the action may shorten it */
     if (!act(self, cell->action, event, before))
-        self->state = cell->otherwise;
+        self->state = cell->otherwise; /* the action has set the deadline */
 }

@@ -77,13 +77,15 @@ static _Noreturn void become(const struct task *task, const struct child *child,
     set_number(MPSR_ENV_FD, fcntl(program_end, F_DUPFD, FIRST_FD));
     setenv(MPSR_ENV_ROLE, child->role, 1);
     setenv(MPSR_ENV_KEEPER, task->keeper, 1);
-    setenv(MPSR_ENV_TOKEN, task->token, 1);
+    bool standby = !strcmp(child->role, "standby"); /* it gets the other token with `promote` */
+    setenv(MPSR_ENV_TOKEN, standby ? task->standby_token : task->token, 1);
+    setenv(MPSR_ENV_PROGRAM, task->program, 1);
     setenv(MPSR_ENV_COLOR, child->color, 1);
     setenv(MPSR_ENV_SPILL, task->spill, 1);
     setenv(MPSR_ENV_OPTIONS, task->wire, 1);
     unsetenv(MPSR_ENV_ARGV0);
     unsetenv(MPSR_ENV_STDIO);
-    if (!strcmp(child->role, "standby"))
+    if (standby)
         park_streams(task);
     signals_give_back();
     execvp(task->command[0], task->command);

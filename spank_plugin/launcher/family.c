@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Parent and start time from /proc/<pid>/stat; the command in parentheses may hold anything, so
- * look from its end. */
-static bool look(pid_t pid, pid_t *parent, unsigned long long *starttime) {
+/* Parent, start time and state from /proc/<pid>/stat; the command in parentheses may hold anything,
+ * so look from its end. */
+static bool look(pid_t pid, pid_t *parent, unsigned long long *starttime, char *state) {
     char path[32], text[1024];
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -25,9 +25,9 @@ static bool look(pid_t pid, pid_t *parent, unsigned long long *starttime) {
     const char *end = strrchr(text, ')');
     int above = 0;
     if (!end || sscanf(end + 1,
-                       " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d "
+                       " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d "
                        "%*d %llu",
-                       &above, starttime) != 2)
+                       state, &above, starttime) != 3)
         return false;
     *parent = above;
     return true;
@@ -36,7 +36,8 @@ static bool look(pid_t pid, pid_t *parent, unsigned long long *starttime) {
 unsigned long long process_starttime(pid_t pid) {
     pid_t parent = 0;
     unsigned long long starttime = 0;
-    return look(pid, &parent, &starttime) ? starttime : 0;
+    char state = 0;
+    return look(pid, &parent, &starttime, &state) ? starttime : 0;
 }
 
 static bool has(const struct family *family, pid_t pid) {
@@ -61,7 +62,8 @@ static bool add_children(struct family *family, const char *path) {
     for (int pid = 0; file && fscanf(file, "%d", &pid) == 1;) {
         pid_t parent = 0;
         unsigned long long starttime = 0;
-        if (look(pid, &parent, &starttime) && has(family, parent))
+        char state = 0;
+        if (look(pid, &parent, &starttime, &state) && has(family, parent))
             found |= add(family, pid, starttime);
     }
     if (file)
@@ -97,7 +99,8 @@ static bool sweep(struct family *family) {
     for (const struct dirent *entry = proc ? readdir(proc) : NULL; entry; entry = readdir(proc)) {
         pid_t pid = (pid_t)atoi(entry->d_name), parent = 0;
         unsigned long long starttime = 0;
-        if (pid > 0 && look(pid, &parent, &starttime) && has(family, parent))
+        char state = 0;
+        if (pid > 0 && look(pid, &parent, &starttime, &state) && has(family, parent))
             found |= add(family, pid, starttime);
     }
     if (proc)
@@ -124,4 +127,19 @@ void family_kill(struct family *family) {
     for (int index = 0; index < family->count; index++)
         if (process_starttime(family->member[index].pid) == family->member[index].starttime)
             kill(family->member[index].pid, SIGKILL);
+}
+
+bool family_stopped(pid_t root) {
+    static struct family family;
+    family.count = 0;
+    family_gather(&family, root);
+    for (int index = 0; index < family.count; index++) {
+        pid_t parent = 0;
+        unsigned long long starttime = 0;
+        char state = 0;
+        if (look(family.member[index].pid, &parent, &starttime, &state) &&
+            (state == 'T' || state == 't'))
+            return true;
+    }
+    return false;
 }

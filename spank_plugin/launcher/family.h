@@ -29,6 +29,9 @@ unsigned long long process_starttime(pid_t pid);
 /* Add `root` and its descendants to the family. */
 void family_gather(struct family *family, pid_t root);
 
+/* Is it, or anything that it has started, stopped by a signal or a debugger? */
+bool family_stopped(pid_t root);
+
 /* SIGKILL every member that still lives, and all that they have started since. */
 void family_kill(struct family *family);
 

@@ -44,6 +44,8 @@ static pid_t helper_start(const struct task *task, const char *pipe, const char 
         child_gpu_environment(task, pipe, partition);
         setenv(MPSR_ENV_KEEPER, task->keeper, 1);
         setenv(MPSR_ENV_TOKEN, task->token, 1);
+        setenv(MPSR_ENV_STANDBY_TOKEN, task->standby_token, 1);
+        setenv(MPSR_ENV_PROGRAM, task->program, 1);
         setenv(MPSR_ENV_SPILL, task->spill, 1);
         unsetenv(MPSR_ENV_ARGV0);
         signals_keep_out();

@@ -104,14 +104,16 @@ static void active_gone(struct supervisor *self, pid_t pid, int status) {
     else if (!told && WIFSIGNALED(status) && sigismember(&self->told, WTERMSIG(status)) == 1)
         event = ON_EXIT_TOLD;
     self->exit_pid = pid;
-    self->exit_status = told && status == 0 ? SIGKILL : status;
-    report_exit(self, self->active.role, pid, status, event == ON_EXIT_TOLD);
+    /* an end that we have ordered says nothing about the task, however it looks */
+    self->exit_status = told ? MPSR_EXIT_RECOVERY_FAILED << 8 : status;
+    report_exit(self, self->active.role, pid, status, event == ON_EXIT_TOLD, told);
     child_forget(&self->active);
     happen(self, event);
 }
 
 static void keeper_gone(struct supervisor *self) {
     report_keeper(self, "lost");
+    keep_superseded(self);
     if (!keeper_died(&self->keeper, now_ms()))
         say("keeper: died %d times in %d s: the task goes on without kept state", KEEPER_DEATHS,
             KEEPER_WINDOW_MS / 1000);
@@ -150,7 +152,7 @@ static void reap(struct supervisor *self) {
         else if (pid == self->standby.pid) {
             read_child(self, &self->standby);
             if (self->standby.pid == pid) {
-                report_exit(self, self->standby.role, pid, status, false);
+                report_exit(self, self->standby.role, pid, status, false, false);
                 child_forget(&self->standby);
                 self->spare_color[0] = '\0';
             }
@@ -182,31 +184,9 @@ static void read_signals(struct supervisor *self, int signals) {
         happen(self, ON_TERM);
 }
 
-/* ---- the clock */
-
-static int next_timeout(const struct supervisor *self) {
-    long long next = -1, now = now_ms();
-    const long long single[] = {
-        self->deadline,
-        self->connect_at,
-        self->active.kill_at,
-        self->active.pid ? self->sight.look_at : 0,
-        self->keeper.pid && !self->keeper.up ? self->keeper.look_at : 0,
-    };
-    for (size_t index = 0; index < sizeof(single) / sizeof(single[0]); index++)
-        if (single[index] && (next < 0 || single[index] < next))
-            next = single[index];
-    for (int index = 0; index < RETIRED; index++)
-        if (self->retired[index].kill_at && (next < 0 || self->retired[index].kill_at < next))
-            next = self->retired[index].kill_at;
-    if (next < 0)
-        return -1;
-    return next <= now ? 0 : (int)(next - now);
-}
-
 _Noreturn void supervise(struct supervisor *self, int signals) {
     self->state = PLACING;
-    self->deadline = now_ms() + AGENT_WAIT_MS;
+    clock_enter(self);
     self->lost_at = self->connect_at = now_ms();
     for (;;) {
         look_for_agent(self);
@@ -215,10 +195,11 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
             {self->agent.fd, POLLIN, 0},         {signals, POLLIN, 0},
             {self->keeper.errors.fd, POLLIN, 0}, {self->spiller.answer.fd, POLLIN, 0},
         };
-        if (poll(news, sizeof(news) / sizeof(news[0]), next_timeout(self)) < 0 && errno != EINTR) {
+        if (poll(news, sizeof(news) / sizeof(news[0]), clock_next(self)) < 0 && errno != EINTR) {
             say("poll: %s", strerror(errno));
             finish(self, MPSR_EXIT_FAILED << 8);
         }
+        clock_woke(self);
         read_child(self, &self->active);
         read_child(self, &self->standby);
         read_agent(self);
@@ -227,7 +208,8 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         kill_due(self);
         if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
             sight_look(&self->sight, self->active.pid, self->pipe, now_ms());
-        if (self->deadline && self->deadline <= now_ms()) {
+        /* by the time of the last look: we may have been stopped since */
+        if (self->deadline && self->deadline <= self->looked_at) {
             self->deadline = 0;
             happen(self, ON_DEADLINE);
         }

@@ -19,7 +19,7 @@ static bool milliseconds(const struct words *words, const char *key, long *value
 }
 
 static void on_place(struct supervisor *self, const struct words *words) {
-    struct times times;
+    struct times times = {0};
     long spill = 0;
     const char *color = words_get(words, "color"), *pipe = words_get(words, "pipe");
     const char *spare = words_get(words, "standby"), *spare_pipe = words_get(words, "standby_pipe");
@@ -40,6 +40,10 @@ static void on_place(struct supervisor *self, const struct words *words) {
             words_get(words, "requeue_ms"), words_get(words, "spill_ms"));
         return;
     }
+    if (*words_get(words, "window_ms") &&
+        !mpsr_number(words_get(words, "window_ms"), 0, WINDOW_MAX_MS, &times.window))
+        say("agent: place with a window of retries that is none: %s",
+            words_get(words, "window_ms"));
     self->times = times;
     setenv(MPSR_ENV_SPILL_MS, words_get(words, "spill_ms"), 1); /* the programs' to keep */
     if (*spare && absolute(spare_pipe) && !self->standby.pid && strcmp(spare, self->color) != 0 &&
@@ -137,8 +141,8 @@ static void lose_agent(struct supervisor *self) {
     agent_close(&self->agent);
     self->lost_at = now_ms();
     self->connect_at = self->lost_at + RECONNECT_MS;
-    if (self->state == PLACING)
-        self->deadline = self->lost_at + AGENT_WAIT_MS;
+    if (self->state == PLACING) /* one that hangs up again and again is none */
+        self->deadline = self->lost_at + (++self->flaps < AGENT_FLAPS ? AGENT_WAIT_MS : 0);
 }
 
 void read_agent(struct supervisor *self) {

@@ -22,7 +22,9 @@ void report_hello(struct supervisor *self) {
     packet_text(&packet, "options", task->wire);
     packet_number(&packet, "mpi", task->mpi);
     packet_number(&packet, "resumed", resumed);
+    retries_decay(self);
     packet_number(&packet, "retries_used", self->retries);
+    packet_number(&packet, "retried_ms", self->retries ? now_ms() - self->retried_at : 0);
     packet_number(&packet, "active_pid", self->active.pid);
     packet_text(&packet, "color", self->color);
     packet_number(&packet, "session", self->active.session);
@@ -53,13 +55,15 @@ void report_fault(struct supervisor *self, const struct child *child, const stru
     agent_send(&self->agent, &packet);
 }
 
-void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told) {
+void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told,
+                 bool ours) {
     struct packet packet;
     packet_begin(&packet, "exit");
     packet_text(&packet, "role", role);
     packet_number(&packet, "pid", pid);
     packet_number(&packet, "status", status);
     packet_number(&packet, "told", told);
+    packet_number(&packet, "ours", ours);
     agent_send(&self->agent, &packet);
 }
 

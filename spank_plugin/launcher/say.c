@@ -8,8 +8,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { LOG_WHY = 160 };
 
 long long now_us(void) {
     struct timespec time;
@@ -31,14 +34,57 @@ void say(const char *format, ...) {
     dprintf(2, MPSR_TAG ": %s\n", line);
 }
 
-/* As the user, never through a link, whole lines only (O_APPEND). */
+/* A file that we have made, or that this user has: a plain one with no other name, since others may
+ * write the directory of the job's output, too. -1 and why not. */
+static int log_file(const char *path, char why[LOG_WHY]) {
+    enum { FLAGS = O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK };
+    struct stat found;
+    if (*path != '/') {
+        mpsr_copy(why, LOG_WHY, "no absolute path");
+        return -1;
+    }
+    int fd = open(path, FLAGS | O_CREAT | O_EXCL, 0600);
+    if (fd >= 0)
+        return fd;
+    if (errno == EEXIST)
+        fd = open(path, FLAGS);
+    if (fd < 0 || fstat(fd, &found)) {
+        mpsr_copy(why, LOG_WHY, strerror(errno));
+    } else if (!S_ISREG(found.st_mode) || found.st_uid != geteuid() || found.st_nlink != 1) {
+        snprintf(why, LOG_WHY, "is not a plain file of this user alone: uid %u mode %o links %lu",
+                 found.st_uid, found.st_mode, (unsigned long)found.st_nlink);
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* As the user, whole lines only (O_APPEND). A line that cannot be put there is not lost. */
 void recovery_log(const char *path, const char *line) {
-    int fd =
-        *path == '/'
-            ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600)
-            : -1;
-    if (fd < 0 || dprintf(fd, "%s\n", line) < 0)
-        say("recovery log: cannot be written: %s: %s", path, strerror(errno));
+    char why[LOG_WHY] = "";
+    int fd = log_file(path, why);
+    if (fd >= 0 && dprintf(fd, "%s\n", line) < 0)
+        mpsr_copy(why, sizeof(why), strerror(errno));
+    if (*why) {
+        say("recovery log: cannot be written: %s: %s", path, why);
+        say("%s", line);
+    }
     if (fd >= 0)
         close(fd);
+}
+
+void tell_user(const struct supervisor *self, const char *text) {
+    char line[512], stamp[32];
+    struct timespec time;
+    struct tm local;
+    say("%s", text);
+    if (!*self->log_path)
+        return;
+    clock_gettime(CLOCK_REALTIME, &time);
+    localtime_r(&time.tv_sec, &local);
+    strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &local);
+    mpsr_format(line, sizeof(line), "%s.%03ld mpsr[%s] step %ld task %ld: %s", stamp,
+                time.tv_nsec / 1000000, self->task.lease.node, self->task.step, self->task.rank,
+                text);
+    recovery_log(self->log_path, line);
 }

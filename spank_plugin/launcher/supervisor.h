@@ -27,10 +27,14 @@ enum {
     RETIRE_MS = 100,          /* from `retire` to SIGKILL: time for one _exit */
     SUPERSEDED_MS = 100,      /* that a faulted process may stay beside the one promoted: its end
                                  would take time from the first step, but its server waits for it */
-    HOLD_MAX_MS = 10000,      /* the longest that an agent may have a task stay after its end */
-    FAREWELL_MS = 1000,       /* for killed processes to be gone before we are */
-    TIMES_MAX_MS = 86400000,  /* a day: more is no time that an admin means */
+    HEIR_MS = 3000,      /* the same when the keeper is not there: a new one starts in some 50 ms */
+    HOLD_MAX_MS = 10000, /* the longest that an agent may have a task stay after its end */
+    TICK_MS = 250,       /* between two looks while a deadline is set: have we been stopped? */
+    AGENT_FLAPS = 20,    /* connections lost before the task had a place: no agent, then */
+    FAREWELL_MS = 1000,  /* for killed processes to be gone before we are */
+    TIMES_MAX_MS = 86400000, /* a day: more is no time that an admin means */
 };
+static const long WINDOW_MAX_MS = 366L * 86400000; /* the same for a window of retries: a year */
 
 /* Milliseconds, the admin's choice (mpsr.yaml): the agent says them with every `place`. Without an
  * agent no verdict comes, and none is needed. */
@@ -38,6 +42,7 @@ struct times {
     long grace;   /* an unmodified program has to end by itself (recovery.grace) */
     long restore; /* to the first step after a recovery (recovery.restore_timeout) */
     long requeue; /* to spill; twice that for Slurm to end the job (recovery.requeue_timeout) */
+    long window; /* without a recovery that gives a retry back (recovery.retries_window); 0: none */
 };
 
 enum {
@@ -79,10 +84,13 @@ struct supervisor {
     bool session;    /* the program has opened a session: kept state may exist */
     int exit_status; /* raw, of the active process that has gone */
     pid_t exit_pid;
-    int retries; /* recoveries so far */
+    int retries;          /* recoveries, less those that time without any has made good */
+    long long retried_at; /* the last one that still counts */
+    int flaps;            /* connections lost before there was a place */
     struct times times;
     long long hold_until; /* the agent has asked us to stay so long after the end; 0: it has not */
     long long deadline;   /* of the state; 0: none */
+    long long looked_at;  /* when the loop last woke; 0: never */
     long long connect_at; /* next try for an agent; 0: connected */
     long long lost_at;
     sigset_t told; /* signals that Slurm has sent to us, and so to the program */
@@ -94,6 +102,17 @@ long long now_us(void);
 /* One line on standard error. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void recovery_log(const char *path, const char *line);
+/* The same on standard error and in the job's recovery log, as an agent would have it there. */
+void tell_user(const struct supervisor *self, const char *text);
+
+/* clock.c */
+/* The state was entered: its time begins. */
+void clock_enter(struct supervisor *self);
+/* Milliseconds until the loop must look again; -1: whenever there is news. */
+int clock_next(const struct supervisor *self);
+void clock_woke(struct supervisor *self);
+/* Time that went well gives retries back. */
+void retries_decay(struct supervisor *self);
 
 /* loop.c */
 _Noreturn void supervise(struct supervisor *self, int signals);
@@ -107,6 +126,8 @@ void happen(struct supervisor *self, enum event event);
 void start_standby(struct supervisor *self);
 void retire(struct supervisor *self, struct child *child);
 void way_is_free(struct supervisor *self);
+/* The keeper has died: an old process may have to give it the kept state anew. */
+void keep_superseded(struct supervisor *self);
 void kill_due(struct supervisor *self);
 _Noreturn void finish(struct supervisor *self, int status);
 
@@ -114,7 +135,8 @@ _Noreturn void finish(struct supervisor *self, int status);
 void report_hello(struct supervisor *self);
 void report_process(struct supervisor *self, const char *verb, const struct child *child);
 void report_fault(struct supervisor *self, const struct child *child, const struct report *report);
-void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told);
+void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told,
+                 bool ours);
 void report_stepped(struct supervisor *self, const char *seq, const char *at);
 void report_rung_failed(struct supervisor *self, const char *rung, const char *reason);
 void report_spilled(struct supervisor *self);

@@ -5,14 +5,17 @@
 #include "shared/text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <unistd.h>
 
 /* Slurm's number of a batch step (slurm.h): used when started from the script without srun. */
 static const long STEP_BATCH = 0xfffffffb;
+enum { SUPERVISORS = 256 }; /* of one task at once; more share a number */
 
 static long environment_number(const char *name, long otherwise) {
     const char *text = getenv(name);
@@ -100,15 +103,46 @@ static int read_lease(struct task *task, char why[MPSR_WHY_BYTES]) {
     return TASK_OK;
 }
 
+static bool secret(char text[33]) {
+    unsigned char bytes[16];
+    if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+        return false;
+    for (size_t index = 0; index < sizeof(bytes); index++)
+        snprintf(text + 2 * index, 3, "%02x", bytes[index]);
+    return true;
+}
+
+/* The number under which this supervisor is known: the task's rank, or the next free one when
+ * another supervisor of the same task has that (two mpsr-launch at once in a batch script, one
+ * inside another). The descriptor is kept: its lock ends with this process. A job directory that
+ * cannot be written costs only this. */
+static void claim_number(struct task *task) {
+    char path[MPSR_LEASE_PATH];
+    long tasks = environment_number("SLURM_STEP_NUM_TASKS", 1), number = task->rank;
+    for (int tries = 0; tries<SUPERVISORS; tries++, number += tasks> 0 ? tasks : 1) {
+        if (!mpsr_format(path, sizeof(path), "%s/t%ld.%ld", task->job_dir, task->step, number))
+            return;
+        int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return;
+        if (!flock(fd, LOCK_EX | LOCK_NB)) {
+            task->rank = number;
+            return;
+        }
+        close(fd);
+    }
+}
+
 static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
     char job[24], directory[MPSR_LEASE_PATH];
-    unsigned char secret[16];
     const struct mpsr_lease *lease = &task->lease;
     snprintf(job, sizeof(job), "%ld", lease->job);
     bool good = mpsr_format(task->job_dir, sizeof(task->job_dir), MPSR_PATH_JOB_DIR, lease->run,
-                            lease->node, job) &&
-                mpsr_format(task->keeper, sizeof(task->keeper), "%s/k%ld.%ld", task->job_dir,
-                            task->step, task->rank);
+                            lease->node, job);
+    if (good)
+        claim_number(task);
+    good = good && mpsr_format(task->keeper, sizeof(task->keeper), "%s/k%ld.%ld", task->job_dir,
+                               task->step, task->rank);
     if (*lease->spill)
         good = good && mpsr_format(task->spill, sizeof(task->spill), "%s/%s", lease->spill, job);
     else
@@ -116,12 +150,10 @@ static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
                mpsr_format(task->spill, sizeof(task->spill), "%s/.mpsr-%s", directory, job);
     if (!good)
         snprintf(why, MPSR_WHY_BYTES, "job directory or working directory: %s", strerror(errno));
-    if (good && getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {
+    if (good && (!secret(task->token) || !secret(task->standby_token))) {
         snprintf(why, MPSR_WHY_BYTES, "no random bytes from the kernel: %s", strerror(errno));
         return false;
     }
-    for (size_t index = 0; good && index < sizeof(secret); index++)
-        snprintf(task->token + 2 * index, 3, "%02x", secret[index]);
     return good;
 }
 
@@ -145,5 +177,6 @@ int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_
     task->local = environment_number("SLURM_LOCALID", 0);
     task->gpu = task_gpu(&task->lease, getenv("CUDA_VISIBLE_DEVICES"), task->local);
     task->mpi = mpi_environment();
+    program_digest(task->command, task->program);
     return paths(task, why) ? TASK_OK : MPSR_EXIT_REFUSED;
 }

@@ -7,6 +7,7 @@
 #ifndef MPSR_TASK_H
 #define MPSR_TASK_H
 
+#include "program.h"
 #include "shared/lease.h"
 
 #include <stdbool.h>
@@ -15,14 +16,15 @@ struct task {
     struct mpsr_lease lease;
     struct mpsr_options options;
     char wire[MPSR_WIRE_MAX_BYTES + 1]; /* the options, serialized */
-    long step, rank, local;
-    int gpu; /* index into lease.gpu */
+    long step, rank, local; /* rank: a number of our own when another supervisor has the task's */
+    int gpu;                /* index into lease.gpu */
     bool mpi;
     char **command; /* NULL-terminated; command[0] is looked up on PATH */
     char job_dir[MPSR_LEASE_PATH];
     char keeper[MPSR_LEASE_PATH]; /* socket path */
     char spill[2 * MPSR_LEASE_PATH];
-    char token[33];
+    char token[33], standby_token[33];
+    char program[PROGRAM_DIGEST]; /* of the command: whose state it is, if no name is given */
 };
 
 enum { TASK_OK = 0 };

@@ -9,6 +9,17 @@
     { LEAVE, state, LEAVING }
 #define to(action, state)                                                                          \
     { action, state, state }
+#define KILL                                                                                       \
+    { END_NOW, KILLED, ENDING }
+#define FAILED                                                                                     \
+    { FAIL, FAILING, LEAVING }
+
+const enum patience verdict_patience[STATES] = {
+    [PLACING] = FOR_PLACE,   [RUNNING] = FOR_PROGRAM, [ARMED] = FOR_PROGRAM,
+    [FAULTED] = FOR_VERDICT, [ENDED] = FOR_VERDICT,   [ENDING] = FOR_GRACE,
+    [KILLED] = FOR_KILL,     [SPILLING] = FOR_SPILL,  [PARKED] = FOR_SLURM,
+    [FAILING] = FOR_PROGRAM, [LEAVING] = FOR_ACCOUNT,
+};
 
 /* clang-format off */
 const struct cell verdict_table[STATES][EVENTS] = {
@@ -27,8 +38,8 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_FAULT] = to(ASK, FAULTED),           [ON_EXIT_OK] = leave(RUNNING),
         [ON_EXIT_BAD] = to(ASK, ENDED),          [ON_EXIT_TOLD] = to(PASS, RUNNING),
         [ON_NONE] = stay(RUNNING),               [ON_PROMOTE] = stay(ARMED),
-        [ON_RESTORE] = to(END_NOW, ENDING),      [ON_RELAUNCH] = to(LET_END, ENDING),
-        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = to(FAIL, FAILING),
+        [ON_RESTORE] = KILL,      [ON_RELAUNCH] = to(LET_END, ENDING),
+        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = FAILED,
         [ON_DEADLINE] = to(LATE, RUNNING),       [ON_SPILLED] = stay(RUNNING),
         [ON_TERM] = stay(RUNNING),               [ON_RELEASED] = stay(RUNNING),
     },
@@ -37,8 +48,8 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_FAULT] = {PROMOTE, RUNNING, FAULTED}, [ON_EXIT_OK] = leave(ARMED),
         [ON_EXIT_BAD] = {PROMOTE, RUNNING, ENDED}, [ON_EXIT_TOLD] = to(PASS, ARMED),
         [ON_NONE] = stay(RUNNING),               [ON_PROMOTE] = stay(ARMED),
-        [ON_RESTORE] = to(END_NOW, ENDING),      [ON_RELAUNCH] = to(LET_END, ENDING),
-        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = to(FAIL, FAILING),
+        [ON_RESTORE] = KILL,      [ON_RELAUNCH] = to(LET_END, ENDING),
+        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = FAILED,
         [ON_DEADLINE] = to(LATE, ARMED),         [ON_SPILLED] = stay(ARMED),
         [ON_TERM] = stay(ARMED),                 [ON_RELEASED] = stay(ARMED),
     },
@@ -47,8 +58,8 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_FAULT] = stay(FAULTED),              [ON_EXIT_OK] = leave(FAULTED),
         [ON_EXIT_BAD] = to(ASK, ENDED),          [ON_EXIT_TOLD] = to(PASS, FAULTED),
         [ON_NONE] = to(TELL, FAILING),           [ON_PROMOTE] = {PROMOTE, RUNNING, FAULTED},
-        [ON_RESTORE] = to(END_NOW, ENDING),      [ON_RELAUNCH] = to(LET_END, ENDING),
-        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = to(FAIL, FAILING),
+        [ON_RESTORE] = KILL,      [ON_RELAUNCH] = KILL,
+        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = FAILED,
         [ON_DEADLINE] = to(TELL, FAILING),       [ON_SPILLED] = stay(FAULTED),
         [ON_TERM] = stay(FAULTED),               [ON_RELEASED] = stay(FAULTED),
     },
@@ -58,19 +69,29 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_EXIT_BAD] = stay(ENDED),             [ON_EXIT_TOLD] = stay(ENDED),
         [ON_NONE] = leave(ENDED),                [ON_PROMOTE] = {PROMOTE, RUNNING, ENDED},
         [ON_RESTORE] = to(RESTART, RUNNING),     [ON_RELAUNCH] = to(RESTART, RUNNING),
-        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = {FAIL, ENDED, LEAVING},
+        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = FAILED,
         [ON_DEADLINE] = leave(ENDED),            [ON_SPILLED] = stay(ENDED),
         [ON_TERM] = to(PASS, ENDED),             [ON_RELEASED] = stay(ENDED),
     },
     [ENDING] = {
         [ON_PLACED] = stay(ENDING),              [ON_REFUSED] = stay(ENDING),
-        [ON_FAULT] = to(END_NOW, ENDING),        [ON_EXIT_OK] = leave(ENDING),
+        [ON_FAULT] = KILL,        [ON_EXIT_OK] = leave(ENDING),
         [ON_EXIT_BAD] = to(RESTART, RUNNING),    [ON_EXIT_TOLD] = to(PASS, ENDING),
         [ON_NONE] = stay(ENDING),                [ON_PROMOTE] = {PROMOTE, RUNNING, ENDING},
-        [ON_RESTORE] = to(END_NOW, ENDING),      [ON_RELAUNCH] = stay(ENDING),
-        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = to(FAIL, FAILING),
-        [ON_DEADLINE] = to(END_NOW, ENDING),     [ON_SPILLED] = stay(ENDING),
+        [ON_RESTORE] = KILL,      [ON_RELAUNCH] = stay(ENDING),
+        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = FAILED,
+        [ON_DEADLINE] = KILL,     [ON_SPILLED] = stay(ENDING),
         [ON_TERM] = to(END_TERM, ENDING),        [ON_RELEASED] = stay(ENDING),
+    },
+    [KILLED] = {
+        [ON_PLACED] = stay(KILLED),              [ON_REFUSED] = stay(KILLED),
+        [ON_FAULT] = stay(KILLED),               [ON_EXIT_OK] = leave(KILLED),
+        [ON_EXIT_BAD] = to(RESTART, RUNNING),    [ON_EXIT_TOLD] = to(PASS, KILLED),
+        [ON_NONE] = stay(KILLED),                [ON_PROMOTE] = {PROMOTE, RUNNING, KILLED},
+        [ON_RESTORE] = stay(KILLED),             [ON_RELAUNCH] = stay(KILLED),
+        [ON_REQUEUE] = to(SPILL, SPILLING),      [ON_FAIL] = FAILED,
+        [ON_DEADLINE] = to(GIVE_UP, KILLED),     [ON_SPILLED] = stay(KILLED),
+        [ON_TERM] = to(END_TERM, KILLED),        [ON_RELEASED] = stay(KILLED),
     },
     [SPILLING] = {
         [ON_PLACED] = stay(SPILLING),            [ON_REFUSED] = stay(SPILLING),
@@ -78,7 +99,7 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_EXIT_BAD] = stay(SPILLING),          [ON_EXIT_TOLD] = stay(SPILLING),
         [ON_NONE] = stay(SPILLING),              [ON_PROMOTE] = stay(SPILLING),
         [ON_RESTORE] = stay(SPILLING),           [ON_RELAUNCH] = stay(SPILLING),
-        [ON_REQUEUE] = stay(SPILLING),           [ON_FAIL] = to(FAIL, FAILING),
+        [ON_REQUEUE] = stay(SPILLING),           [ON_FAIL] = FAILED,
         [ON_DEADLINE] = to(PARK, PARKED),        [ON_SPILLED] = to(PARK, PARKED),
         [ON_TERM] = stay(SPILLING),              [ON_RELEASED] = stay(SPILLING),
     },
@@ -87,8 +108,8 @@ const struct cell verdict_table[STATES][EVENTS] = {
         [ON_FAULT] = stay(PARKED),               [ON_EXIT_OK] = leave(PARKED),
         [ON_EXIT_BAD] = stay(PARKED),            [ON_EXIT_TOLD] = to(PASS, PARKED),
         [ON_NONE] = stay(PARKED),                [ON_PROMOTE] = {PROMOTE, RUNNING, PARKED},
-        [ON_RESTORE] = to(END_NOW, ENDING),      [ON_RELAUNCH] = to(LET_END, ENDING),
-        [ON_REQUEUE] = to(PARK, PARKED),         [ON_FAIL] = to(FAIL, FAILING),
+        [ON_RESTORE] = KILL,      [ON_RELAUNCH] = to(LET_END, ENDING),
+        [ON_REQUEUE] = to(PARK, PARKED),         [ON_FAIL] = FAILED,
         [ON_DEADLINE] = to(GIVE_UP, PARKED),     [ON_SPILLED] = stay(PARKED),
         [ON_TERM] = to(END_TERM, PARKED),        [ON_RELEASED] = stay(PARKED),
     },
@@ -114,13 +135,3 @@ const struct cell verdict_table[STATES][EVENTS] = {
     },
 };
 /* clang-format on */
-
-const char *state_name(enum state state) {
-    static const char *const NAMES[STATES] = {
-        [PLACING] = "placing",   [RUNNING] = "running", [ARMED] = "armed",
-        [FAULTED] = "faulted",   [ENDED] = "ended",     [ENDING] = "ending",
-        [SPILLING] = "spilling", [PARKED] = "parked",   [FAILING] = "failing",
-        [LEAVING] = "leaving",
-    };
-    return NAMES[state];
-}

@@ -4,6 +4,10 @@
  * The table is total: a cell that does nothing says so. The supervisor (loop.c) supplies the
  * actions; an action may fail (a standby that is not ready cannot be promoted), then the cell's
  * other state holds. docs/reference/protocols.md §5, §6.
+ *
+ * No state waits for ever: each has a patience, which begins when it is entered, and ON_DEADLINE
+ * leads from it to the task's end or to a state in which the program runs. Those end with the
+ * program, which is Slurm's to limit.
  */
 #ifndef MPSR_VERDICTS_H
 #define MPSR_VERDICTS_H
@@ -14,7 +18,8 @@ enum state {
     ARMED,    /* as RUNNING, and the agent has said: promote when it reports a fault or goes */
     FAULTED,  /* the active process has reported a fault and waits for the verdict */
     ENDED,    /* the active process has gone badly; the verdict is awaited */
-    ENDING,   /* the active process is to go; the program is then started again */
+    ENDING,   /* the active process is to end by itself; the program is then started again */
+    KILLED,   /* the same, and it has been sent SIGKILL: a driver may hold it even then */
     SPILLING, /* kept state is being written to disk */
     PARKED,   /* Slurm is to end this job and to start it again */
     FAILING,  /* nothing more will be done; the active process's exit is passed on */
@@ -49,7 +54,7 @@ enum action {
     REFUSE,      /* say the reason, exit `refused` */
     ASK,         /* tell the agent, start the clock for its verdict */
     PROMOTE,
-    END_NOW,  /* end the active process at once */
+    END_NOW,  /* end the active process at once; one that is stopped, as soon as it goes on */
     LET_END,  /* give it time to end by itself, then end it */
     RESTART,  /* it has gone: start the program again */
     SPILL,    /* have kept state written to disk */
@@ -59,8 +64,20 @@ enum action {
     LATE,     /* no step within the time: tell the agent */
     PASS,     /* exit as the active process did */
     LEAVE,    /* the same, unless the agent has asked us to stay a moment */
-    GIVE_UP,  /* exit `recovery_failed` */
+    GIVE_UP,  /* say why, exit `recovery_failed` */
     END_TERM, /* die by SIGTERM */
+};
+
+/* What a state waits for, and so how long (clock.c). */
+enum patience {
+    FOR_PROGRAM, /* as long as it runs; a deadline, if any, is the recovery's */
+    FOR_PLACE,
+    FOR_VERDICT,
+    FOR_GRACE,
+    FOR_KILL,
+    FOR_SPILL,
+    FOR_SLURM,
+    FOR_ACCOUNT,
 };
 
 struct cell {
@@ -70,7 +87,6 @@ struct cell {
 };
 
 extern const struct cell verdict_table[STATES][EVENTS];
-
-const char *state_name(enum state state);
+extern const enum patience verdict_patience[STATES];
 
 #endif

@@ -6,7 +6,8 @@
  * (on the job's other nodes: a step) is launched, and no prolog ran. A job that asked for MPS has
  * then no lease. Where the admin named the site's hook (`prolog=` in plugstack.conf) it is run now,
  * with nothing of the user's in its environment but the job's options, which it validates as
- * always. The options are the job's also when a step comes first: a step may ask for more than its
+ * always; the job's GPUs are those that slurmctld names (held.c), whatever else the job says of
+ * itself. The options are the job's also when a step comes first: a step may ask for more than its
  * job did. They are user input in either case; whoever forges them has servers opened for himself,
  * which the epilog closes because there is a lease.
  *
@@ -36,11 +37,12 @@ static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa,
 enum {
     LATE_MS = 50000, /* the hook has its own deadline, 40 s unless the site says otherwise */
     POLL_MS = 5,
-    VARIABLES = 8,
+    VARIABLES = 9,
+    GRES = VARIABLES - 1, /* the last: become_hook fills it in */
     VARIABLE_BYTES = MPSR_WIRE_MAX_BYTES + 64,
 };
 
-/* The hook's whole environment. False when something does not fit. */
+/* The hook's whole environment but for the job's gres. False when something does not fit. */
 static bool environment(spank_t spank, const char *node, uint32_t job, const char *wire,
                         char text[VARIABLES][VARIABLE_BYTES], char *list[VARIABLES + 1]) {
     uid_t uid = 0;
@@ -57,21 +59,26 @@ static bool environment(spank_t spank, const char *node, uint32_t job, const cha
                 mpsr_format(text[5], VARIABLE_BYTES, MPSR_ENV_JOB_CONTROL_SCRIPT "=%s", wire) &&
                 mpsr_format(text[6], VARIABLE_BYTES, MPSR_ENV_LATE "=1") &&
                 mpsr_format(text[7], VARIABLE_BYTES, "%s%s",
-                            conf ? "SLURM_CONF=" : "MPSR_UNUSED=", conf ? conf : "");
+                            conf ? "SLURM_CONF=" : "MPSR_UNUSED=", conf ? conf : "") &&
+                mpsr_format(text[GRES], VARIABLE_BYTES, MPSR_ENV_LATE_GRES "=");
     for (int index = 0; index < VARIABLES; index++)
         list[index] = text[index];
     list[VARIABLES] = NULL;
     return fits;
 }
 
-static void become_hook(const char *hook, char *const *list) {
+/* The child: slurmctld is asked here, where wait_for's deadline holds for it as well. */
+static void become_hook(const char *hook, const char *node, uint32_t job, char *const *list) {
     char *const command[] = {(char *)hook, NULL};
+    const size_t name = strlen(MPSR_ENV_LATE_GRES "=");
     sigset_t none;
     int nothing = open("/dev/null", O_RDWR);
     dup2(nothing, STDIN_FILENO);
     dup2(nothing, STDOUT_FILENO);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    if (!mpsr_held_gres(job, node, list[GRES] + name, VARIABLE_BYTES - name))
+        list[GRES][name] = '\0'; /* the prolog refuses a job without a GPU, and says so */
     execve(hook, command, list);
     _exit(MPSR_EXIT_NOT_EXECUTABLE);
 }
@@ -170,7 +177,7 @@ void mpsr_remote_late(spank_t spank) {
         return;
     pid_t hook = access(path, F_OK) == 0 ? -1 : fork();
     if (hook == 0)
-        become_hook(mpsr_plugin.site.prolog, list);
+        become_hook(mpsr_plugin.site.prolog, node, job, list);
     if (hook > 0)
         wait_for(hook);
     close(held);

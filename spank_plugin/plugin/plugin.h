@@ -6,6 +6,7 @@
 #include "requested_options.h"
 
 #include <slurm/spank.h>
+#include <stdint.h>
 
 struct mpsr_plugin {
     struct mpsr_site site;
@@ -45,5 +46,9 @@ bool mpsr_several_programs(int count, char *const *arguments, const char *path);
 
 /* late.c: slurmstepd as root, when the prolog did not run */
 void mpsr_remote_late(spank_t spank);
+
+/* held.c: the gres that slurmctld gave a job on one node, in its own words: gpu:2(IDX:0-1). False:
+ * none, or not to be had */
+bool mpsr_held_gres(uint32_t job, const char *node, char *text, size_t size);
 
 #endif

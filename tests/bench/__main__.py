@@ -16,11 +16,19 @@ from tests.bench.figures import shown
 from tests.bench.idle import idle, pids
 from tests.bench.latency import hooks, plugin
 from tests.bench.overhead import overhead
+from tests.bench.promotion import SIZES_MIB, promotion
 from tests.cluster import gpu
 from tests.cluster.sandbox import ROOT, Sandbox, SandboxError
 from tests.demo.stage import NODE, Stage
 
-AIMS = {"standby p50 ms": 10, "overhead percent": 0.5, "prolog p50 ms": 150, "agent MiB": 40, "agent cpu percent": 0.1}
+AIMS = {
+    "standby p50 ms": 10,
+    "promotion p50 ms, any size": 10,
+    "overhead percent": 0.5,
+    "prolog p50 ms": 150,
+    "agent MiB": 40,
+    "agent cpu percent": 0.1,
+}
 OPTIONS = (
     "mps=on;domain=user;threads=;memory=;state=;standby=on;recover=standby,restore,relaunch,requeue;retries=3;"
     "on-culprit=fail;require=mps"
@@ -82,6 +90,8 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
         stage.say(f"{count} faults, recovered by {rung}")
         for name, measured in recovery.measure(stage, rung, count).items():
             found[name].add(measured)
+    stage.say("a standby's promotion by the size of its state")
+    values["promotion_ms"] = promotion(runs, real=bool(ours.plan.real_gpu))
     values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
     return values
 
@@ -120,6 +130,11 @@ def table(values: dict[str, Any]) -> str:
         lines.append(shown(f"{rung}: fault to first step", entry, "ms"))
         lines.append(shown("  to detection", entry["detection"], "ms"))
         lines.append(shown("  to decision", entry["decision"], "ms"))
+    promoted = values["promotion_ms"]
+    for size in SIZES_MIB:
+        lines.append(shown(f"promotion, own time, {size} MiB", promoted["by_mib"][str(size)]["promotion"], "ms"))
+        lines.append(shown("  of it putting the memory in place", promoted["by_mib"][str(size)]["memory"], "ms"))
+    lines.append(f"{'  in place, largest to smallest':34} {promoted['largest_to_smallest']['memory']:>13.2f}")
     lines.append(shown(f"commit of {values['commit_us']['bytes'] // 1024} KiB", values["commit_us"], "us"))
     more = values["overhead_percent"]
     low, high = more["median_between"]

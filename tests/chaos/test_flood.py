@@ -80,7 +80,7 @@ def test_what_one_says_does_not_count_for_another() -> None:
 def test_a_users_own_log_cannot_fill_the_journal(tmp_path: Path) -> None:
     """The log of a server lies in its owner's hands."""
     with Site(tmp_path) as site:
-        site.agent._lines = Budget(100)
+        site.agent._senses._lines = Budget(100)
         one = site.task(lease(1)).run()
         one.say("keeper", state="restored")
         until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")

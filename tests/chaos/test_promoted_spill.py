@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.session_kit import Solver
-from tests.conformance.state_harness import Task, eventually
+from tests.conformance.state_harness import Task, eventually, spilled
 from tests.gpusim.host import SimHost
 
 pytestmark = pytest.mark.sim
@@ -25,7 +25,7 @@ def task(tmp_path: Path) -> Iterator[Task]:
 
 def test_it_spills_and_its_file_goes_with_its_end(task: Task) -> None:
     solver = Solver(task, "--spill-seconds", "0", gates=(99, 199))
-    file = task.spill / "77.0.0.state"
+    file = spilled(task)
     active = solver.start()
     active.heard("session")
     standby = solver.start("standby", "b")
@@ -36,7 +36,7 @@ def test_it_spills_and_its_file_goes_with_its_end(task: Task) -> None:
     before = file.stat().st_mtime_ns
     active.kill()
     solver.open(99)
-    standby.tell("promote", incident="i")
+    standby.tell("promote", incident="i", token=task.token)
     standby.heard("stepped")
     assert solver.reaches(standby, 199)
     eventually("a spill of the second", lambda: file.stat().st_mtime_ns > before)
@@ -54,7 +54,7 @@ def test_one_that_finds_no_kept_state_goes_on_from_disk(task: Task) -> None:
     first = solver.start()
     first.heard("session")
     assert solver.reaches(first, 99)
-    eventually("the spill", (task.spill / "77.0.0.state").exists)
+    eventually("the spill", spilled(task).exists)
     first.kill()
     solver.open(99)
     task.kill_keeper()
@@ -62,7 +62,7 @@ def test_one_that_finds_no_kept_state_goes_on_from_disk(task: Task) -> None:
     task.start_keeper()
     standby = solver.start("standby", "b", SLURM_RESTART_COUNT="1")
     standby.heard("session")
-    standby.tell("promote", incident="i")
+    standby.tell("promote", incident="i", token=task.token)
     assert int(standby.heard("stepped")["seq"]) >= 8
     standby.heard("done")
     solver.check(standby.ended()[1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from resilience.adapters.slurm.requeue_sequence import Snapshot, requeue
 from resilience.model.ids import JobId
-from resilience.ports import Done, JobInfo
+from resilience.ports import Done
 
 
 @dataclass(slots=True)
@@ -19,10 +19,13 @@ class Slurm:
     def snapshot(self, job: JobId) -> Snapshot:
         if self.state == "PENDING":
             self.pending = time.time()
-        info = JobInfo(
-            job=job, state=self.state, batch=True, requeue=True, restarts=0, excluded="", stdout="", workdir="/"
-        )
-        return Snapshot(info=info, held=False, reason="")
+        return Snapshot(state=self.state, batch=True, restarts=0, held=False, reason="")
+
+    def excluded(self, job: JobId) -> str:
+        return ""
+
+    def admin_comment(self, job: JobId) -> str:
+        return ""
 
     def ask_requeue(self, job: JobId) -> Done:
         self.state = "PENDING"

@@ -41,7 +41,7 @@ def test_a_requeued_job_keeps_its_state_until_it_is_cancelled_while_it_waits(sta
     job = spilling(stage)
     stage.sandbox.good(["scontrol", "requeuehold", str(job.number)])
     wait_for(lambda: stage.sandbox.job(job.number)["JobState"] == "PENDING", 30)
-    assert spills(stage, job) == [f"{job.number}.0.0.state"]
+    assert len(spills(stage, job)) == 1
     assert "kept for the job's next run" in stage.journal(since, "job.closed")[-1]["spill"]
     clean = [stage.sandbox.plan.python, "-m", "resilience.cli.main", "spills", "--clean", "--node", NODE]
     assert stage.sandbox.good(clean) == f"job {job.number} of uid 64101: kept for the job's next run\n"

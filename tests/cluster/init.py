@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster import site
+from tests.cluster import accounting, site
 from tests.cluster.plan import REPO, USERS, Plan
 
 FRESH = ("/run", "/home", "/tmp", "/dev/shm", "/var/log", "/var/spool", "/etc/slurm")
@@ -113,6 +113,8 @@ def start(plan: Plan) -> dict[str, Callable[[], int]]:
     log, seed, pid = "/var/log/munge/munged.log", "/run/sandbox/munge.seed", "/run/munge/munged.pid"
     run("munged", f"--key-file={key}", f"--log-file={log}", f"--seed-file={seed}", f"--pid-file={pid}")
     site.simulated_hosts(plan)
+    if plan.accounting:
+        accounting.start(plan.accounting, run, write)
     run("slurmctld", "-c", env=plan.environment(plan.nodes[0]))
     for node in plan.nodes:
         run("slurmd", "-N", node, env=plan.environment(node))

@@ -46,6 +46,10 @@ class Plan:
     """key=value pairs that override the simulated GPU's profile."""
     site: str
     """YAML lines that are added to the site's choices."""
+    conf: tuple[str, ...] = ()
+    """Lines that are added to slurm.conf."""
+    accounting: int = 0
+    """Port of a slurmdbd with a database of the sandbox's own; 0: none."""
 
     @property
     def python(self) -> str:
@@ -61,6 +65,11 @@ class Plan:
         """Their device files, {node} for the node's name, as gres.conf has them."""
         numbers = ",".join(map(str, self.minors))
         return ("/dev/nvidia" if self.real_gpu else SIM_DEVICES) + (f"[{numbers}]" if self.gpus > 1 else numbers)
+
+    @property
+    def cgroup(self) -> str:
+        """Where its enclosures are: cgroups are the host's, and no two clusters have the same port."""
+        return f"/mpsr-sandbox-{self.ports[0]}"
 
     def simgpu(self, node: str) -> str:
         """SIMGPU_DIR of a node; empty on a real GPU."""

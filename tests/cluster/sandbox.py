@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resilience.adapters.slurm.scontrol import parse_record
+from tests.cgroups import forget_cgroup, roots
 from tests.cluster.gpu import RealGpu
 from tests.cluster.plan import BIN, REPO, USERS, Plan
+from tests.cluster.record import parse_record
 
 ROOT: Path = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -142,7 +143,8 @@ class Sandbox:
 
     def __init__(
         self, *, nodes: int = 2, gpus: int = 1, plugin: bool = True, real: RealGpu | None = None, minors: Sequence[int] = (),
-        journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (),
+        journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (), conf: Sequence[str] = (),
+        accounting: bool = False,
     ) -> None:  # fmt: skip
         """`minors` are the numbers of each node's simulated GPUs, 0 to `gpus` - 1 when it is left out."""
         if reason := what_is_missing():
@@ -162,6 +164,8 @@ class Sandbox:
             journal_kib=journal_kib,
             simulated=tuple(simulation),
             site=site,
+            conf=tuple(conf),
+            accounting=free_ports(1)[0] if accounting else 0,
         )
         self.real = real
         self.nodes = self.plan.nodes
@@ -199,6 +203,7 @@ class Sandbox:
             self._unshare.kill()
             self._unshare.wait()
         self._errors.close()
+        forget_cgroup(self.plan.cgroup)
 
     @property
     def gpu(self) -> str:
@@ -307,7 +312,7 @@ class Sandbox:
         return False
 
     def residue(self) -> list[str]:
-        """What jobs have left behind, in words: processes, directories, leases, spilled state, memory of the GPU."""
+        """What jobs have left behind, in words: processes, directories, leases, cgroups, spilled state, memory of the GPU."""
         found: list[str] = []
         for line in self.good(["ps", "-e", "-o", "user:32=,pid=,args="]).splitlines():
             user, pid, command = line.split(None, 2)
@@ -325,6 +330,8 @@ class Sandbox:
                 there = self.path(simulated)
                 files = [*there.glob("mem/*/*"), *there.glob("procs/*")]
                 found += [str(Path(simulated) / file.relative_to(there)) for file in files if held(file)]
+        for root in roots():
+            found += [str(place) for place in (root / self.plan.cgroup.strip("/")).glob("*/*/*/")]
         homes = self.path("/home")
         return found + [f"/home/{entry.relative_to(homes)}" for entry in homes.glob("*/.mpsr*")]
 

@@ -60,6 +60,7 @@ units: none
 settings:
   paths:
     kmsg: "{kmsg}"
+    cgroup: "{plan.cgroup}"
   options:
     forbidden: []
   state:

@@ -5,6 +5,7 @@ part. A cluster without mpsr has the same prolog flags and a prolog and epilog t
 compared.
 """
 
+from tests.cluster.accounting import accounting_lines
 from tests.cluster.plan import Plan
 
 GPU_TYPE = "sandbox"
@@ -59,6 +60,8 @@ def slurm_conf(plan: Plan) -> str:
             "KillWait=2",
             "SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1",
             "SlurmdParameters=config_overrides",
+            *(accounting_lines(plan.accounting) if plan.accounting else ()),
+            *plan.conf,
             *nodes,
             "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
             "",

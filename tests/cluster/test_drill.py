@@ -93,7 +93,7 @@ def test_the_guard_is_not_tested_where_it_is_not_loaded(drilled: Sandbox) -> Non
         ((), (), "usage", "asks first, and there is no terminal"),
         (("--yes", "--gres", "shard:1"), (), "usage", "a drill takes a whole GPU"),
         (("--yes",), ("--partition=nosuch",), "failed", "nosuch"),
-        (("--yes", "--dir", "/nowhere"), (), "failed", "/nowhere: takes no files"),
+        (("--yes", "--dir", "/nowhere"), (), "failed", "/nowhere: cannot be written"),
         (("--yes", "--wait", "1", "--gres", "gpu:1"), ("--begin=now+1hour",), "failed", "is not done after 1 s"),
     ],
 )

@@ -29,10 +29,11 @@ def cluster() -> Iterator[Sandbox]:
 @pytest.fixture
 def slurm_of(cluster: Sandbox, tmp_path: Path) -> Callable[[str], Scontrol]:
     def adapter(user: str) -> Scontrol:
-        program = tmp_path / f"scontrol-{user}"
-        program.write_text(f'#!/bin/sh\nexec {" ".join(cluster.command(["scontrol"], user=user))} "$@"\n')
-        program.chmod(0o755)
-        return Scontrol(program=str(program), timeout=10, requeue_timeout=30)
+        for name in ("scontrol", "squeue"):
+            program = tmp_path / f"{name}-{user}"
+            program.write_text(f'#!/bin/sh\nexec {" ".join(cluster.command([name], user=user))} "$@"\n')
+            program.chmod(0o755)
+        return Scontrol(program=str(tmp_path / f"scontrol-{user}"), timeout=10, requeue_timeout=30)
 
     return adapter
 
@@ -59,7 +60,7 @@ def test_a_job_is_seen_as_it_is(cluster: Sandbox, slurm: Scontrol) -> None:
     job = running(cluster, "-J", "a b=c JobState=FAILED", "--exclude=n1", "-o", "/home/alice/out of %j")
     info = slurm.job(job)
     assert (info.job, info.state, info.batch, info.requeue, info.restarts) == (job, "RUNNING", True, True, 0)
-    assert (info.stdout, info.workdir, info.excluded) == (f"/home/alice/out of {job}", "/home/alice", "n1")
+    assert (info.stdout, info.workdir, slurm.excluded(job)) == (f"/home/alice/out of {job}", "/home/alice", "n1")
 
 
 def test_a_requeued_job_runs_again_elsewhere_within_seconds(cluster: Sandbox, slurm: Scontrol) -> None:
@@ -100,8 +101,30 @@ def test_only_the_asked_task_of_an_array_is_requeued(cluster: Sandbox, slurm: Sc
     cluster_now = {job: slurm.job(JobId(job)) for job in jobs}
     assert {job: info.restarts for job, info in cluster_now.items()} == {job: int(job == array) for job in jobs}
     assert all(info.state == "RUNNING" for job, info in cluster_now.items() if job != array)
-    comments = {job: slurm._record(JobId(job)).get("AdminComment", "") for job in jobs}
+    comments = {job: slurm.admin_comment(JobId(job)) for job in jobs}
     assert comments == {job: "one task" if job == array else "" for job in jobs}
+
+
+@pytest.mark.parametrize("component", [0, 1])
+def test_a_component_brings_its_heterogeneous_job_back(cluster: Sandbox, slurm: Scontrol, component: int) -> None:
+    """Slurm requeues it as a whole, and by its leader only."""
+    leader = cluster.sbatch("-n1", script=f"#!/bin/bash\n#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n1\n{BUSY}\n")
+    jobs = [JobId(leader), JobId(leader + 1)]
+    wait_for(lambda: all(slurm.snapshot(job).state == "RUNNING" for job in jobs), 20)
+    assert isinstance(slurm.requeue(jobs[component], comment=f"of {component}"), Done)
+    wait_for(lambda: all(slurm.snapshot(job).state == "RUNNING" for job in jobs), 20)
+    assert [slurm.job(job).restarts for job in jobs] == [1, 1]
+    assert [slurm.admin_comment(job) for job in jobs] == [
+        f"of {component}" if index == component else "" for index in (0, 1)
+    ]
+
+
+def test_what_a_site_wrote_stays(cluster: Sandbox, slurm: Scontrol) -> None:
+    job = running(cluster)
+    cluster.good(["scontrol", "update", f"JobId={job}", "AdminComment=billed to\nX"])
+    assert slurm.comment(job, "mpsr: first (incident a-1)") == Done()
+    assert slurm.requeue(job, comment="mpsr: second (incident a-2)") == Done(detail="requeued")
+    assert slurm.admin_comment(job) == "billed to\nX | mpsr: second (incident a-2)"
 
 
 def test_what_slurm_will_not_do_is_refused_in_its_words(

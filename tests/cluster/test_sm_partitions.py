@@ -71,10 +71,10 @@ def test_a_trap_in_one_partition_does_not_touch_the_other(stage: Stage) -> None:
         entry for entry in stage.of_job(job, since, "task.exit") if not entry["status"]
     ]
     assert stage.recovery_ms(since) == []
-    (asked,) = (entry["text"] for entry in stage.journal(since, "slurm.intent"))
-    # Slurm may not take it any more from a job that ended at once
-    assert asked.startswith("mpsr: caused a fault in step 0 task 0 (")
-    assert asked.endswith("isolated, no neighbour touched")
+    (asked,) = stage.journal(since, "slurm.intent")  # Slurm may not take it any more from a job that ended at once
+    assert (asked["ask"], asked["job"]) == ("comment", culprit.number)
+    (accounted,) = stage.journal(since, "job.accounted")
+    assert (accounted["own"], accounted["isolated"], accounted["outcome"]) == (True, True, "failed")
     assert recovery_log(stage, job) == ""
     log = recovery_log(stage, culprit)
     assert f"by job {culprit.number} step 0 task 0 certain" in log

@@ -148,8 +148,10 @@ class Site:
 
 def child(run: str, log: str, uuids: str, driver: str, sm_partitions: str) -> int:
     """What start_prolog's process does."""
-    paths = Paths(run=run, log=log, mps_control="nvidia-cuda-mps-control")
-    here = World(base=Path(run).parent, settings=Settings(paths=paths, mps=Mps(sm_partitions=sm_partitions)))
+    base = Path(run).parent
+    launcher = f"{ROOT}/build/mpsr-launch"
+    paths = Paths(run=run, log=log, mps_control="nvidia-cuda-mps-control", launcher=launcher, cgroup=f"/{base.name}")
+    here = World(base=base, settings=Settings(paths=paths, mps=Mps(sm_partitions=sm_partitions)))
     here.gpus.uuids, here.gpus.driver = tuple(uuids.split(",")), driver
     return here.prolog(dict(os.environ))
 

@@ -15,6 +15,7 @@ from resilience.state.record import HELD, Commit, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-secret"
+STANDBY_TOKEN = "a-standbys"
 MIB = 1 << 20
 
 
@@ -39,14 +40,14 @@ class Running:
         self.path = path
         self.log = path.with_suffix(".log")
         command = [sys.executable, "-E", "-m", "resilience.state.keeper", "--socket", str(path), *extra]
+        environ = {"MPSR_TOKEN": token, "MPSR_STANDBY_TOKEN": STANDBY_TOKEN, "HOME": "/"}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env={"MPSR_TOKEN": token, "HOME": "/"}, stderr=log, user=uid, group=uid
-            )
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=log, user=uid, group=uid)
         eventually(lambda: connects(path) or self.process.poll() is not None)
 
-    def link(self, role: str = "active", *, token: str = TOKEN, timeout: float = 5.0) -> KeeperLink:
-        return KeeperLink(str(self.path), token, role, timeout=timeout)
+    def link(self, role: str = "active", *, token: str | None = None, timeout: float = 5.0) -> KeeperLink:
+        own = STANDBY_TOKEN if role == "standby" else TOKEN
+        return KeeperLink(str(self.path), own if token is None else token, role, timeout=timeout)
 
     def end(self) -> None:
         self.process.kill()

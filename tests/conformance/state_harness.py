@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from resilience.parse.packet import pack, unpack
+from resilience.state.identity import base_name
 from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Mps
 
@@ -76,6 +77,7 @@ class Task:
         self.spill = directory / "spill"
         self.keeper_path = directory / "k0.0"
         self.token = secrets.token_hex(8)
+        self.standby_token = secrets.token_hex(8)
         self.servers = {color: Mps(sim, color) for color in "ab"}
         for server in self.servers.values():
             started = server.start()
@@ -85,7 +87,9 @@ class Task:
 
     def start_keeper(self, *extra: str) -> None:
         command = [sys.executable, "-E", "-m", "resilience.state.keeper", "--socket", str(self.keeper_path), *extra]
-        self.keeper = subprocess.Popen(command, cwd=ROOT, env={"MPSR_TOKEN": self.token})
+        self.keeper = subprocess.Popen(
+            command, cwd=ROOT, env={"MPSR_TOKEN": self.token, "MPSR_STANDBY_TOKEN": self.standby_token}
+        )
 
     def kill_keeper(self) -> None:
         assert self.keeper is not None
@@ -108,7 +112,8 @@ class Task:
     def start(self, argv: Sequence[object], *, role: str = "active", color: str = "a", **more: str) -> Program:
         """Start a Python program under the supervisor's socket. A standby gets /dev/null and parked streams."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environ = self.environ(color, MPSR_FD=str(theirs.fileno()), MPSR_ROLE=role) | more
+        token = self.standby_token if role == "standby" else self.token
+        environ = self.environ(color, MPSR_FD=str(theirs.fileno()), MPSR_ROLE=role, MPSR_TOKEN=token) | more
         pass_fds = [theirs.fileno()]
         command = [sys.executable, *map(str, argv)]
         if role == "active":
@@ -149,6 +154,11 @@ class Task:
             self.keeper.wait(LIMIT)
         for server in self.servers.values():
             server.close()
+
+
+def spilled(task: Task, name: str = "") -> Path:
+    """The file of the task's state on disk, of a session without a name or with one."""
+    return task.spill / f"77.{base_name({}, name)}.0.state"
 
 
 def undisturbed(directory: Path, *arguments: object) -> tuple[str, str, str]:

@@ -20,6 +20,7 @@ from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.settings import Paths, Settings
 from resilience.ports import ServerOwner, ServerState
+from tests.cgroups import forget_cgroup
 from tests.conformance.state_harness import HEAT, LIMIT, eventually, undisturbed
 from tests.gpu.faults import MIB, commit, heard, region
 from tests.gpu.ladder import Process, Task
@@ -115,7 +116,9 @@ def test_a_killed_programs_committed_state_is_taken_over_to_the_bit(mps_stage: S
 def _daemons(mps_stage: Stage) -> Iterator[ControlDaemons]:
     """The product's adapter with one open server."""
     base = mps_stage.folder
-    settings = Settings(paths=Paths(run=f"{base}/run", log=f"{base}/log", mps_control=mps_stage.mps))
+    launcher, cgroup = f"{ROOT}/build/mpsr-launch", f"/{base.name}"
+    paths = Paths(run=f"{base}/run", log=f"{base}/log", mps_control=mps_stage.mps, launcher=launcher, cgroup=cgroup)
+    settings = Settings(paths=paths)
     locks = DomainLocks(settings.paths.run, NODE)
     mps = ControlDaemons(settings, NODE, locks, mps_stage.environ)
     with locks.domain(A.domain, timeout=LIMIT, create=True):
@@ -126,6 +129,7 @@ def _daemons(mps_stage: Stage) -> Iterator[ControlDaemons]:
         for puppet in mps_stage.puppets:
             puppet.kill()  # else the server waits for them
         left = mps.close(A)
+        forget_cgroup(cgroup)
     assert left == ()
 
 

@@ -12,7 +12,7 @@ import pytest
 from resilience.model.errors import StateError
 from resilience.state import wire
 from resilience.state.record import HELD, Commit, Record
-from tests.conformance.keeper_kit import MIB, ROOT, TOKEN, Running, deposit
+from tests.conformance.keeper_kit import MIB, ROOT, STANDBY_TOKEN, TOKEN, Running, deposit
 
 
 def test_what_was_deposited_outlives_the_depositor(keeper: Running) -> None:
@@ -51,7 +51,7 @@ def test_a_standby_waits_for_the_layout(keeper: Running) -> None:
     held = standby.heard_layout()
     assert held is not None
     assert held[0] == layout
-    assert len(held[1]) == 3
+    assert held[1] == [], "a standby has no descriptor of what another process works on"
     assert keeper.link("reader").first is not None
     active.close()
 
@@ -73,7 +73,10 @@ def test_a_promoted_standby_is_the_writer_at_once(keeper: Running) -> None:
     layout, fds, _ = deposit(b"one")
     active.put(layout, fds)
     standby = keeper.link("standby")
-    standby.take()  # not watched: told at once
+    held = standby.take(TOKEN, expected=True)
+    assert held is not None
+    assert held[0] == layout
+    assert [os.pread(fd, 9, 0) for fd in held[1][1:]] == [b"one", b"one"]
     with pytest.raises(StateError, match="not the writer"):
         active.put(layout, fds)
     changed, others, _ = deposit(b"two")
@@ -81,6 +84,45 @@ def test_a_promoted_standby_is_the_writer_at_once(keeper: Running) -> None:
     taken = keeper.link("reader").first
     assert taken is not None
     assert os.pread(taken[1][1], 9, 0) == b"two"
+
+
+@pytest.mark.parametrize("token", [STANDBY_TOKEN, "", "a-guess"])
+def test_a_standby_that_was_not_promoted_gets_nothing(keeper: Running, token: str) -> None:
+    """Whatever it asks for, in whatever order: no descriptor, and the writer stays who it is."""
+    active = keeper.link()
+    layout, fds, _ = deposit(b"live")
+    active.put(layout, fds)
+    standby = keeper.link("standby")
+    assert standby.first == (layout, [])
+    with pytest.raises(StateError, match="not promoted"):
+        standby.take(token, expected=True)
+    for asked in ({"op": "wait"}, {"op": "status"}):
+        assert standby._ask(asked)[1] == []
+    for done in ({"op": "put", "layout": layout}, {"op": "drop"}):
+        with pytest.raises(StateError, match="not the writer"):
+            standby._ask(done)
+    assert active.status()["writer"] == os.getpid()
+    assert active.status()["arrays"] == 1
+    active.put(layout, fds)
+    for role in ("active", "reader"):
+        with pytest.raises(StateError, match="wrong token"):
+            keeper.link(role, token=STANDBY_TOKEN)
+
+
+def test_only_a_standby_takes(keeper: Running) -> None:
+    keeper.link()
+    with pytest.raises(StateError, match="reader is no standby"):
+        keeper.link("reader").take(TOKEN, expected=False)
+
+
+def test_a_program_that_ended_well_leaves_nothing(keeper: Running) -> None:
+    active = keeper.link()
+    layout, fds, _ = deposit()
+    active.put(layout, fds)
+    active.drop()
+    assert (active.status()["arrays"], active.status()["bytes"]) == (0, 0)
+    active.close()
+    assert keeper.link().first is None
 
 
 def test_a_killed_writer_leaves_its_place_though_a_child_holds_the_connection(keeper: Running) -> None:

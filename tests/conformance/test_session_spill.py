@@ -1,12 +1,13 @@
 """State that is spilled to disk: by the program, by the spiller after its death, and gone on from after a requeue."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.conformance.session_kit import KILLED, Solver
-from tests.conformance.state_harness import LIMIT, ROOT, Task
+from tests.conformance.state_harness import LIMIT, ROOT, Task, spilled
 
 pytestmark = pytest.mark.sim
 
@@ -19,7 +20,7 @@ def test_a_requeued_job_goes_on_from_disk(task: Task) -> None:
     program.kill()
     solver.open(99)
     task.kill_keeper()
-    assert [file.name for file in task.spill.iterdir() if not file.name.startswith(".")] == ["77.0.0.state"]
+    assert [file.name for file in task.spill.iterdir() if not file.name.startswith(".")] == [spilled(task).name]
     task.token = "a new supervisor's"
     task.start_keeper()
     again = solver.start(SLURM_RESTART_COUNT="1")
@@ -46,6 +47,34 @@ def test_a_leftover_of_another_job_is_not_gone_on_from(task: Task) -> None:
     again.heard("session")
     again.heard("done")
     solver.check(again.ended()[1])
+
+
+@pytest.mark.parametrize("squatted", ["another's directory", "a directory that others may write", "a link", "a file"])
+def test_a_place_that_is_not_ours_costs_the_spills_and_not_the_job(task: Task, squatted: str) -> None:
+    match squatted:
+        case "a link":
+            task.spill.symlink_to(task.directory)
+        case "a file":
+            task.spill.touch()
+        case _:
+            task.spill.mkdir(mode=0o755)
+            task.spill.chmod(0o777 if squatted == "a directory that others may write" else 0o755)
+    if squatted == "another's directory":
+        if os.geteuid() != 0:
+            pytest.skip("only root gives directories away")
+        os.chown(task.spill, 65534, 65534)
+    before = sorted(task.directory.rglob("*.state*"))
+    task.start_keeper()
+    solver = Solver(task, "--spill-seconds", "0")
+    program = solver.start()
+    program.heard("session")
+    program.heard("done")
+    status, out, err = program.ended()
+    assert status == 0
+    assert [line.startswith("mpsr: spill: ") for line in err.splitlines() if line.startswith("mpsr: ")] == [True]
+    assert str(task.spill) in err
+    solver.check(out)
+    assert sorted(task.directory.rglob("*.state*")) == before == []
 
 
 def spill(task: Task, color: str = "b", **more: str) -> tuple[int, str, str]:

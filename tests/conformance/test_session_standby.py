@@ -23,7 +23,7 @@ def promoted(solver: Solver, *, kind: str, at: int) -> tuple[Program, Program]:
     assert int(fault["seq"]) == at // 10 + 1
     solver.open(at)
     assert fault["cuda"] in ("700", "719")
-    standby.tell("promote", incident="i1")
+    standby.tell("promote", incident="i1", token=solver.task.token)
     active.tell("retire")
     return active, standby
 
@@ -60,7 +60,7 @@ def test_promotions_follow_one_another(task: Task) -> None:
     second.heard("fault")
     second.tell("retire")
     solver.open(199)
-    third.tell("promote", incident="i2")
+    third.tell("promote", incident="i2", token=task.token)
     third.heard("stepped")
     assert second.ended()[0] == 0
     third.heard("done")
@@ -69,7 +69,9 @@ def test_promotions_follow_one_another(task: Task) -> None:
     solver.check(out)
 
 
-def test_a_promotion_needs_no_keeper(task: Task) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_promotion_outlives_the_keepers_death(task: Task, when: str) -> None:
+    """The program that met the fault gives the state to the next keeper, and the standby takes it from there."""
     task.start_keeper()
     solver = Solver(task, gates=(99,))
     active = solver.start()
@@ -81,14 +83,36 @@ def test_a_promotion_needs_no_keeper(task: Task) -> None:
     task.kill_keeper()
     task.fault()
     active.heard("fault")
-    active.tell("retire")
     solver.open(99)
-    standby.tell("promote", incident="i")
+    if when == "before":
+        task.start_keeper()
+    standby.tell("promote", incident="i", token=task.token)
+    if when == "after":
+        task.start_keeper()
     standby.heard("stepped")
+    active.tell("retire")
     standby.heard("done")
     status, out, _ = standby.ended()
     assert status == 0
     solver.check(out)
+
+
+def test_what_nobody_holds_any_more_is_not_waited_for_for_ever(task: Task) -> None:
+    task.start_keeper()
+    solver = Solver(task, gates=(99,))
+    active = solver.start()
+    active.heard("session")
+    standby = solver.start("standby", "b")
+    standby.heard("session")
+    standby.heard("ready")
+    assert solver.reaches(active, 99)
+    active.kill()
+    task.kill_keeper()
+    task.start_keeper()
+    standby.tell("promote", incident="i", token=task.token)
+    status, _, err = standby.ended()
+    assert status == 1
+    assert "keeper: nobody has given it the kept state anew" in err
 
 
 def test_a_standby_of_a_program_that_never_settles_ends_with_it(task: Task) -> None:
@@ -116,7 +140,7 @@ def test_a_standby_that_is_promoted_before_there_is_state_starts_afresh(task: Ta
     task.start_keeper()
     standby = task.start(["-c", DECLARES, "s.array('u', 4)"], role="standby")
     standby.heard("session")
-    standby.tell("promote", incident="i")
+    standby.tell("promote", incident="i", token=task.token)
     standby.heard("done")
     status, out, _ = standby.ended()
     assert (status, out) == (0, " 1 {'why': \"s.array('u', 4)\"}\n")
@@ -130,7 +154,7 @@ def test_a_standby_waits_through_a_keepers_death(task: Task) -> None:
     task.start_keeper()
     task.start(["-c", DECLARES, "s.array('u', 4)", "die"]).ended()
     assert standby.heard("ready") == {}
-    standby.tell("promote", incident="i")
+    standby.tell("promote", incident="i", token=task.token)
     assert standby.heard("stepped")["seq"] == "1"
     standby.heard("done")
     assert "standby" in standby.ended()[1]
@@ -145,7 +169,7 @@ def test_what_a_standby_prints_before_its_promotion_is_not_seen(task: Task) -> N
     standby.heard("session")
     standby.heard("ready")
     active.kill()
-    standby.tell("promote", incident="i")
+    standby.tell("promote", incident="i", token=task.token)
     standby.heard("stepped")
     standby.heard("done")
     assert standby.ended()[1].startswith("standby 1 ")

@@ -2,10 +2,11 @@
  * gets a sticky error, the kernel log gets the Xid.
  *
  * A kernel runs on the CPU, so its illegal accesses raise SIGSEGV here; the handler leaves the
- * kernel by siglongjmp. Faults outside of a guarded run go to whoever handled the signal before us.
- * Misaligned accesses are found by the compiler's checks (kernels.cpp), traps and asserts call
- * sim_kernel_stop. An endless kernel is left by a signal to its thread (SIGRTMAX-1), but only once
- * there is a sticky error: a healthy kernel is never interrupted.
+ * kernel by siglongjmp. (A first access to memory that is not in the shadow yet raises it too, and
+ * is repeated when it is: space.c.) Faults outside of a guarded run go to whoever handled the
+ * signal before us. Misaligned accesses are found by the compiler's checks (kernels.cpp), traps and
+ * asserts call sim_kernel_stop. An endless kernel is left by a signal to its thread (SIGRTMAX-1),
+ * but only once there is a sticky error: a healthy kernel is never interrupted.
  *
  * The texts are what driver 580 prints, as far as samples are known; register values in them are
  * those of one sample.
@@ -62,7 +63,9 @@ static void on_bad_access(int number, siginfo_t *info, void *context) {
         return;
     }
     const ucontext_t *machine = context;
-    leave(STOP_ACCESS, address, (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0);
+    const bool write = (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0;
+    if (!sim_touched((CUdeviceptr)(address - (uintptr_t)sim_shadow), write))
+        leave(STOP_ACCESS, address, write);
 }
 
 static void on_illegal(int number, siginfo_t *info, void *context) {

@@ -27,7 +27,7 @@ struct mapping {
     uint64_t size;
     struct physical *memory;
     int access;
-    struct mapping *next;
+    bool unseen; /* not yet in the shadow: nobody has touched it */
 };
 
 struct reservation {
@@ -44,15 +44,16 @@ struct physical *physical_of(CUmemGenericAllocationHandle id);
 void physical_maybe_free(struct physical *p);
 
 /* space.c */
-extern struct mapping *mappings;
 extern struct reservation *reservations;
 struct mapping *mapping_at(CUdeviceptr address);
+bool mapping_overlaps(CUdeviceptr address, uint64_t size);
 struct reservation *reservation_at(CUdeviceptr address);
 struct reservation *reservation_new(uint64_t size, CUdeviceptr wish, uint64_t alignment);
 void reservation_free(struct reservation *gone);
 CUresult mapping_new(CUdeviceptr address, struct physical *p, int access);
 CUresult mapping_access(struct mapping *m, int access);
 void mapping_free(struct mapping *gone);
+void mappings_free(CUdeviceptr address, uint64_t size);
 
 #define UNLOCK_AND_RETURN(result)                                                                  \
     do {                                                                                           \

@@ -187,6 +187,8 @@ bool sim_is_device(CUdeviceptr address);
 bool sim_is_pinned_host(const void *pointer, size_t size);
 /* True when [address, address+size) is all mapped, with the right to write when `write`. */
 bool sim_is_mapped(CUdeviceptr address, size_t size, bool write);
+/* An access has found nothing there: put the memory there if it is mapped and may be used so. */
+bool sim_touched(CUdeviceptr address, bool write);
 void sim_context_memory_free(CUcontext context);
 void sim_memory_after_fork(void);
 

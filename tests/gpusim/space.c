@@ -24,7 +24,9 @@ intptr_t sim_shadow;
     SIM_GRANULARITY /* between reservations of our choice: a stray access just behind one faults   \
                      */
 
-struct mapping *mappings;
+/* Sorted by address: a process may have thousands, when it maps one granule again and again. */
+static struct mapping **mappings;
+static size_t n_mappings, mappings_room;
 struct reservation *reservations;
 static CUdeviceptr next_address = SIM_WINDOW + SIM_GRANULARITY;
 
@@ -60,11 +62,27 @@ void *sim_host_address(CUdeviceptr address) {
     return (void *)(uintptr_t)(nowhere + (uintptr_t)sim_shadow);
 }
 
+/* How many mappings end at or before an address. */
+static size_t mappings_before(CUdeviceptr address) {
+    size_t low = 0, high = n_mappings;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (mappings[middle]->address + mappings[middle]->size <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 struct mapping *mapping_at(CUdeviceptr address) {
-    for (struct mapping *m = mappings; m != NULL; m = m->next)
-        if (address - m->address < m->size)
-            return m;
-    return NULL;
+    const size_t at = mappings_before(address);
+    return at < n_mappings && mappings[at]->address <= address ? mappings[at] : NULL;
+}
+
+bool mapping_overlaps(CUdeviceptr address, uint64_t size) {
+    const size_t at = mappings_before(address);
+    return at < n_mappings && mappings[at]->address < address + size;
 }
 
 struct reservation *reservation_at(CUdeviceptr address) {
@@ -106,37 +124,71 @@ static bool shadow_set(CUdeviceptr address, uint64_t size, int access, int fd) {
 }
 
 CUresult mapping_new(CUdeviceptr address, struct physical *p, int access) {
+    if (n_mappings == mappings_room) {
+        const size_t room = mappings_room == 0 ? 64 : 2 * mappings_room;
+        struct mapping **grown = realloc(mappings, room * sizeof *grown);
+        if (grown == NULL)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        mappings = grown;
+        mappings_room = room;
+    }
     struct mapping *m = calloc(1, sizeof *m);
     if (m == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    if (!shadow_set(address, p->size, access, p->fd)) {
+    /* Memory that is mapped already comes here again and again, most of it never to be used: into
+     * the shadow when it is touched, since each piece there costs the host some microseconds. */
+    const bool unseen = p->maps > 0;
+    if (!unseen && !shadow_set(address, p->size, access, p->fd)) {
         free(m);
         return CUDA_ERROR_MAP_FAILED;
     }
     *m = (struct mapping){
-        .address = address, .size = p->size, .memory = p, .access = access, .next = mappings};
+        .address = address, .size = p->size, .memory = p, .access = access, .unseen = unseen};
     p->maps++;
-    mappings = m;
+    const size_t at = mappings_before(address);
+    memmove(mappings + at + 1, mappings + at, (n_mappings - at) * sizeof *mappings);
+    mappings[at] = m;
+    n_mappings++;
     return CUDA_SUCCESS;
 }
 
 CUresult mapping_access(struct mapping *m, int access) {
-    if (!shadow_set(m->address, m->size, access, m->memory->fd))
+    if (!m->unseen && !shadow_set(m->address, m->size, access, m->memory->fd))
         return CUDA_ERROR_OPERATING_SYSTEM;
     m->access = access;
     return CUDA_SUCCESS;
 }
 
+bool sim_touched(CUdeviceptr address, bool write) {
+    const int need = write ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_READ;
+    pthread_mutex_lock(&sim.memory_lock);
+    struct mapping *m = mapping_at(address);
+    bool good = m != NULL && (m->access & need) == need;
+    if (good && m->unseen) { /* else another thread was faster, and it is there now */
+        m->unseen = false;
+        good = shadow_set(m->address, m->size, m->access, m->memory->fd);
+    }
+    pthread_mutex_unlock(&sim.memory_lock);
+    return good;
+}
+
+/* All that lie in the range, which cuts none. One call to the host for the lot: it is what the time
+ * goes into. */
+void mappings_free(CUdeviceptr address, uint64_t size) {
+    const size_t first = mappings_before(address);
+    size_t end = first;
+    shadow_set(address, size, CU_MEM_ACCESS_FLAGS_PROT_NONE, -1);
+    for (; end < n_mappings && mappings[end]->address < address + size; end++) {
+        mappings[end]->memory->maps--;
+        physical_maybe_free(mappings[end]->memory);
+        free(mappings[end]);
+    }
+    memmove(mappings + first, mappings + end, (n_mappings - end) * sizeof *mappings);
+    n_mappings -= end - first;
+}
+
 void mapping_free(struct mapping *gone) {
-    for (struct mapping **at = &mappings; *at != NULL; at = &(*at)->next)
-        if (*at == gone) {
-            *at = gone->next;
-            break;
-        }
-    shadow_set(gone->address, gone->size, CU_MEM_ACCESS_FLAGS_PROT_NONE, -1);
-    gone->memory->maps--;
-    physical_maybe_free(gone->memory);
-    free(gone);
+    mappings_free(gone->address, gone->size);
 }
 
 /* ---- addresses; the caller holds the lock ---- */

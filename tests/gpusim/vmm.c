@@ -2,8 +2,11 @@
  *
  * A wished address is honoured whenever it is free, so that a process can have its state at the
  * address that another had. As documented: a handle is mapped whole and from offset 0, a new
- * mapping has no access, cuMemUnmap and cuMemSetAccess take whole mappings. Unmapping does not wait
- * for work that uses the memory: that work then faults.
+ * mapping has no access, cuMemUnmap and cuMemSetAccess take whole mappings, one or many side by
+ * side (as NVIDIA's sample vectorAddMMAP unmaps). A handle may be mapped at several addresses at
+ * once; they are the same bytes. Unmapping does not wait for work that uses the memory: that work
+ * then faults. Work that was captured or launched names addresses: it meets what is mapped there
+ * when it runs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,9 +39,8 @@ SIM_EXPORT CUresult cuMemAddressFree(CUdeviceptr address, size_t size) {
     struct reservation *r = reservation_at(address);
     if (r == NULL || r->context != NULL || r->address != address || r->size != size)
         UNLOCK_AND_RETURN(CUDA_ERROR_INVALID_VALUE);
-    for (const struct mapping *m = mappings; m != NULL; m = m->next)
-        if (m->address - address < size)
-            UNLOCK_AND_RETURN(CUDA_ERROR_INVALID_VALUE);
+    if (mapping_overlaps(address, size))
+        UNLOCK_AND_RETURN(CUDA_ERROR_INVALID_VALUE);
     reservation_free(r);
     UNLOCK_AND_RETURN(CUDA_SUCCESS);
 }
@@ -53,9 +55,8 @@ SIM_EXPORT CUresult cuMemMap(CUdeviceptr address, size_t size, size_t offset,
         size != p->size || address % SIM_GRANULARITY != 0 ||
         size > r->size - (address - r->address))
         UNLOCK_AND_RETURN(CUDA_ERROR_INVALID_VALUE);
-    for (const struct mapping *m = mappings; m != NULL; m = m->next)
-        if (address < m->address + m->size && m->address < address + size)
-            UNLOCK_AND_RETURN(CUDA_ERROR_ALREADY_MAPPED);
+    if (mapping_overlaps(address, size))
+        UNLOCK_AND_RETURN(CUDA_ERROR_ALREADY_MAPPED);
     UNLOCK_AND_RETURN(mapping_new(address, p, CU_MEM_ACCESS_FLAGS_PROT_NONE));
 }
 
@@ -78,11 +79,7 @@ SIM_EXPORT CUresult cuMemUnmap(CUdeviceptr address, size_t size) {
     const struct reservation *r = reservation_at(address);
     if (r == NULL || r->context != NULL || !whole_mappings(address, size))
         UNLOCK_AND_RETURN(CUDA_ERROR_INVALID_VALUE);
-    for (CUdeviceptr at = address; at - address < size;) {
-        struct mapping *m = mapping_at(at);
-        at += m->size;
-        mapping_free(m);
-    }
+    mappings_free(address, size);
     UNLOCK_AND_RETURN(CUDA_SUCCESS);
 }
 

@@ -65,6 +65,11 @@ def test_the_site_that_it_shows_is_good(system: System) -> None:
     assert done.status == 0
 
 
+def test_figures_come_out_with_debians_own_library(system: System) -> None:
+    system.write("tmp/journal.jsonl", '{"event":"job.refused","wall":1.0}\n')
+    assert "\nmpsr_jobs_refused_total 1.0\n" in system.good("mpsr", "metrics", "--journal", "/tmp/journal.jsonl")
+
+
 def test_slurm_shows_the_options(system: System) -> None:
     assert re.search(r"^ +--mps\b", system.good("srun", "--help"), re.M)
 
@@ -73,6 +78,14 @@ def test_manual_pages_lie_where_man_looks(system: System) -> None:
     listed = system.good("dpkg", "-L", "mpsr")
     for page in ("man1/mpsr.1", "man5/mpsr.yaml.5", "man8/mpsr-agent.8"):
         assert f"/usr/share/man/{page}.gz\n" in listed
+
+
+def test_shells_find_the_completions(system: System) -> None:
+    system.install("bash-completion", "zsh", "fish")
+    bash = "source /usr/share/bash-completion/bash_completion; _completion_loader mpsr; complete -p mpsr"
+    assert "mpsr" in system.good("bash", "-c", bash)
+    assert system.good("zsh", "-fc", "autoload -Uz compinit; compinit -D; echo $_comps[mpsr]") == "_mpsr\n"
+    assert system.good("fish", "-c", "complete -C 'mpsr stat'").startswith("status\t")
 
 
 def test_the_guard_is_registered_with_dkms(system: System, packages: Packages) -> None:

@@ -16,7 +16,7 @@ def installed(into: Path) -> list[str]:
     """What the makefile installs beside the Python package, relative to /; stand-ins for what would be compiled."""
     built = into / "built"
     built.mkdir()
-    for name in ("mpsr-launch", "mpsr-hook", "mpsr.so"):
+    for name in ("mpsr-launch", "mpsr-hook", "mpsr-enter", "mpsr.so"):
         (built / name).touch()
     places = [f"BUILD={built}", f"DESTDIR={into}/root", "PREFIX=/usr", f"PLUGIN_DIR={PLUGIN_DIR}"]
     subprocess.run(["make", "-s", "install-files", *places], cwd=REPO, check=True)
@@ -32,7 +32,7 @@ def takers(file: str) -> list[str]:
 
 def test_each_file_is_in_one_package(tmp_path: Path) -> None:
     files = installed(tmp_path)
-    assert {"usr/libexec/mpsr/mpsr-launch", "usr/libexec/mpsr/mpsr-hook"} <= set(files)
+    assert {f"usr/libexec/mpsr/mpsr-{name}" for name in ("launch", "hook", "enter")} <= set(files)
     assert {file: takers(file) for file in files if len(takers(file)) != 1} == {}
 
 

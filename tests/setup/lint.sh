@@ -35,11 +35,14 @@ written() {
 
 # kernel_module/ is in the kernel's own style, which its makefile looks after.
 c_format() { tracked '*.c' '*.h' '*.cc' '*.cpp' ':!kernel_module' | written | xargs -0r clang-format --dry-run -Werror; }
+# It tells a lot when all is well.
+imports() { local said; said=$("${python%/*}/lint-imports" --no-cache --no-logo pyproject.toml) || { printf '%s\n' "$said"; return 1; }; }
 shell() { scripts | xargs -0r shellcheck; }
 
 check "ruff check" "$python" -m ruff check -q --output-format concise .
 check "ruff format" "$python" -m ruff format -q --check .
 check "mypy --strict" "$python" -m mypy --no-error-summary
+check "import-linter" imports
 if command -v clang-format >/dev/null; then check "clang-format" c_format; else echo "lint: no clang-format: left out"; fi
 if command -v shellcheck >/dev/null; then check "shellcheck" shell; else echo "lint: no shellcheck: left out"; fi
 

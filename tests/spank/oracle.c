@@ -143,8 +143,7 @@ static void table(void) {
     for (int state = 0; state < STATES; state++)
         for (int event = 0; event < EVENTS; event++) {
             const struct cell *cell = &verdict_table[state][event];
-            printf(" %s:%d:%d:%s:%s", state_name((enum state)state), event, cell->action,
-                   state_name(cell->next), state_name(cell->otherwise));
+            printf(" %d:%d:%d:%d:%d", state, event, cell->action, cell->next, cell->otherwise);
         }
 }
 

@@ -26,6 +26,8 @@ def main(plan: str) -> int:
 
     def hear() -> str:
         verb, values = packet.unpack(supervisor.recv(packet.MAX_BYTES))
+        if "token" in values:  # a secret: what matters is whose it is
+            values["token"] = "its own" if values["token"] == os.environ["MPSR_TOKEN"] else "another"
         if verb == "retire":
             os._exit(0)
         return f"{verb} {' '.join(f'{key}={value}' for key, value in values.items())}".strip()

@@ -36,6 +36,7 @@ def test_hello_and_the_environment_of_the_task(built: Path, tmp_path: Path) -> N
     }  # fmt: skip
     assert "threads=25" in hello["options"]
     assert len(got.pop("MPSR_TOKEN")) == 32
+    assert len(got.pop("MPSR_PROGRAM")) == 16
     assert int(got.pop("MPSR_FD")) >= 10
     assert got == {
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "25",
@@ -85,6 +86,41 @@ def test_recovery_log_is_appended_and_never_through_a_link(node: Node, tmp_path:
     assert stat.S_IMODE((tmp_path / "new.log").stat().st_mode) == 0o600
     assert "recovery log: cannot be written" in errors
     assert str(link) in errors
+
+
+@pytest.mark.parametrize("kind", ["another's file", "fifo", "directory", "second name"])
+def test_a_recovery_log_that_another_has_put_there_is_not_written(node: Node, tmp_path: Path, kind: str) -> None:
+    """Others may write the directory of the job's output. The line is not lost: the task's standard error has it."""
+    log, mine = tmp_path / "job.log", tmp_path / "mine"
+    reader = -1
+    match kind:
+        case "another's file":
+            if os.geteuid() != 0:
+                pytest.skip("only root gives files away")
+            log.touch()
+            os.chown(log, 65534, 65534)
+            log.chmod(0o666)
+        case "fifo":
+            os.mkfifo(log, 0o666)
+            reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        case "directory":
+            log.mkdir()
+        case "second name":
+            mine.write_text("secret\n")
+            log.hardlink_to(mine)
+    supervised, agent = node.both(*shell("read x; exit 0"))
+    agent.send("log", path=log, line="a culprit is named")
+    agent.send("log", path=tmp_path / "new.log", line="fresh")
+    wait_for((tmp_path / "new.log").exists, "the new log")
+    status, _, errors = supervised.end(stdin="\n")
+    assert status == 0
+    assert f"mpsr: recovery log: cannot be written: {log}: " in errors
+    assert "mpsr: a culprit is named\n" in errors
+    if reader >= 0:
+        assert os.read(reader, 100) == b""
+        os.close(reader)
+    elif log.is_file():
+        assert log.read_text() == ("secret\n" if kind == "second name" else "")
 
 
 def test_malformed_messages_are_told_and_ignored(node: Node) -> None:

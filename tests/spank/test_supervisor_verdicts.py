@@ -77,7 +77,7 @@ def test_promotion_after_a_fault(node: Node) -> None:
     stepped = agent.expect("stepped", incident="i3", seq="4", at="12.5")
     assert 0 < float(stepped["ms"]) < 2000
     assert fault["text"] == "illegal address"
-    assert supervised.end()[:2] == (0, "active on a\npromote incident=i3 color=b\n")
+    assert supervised.end()[:2] == (0, "active on a\npromote incident=i3 token=another color=b\n")
     assert "standby's own words" not in (node.jobs / "7/standby-2.5.err").read_text()
 
 
@@ -89,7 +89,7 @@ def test_promotion_that_was_ordered_before_the_fault_was_seen(node: Node) -> Non
     os.kill(old, signal.SIGKILL)  # the fault takes the process
     agent.expect("exit", pid=str(old))
     agent.expect("stepped", incident="i4")
-    assert supervised.end()[:2] == (0, "active on a\npromote incident=i4 color=b\n")
+    assert supervised.end()[:2] == (0, "active on a\npromote incident=i4 token=another color=b\n")
 
 
 def test_promotion_without_a_standby_is_reported_and_restore_follows(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +15,11 @@ from resilience.parse import lease as lease_text
 from resilience.parse import options, packet
 from tests.spank.conftest import Oracle
 from tests.spank.node import lease
+from tests.unit.test_options import changed
 
 TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/packets.json").read_text(encoding="utf-8"))
+OPTIONS = json.loads((Path(__file__).resolve().parents[1] / "data/options.json").read_text(encoding="utf-8"))
+LEASES = json.loads((Path(__file__).resolve().parents[1] / "data/leases.json").read_text(encoding="utf-8"))
 KEYS = [spec["key"] for spec in contract()["option"].values()]
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -145,18 +149,14 @@ def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> 
     assert c_lease(oracle, GOOD + line + "\n") is None
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["version=2", "job=0", "job=x", "job=-1", "uid=99999999999", "state=ajar", "gpus=", "gpus=0", "gpus=x:GPU-1",
-     "gpus=0:", "domain=", "isolation=full", "options=mps=maybe", "slots=0", "slots=0:0", "slots=0:65", "slots=x:1",
-     "opened=", "opened=soon", "opened=1.2.3", "opened=.", "node=%", "colors=,a,b", "colors=a,,b", "colors=a,", "colors=../a",
-     "run=" + "x" * 1100],
-)  # fmt: skip
+@pytest.mark.parametrize("change", LEASES["good"])
+def test_a_lease_with_a_good_value(oracle: Oracle, change: str) -> None:
+    assert c_lease(oracle, changed(GOOD, change)) == python_lease(changed(GOOD, change))
+
+
+@pytest.mark.parametrize("change", [*LEASES["bad"], "run=" + "x" * 1100])
 def test_a_lease_with_a_bad_value(oracle: Oracle, change: str) -> None:
-    key = change.partition("=")[0]
-    changed = "".join(f"{change}\n" if row.startswith(key + "=") else f"{row}\n" for row in GOOD.splitlines())
-    assert changed != GOOD
-    assert c_lease(oracle, changed) is None
+    assert c_lease(oracle, changed(GOOD, change)) is None
 
 
 @quick
@@ -254,9 +254,38 @@ def test_refusals(oracle: Oracle, arguments: str, asked: str, line: str) -> None
     assert in_force(oracle, arguments, asked) == line
 
 
+@pytest.mark.parametrize(("key", "text", "canonical"), OPTIONS["good"])
+def test_a_good_value_in_canonical_form(oracle: Oracle, key: str, text: str, canonical: str) -> None:
+    got = in_force(oracle, "", f"{key}={text}")
+    assert isinstance(got, dict)
+    assert got[key] == canonical
+
+
+@pytest.mark.parametrize(("key", "text"), OPTIONS["bad"])
+def test_a_bad_value(oracle: Oracle, key: str, text: str) -> None:
+    answer = oracle.ask("options", f"{key}={text}".encode())
+    assert answer[0] == "no"
+
+
+@pytest.mark.parametrize("row", OPTIONS["sites"], ids=lambda row: f"{row['asked']} {row.get('forbidden', '')}")
+def test_what_a_site_allows(oracle: Oracle, row: dict[str, Any]) -> None:
+    arguments = [f"default.{key}={value}" for key, value in row.get("defaults", {}).items()]
+    arguments += [f"lock={key}" for key in row.get("locked", [])] + [
+        f"forbid={pair}" for pair in row.get("forbidden", [])
+    ]
+    got = in_force(oracle, " ".join(arguments), row["asked"])
+    if "refused" in row:
+        name, why = row["refused"]
+        assert isinstance(got, str)
+        assert got.startswith(f"mpsr: --mps-{name}: {why}: ")
+    else:
+        assert isinstance(got, dict)
+        assert row["holds"].items() <= got.items()
+
+
 def test_the_table_of_verdicts_is_total(oracle: Oracle) -> None:
     answer = oracle.ask("table")
-    cells = [cell.split(":") for cell in answer[1:]]
-    assert len(cells) == 10 * 16
-    # a cell that was forgotten is zero: it would lead back to `placing`
-    assert not [cell for cell in cells if cell[0] != "placing" and "placing" in cell[3:]]
+    cells = [tuple(map(int, cell.split(":"))) for cell in answer[1:]]
+    assert len(cells) == 11 * 16
+    # a cell that was forgotten is zero: it would lead back to PLACING, the first state
+    assert not [cell for cell in cells if cell[0] and 0 in cell[3:]]

@@ -23,13 +23,13 @@ from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.agent import Agent
-from resilience.model.errors import MpsControlError
+from resilience.model.errors import MpsControlError, SlurmAway
 from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
-from resilience.model.settings import Recovery, Settings
+from resilience.model.settings import Options, Recovery, Settings
 from resilience.parse import options
 from resilience.parse.packet import pack, unpack
-from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Refused, ServerOwner, ServerState
+from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner, ServerState
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0
@@ -98,6 +98,8 @@ class FakeSlurm:
     refuse: str = ""
     busy: threading.Event | None = None
     """Until it is set nobody answers about a comment."""
+    away: int = 0
+    """Comments that nobody answers."""
 
     def job(self, job: JobId) -> JobInfo:
         return JobInfo(
@@ -108,7 +110,6 @@ class FakeSlurm:
             restarts=0,
             stdout=f"{self.workdir}/out-{job}.txt",
             workdir="/elsewhere",
-            excluded="",
         )
 
     def requeue(self, job: JobId, *, comment: str, exclude: NodeName | None = None) -> Done | Refused:
@@ -117,6 +118,9 @@ class FakeSlurm:
 
     def comment(self, job: JobId, text: str) -> Done | Refused:
         self.calls.append(("comment", job, text))
+        if self.away:
+            self.away -= 1
+            raise SlurmAway("slurmctld", "cannot be asked")
         if self.busy is not None:
             self.busy.wait(BOUND)
         return Done()
@@ -161,6 +165,7 @@ class FakeProcfs:
 
     parents: dict[int, int] = field(default_factory=dict)
     jobs: dict[int, JobId] = field(default_factory=dict)
+    still: set[int] = field(default_factory=set)
 
     def starttime(self, pid: int) -> int | None:
         return 1 if pid in self.parents else None
@@ -174,6 +179,9 @@ class FakeProcfs:
 
     def job(self, pid: int) -> JobId | None:
         return self.jobs.get(pid)
+
+    def stopped(self, pid: int) -> bool:
+        return pid in self.still
 
 
 class Supervisor:
@@ -217,6 +225,13 @@ class Supervisor:
                 return words
             assert said in ("log", "standby", "hold", "release"), f"heard {said} instead of {verb}: {words}"
 
+    def log_line(self, part: str) -> str:
+        """The next line for the recovery log that has this part."""
+        while True:
+            said, words = unpack(self.socket.recv(8192))
+            if said == "log" and part in words["line"]:
+                return words["line"]
+
     def verbs(self, last: str) -> list[str]:
         """What is said up to the next message with the verb `last`; lines of the log are left out."""
         heard: list[str] = []
@@ -251,6 +266,7 @@ class Site:
         guard: Guard | None = None,
         end_client: ClientEnd | None = None,
         gpus: Gpus | None = None,
+        options: Options | None = None,
     ) -> None:
         root.mkdir(exist_ok=True)
         self.root = root
@@ -264,7 +280,7 @@ class Site:
         self.leases = FakeLeases()
         self.leases.leases.update({one.job: one for one in leases})
         self.procfs = FakeProcfs()
-        self.settings = Settings(recovery=recovery or Recovery())
+        self.settings = Settings(recovery=recovery or Recovery(), options=options or Options())
         self.supervisors: list[Supervisor] = []
         for color in ("a", "b"):
             (root / "log" / "u1001" / "g0" / color).mkdir(parents=True)
@@ -277,9 +293,8 @@ class Site:
             DaemonWatch(),
         )
         self.kernel_log = self._adapters[1]
-        self.agent = Agent(
-            self.settings,
-            NodeName("n0"),
+        self.worker = WorkerThreads()
+        ports = Ports(
             clock=self.clock,
             journal=self._journal,
             leases=self.leases,
@@ -292,10 +307,11 @@ class Site:
             gpu_events=NoGpuEvents(),
             server_logs=self._adapters[2],
             daemons=self._adapters[3],
-            worker=WorkerThreads(),
+            worker=self.worker,
             guard=guard,
             end_client=end_client,
         )
+        self.agent = Agent(self.settings, NodeName("n0"), ports)
         self._thread = threading.Thread(target=self.agent.run, args=(self._stop_read,), daemon=True)
 
     def __enter__(self) -> "Site":

@@ -7,15 +7,18 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from resilience.hooks.epilog import epilog
 from resilience.hooks.prolog import prolog
 from resilience.model.ids import GpuUuid, NodeName
+from resilience.model.records import Record
 from resilience.model.settings import Mps, Paths, Prolog, Settings
 from resilience.ports import Gpu
+from tests.cgroups import forget_cgroup
 
+ROOT = Path(__file__).resolve().parents[2]
 NODE = NodeName("n0")
 UUIDS = ("GPU-00000000-0000-4000-8000-000000000000", "GPU-00000000-0000-4000-8000-000000000001")
 ON = "mps=on;domain=user;standby=on"
@@ -36,8 +39,9 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.rows: list[tuple[str, dict[str, object]]] = []
 
-    def append(self, event: str, /, **fields: object) -> None:
-        self.rows.append((event, fields))
+    def append(self, record: Record) -> None:
+        unsaid = dict.fromkeys(item.name for item in fields(record))
+        self.rows.append((record.EVENT, unsaid | record.json()))
 
     def of(self, event: str) -> list[dict[str, object]]:
         return [fields for name, fields in self.rows if name == event]
@@ -111,11 +115,19 @@ class World:
 def world(mps_control: str = "/nonexistent/nvidia-cuda-mps-control", *, start_timeout: float = 5.0) -> Iterator[World]:
     base = Path(tempfile.mkdtemp(prefix="mpsr-d-", dir="/tmp"))
     base.chmod(0o755)
+    paths = Paths(
+        run=f"{base}/run",
+        log=f"{base}/log",
+        mps_control=mps_control,
+        launcher=f"{ROOT}/build/mpsr-launch",
+        cgroup=f"/{base.name}",
+    )
     settings = Settings(
-        paths=Paths(run=f"{base}/run", log=f"{base}/log", mps_control=mps_control),
+        paths=paths,
         mps=Mps(start_timeout=start_timeout, quit_timeout=4.0, rebuild_timeout=1.0),
     )
     try:
         yield World(base=base, settings=settings)
     finally:
         shutil.rmtree(base)
+        forget_cgroup(f"/{base.name}")

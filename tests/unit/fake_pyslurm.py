@@ -3,11 +3,15 @@
 What is real here: names, arguments and result types follow https://pyslurm.github.io/25.11/reference/ and the source of
 PySlurm; the behaviour behind them (a requeued job is COMPLETING for a while, a start time given then is forgotten, an
 exclusion of the last node is taken and leaves the job pending, an update while RUNNING is refused) is what
-tests/cluster/test_slurm_port.py sees on a real Slurm 22.05. What is not: no pyslurm release fits a Slurm that Debian
-has, so the adapter has not been run against a real cluster by this project's tests.
+tests/cluster/test_slurm_port.py sees on a real Slurm 22.05; that an empty list of nodes is not sent, and that the number of
+an array's or of a heterogeneous job's first job loads any of them, was seen on 25.11 and in pyslurm's source. What is not:
+no pyslurm release fits a Slurm that Debian has, so the adapter is not run against a real cluster by this project's tests.
+
+As a module (PYTHONPATH with a file pyslurm.py that takes its names from here) it is what pyslurm_calls.py imports.
 """
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -53,6 +57,9 @@ class Controller:
             "excluded_nodes": None,
             "priority": 100,
             "array_id": None,
+            "array_task_id": None,
+            "heterogeneous_id": None,
+            "heterogeneous_offset": None,
             "admin_comment": None,
             "left": 0,
             "start_now": False,
@@ -81,6 +88,27 @@ class Controller:
                 found.update(state="RUNNING", state_reason="None", start_now=False)
         return found
 
+    def requeue(self, job: int) -> None:
+        found = self.find(job)
+        if not found["is_requeueable"]:
+            raise RPCError("Requested operation is presently disabled")
+        if found["state"] == "PENDING":
+            raise RPCError("Job is pending execution")
+        found.update(state="COMPLETING", left=self.completing, requeue_count=found["requeue_count"] + 1)
+
+    def modify(self, job: int, changes: dict[str, Any]) -> None:
+        found = self.find(job)
+        if "excluded_nodes" in changes:
+            if found["state"] == "RUNNING":
+                raise RPCError("Job is no longer pending execution")
+            found["excluded_nodes"] = changes["excluded_nodes"]
+            if found["state_reason"] == "BadConstraints":
+                found.update(state_reason="None", priority=100)
+        if "admin_comment" in changes:
+            found["admin_comment"] = changes["admin_comment"]
+        if changes.get("begin_time") == "now" and found["state"] == "PENDING":
+            found["start_now"] = True
+
 
 def module(controller: Controller) -> Any:
     """An object that looks like the module, wired to a controller."""
@@ -94,30 +122,18 @@ def module(controller: Controller) -> Any:
             found = Job(job_id)
             for name, value in controller.look(job_id).items():
                 setattr(found, name, value)
+            if job_id in (found.array_id, found.heterogeneous_id):  # type: ignore[attr-defined]
+                found.id += 1  # the first that slurmctld has, whichever that is
             return found
 
         def requeue(self, hold: bool = False) -> None:
             controller.calls.append(f"requeue {self.id}")
-            found = controller.find(self.id)
-            if not found["is_requeueable"]:
-                raise RPCError("Requested operation is presently disabled")
-            if found["state"] == "PENDING":
-                raise RPCError("Job is pending execution")
-            found.update(state="COMPLETING", left=controller.completing, requeue_count=found["requeue_count"] + 1)
+            controller.requeue(self.id)
 
         def modify(self, changes: JobSubmitDescription) -> None:
-            found = controller.find(self.id)
-            controller.calls.append(f"modify {self.id} {' '.join(changes.changes)}")
-            if "excluded_nodes" in changes.changes:
-                if found["state"] == "RUNNING":
-                    raise RPCError("Job is no longer pending execution")
-                found["excluded_nodes"] = changes.changes["excluded_nodes"]
-                if found["state_reason"] == "BadConstraints":
-                    found.update(state_reason="None", priority=100)
-            if "admin_comment" in changes.changes:
-                found["admin_comment"] = changes.changes["admin_comment"]
-            if changes.changes.get("begin_time") == "now" and found["state"] == "PENDING":
-                found["start_now"] = True
+            sent = {name: value for name, value in changes.changes.items() if value}
+            controller.calls.append(f"modify {self.id} {' '.join(sent)}")
+            controller.modify(self.id, sent)
 
     class Node:
         def __init__(self, name: str = "", **values: Any) -> None:
@@ -133,8 +149,18 @@ def module(controller: Controller) -> Any:
         def modify(self, changes: "Node") -> None:
             controller.nodes[self.name] = {"state": f"IDLE+{changes.state}", "reason": changes.reason}
 
+    class Config:
+        version = "25.11.4"
+
+        @staticmethod
+        def load() -> "Config":
+            if not controller.reachable:
+                raise RPCError("Unable to contact slurm controller (connect failure)")
+            return Config()
+
     class Module:
-        pass
+        __version__ = "25.11.2"
+        slurmctld = SimpleNamespace(Config=Config)
 
     api: Any = Module()
     api.Job, api.Node, api.RPCError, api.JobSubmitDescription = Job, Node, RPCError, JobSubmitDescription

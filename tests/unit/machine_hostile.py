@@ -180,11 +180,17 @@ class Hostile(Onlooker):
         (self.down.discard if ok else self.down.add)(one)
         self.event(ev.ServerOpened(server=one, ok=ok, detail="" if ok else "no"))
 
-    @rule(job=st.integers(1, 4), ok=st.booleans())
-    def slurm(self, job: int, ok: bool) -> None:
+    @rule(job=st.integers(1, 4), ok=st.booleans(), away=st.booleans())
+    def slurm(self, job: int, ok: bool, away: bool) -> None:
         if not ok:
             self.refused.add(JobId(job))
-        self.event(ev.SlurmAnswered(ask=ev.Ask.REQUEUE, job=JobId(job), ok=ok, detail="because"))
+        answer = ev.SlurmAnswered(ask=ev.Ask.REQUEUE, job=JobId(job), ok=ok, detail="because", away=away and not ok)
+        self.event(answer)
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def stop_or_go_on(self, data: st.DataObject) -> None:
+        self.node.stopped ^= {self.pick(data)}
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.2, 3.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
@@ -195,7 +201,7 @@ class Hostile(Onlooker):
             if key is None or timers[key] > end:
                 break
             self.node.now = max(self.node.now, timers.pop(key))
-            self.event(ev.TimerFired(key=key))
+            self.event(ev.TimerFired(timer=key))
         self.node.now = end
 
     @precondition(lambda self: self.tasks)

@@ -1,7 +1,7 @@
 """For tests of the machine: a node with two servers per domain, tasks of several jobs, readable events."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from resilience.machine import step
@@ -23,7 +23,9 @@ from resilience.model.ids import (
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import JobOptions
+from resilience.model.records.told import admin_comment, log_line
 from resilience.model.settings import Mps, Recovery
+from resilience.model.timer import Timer
 from resilience.model.world import Moment, Sight, State
 
 DOMAIN = DomainKey("u1001")
@@ -80,15 +82,22 @@ class Node:
         self.now = 1000.0
         self.last: tuple[fx.Effect, ...] = ()
         self.log: list[fx.Effect] = []
-        self.timers: dict[tuple[object, ...], float] = {}
+        self.timers: dict[Timer, float] = {}
+        self.stopped: set[TaskRef] = set()
+        """Tasks of which a process is stopped."""
 
     def do(self, event: ev.Event) -> tuple[fx.Effect, ...]:
-        self.state, self.last = step(self.state, event, Moment(wall=1.79e9 + self.now, mono=self.now))
-        self.log.extend(self.last)
-        for effect in self.last:
+        """One event, and the looks at processes that follow from it."""
+        self.state, done = step(self.state, event, Moment(wall=1.79e9 + self.now, mono=self.now))
+        self.log.extend(done)
+        for effect in done:
             if isinstance(effect, fx.SetTimer):
-                self.timers[effect.key] = effect.at
-        return self.last
+                self.timers[effect.timer] = effect.at
+        for effect in done:
+            if isinstance(effect, fx.Look):
+                done += self.do(ev.Looked(about=effect.about, stopped=frozenset(effect.refs) & self.stopped))
+        self.last = done
+        return done
 
     def wait(self, seconds: float) -> list[fx.Effect]:
         """Let time pass and its timers fire in order."""
@@ -99,12 +108,22 @@ class Node:
                 break
             del self.timers[key]
             self.now = max(self.now, at)
-            effects += self.do(ev.TimerFired(key=key))
+            effects += self.do(ev.TimerFired(timer=key))
         self.now = end
         return effects
 
     def of(self, kind: type[_E], effects: Sequence[fx.Effect] | None = None) -> list[_E]:
         return [effect for effect in (self.last if effects is None else effects) if isinstance(effect, kind)]
+
+    def lines(self, job: int | None = None, effects: Sequence[fx.Effect] | None = None) -> list[str]:
+        """What recovery logs tell, without time and incident."""
+        said = self.of(fx.JobLine, self.log if effects is None else effects)
+        return [log_line(one.record, one.job) for one in said if job is None or one.job == job]
+
+    def comments(self, job: int | None = None, effects: Sequence[fx.Effect] | None = None) -> list[str]:
+        """AdminComments that Slurm is asked to take."""
+        asked = self.of(fx.AskComment, self.log if effects is None else effects)
+        return [admin_comment(one.account) for one in asked if job is None or one.job == job]
 
     def verdicts(self, effects: Sequence[fx.Effect] | None = None) -> dict[TaskRef, fx.Verdict]:
         return {effect.ref: effect for effect in self.of(fx.Verdict, effects)}
@@ -117,7 +136,9 @@ class Node:
         }
 
     def journal(self, name: str) -> list[dict[str, object]]:
-        return [one.fields for one in self.log if isinstance(one, fx.Journal) and one.event == name]
+        """The records of an event, as JSON; what was not said is None."""
+        records = [one.record for one in self.log if isinstance(one, fx.Journal) and name == one.record.EVENT]
+        return [dict.fromkeys(item.name for item in fields(record)) | record.json() for record in records]
 
     # ------------------------------------------------------------ a task's life
     def task(

@@ -10,10 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
-from resilience.model.incident import Part
+from resilience.model.incident import Outcome, Part
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import JobOptions, OnCulprit, Rung
+from resilience.model.records import ServerRebuilt, ServerReplaced
 from resilience.model.settings import Recovery
+from resilience.model.timer import RungDue, SpillDue, Unanswered
+from resilience.model.world import Requeue
 from tests.unit.machine_kit import GPU, Node, server
 
 _RUNG_OF = {"promote": Rung.STANDBY, "restore": Rung.RESTORE, "relaunch": Rung.RELAUNCH, "requeue": Rung.REQUEUE}
@@ -81,6 +84,7 @@ class Onlooker(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ the rules
     def check(self, effects: tuple[fx.Effect, ...]) -> None:
+        self.bounded()
         requeues = [one for one in effects if isinstance(one, fx.Verdict) and one.action.value == "requeue"]
         verdicts = [one for one in effects if isinstance(one, fx.Verdict)]
         for verdict in verdicts:
@@ -103,13 +107,29 @@ class Onlooker(RuleBasedStateMachine):
                     pass
         for one in effects:
             match one:
-                case fx.Journal() if one.event in ("server.rebuilt", "server.replaced") and "ms" in one.fields:
-                    domain, gpu, color = str(one.fields["server"]).split("/")
-                    assert (domain, gpu) == ("u1001", f"g{GPU}")
-                    self.hit.discard(server(color))
-                    self.down.discard(server(color))
+                case fx.Journal(record=ServerRebuilt() | ServerReplaced() as up) if up.ms is not None:
+                    assert up.server is not None
+                    assert (up.server.domain, up.server.gpu) == ("u1001", GPU)
+                    self.hit.discard(up.server)
+                    self.down.discard(up.server)
                 case _:
                     pass
+
+    def bounded(self) -> None:
+        """Whatever is waited for of a supervisor or of Slurm has a timer that ends the wait."""
+        state, timers = self.node.state, self.node.timers
+        for job in state.jobs.values():
+            waits: dict[Requeue, type[SpillDue | Unanswered]] = {
+                Requeue.SPILLING: SpillDue,
+                Requeue.ASKED: Unanswered,
+            }
+            wait = waits.get(job.requeue) if job.requeue else None
+            assert wait is None or wait(job.job) in timers, f"{job} has no timer"
+        for task in state.tasks.values():
+            incident = state.incidents.get(task.incident) if task.incident else None
+            case = incident.cases.get(task.ref) if incident else None
+            if incident and case and case.outcome is Outcome.TOLD and case.due and not task.over:
+                assert RungDue(incident.id, task.ref) in timers, f"{case} has no timer"
 
     def place(self, one: fx.Place) -> None:
         known = self.tasks[one.ref]

@@ -4,6 +4,7 @@ The text is read by Prometheus's own Python client, which knows nothing of ours.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from resilience.hooks import leftovers
 from resilience.metrics import Fold
 from resilience.model import effect as fx
+from resilience.model.records.journal import entry, line
 from tests.unit.machine_kit import UUID, Node
 
 WALL = 1790000000.5
@@ -39,11 +41,17 @@ def value(text: str, name: str, **labels: str) -> float:
     return samples(text)[name, tuple(sorted(labels.items()))]
 
 
+def take(made: Fold, record: Mapping[str, Any]) -> None:
+    """One record as a journal's reader has it; one without a time is no record."""
+    if (found := entry({"wall": WALL, **record})) is not None:
+        made.take(found)
+
+
 def changed(records: list[dict[str, Any]]) -> dict[str, float]:
     """The samples that differ from those at the start, as they are written."""
     made, before = Fold(), samples(Fold().text())
     for record in records:
-        made.take({"wall": WALL, **record})
+        take(made, record)
     return {
         name + ",".join(f"{{{key}={word}}}" for key, word in labels): now
         for (name, labels), now in samples(made.text()).items()
@@ -53,8 +61,8 @@ def changed(records: list[dict[str, Any]]) -> dict[str, float]:
 
 def journalled(node: Node) -> list[dict[str, Any]]:
     """What a machine has written, as it comes back from the file."""
-    lines = [{"event": one.event, "wall": WALL, **one.fields} for one in node.log if isinstance(one, fx.Journal)]
-    return [{key: item for key, item in json.loads(json.dumps(line)).items() if item is not None} for line in lines]
+    records = [one.record for one in node.log if isinstance(one, fx.Journal)]
+    return [json.loads(line(record, wall=WALL, mono=0.0)) for record in records]
 
 
 CLOSED = {"event": "incident.closed", "incident": "i", "gpu": UUID, "fault_class": "mmu", "xid": 31}

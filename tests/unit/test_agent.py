@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from resilience.adapters.linux.processes import starttime
+from resilience.agent.unread import LINES
 from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
-from resilience.model.settings import Recovery
+from resilience.model.options import Domain, Rung
+from resilience.model.settings import Options, Recovery
 from resilience.ports import ServerState
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease, server
@@ -87,7 +89,7 @@ def test_a_requeue_does_not_hold_up_the_account_of_another_job(tmp_path: Path) -
     """Requeues take seconds, accounts must not wait for them."""
     with Site(tmp_path) as site:
         first = threading.Event()
-        site.agent._worker.submit("slurm", "a long requeue", lambda: first.wait(BOUND))
+        site.worker.submit("slurm", lambda: first.wait(BOUND), lambda _: None)
         guilty = site.task(lease(1)).run()
         guilty.say("fault", role="active", pid=guilty.pid, cuda=716, call="c", seq=4, text="misaligned address")
         assert guilty.hear("verdict")["action"] == "fail"
@@ -227,6 +229,62 @@ def test_a_log_that_names_somebody_elses_process_is_not_believed(tmp_path: Path)
         assert "culprit" not in row
 
 
+def test_lines_that_nobody_understands_are_kept_but_not_all_of_them(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.task(lease(1)).run().say("keeper", state="restored")
+        until(lambda: site.journal("observation"), "all messages are taken")
+        site.log("a", "Startup")
+        site.log("a", "A channel was \x1b[1mquarantined\x1b[0m for reasons of its own")
+        site.log("b", "100.0", control=True)
+        site.log("b", "Thread 7 of the server has lost its way")
+
+        def unread() -> list[dict[str, object]]:
+            return [row for row in site.journal("observation") if row.get("what") == "unknown"]
+
+        until(lambda: len(unread()) == 2, "both lines")
+        assert [(row["source"], row["server"], row["fault"]) for row in unread()] == [
+            ("server_log", "u1001/g0/a", "unknown"),
+            ("server_log", "u1001/g0/b", "unknown"),
+        ]
+        assert "Thread 7 of the server has lost its way" in str(unread()[1]["text"])
+        for number in range(200):
+            site.log("a", f"new words {number}")
+        site.log("a", "Server is handling a fatal GPU error.")
+        until(lambda: site.journal("incident.opened"), "what comes after them")
+        assert len(unread()) == 1 + LINES
+        assert "further ones of this minute are not written down" in str(unread()[-1]["text"])
+
+
+def test_a_suspended_task_is_waited_for(tmp_path: Path) -> None:
+    with Site(tmp_path, Recovery(restore_timeout=0.3)) as site:
+        guilty = site.task(lease(1)).run()
+        other = site.task(lease(2)).run(standby="")
+        site.procfs.still.add(os.getpid())  # all supervisors of the test are this process
+        other.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        assert other.hear("verdict")["action"] == "restore"
+        assert "is stopped (suspended?)" in other.log_line("is stopped")
+        assert not site.journal("recovery.failed")
+        site.procfs.still.clear()
+        assert other.hear("verdict")["action"] == "relaunch"
+
+
+def test_an_account_that_slurm_did_not_take_is_given_again(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.slurm.away = 2
+        guilty = site.task(lease(1)).run()
+        guilty.say("keeper", state="restored")
+        until(lambda: [row for row in site.journal("observation") if row["what"] == "keeper"], "all messages are taken")
+        site.log("a", f"Client process {guilty.pid} encountered a fatal GPU error.")
+        site.kernel(
+            f"NVRM: Xid (PCI:0000:06:00): 31, pid={guilty.pid}, name=python3, Ch 0, MMU Fault: FAULT_PDE ACCESS_TYPE_WRITE"
+        )
+        (row,) = until(lambda: [row for row in site.journal("slurm.outcome") if row["ask"] == "comment"], "the answer")
+        assert row["ok"]
+        assert [call[:2] for call in site.slurm.calls if call[0] == "comment"] == [("comment", 1)] * 3
+
+
 def test_requeue_goes_through_slurm(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         guilty = site.task(lease(1)).run()
@@ -278,10 +336,10 @@ def test_resumed_supervisors_are_taken_in(tmp_path: Path) -> None:
 
 def test_unfinished_intents_of_the_last_agent_are_told(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
-        {"event": "slurm.intent", "ask": "requeue", "job": 4},
-        {"event": "slurm.intent", "ask": "comment", "job": 5},
-        {"event": "slurm.outcome", "ask": "comment", "job": 5},
-        {"event": "incident.opened", "incident": "x-1"},
+        {"wall": 1, "event": "slurm.intent", "ask": "requeue", "job": 4},
+        {"wall": 1, "event": "slurm.intent", "ask": "comment", "job": 5},
+        {"wall": 1, "event": "slurm.outcome", "ask": "comment", "job": 5},
+        {"wall": 1, "event": "incident.opened", "incident": "x-1"},
     ]
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with Site(tmp_path) as site:
@@ -346,3 +404,38 @@ def test_a_broken_daemon_does_not_stop_the_agent(tmp_path: Path) -> None:
         one = site.task(lease(1)).run()
         one.say("exit", role="active", pid=one.pid, status=256)
         assert one.hear("verdict")["action"] == "none"
+
+
+# ---------------------------------------------------------------- options that a supervisor brings
+SITE = Options(
+    defaults={"recover": "standby,restore"}, locked=("retries",), forbidden=("recover=requeue", "on-culprit=requeue")
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("recover=standby,requeue", "--mps-recover: requeue is forbidden by the administrator"),
+        ("recover=requeue", "--mps-recover: requeue is forbidden by the administrator"),
+        ("recover=standby,restore;on-culprit=requeue", "--mps-on-culprit: requeue is forbidden by the administrator"),
+    ],
+)
+def test_a_supervisor_cannot_bring_what_the_site_forbids(tmp_path: Path, asked: str, why: str) -> None:
+    """Anybody can start mpsr-launch, with whatever in its environment."""
+    with Site(tmp_path, options=SITE) as site:
+        mine = lease(1, recover=(Rung.STANDBY, Rung.RESTORE))
+        assert why in site.task(mine, options=f"mps=on;{asked}").hear("refuse")["reason"]
+
+
+def test_a_locked_option_stays_as_the_job_has_it(tmp_path: Path) -> None:
+    with Site(tmp_path, options=SITE) as site:
+        site.task(lease(1, recover=(Rung.STANDBY,)), options="mps=on;recover=standby;retries=9;domain=job").hear(
+            "place"
+        )
+        (task,) = site.agent.state.tasks.values()
+        assert (task.options.retries, task.options.domain) == (3, Domain.USER)
+
+
+def test_what_the_job_was_allowed_stays_allowed_when_the_rules_change(tmp_path: Path) -> None:
+    with Site(tmp_path, options=SITE) as site:
+        assert site.task(lease(1, recover=(Rung.REQUEUE,))).hear("place")

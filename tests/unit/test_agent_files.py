@@ -13,6 +13,7 @@ from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.model.errors import ResilienceError
+from resilience.model.records import AgentStarted, AgentStopped, Sighting, SlurmIntent
 from resilience.ports import ServerLine
 from tests.unit.agent_kit import readable, until
 from tests.unit.machine_kit import server
@@ -26,13 +27,13 @@ def _rows(path: Path) -> list[dict[str, object]]:
 def test_journal_lines(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     journal = JournalFile(str(path), SystemClock())
-    journal.append("agent.started", node="n0", nothing=None)
-    journal.append("not.registered")
+    journal.append(AgentStarted(node="n0"))
+    journal.append(AgentStopped())
     first, second = _rows(path)
     assert first["event"] == "agent.started"
     assert first["node"] == "n0"
-    assert "nothing" not in first
-    assert second["unregistered"] is True
+    assert "mode" not in first
+    assert second["event"] == "agent.stopped"
     assert path.stat().st_mode & 0o777 == 0o640
     journal.close()
 
@@ -41,9 +42,9 @@ def test_journal_of_a_missing_directory_tells_what_was_lost(tmp_path: Path) -> N
     path = tmp_path / "later" / "j.jsonl"
     journal = JournalFile(str(path), SystemClock())
     for _ in range(3):
-        journal.append("observation")
+        journal.append(Sighting())
     path.parent.mkdir()
-    journal.append("agent.started")
+    journal.append(AgentStarted())
     (row,) = _rows(path)
     assert row["lost"] == 3
     journal.close()
@@ -53,13 +54,14 @@ _FULL = """
 import resource, signal, sys
 from resilience.adapters.linux.clock import SystemClock
 from resilience.adapters.linux.journal import JournalFile
+from resilience.model.records import AgentStarted, Sighting
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = JournalFile(sys.argv[1], SystemClock())
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
 for number in range(8):
-    journal.append("observation", number=number, text="x" * 40)
+    journal.append(Sighting(pid=number, text="x" * 40))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-journal.append("agent.started")
+journal.append(AgentStarted())
 """
 
 
@@ -76,18 +78,18 @@ def test_a_full_disk_never_raises_and_the_torn_line_is_ended(tmp_path: Path) -> 
 def test_a_rotated_journal_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     journal = JournalFile(str(path), SystemClock())
-    journal.append("agent.started")
+    journal.append(AgentStarted())
     path.rename(tmp_path / "j.1")
-    journal.append("agent.stopped")
+    journal.append(AgentStopped())
     assert [row["event"] for row in _rows(path)] == ["agent.stopped"]
     journal.close()
 
 
 def test_recent_skips_what_is_broken(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
-    path.write_text('[1]\n{"event":"slurm.intent","ask":"drain"}\n{"ev\n\xff\n')
+    path.write_text('[1]\n{"event":"slurm.intent","ask":"drain","wall":1}\n{"ev\n\xff\n')
     journal = JournalFile(str(path), SystemClock())
-    assert [row["ask"] for row in journal.recent()] == ["drain"]
+    assert [entry.record for entry in journal.recent()] == [SlurmIntent(ask="drain")]
     assert JournalFile(str(tmp_path / "none"), SystemClock()).recent() == ()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from resilience.adapters.gpu.nvml import NoGpuEvents
 from resilience.adapters.linux.agent_socket import AgentSocket
-from resilience.adapters.linux.processes import starttime
+from resilience.adapters.linux.processes import look, starttime
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
@@ -21,6 +21,14 @@ from resilience.model.ids import Process
 from resilience.ports import Packet
 from tests.unit.agent_kit import BOUND, readable, until
 from tests.unit.machine_kit import server
+
+
+def test_a_name_that_a_user_chose_is_one_line(tmp_path: Path) -> None:
+    chosen = tmp_path / "x\nmpsr: \x1b[2J"
+    chosen.symlink_to("/bin/sleep")
+    with subprocess.Popen([chosen, "60"]) as program:
+        assert str(look(program.pid)) == f"process {program.pid} (x?mpsr: ?[2J)"
+        program.kill()
 
 
 # ---------------------------------------------------------------- deaths of daemons
@@ -90,18 +98,79 @@ def test_procfs_of_a_name_that_looks_like_fields(tmp_path: Path) -> None:
     assert tree.ancestors(7) == (3,)
 
 
+def _sleeper() -> tuple[subprocess.Popen[str], int]:
+    """A shell, and what it has started."""
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    return child, int(child.stdout.readline())
+
+
+def test_procfs_sees_a_process_that_is_stopped_also_below_another() -> None:
+    child, below = _sleeper()
+    tree = ProcfsTree()
+    try:
+        assert not tree.stopped(child.pid)
+        for pid in (child.pid, below):
+            os.kill(pid, signal.SIGSTOP)
+            assert until(lambda: tree.stopped(child.pid), "the stop is seen")
+            os.kill(pid, signal.SIGCONT)
+            assert until(lambda: not tree.stopped(child.pid), "the way on is seen")
+    finally:
+        os.kill(below, signal.SIGKILL)
+        child.wait(BOUND)
+    assert not tree.stopped(child.pid)
+
+
+CGROUPS = {"v1": ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN"), "v2": ("", "cgroup.freeze", "1")}
+
+
+@pytest.mark.parametrize("version", CGROUPS)
+def test_procfs_sees_a_frozen_cgroup(version: str) -> None:
+    """As Slurm suspends a job with proctrack/cgroup: in the step's cgroup, above that of the task."""
+    mount, switch, frozen = CGROUPS[version]
+    mount = mount or next((path for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if _is_v2(path)), "")
+    if not mount or not os.access(mount, os.W_OK) or not os.path.exists(f"{mount}/cgroup.procs"):
+        pytest.skip(f"no cgroup {version} to write to")
+    step = Path(mount) / f"mpsr-test-{os.getpid()}"
+    (step / "task").mkdir(parents=True)
+    child, below = _sleeper()
+    try:
+        for pid in (child.pid, below):
+            (step / "task/cgroup.procs").write_text(str(pid))
+        tree = ProcfsTree()
+        assert not tree.stopped(child.pid)
+        (step / switch).write_text(frozen)
+        assert until(lambda: tree.stopped(child.pid), "the frozen cgroup is seen")
+        (step / switch).write_text("0" if frozen == "1" else "THAWED")
+        assert until(lambda: not tree.stopped(child.pid), "the thaw is seen")
+    finally:
+        os.kill(below, signal.SIGKILL)
+        child.wait(BOUND)
+        until(lambda: not (step / "task/cgroup.procs").read_text(), "the cgroup to be empty")
+        (step / "task").rmdir()
+        step.rmdir()
+
+
+def _is_v2(path: str) -> bool:
+    return os.path.exists(f"{path}/cgroup.controllers")
+
+
 # ---------------------------------------------------------------- worker
 def test_lanes_do_not_wait_for_each_other() -> None:
     worker = WorkerThreads()
     gate_read, gate_write = os.pipe()
-    worker.submit("slurm", "slow", lambda: os.read(gate_read, 1))
-    worker.submit("mps", "fails", lambda: 1 // 0)
+    heard: list[object] = []
+    worker.submit("slurm", lambda: os.read(gate_read, 1), heard.append)
+    worker.submit("mps", lambda: 1 // 0, heard.append)
     readable(worker)
-    (result,) = worker.read()
-    assert (result.tag, type(result.value)) == ("fails", ZeroDivisionError)
+    (answer,) = worker.read()
+    assert heard == [], "nothing is done with an answer before the loop takes it"
+    answer.take()
+    assert [type(value) for value in heard] == [ZeroDivisionError]
     os.write(gate_write, b"x")
     readable(worker)
-    assert worker.read()[0].value == b"x"
+    worker.read()[0].take()
+    assert heard[1] == b"x"
     assert worker.read() == ()
 
 

@@ -1,5 +1,7 @@
 """A root process that does something as a user: all its rights are gone, it cannot be taken over, it cannot hang us."""
 
+import ctypes
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from resilience.adapters.linux.as_user import as_user
 from resilience.model.errors import ResilienceError
 
 UID, GID = 65534, 65534
+PTRACE_SEIZE = 0x4206
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as an epilog is")
 
 
@@ -32,6 +35,40 @@ def test_nothing_of_root_is_left() -> None:
 def test_the_user_cannot_take_the_process_over() -> None:
     """What is not dumpable belongs to root in /proc: neither ptrace nor its descriptors are the user's."""
     assert as_user(UID, GID, lambda: os.stat("/proc/self/environ").st_uid, seconds=10) == 0
+
+
+def test_the_user_cannot_trace_it() -> None:
+    """Neither from its beginning nor later: what asks is the same user, without more."""
+
+    def traced() -> int:
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.ptrace(PTRACE_SEIZE, parent, 0, 0)
+            os._exit(ctypes.get_errno())
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert as_user(UID, GID, traced, seconds=10) == errno.EPERM
+
+
+def test_no_favour_of_roots_services_goes_along() -> None:
+    """An agent has OOMScoreAdjust; here it is a positive one, which anybody may set."""
+
+    def favours() -> list[str]:
+        status = Path("/proc/self/status").read_text().splitlines()
+        return [
+            Path("/proc/self/oom_score_adj").read_text(),
+            *(line for line in status if line.startswith("NoNewPrivs")),
+        ]
+
+    mine = Path("/proc/self/oom_score_adj")
+    before = mine.read_text()
+    try:
+        mine.write_text("500")
+        assert as_user(UID, GID, favours, seconds=10) == ["0\n", "NoNewPrivs:\t1"]
+    finally:
+        mine.write_text(before)
 
 
 def test_descriptors_of_root_do_not_go_along(tmp_path: Path) -> None:

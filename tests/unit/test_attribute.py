@@ -9,6 +9,7 @@ from resilience.model.fault import Fault
 from resilience.model.ids import JobId, TaskRef
 from resilience.model.incident import Attribution, Confidence, Evidence
 from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.radius import Process, Server
 from resilience.model.world import Suspicion
 from tests.unit.machine_kit import client, ref
 
@@ -20,10 +21,11 @@ def _who(evidence: list[Evidence] | None = None, fault: Fault | None = None, **f
         "clients": frozenset({A, B, C}),
         "strangers": 0,
         "hits": frozenset[TaskRef](),
-        "hit": True,
-        "earlier": None,
+        "complete": True,
     }
-    return attribute(evidence or [], fault or xids()[31], **(given | facts))
+    earlier = facts.pop("earlier", None)
+    kind = Server if facts.pop("hit", True) else Process
+    return attribute(evidence or [], fault or xids()[31], kind(**(given | facts)), earlier)
 
 
 def _evidence(who: TaskRef, what: What, source: Source, **fields: Any) -> Evidence | None:

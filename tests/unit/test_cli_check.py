@@ -24,7 +24,18 @@ class Site:
         self.conf = root / "etc"
         opt = root / "opt"
         opt.mkdir()
-        for name in ("mpsr-launch", "mpsr-hook", "python3", "prolog", "epilog", "mpsr", "scontrol", "mps-control"):
+        for name in (
+            "mpsr-launch",
+            "mpsr-hook",
+            "mpsr-enter",
+            "python3",
+            "prolog",
+            "epilog",
+            "mpsr",
+            "scontrol",
+            "squeue",
+            "mps-control",
+        ):
             (opt / name).write_text("#!/bin/sh\n")
             (opt / name).chmod(0o755)
         for name in ("run", "log"):
@@ -192,7 +203,7 @@ def test_a_directory_for_metrics_must_be_there_and_roots(site: Site, capsys: pyt
     directory.mkdir()
     assert "ok" in said()
     directory.chmod(0o777)
-    assert "others may write it" in said()
+    assert "can be written by others" in said()
     directory.rmdir()
     directory.write_text("")
     assert f"is no directory: {directory}" in said()

@@ -1,6 +1,7 @@
 """mpsr log and explain: stories from a journal with torn lines, and what options would do."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -8,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilience.adapters.linux.as_user import as_user
 from resilience.cli.explain import consequences, in_force
-from resilience.cli.log import recovery_log
+from resilience.cli.log import open_recovery_log, recovery_log
 from resilience.cli.main import main
 from resilience.contract import contract
-from resilience.model.errors import ConfigError
+from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
+from resilience.model.records.journal import Entry, entry, parse
 from resilience.model.settings import Options
-from resilience.parse.journal import parse
 from resilience.report import journal_lines, story
+from tests.unit import squeue_kit
 
 BEGAN = 1790000000.0
 RECORDS = [
@@ -91,7 +94,7 @@ def test_json_gives_the_records_back(journal: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "events"),
     [
-        (["-j", "12"], ["job.opened", "incident.opened", "verdict", "recovered"]),
+        (["-j", "12"], ["job.opened", "incident.opened", "verdict", "recovered", "incident.closed"]),
         (["-j", "13"], ["observation", "incident.opened", "incident.attributed"]),
         (["-j", "1"], []),
         (["--incident", "6a-1"], [str(record["event"]) for record in RECORDS if "incident" in record]),
@@ -105,12 +108,20 @@ def test_the_journal_is_filtered(
     assert (status, [json.loads(line)["event"] for line in out.splitlines()]) == (0, events)
 
 
+def told(values: dict[str, object]) -> str:
+    return read(values).sentence()
+
+
+def read(values: dict[str, object]) -> Entry:
+    found = entry(values)
+    assert found is not None
+    return found
+
+
 def test_an_incident_without_tasks_says_why_it_is_over() -> None:
     closed = {"event": "incident.closed", "wall": BEGAN, "incident": "6a-2", "outcomes": {}}
-    assert (
-        story.sentence({**closed, "outcome": "every task had ended"}) == "incident 6a-2 is over: every task had ended"
-    )
-    assert story.sentence(closed) == "incident 6a-2 is over"
+    assert told({**closed, "outcome": "every task had ended"}) == "incident 6a-2 is over: every task had ended"
+    assert told(closed) == "incident 6a-2 is over"
 
 
 def test_the_story_of_an_incident(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +145,9 @@ def test_sightings_of_other_servers_and_other_times_are_another_story() -> None:
     seen = {"event": "observation", "wall": BEGAN - 1, "source": "kmsg", "text": "t"}
     mine = [{**seen, "gpu": 0}, {**seen, "server": "u1/g0/a"}]
     others = [seen, {**seen, "gpu": 1}, {**seen, "server": "u1/g0/b"}, {**seen, "gpu": 0, "wall": BEGAN - 9}]
-    assert story.of_incident([*others, *mine, opened], "x") == [*mine, opened]
-    assert story.of_incident([opened], "y") == []
+    found = story.of_incident(map(read, [*others, *mine, opened]), "x")
+    assert [entry.values for entry in found] == [*mine, opened]
+    assert story.of_incident([read(opened)], "y") == []
 
 
 def test_the_story_of_a_job_has_the_incidents_that_it_was_in(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,10 +170,10 @@ def test_a_missing_journal_names_the_way_out(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("event", sorted(contract()["event"]))
 def test_every_event_of_the_contract_has_a_sentence(event: str) -> None:
-    bare = story.sentence({"event": event, "wall": BEGAN})
+    bare = told({"event": event, "wall": BEGAN})
     assert bare
     assert "dry_run" not in bare
-    odd = story.sentence({"event": event, "wall": BEGAN, "task": 5, "ms": "x", "outcomes": [1], "dry_run": True})
+    odd = told({"event": event, "wall": BEGAN, "task": 5, "ms": "x", "outcomes": [1], "dry_run": True})
     assert odd.startswith("(only written down")
 
 
@@ -180,13 +192,13 @@ def test_any_record_can_be_listed_and_told(event: str, fields: dict[str, object]
     assert record is not None
     assert "\n" not in journal_lines.listing(record)
     assert len(story.tell([record])) == 1
-    journal_lines.jobs(record)
+    assert all(isinstance(job, int) for job in record.jobs())
 
 
 @given(st.text(max_size=200))
 def test_any_line_is_a_record_or_nothing(line: str) -> None:
     record = parse(line)
-    assert record is None or "event" in record
+    assert record is None or record.event
 
 
 def test_times_in_the_past() -> None:
@@ -201,6 +213,43 @@ def test_times_in_the_past() -> None:
 def test_the_jobs_log_lies_beside_its_output() -> None:
     assert recovery_log("/scratch/a/slurm-7.out", "/home/a", JobId(7)) == "/scratch/a/mpsr-7.log"
     assert recovery_log("", "/home/a", JobId(7)) == "/home/a/mpsr-7.log"
+
+
+def test_a_text_of_others_stays_on_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the story, and of the name of a job's own log: both go to an admin's terminal."""
+    forged = [{**record, "reason": "x\n12:00:00.000 FORGED\x1b[2J"} for record in RECORDS]
+    file = tmp_path / "journal.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in forged))
+    status, out, _ = run("explain", "6a-1", "--journal", str(file), capsys=capsys)
+    assert (status, "FORGED" in out, "\x1b" in out) == (0, True, False)
+    assert not [line for line in out.splitlines() if line.startswith("12:00:00.000")]
+    squeue_kit.program(tmp_path)
+    squeue_kit.says(tmp_path, {7: {"WorkDir": "/nowhere/a\nb\x1b[2J", "StdOut": "out"}})
+    config = tmp_path / "mpsr.yaml"
+    paths = f"paths: {{log: {tmp_path}/log, scontrol: {tmp_path}/scontrol}}"
+    config.write_text(f"{paths}\nslurm: {{adapter: scontrol}}\n")
+    (tmp_path / "log/n0").mkdir(parents=True)
+    (tmp_path / "log/n1").mkdir()
+    _, _, err = run("log", "-j", "7", "--config", str(config), capsys=capsys)
+    assert "(no /nowhere/a?b?[2J/mpsr-7.log)" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("kind", ["another's file", "fifo", "link"])
+def test_a_log_that_another_has_put_there_is_not_shown(shared_path: Path, kind: str) -> None:
+    log = shared_path / "mpsr-7.log"
+    match kind:
+        case "fifo":
+            os.mkfifo(log, 0o666)
+        case "link":
+            log.symlink_to("/etc/passwd")
+        case _:
+            log.write_text("mpsr[n0] all is well\n")
+            log.chmod(0o644)
+    with pytest.raises(
+        ResilienceError, match="symbolic links" if kind == "link" else "is not a plain file of this user"
+    ):
+        as_user(65534, 65534, lambda: open_recovery_log(str(log)).read(), seconds=10)
 
 
 def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,9 +267,17 @@ def test_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
         ("mps=on;domain=usr", Options(), "bad value for domain: usr"),
         ("mps", Options(), "is not key=value"),
         ("mps=on;mps=off", Options(), "key given twice"),
-        ("domain=shared", Options(), "this site forbids: domain=shared"),
-        ("recover=standby,requeue", Options(forbidden=("recover=requeue",)), "this site forbids: recover=requeue"),
-        ("domain=user", Options(defaults={"domain": "job"}, locked=("domain",)), "domain cannot be changed here: user"),
+        ("domain=shared", Options(), "--mps-domain: shared is forbidden by the administrator: shared"),
+        (
+            "recover=standby,requeue",
+            Options(forbidden=("recover=requeue",)),
+            "--mps-recover: requeue is forbidden by the administrator",
+        ),
+        (
+            "domain=user",
+            Options(defaults={"domain": "job"}, locked=("domain",)),
+            "--mps-domain: fixed by the administrator at job: user",
+        ),
     ],
 )
 def test_what_a_site_would_refuse_is_refused(text: str, site: Options, part: str) -> None:
@@ -241,11 +298,9 @@ def test_a_jobs_own_log_needs_no_node(tmp_path: Path, capsys: pytest.CaptureFixt
     for node in ("n0", "n1"):
         (tmp_path / "log" / node).mkdir(parents=True)
     (tmp_path / "mpsr-7.log").write_text("a line of the log\n")
+    squeue_kit.program(tmp_path)
+    squeue_kit.says(tmp_path, {7: {"WorkDir": str(tmp_path), "StdOut": f"{tmp_path}/slurm-%j.out"}})
     scontrol = tmp_path / "scontrol"
-    state = "JobState=RUNNING Priority=1 Reason=None Requeue=1 Restarts=0 BatchFlag=1"
-    record = f"JobId=7\\n   {state}\\n   WorkDir={tmp_path}\\n   StdOut={tmp_path}/slurm-7.out\\n"
-    scontrol.write_text(f"#!/bin/sh\nprintf '{record}'\n")
-    scontrol.chmod(0o755)
     config = tmp_path / "mpsr.yaml"
     config.write_text(f"paths:\n  log: {tmp_path}/log\n  scontrol: {scontrol}\nslurm:\n  adapter: scontrol\n")
     assert run("log", "-j", "7", "--config", str(config), capsys=capsys) == (0, "a line of the log\n", "")

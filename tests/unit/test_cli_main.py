@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from resilience.cli.main import COMMANDS, main
+from resilience.cli.commands import COMMANDS, WITHOUT_ARGUMENTS
+from resilience.cli.main import main
+from resilience.cli.parser import whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +24,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name} " in out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"prolog", "epilog", "version"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - WITHOUT_ARGUMENTS))
 def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -60,12 +62,34 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
 
 
-def test_prolog_and_epilog_import_little() -> None:
-    code = "import sys; from resilience.hooks import run_one; print(*sys.modules)"
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
     )
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(COMMANDS) - WITHOUT_ARGUMENTS - {"check", "explain", "drill", "guard", "metrics"})
+)
+def test_a_command_imports_no_other(name: str) -> None:
+    """But for the five that read what another one reads, or run its job."""
+    loaded = loaded_by(f"from resilience.cli.parser import of_command; of_command('{name}')")
+    assert {f"resilience.cli.{other}" for other in COMMANDS} & loaded == {f"resilience.cli.{name}"}
+
+
+def test_the_whole_parser_knows_what_the_list_names() -> None:
+    shown = whole().format_help()
+    assert all(f"\n    {name} " in shown for name in COMMANDS)
+
+
+def test_an_agent_without_metrics_carries_nothing_for_them() -> None:
+    assert not loaded_by("import resilience.cli.agent") & {"prometheus_client", "http", "ssl"}
+
+
+def test_prolog_and_epilog_import_little() -> None:
+    loaded = loaded_by("import resilience.hooks.run_one")
     assert not loaded & {"argparse", "jinja2", "asyncio", "numpy", "resilience.config.render", "resilience.agent"}
 
 

@@ -4,6 +4,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from resilience.parse.job_environment import job_environment, job_gpus, process_
 from resilience.parse.options import serialize
 from resilience.placement import domain_plan
 from tests.unit.test_leases import LEASE
+from tests.unit.test_options import TABLE, site_of
 
 KEY = DomainKey("u1001")
 GPUS = ((GpuMinor(0), GpuUuid("GPU-0")), (GpuMinor(1), GpuUuid("GPU-1")))
@@ -50,10 +52,22 @@ def test_what_is_in_force(asked: str, rules: Rules, expected: JobOptions) -> Non
     assert domain_plan.in_force(asked, rules) == expected
 
 
+@pytest.mark.parametrize("row", [row for row in TABLE["sites"] if "refused" in row], ids=lambda row: str(row["asked"]))
+def test_a_prolog_refuses_what_the_plugin_refuses(row: dict[str, Any]) -> None:
+    """But for what is locked: there the site's value holds, since the job's string may be older than the lock."""
+    asked, site = f"mps=on;{row['asked'].lower()}", site_of(row)
+    if row.get("lock"):
+        assert domain_plan.in_force(asked, site) == domain_plan.in_force("mps=on", site)
+        return
+    with pytest.raises(ConfigError) as caught:
+        domain_plan.in_force(asked, site)
+    assert (caught.value.subject, caught.value.wrong) == (f"--mps-{row['refused'][0]}", row["refused"][1])
+
+
 def test_what_the_site_forbids_is_refused_also_as_its_own_default() -> None:
-    with pytest.raises(ConfigError, match="not allowed at this site: --mps-domain=shared"):
+    with pytest.raises(ConfigError, match="--mps-domain: shared is forbidden by the administrator"):
         domain_plan.in_force("mps=on;domain=shared", Rules())
-    with pytest.raises(ConfigError, match="--mps-state="):
+    with pytest.raises(ConfigError, match="--mps-state: 1024 is forbidden"):
         domain_plan.in_force("mps=on;state=1024", Rules(forbidden=("state=1024",)))
     with pytest.raises(ConfigError, match="shared"):
         domain_plan.in_force("mps=on", Rules(defaults={"domain": "shared"}))
@@ -157,6 +171,28 @@ BASE = {"SLURM_JOB_ID": "12", "SLURM_JOB_UID": "1001", "SLURMD_NODENAME": "n0"}
 def test_the_environment_of_a_prolog() -> None:
     job = job_environment(BASE | {"SPANK_MPSR": "mps=on", "SLURM_JOB_GPUS": "1"})
     assert (job.job, job.uid, job.gid, job.node, job.restart, job.gpus) == (12, 1001, None, "n0", 0, ("1",))
+
+
+@pytest.mark.parametrize(
+    ("gres", "held"),
+    [
+        ("gpu:sandbox:2(IDX:0-1)", ("0", "1")),  # these four as 22.05 and 24.11 were seen to print them
+        ("shard:2(IDX:1)", ("1",)),
+        ("shard:2(0/8,2/8)", ("1",)),
+        ("mps:120(100/100,20/100)", ("0", "1")),
+        ("gpu:a:1(IDX:2),shard:a:2(0/8,0/8,2/8)", ("2",)),
+        ("fpga:1(IDX:0),gpu:1(IDX:3)", ("3",)),
+        ("gpu:1(IDX:3),shard:2", ("3",)),
+        ("shard:2", ()),
+        ("gpu:1(IDX:0)x", ()),
+        ("x\n     Nodes=n0 GRES=gpu:2(IDX:0-1)", ()),
+        ("", ()),
+    ],
+)
+def test_a_late_prologs_gpus_are_those_of_slurmctld_alone(gres: str, held: tuple[str, ...]) -> None:
+    late = {"MPSR_LATE": "1", "MPSR_LATE_GRES": gres, "SLURM_JOB_GPUS": "7", "CUDA_VISIBLE_DEVICES": "7"}
+    assert job_environment(BASE | late).gpus == held
+    assert job_environment(BASE | late | {"MPSR_LATE": ""}).gpus == ("7",)
 
 
 @pytest.mark.parametrize(

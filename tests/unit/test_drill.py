@@ -1,4 +1,4 @@
-"""The drill's judgement, from the sentences that the agent's log really has, and the job that it submits."""
+"""The drill's judgement, from the records that lie beside its job's output, and the job that it submits."""
 
 import os
 import subprocess
@@ -11,14 +11,11 @@ from resilience.drill import judge, plan
 from resilience.drill.alone import strangers
 from resilience.drill.bystander import N, expected
 from resilience.drill.judge import Left
-from resilience.machine import sentences
-from resilience.model.fault import Fault, FaultClass
-from resilience.model.ids import GpuUuid, IncidentId, JobId, StepId, TaskId, TaskRef
-from resilience.model.incident import Action, Attribution, Case, Confidence, Incident, Outcome, Part
-from resilience.model.lease import Isolation
+from resilience.model.ids import GpuUuid, JobId, StepId, TaskId, TaskRef
+from resilience.model.incident import Action, Part
 from resilience.model.observation import Client
-from resilience.model.world import Pair
-from tests.unit.machine_kit import UUID, server
+from resilience.model.records import IncidentAttributed, Record, Recovered, Verdict
+from tests.unit.machine_kit import UUID
 
 JOB = JobId(7)
 
@@ -27,42 +24,13 @@ def ref(step: int) -> TaskRef:
     return TaskRef(job=JOB, step=StepId(step), task=TaskId(0))
 
 
-def log(culprit: TaskRef | None, **cases: Case) -> str:
-    """A recovery log by the functions that write it."""
-    one = server("a")
-    pair = Pair(
-        domain=one.domain,
-        gpu=one.gpu,
-        uuid=UUID,
-        uid=1001,
-        gid=1001,
-        shared=False,
-        isolation=Isolation.DOMAINS,
-        partitioned=False,
-        colors=(one.color,),
-        active=one.color,
-        servers={},
-    )
-    named = Client(pid=1, task=culprit) if culprit else None
-    incident = Incident(
-        id=IncidentId("x-1"),
-        server=one,
-        uuid=UUID,
-        opened_wall=0.0,
-        opened=0.0,
-        deadline=0.0,
-        fault=Fault(kind=FaultClass.MMU, xid=31, words="illegal address"),
-        sources=(),
-        attribution=Attribution(confidence=Confidence.CERTAIN if named else Confidence.NONE, culprit=named),
-    )
-    parts = [(ref(0), Part.BYSTANDER), (ref(1), Part.BYSTANDER), (ref(2), Part.CULPRIT)]
-    lines = [sentences.opening(incident, parts, pair)]
-    lines += [sentences.recovered(ref(int(step.removeprefix("step"))), case, 12) for step, case in cases.items()]
-    return "\n".join(f"2026-11-28T08:00:00.000 mpsr[n0] {line}" for line in lines)
-
-
-def back(action: Action, ms: float) -> Case:
-    return Case(part=Part.BYSTANDER, outcome=Outcome.RECOVERED, action=action, ms=ms)
+def records(culprit: TaskRef | None, **back: tuple[Action, float]) -> tuple[Record, ...]:
+    """What lies beside the job's output."""
+    parts: dict[TaskRef, str] = {ref(0): Part.BYSTANDER, ref(1): Part.BYSTANDER, ref(2): Part.CULPRIT}
+    named = Client(pid=1, task=culprit, job=JOB) if culprit else None
+    seen = IncidentAttributed(gpu=UUID, culprit=named, parts=parts, isolation="domains")
+    steps = {ref(int(name.removeprefix("step"))): how for name, how in back.items()}
+    return (seen, *(Recovered(task=task, action=action, ms=ms, seq=12) for task, (action, ms) in steps.items()))
 
 
 GOOD = Left(
@@ -79,11 +47,7 @@ GOOD = Left(
         "culprit.step": "2\n",
         "culprit.status": "1\n",
     },
-    log=log(
-        ref(2),
-        step0=back(Action.PROMOTE, 4.2),
-        step1=back(Action.RELAUNCH, 90.0),
-    ),
+    records=records(ref(2), step0=(Action.PROMOTE, 4.2), step1=(Action.RELAUNCH, 90.0)),
 )
 
 
@@ -105,10 +69,10 @@ def test_a_good_drill_tells_how_each_came_back() -> None:
         ({"state": "FAILED"}, ["the job"]),
         ({"restarts": 1}, ["the job"]),
         ({"spilled": ("/x/.mpsr-7",)}, ["left behind"]),
-        ({"log": ""}, ["fault", "culprit"]),
-        ({"log": log(ref(1))}, ["culprit"]),
-        ({"log": log(None)}, ["culprit"]),
-        ({"log": GOOD.log + "\nmpsr[n0] observing only; would be: step 0 task 0: relaunched"}, ["fault"]),
+        ({"records": ()}, ["fault", "culprit"]),
+        ({"records": records(ref(1))}, ["culprit"]),
+        ({"records": records(None)}, ["culprit"]),
+        ({"records": (*GOOD.records, Verdict(task=ref(0), dry_run=True))}, ["fault"]),
         ({"files": {**GOOD.files, "culprit.status": "0"}}, ["culprit"]),
         (
             {"files": {**GOOD.files, "culprit.status": "", "look.log": "drill: process 7 of uid 9 is on GPU-x"}},

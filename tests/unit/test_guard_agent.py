@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.gpu.guard import GuardDevice, Level
+from resilience.adapters.gpu.guard import GuardDevice
 from resilience.cli import status
 from resilience.hooks import prolog
 from resilience.model.errors import ConfigError
+from resilience.model.guard import Level
 from resilience.model.ids import GpuMinor, JobId, Process, ServerId
 from resilience.model.lease import Isolation
 from resilience.model.options import JobOptions, Require

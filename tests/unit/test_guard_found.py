@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.gpu.guard import Level, found
+from resilience.adapters.gpu.guard import found
 from resilience.check import guard
 from resilience.check.finding import Level as Word
+from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid
 from resilience.ports import Gpu
 

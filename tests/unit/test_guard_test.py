@@ -11,6 +11,7 @@ from resilience.adapters.gpu import guard
 from resilience.contract import exit_code
 from resilience.drill import guard_test, hooks
 from resilience.drill.judge import Left
+from resilience.model.guard import Level
 from tests.unit.test_imports import PACKAGE
 
 COUNTS = {
@@ -34,7 +35,7 @@ def left(before: object, after: object, **changes: str) -> Left:
         "after.log": json.dumps(after) + "\n",
         "after.status": "0\n",
     }
-    return Left(job=7, state="COMPLETED", restarts=0, files=files | changes, log="")
+    return Left(job=7, state="COMPLETED", restarts=0, files=files | changes, records=())
 
 
 def test_a_fault_that_was_met_and_sunk() -> None:
@@ -87,7 +88,7 @@ def test_the_step_tells_what_the_hooks_saw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its line is what the judgement reads, and as long as it comes."""
-    monkeypatch.setattr(guard, "level", lambda: guard.Level.ON)
+    monkeypatch.setattr(guard, "level", lambda: Level.ON)
     values = {"cancels": "volta hopper", "faults": 123456, "cancels_seen": 123456, "strays": 0, "isolated": 12345}
     for name, value in values.items():
         (tmp_path / name).write_text(f"{value}\n")

@@ -1,128 +1,107 @@
-"""The rooms of the package: each imports only rooms above it, only some touch the world, only the CLI builds adapters."""
+"""The contracts of import-linter in pyproject.toml: that they are the page's table of rooms, that they bite, and what they cannot say.
+
+`make lint` checks the tree by them.
+"""
 
 import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "resilience"
-ROOMS: tuple[frozenset[str], ...] = tuple(
-    frozenset(row.split())
-    for row in (
-        "model",
-        "contract",
-        "catalog",
-        "parse",
-        "placement",
-        "machine",
-        "metrics",
-        "ports",
-        "adapters",
-        "agent",
-        "config",
-        "state",
-        "hooks",
-        "check",
-        "report",
-        "drill",
-        "cli",
-    )
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "resilience"
+CONTRACTS = {
+    contract["id"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
+BLIND = sorted(module.removeprefix("resilience.") for module in CONTRACTS["world"]["source_modules"])
+"""The rooms that do not touch the world."""
+ENVIRONMENT = frozenset({"environ", "environb", "getenv", "putenv"})
+
+
+# ---------------------------------------------------------------- the contracts and the page
+def table() -> list[tuple[str, str]]:
+    """Each room of the page's table, from its top down, and whether it may touch the world."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"^\| room \| what \| may touch the world \|\n\|[-|]+\n((?:\|.*\n)+)", page, re.M)
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows.splitlines()]
+    return [(room, world) for rooms, _, world in cells for room in rooms.split(", ")]
+
+
+def test_the_layers_are_the_pages_table() -> None:
+    assert [room for room, _ in table()] == CONTRACTS["rooms"]["layers"][::-1]
+
+
+def test_the_page_says_who_touches_the_world() -> None:
+    assert sorted(room for room, world in table() if world in ("no", "through ports only")) == BLIND
+
+
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("lint-imports")
+    command = [str(program), "--no-cache", "--no-logo", "pyproject.toml"]
+    return subprocess.run(command, cwd=tree, env={"PYTHONPATH": str(tree)}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("contract", "file", "line"),
+    [
+        ("rooms", "model/ids.py", "from resilience.parse import lease"),
+        ("rooms", "machine/policy.py", "def f() -> None:\n    from resilience import agent"),
+        ("rooms", "new/__init__.py", "import os"),
+        ("adapters", "agent/act.py", "def f() -> None:\n    from resilience.adapters.slurm.scontrol import Scontrol"),
+        ("adapters", "check/finding.py", "import resilience.adapters.gpu.nvml"),
+        ("world", "machine/policy.py", "from time import monotonic"),
+        ("world", "agent/loop.py", "import subprocess"),
+        ("circles", "model/ids.py", "from resilience.model import lease"),
+        ("circles", "adapters/linux/clock.py", "import resilience.adapters.mps.mps_talk"),
+    ],
 )
-"""From the top down. A room may import itself, its row and every row above it."""
-PURE = frozenset("model contract catalog parse placement machine metrics ports agent report".split())
-WORLD = frozenset({"time", "subprocess", "socket", "random"})
-ENVIRONMENT = frozenset({"environ", "getenv", "putenv"})
-OPEN_TO_THE_WORLD = frozenset({"adapters", "config", "state", "hooks", "check", "drill", "cli"})
-FILES = sorted(PACKAGE.rglob("*.py"))
+def test_a_contract_bites(contract: str, file: str, line: str, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "resilience", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    spoiled = tmp_path / "resilience" / file
+    spoiled.parent.mkdir(exist_ok=True)
+    with spoiled.open("a") as text:
+        text.write(f"\n{line}\n")
+    done = lint_imports(tmp_path)
+    assert f"{CONTRACTS[contract]['name']} BROKEN" in done.stdout, done.stdout
+    assert done.returncode == 1
 
 
-def room(module: str) -> str:
-    """The room of resilience.<room>[.…]; empty for the package itself."""
-    return module.split(".")[1] if "." in module else ""
-
-
-def rank(name: str) -> int:
-    return next(index for index, row in enumerate(ROOMS) if name in row)
-
-
-def own_room(file: Path) -> str:
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and full name of every module imported anywhere in a file, lazily or not."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative imports hide their room"
-            base = node.module or ""
-            for alias in node.names:
-                yield node.lineno, f"{base}.{alias.name}" if base == "resilience" else base
-
-
-def uses_environ(tree: ast.AST) -> Iterator[int]:
-    for node in ast.walk(tree):
-        found = False
+# ---------------------------------------------------------------- what they cannot say
+def reads_environment(text: str) -> Iterator[int]:
+    """The lines of a file that do."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute):
             found = node.attr in ENVIRONMENT and isinstance(node.value, ast.Name) and node.value.id == "os"
-        elif isinstance(node, ast.ImportFrom) and node.module == "os":
-            found = any(alias.name in ENVIRONMENT for alias in node.names)
+        else:
+            found = isinstance(node, ast.ImportFrom) and node.module == "os"
+            found = found and any(alias.name in ENVIRONMENT for alias in node.names)  # type: ignore[attr-defined]
         if found:
             yield node.lineno  # type: ignore[attr-defined]  # both kinds have one
 
 
-def complaints(file: Path, text: str) -> list[str]:
-    """What is wrong with one file of the package."""
-    tree = ast.parse(text)
-    here = own_room(file)
-    found: list[str] = []
-    for line, module in imports(tree):
-        top = module.split(".")[0]
-        if top == "resilience" and (other := room(module)) and rank(other) > rank(here):
-            found.append(f"{file.name}:{line}: {here} imports {other}, which is below it")
-        if here in PURE and module.startswith("resilience.adapters"):
-            found.append(f"{file.name}:{line}: {here} names an adapter: {module}")
-        if top in WORLD and here not in OPEN_TO_THE_WORLD:
-            found.append(f"{file.name}:{line}: {here} imports {top}")
-    if here not in OPEN_TO_THE_WORLD:
-        found += [f"{file.name}:{line}: {here} reads the environment" for line in uses_environ(tree)]
-    return found
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_file_keeps_to_its_room(file: Path) -> None:
-    if own_room(file) == "__init__":  # it gives programs their session, when asked for it and not before
-        body = ast.parse(file.read_text(encoding="utf-8")).body
-        assert not [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-        return
-    assert complaints(file, file.read_text(encoding="utf-8")) == []
-
-
-def test_every_room_is_in_the_list() -> None:
-    rooms = {own_room(file) for file in FILES} - {"__init__"}
-    assert rooms <= frozenset.union(*ROOMS)
+@pytest.mark.parametrize("room", BLIND)
+def test_a_room_without_the_world_reads_no_environment(room: str) -> None:
+    files = [PACKAGE / f"{room}.py"] if room == "ports" else sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    assert [f"{file}:{line}" for file in files for line in reads_environment(file.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "complaint"),
-    [
-        ("model/ids.py", "from resilience.parse import words", "model imports parse"),
-        ("machine/policy.py", "import time", "machine imports time"),
-        (
-            "agent.py",
-            "def f() -> None:\n    from resilience.adapters.slurm.scontrol import Scontrol",
-            "agent names an adapter",
-        ),
-        ("machine/x.py", "from resilience import agent", "machine imports agent"),
-        ("machine/x.py", "import os\nprint(os.environ)", "machine reads the environment"),
-        ("placement/x.py", "from os import getenv", "placement reads the environment"),
-        ("parse/x.py", "from subprocess import run", "parse imports subprocess"),
-        ("cli/log.py", "import time, socket\nfrom resilience.agent import Agent", ""),
-    ],
+    "text", ["import os\nprint(os.environ)", "from os import getenv", "def f():\n    os.getenv('A')"]
 )
-def test_the_walk_itself_sees_what_it_should(name: str, text: str, complaint: str) -> None:
-    found = complaints(PACKAGE / name, text)
-    assert [complaint in line for line in found] == ([True] if complaint else [])
+def test_reading_the_environment_is_seen(text: str) -> None:
+    assert len(list(reads_environment(text))) == 1
+
+
+def test_the_package_itself_imports_nothing_at_once() -> None:
+    """It gives programs their session when asked for it, and not before."""
+    body = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
+    assert not [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]

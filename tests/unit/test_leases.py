@@ -92,9 +92,9 @@ def test_a_directory_that_others_may_write_is_named(run: Path, above: str) -> No
     leases.write(LEASE)
     directory = run / above
     directory.chmod(0o777)
-    with pytest.raises(WireError, match="others may write it, mode 0777") as caught:
+    with pytest.raises(WireError, match="can be written by others: mode 0777") as caught:
         leases.read(JOB)
-    assert caught.value.observed == os.path.normpath(directory)
+    assert caught.value.subject == os.path.normpath(directory)
 
 
 @root
@@ -102,9 +102,9 @@ def test_a_directory_of_somebody_else_is_named(run: Path) -> None:
     leases = files(run)
     leases.write(LEASE)
     os.chown(run / "n0", 65534, -1)
-    with pytest.raises(WireError, match="owned by uid 65534") as caught:
+    with pytest.raises(WireError, match="is not owned by root: uid 65534") as caught:
         leases.read(JOB)
-    assert caught.value.observed == str(run / "n0")
+    assert caught.value.subject == str(run / "n0")
 
 
 def test_links_are_not_followed(run: Path, tmp_path: Path) -> None:

@@ -19,20 +19,21 @@ from resilience.hooks.tidy_slurm import TidySlurm
 from resilience.model.ids import JobId
 from resilience.ports import Done, JobInfo, Refused
 from resilience.state import leftover
+from tests.unit import squeue_kit
 from tests.unit.domain_world import NODE, WallClock, World, world
 
 USER, OTHER = 64201, 64202
 JOB = JobId(12)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as slurmd's epilog is")
 
-# What `scontrol show job` says, as recorded from Slurm 22.05.8 at the moments that matter.
-RUNNING = "JobState=RUNNING Restarts=0 EndTime=2027-11-25T19:23:39 ExitCode=0:0"
-FAILED = "JobState=COMPLETING Restarts=0 EndTime=2026-11-25T19:23:40 ExitCode=3:0"
-REQUEUED = "JobState=COMPLETING Restarts=1 EndTime=Unknown ExitCode=0:0"
-REQUEUE_EXIT = "JobState=COMPLETING Restarts=0 EndTime=2026-11-25T19:24:13 ExitCode=75:0"
-PENDING = "JobState=PENDING Restarts=1 EndTime=2027-11-25T19:26:14 ExitCode=75:0"
-CANCELLED = "JobState=CANCELLED Restarts=1 EndTime=2026-11-25T19:26:14 ExitCode=0:0"
-UNKNOWN = ""
+# What squeue says: the state of things as recorded from Slurm 22.05.8 at the moments that matter.
+RUNNING = {"State": "RUNNING", "RestartCnt": "0", "EndTime": "2027-11-25T19:23:39", "exit_code": "0"}
+FAILED = {"State": "COMPLETING", "RestartCnt": "0", "EndTime": "2026-11-25T19:23:40", "exit_code": "768"}
+REQUEUED = {"State": "COMPLETING", "RestartCnt": "1", "EndTime": "NONE", "exit_code": "0"}
+REQUEUE_EXIT = {"State": "COMPLETING", "RestartCnt": "0", "EndTime": "2026-11-25T19:24:13", "exit_code": "19200"}
+PENDING = {"State": "PENDING", "RestartCnt": "1", "EndTime": "2027-11-25T19:26:14", "exit_code": "19200"}
+CANCELLED = {"State": "CANCELLED", "RestartCnt": "1", "EndTime": "2026-11-25T19:26:14", "exit_code": "0"}
+UNKNOWN: dict[str, str] = {}
 
 
 class Site:
@@ -40,10 +41,9 @@ class Site:
 
     def __init__(self, node: World) -> None:
         program = node.base / "scontrol"
-        program.write_text(
-            f'#!/bin/sh\ncase "$2" in config) echo "RequeueExit             = 75,80-82";; *) cat {node.base}/says;; esac\n'
-        )
+        program.write_text('#!/bin/sh\necho "RequeueExit             = 75,80-82"\n')
         program.chmod(0o755)
+        squeue_kit.program(node.base)
         self.world = replace(
             node, settings=replace(node.settings, paths=replace(node.settings.paths, scontrol=str(program)))
         )
@@ -55,8 +55,8 @@ class Site:
         self.spill = self.home / ".mpsr-12"
         self.says(RUNNING)
 
-    def says(self, text: str) -> None:
-        (self.base / "says").write_text(f"JobId=12 {text}\n" if text else "")
+    def says(self, fields: dict[str, str]) -> None:
+        squeue_kit.says(self.base, {12: fields} if fields else {})
 
     def run(self, directory: Path | None = None, *, files: tuple[str, ...] = ("12.0.0.state",)) -> None:
         """The job runs, refused or not, and a session of it spills."""
@@ -110,8 +110,8 @@ def test_the_names_fit_the_contract() -> None:
 # ---------------------------------------------------------------- the rule
 
 
-@pytest.mark.parametrize("state", [FAILED, CANCELLED, UNKNOWN, FAILED.replace("3:0", "83:0")])
-def test_of_a_job_that_is_over_nothing_is_left(site: Site, state: str) -> None:
+@pytest.mark.parametrize("state", [FAILED, CANCELLED, UNKNOWN, FAILED | {"exit_code": str(83 << 8)}])
+def test_of_a_job_that_is_over_nothing_is_left(site: Site, state: dict[str, str]) -> None:
     site.run(files=("12.0.0.state", "12.4294967291.3.state", ".12.0.0.state.4711"))
     site.says(state)
     assert site.epilog() == ""
@@ -119,15 +119,15 @@ def test_of_a_job_that_is_over_nothing_is_left(site: Site, state: str) -> None:
     assert site.records() == []
 
 
-@pytest.mark.parametrize("state", [REQUEUED, REQUEUE_EXIT, FAILED.replace("3:0", "81:0"), PENDING, RUNNING])
-def test_a_job_that_starts_again_keeps_its_state_until_it_is_over(site: Site, state: str) -> None:
+@pytest.mark.parametrize("state", [REQUEUED, REQUEUE_EXIT, FAILED | {"exit_code": str(81 << 8)}, PENDING, RUNNING])
+def test_a_job_that_starts_again_keeps_its_state_until_it_is_over(site: Site, state: dict[str, str]) -> None:
     site.run()
     site.says(state)
     assert site.epilog() == f"kept for the job's next run: {site.spill}"
     assert (site.spill / "12.0.0.state").exists()
     assert [record.job for record in site.records()] == [JOB]
     site.run(files=("12.0.0.state",))
-    site.says(FAILED.replace("Restarts=0", "Restarts=1"))
+    site.says(FAILED | {"RestartCnt": "1"})
     assert site.epilog(restart=1) == ""
     assert list(site.home.iterdir()) == []
     assert site.records() == []
@@ -138,7 +138,7 @@ def test_a_second_run_that_notes_nothing_still_takes_the_first_ones_state_along(
     site.says(REQUEUED)
     site.epilog()
     site.world.prolog(site.world.environ(12, uid=USER))
-    site.says(FAILED.replace("Restarts=0", "Restarts=1"))
+    site.says(FAILED | {"RestartCnt": "1"})
     assert site.epilog(restart=1) == ""
     assert (list(site.home.iterdir()), site.records()) == ([], [])
 
@@ -162,14 +162,14 @@ def test_a_job_cancelled_while_it_waits_is_cleaned_up_by_a_later_epilog(
 
 def test_without_slurms_answer_nothing_goes(site: Site) -> None:
     site.run()
-    (site.base / "scontrol").write_text("#!/bin/sh\necho Unable to contact slurm controller >&2; exit 1\n")
+    (site.base / "squeue").write_text("#!/bin/sh\necho Unable to contact slurm controller >&2; exit 1\n")
     assert site.epilog().startswith("kept for")
     assert (site.spill / "12.0.0.state").exists()
 
 
 def test_a_job_without_files_is_not_asked_about_and_its_empty_directory_goes(site: Site) -> None:
     site.run(files=())
-    (site.base / "scontrol").write_text(f"#!/bin/sh\necho asked >{site.base}/asked\n")
+    (site.base / "squeue").write_text(f"#!/bin/sh\necho asked >{site.base}/asked\n")
     assert site.epilog() == ""
     assert not (site.base / "asked").exists()
     assert list(site.home.iterdir()) == []
@@ -365,7 +365,7 @@ def test_a_user_cleans_a_directory_by_hand(command: Site, capsys: pytest.Capture
     fill(mine, "12.0.0.state", uid=os.geteuid())
     fill(running, "13.0.0.state", uid=os.geteuid())
     fill(tmp_path / ".mpsr-14", "14.0.0.state", uid=OTHER)
-    (command.base / "says").write_text(f"JobId=12 {CANCELLED}\n\nJobId=13 {RUNNING}\n")
+    squeue_kit.says(command.base, {12: CANCELLED, 13: RUNNING})
     assert main(["spills", "--older-than", "1h", "--clean", str(tmp_path)]) == 0
     assert capsys.readouterr().out == ""
     assert main(["spills", str(tmp_path)]) == 0

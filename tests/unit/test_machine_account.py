@@ -7,6 +7,7 @@ from resilience.model import event as ev
 from resilience.model.ids import JobId
 from resilience.model.lease import Isolation
 from resilience.model.observation import Source, What
+from resilience.model.records.told import admin_comment
 from resilience.model.settings import Recovery
 from tests.unit.machine_kit import Node, newest_incident, server
 
@@ -35,7 +36,7 @@ def test_the_log_names_the_isolation_at_the_fault(
         node.do(ev.GuardTurned(on=on))
     node.culprit(who)
     node.wait(1)
-    lines = [effect.text for effect in node.log if isinstance(effect, fx.JobLine)]
+    lines = node.lines()
     assert any(f"{words}" in line.split(";")[-1] for line in lines), lines
 
 
@@ -52,7 +53,7 @@ def test_bystanders_are_promoted_in_the_turn_that_names_the_culprit() -> None:
     assert "illegal address, Xid 31" in node.verdicts()[guilty].reason
     node.do(ev.Stepped(ref=other, incident=newest_incident(node), seq=17, ms=1.5))
     node.do(ev.Stepped(ref=third, incident=newest_incident(node), seq=17, ms=1.5))
-    comments = {one.job: one.text for one in node.of(fx.AskComment, node.log)}
+    comments = {one.job: admin_comment(one.account) for one in node.of(fx.AskComment, node.log)}
     assert comments[JobId(2)].startswith("mpsr: 1 fault by job 1 step 0 task 0 (illegal address, Xid 31) on GPU-1d5f")
     assert "recovered on standby in 0.0 ms" in comments[JobId(2)]
     assert comments[JobId(1)].startswith("mpsr: caused a fault in step 0 task 0 (illegal address, Xid 31)")
@@ -66,7 +67,7 @@ def test_a_kind_of_fault_that_is_known_late_is_told_late() -> None:
     node.xid(31, guilty)
     node.xid(31, guilty)
     for job in (guilty.job, other.job):
-        lines = [one.text for one in node.of(fx.JobLine, node.log) if one.job == job]
+        lines = node.lines(job)
         assert lines[0].startswith("GPU fault on ")
         assert "Xid" not in lines[0]
         assert [line.partition(" was: ")[2] for line in lines if " was: " in line] == ["illegal address, Xid 31"]
@@ -77,7 +78,7 @@ def test_a_kind_of_fault_that_is_known_at_once_is_told_once() -> None:
     guilty = node.task(1)
     node.xid(31, guilty)
     node.culprit(guilty)
-    lines = [one.text for one in node.of(fx.JobLine, node.log)]
+    lines = node.lines()
     assert "illegal address, Xid 31" in lines[0]
     assert not [line for line in lines if " was: " in line]
 
@@ -90,7 +91,7 @@ def test_steps_of_a_job_are_told_apart() -> None:
     script = node.task(1, step=0xFFFFFFFB, session=False)
     node.culprit(guilty)
     node.xid(31, guilty)
-    lines = [one.text for one in node.of(fx.JobLine, node.log)]
+    lines = node.lines()
     assert "by job 1 step 2 task 0 certain" in lines[0]
     assert lines[0].endswith(
         "; step 0 task 0 bystander, step 2 task 0 culprit, step batch task 0 bystander; isolation: domains"
@@ -109,7 +110,7 @@ def test_the_account_of_a_failed_task_does_not_wait_for_its_mates() -> None:
     node.culprit(guilty)
     node.xid(31, guilty)
     (early,) = node.of(fx.AskComment, node.log)
-    assert early.text.startswith("mpsr: caused a fault in step 0 task 0 (illegal address, Xid 31)")
+    assert admin_comment(early.account).startswith("mpsr: caused a fault in step 0 task 0 (illegal address, Xid 31)")
     node.do(ev.Stepped(ref=mate, incident=newest_incident(node), seq=17, ms=1.5))
     assert node.of(fx.AskComment, node.log) == [early], "what stands there is not asked for again"
 
@@ -135,7 +136,7 @@ def test_a_second_fault_takes_a_task_over_and_accounts_for_both() -> None:
     node.rebuilt("a")
     assert node.told()[2][0] == "restore"
     node.do(ev.Stepped(ref=other, incident=newest_incident(node), seq=1, ms=1.0))
-    (comment,) = [one.text for one in node.of(fx.AskComment, node.log) if one.job == 2]
+    (comment,) = node.comments(2)
     assert comment.startswith("mpsr: 2 faults, last")
 
 

@@ -7,6 +7,7 @@ from resilience.model import event as ev
 from resilience.model.ids import Color, JobId
 from resilience.model.observation import Source, What
 from resilience.model.options import OnCulprit, Rung
+from resilience.model.records.told import drain_reason, requeue_comment
 from resilience.model.settings import Recovery
 from tests.unit.machine_kit import Node, newest_incident, pid, server
 
@@ -40,7 +41,7 @@ def test_rungs_go_down_and_end_in_a_requeue() -> None:
     node.do(ev.Spilled(ref=other, seq=4))
     (asked,) = node.of(fx.AskRequeue)
     assert (asked.job, asked.exclude) == (JobId(2), False)
-    assert "by job 1 step 0 task 0" in asked.comment
+    assert "by job 1 step 0 task 0" in requeue_comment(asked.intent)
     node.do(ev.SlurmAnswered(ask=ev.Ask.REQUEUE, job=JobId(2), ok=True, detail=""))
     assert [row["ok"] for row in node.journal("slurm.outcome")] == [True]
     assert node.of(fx.Verdict) == []
@@ -107,7 +108,7 @@ def test_a_job_that_slurm_ends_before_it_answers_counts_as_requeued() -> None:
     node.culprit(guilty)
     node.do(ev.Spilled(ref=other, seq=-1))
     node.do(ev.Gone(ref=other))
-    lines = [one.text for one in node.of(fx.JobLine) if one.job == 2]
+    lines = node.lines(2, node.last)
     assert lines
     assert lines[-1].endswith(": requeued")
     assert not [one for one in node.of(fx.AskComment, node.log) if one.job == 2], "the requeue's own comment stays"
@@ -166,7 +167,7 @@ def test_a_broken_gpu_requeues_elsewhere_and_drains_once() -> None:
     node.xid(79)
     assert node.told() == {1: ("requeue", "bystander", ""), 2: ("fail", "bystander", "")}
     (drain,) = node.of(fx.AskDrain)
-    assert drain.reason.startswith("mpsr: GPU-1d5f7a52")
+    assert drain_reason(drain.intent).startswith("mpsr: GPU-1d5f7a52")
     node.see(What.XID, source=Source.NVML, xid=79)
     assert not node.of(fx.AskDrain)
     node.do(ev.Spilled(ref=first, seq=2))

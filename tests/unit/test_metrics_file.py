@@ -15,6 +15,9 @@ from resilience.adapters.linux.guarded_files import write_whole
 from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.metrics_file import MetricsFile
 from resilience.model.errors import ResilienceError
+from resilience.model.ids import JobId
+from resilience.model.records import JobRefused, Sighting
+from resilience.model.records.journal import line
 from tests.cluster.sandbox import wait_for
 from tests.unit.metrics_kit import value
 
@@ -42,7 +45,7 @@ class Node:
 
     def refused(self, times: int = 1) -> None:
         for _ in range(times):
-            self.journal.append("job.refused", job=7)
+            self.journal.append(JobRefused(job=JobId(7)))
 
     def until(self, count: float, name: str = "mpsr_jobs_refused_total") -> None:
         wait_for(self.file.exists, SECONDS, lambda: f"no file; {self.said}")
@@ -76,7 +79,7 @@ def test_lines_of_other_processes_count(node: Node) -> None:
     node.begin()
     hook = (
         "import sys; from resilience.adapters.linux.clock import SystemClock; from resilience.adapters.linux.journal import JournalFile;"
-        "JournalFile(sys.argv[1], SystemClock()).append('job.refused', job=8)"
+        "from resilience.model.records import JobRefused; JournalFile(sys.argv[1], SystemClock()).append(JobRefused(job=8))"
     )
     for _ in range(2):
         subprocess.run([sys.executable, "-c", hook, str(node.path)], check=True, timeout=SECONDS)
@@ -114,20 +117,22 @@ def test_a_line_cut_by_a_full_disk_is_counted_and_the_rest_goes_on(node: Node) -
         file.write(b'{"event":"job.refu')
         file.flush()
         file.write(b"\n")
-    node.journal.append("job.refused", job=7, lost=4)
+    lines = (line(JobRefused(job=JobId(7)), wall=1.0, mono=1.0, lost=4), "")
+    with node.path.open("a") as text:
+        text.write("\n".join(lines))
     node.until(1)
-    text = node.file.read_text()
-    assert value(text, "mpsr_journal_skipped_lines_total") == 2
-    assert value(text, "mpsr_journal_lost_records_total") == 4
+    told = node.file.read_text()
+    assert value(told, "mpsr_journal_skipped_lines_total") == 2
+    assert value(told, "mpsr_journal_lost_records_total") == 4
 
 
 def test_half_a_line_waits_for_its_other_half(node: Node) -> None:
     node.begin()
-    line = json.dumps({"event": "job.refused", "wall": 1.0}).encode() + b"\n"
+    whole = json.dumps({"event": "job.refused", "wall": 1.0}).encode() + b"\n"
     with node.path.open("ab", buffering=0) as file:
-        file.write(line + line[:9])
+        file.write(whole + whole[:9])
         node.until(1)
-        file.write(line[9:])
+        file.write(whole[9:])
     node.until(2)
     assert value(node.file.read_text(), "mpsr_journal_skipped_lines_total") == 0
 
@@ -137,7 +142,7 @@ def test_nothing_is_written_when_no_figure_changes(node: Node) -> None:
     node.until(0)
     before = node.file.stat()
     for _ in range(3):
-        node.journal.append("observation", source="kmsg", what="xid")
+        node.journal.append(Sighting(source="kmsg", what="xid"))
     wait_for(lambda: node.writer is not None and node.writer._tail._offset == node.path.stat().st_size, SECONDS)
     threading.Event().wait(5 * PACE)  # were there a write, it would follow at once
     after = node.file.stat()

@@ -12,7 +12,7 @@ from resilience import catalog
 from resilience.contract import contract
 from resilience.metrics import FAMILIES, Fold, Kind
 from tests.unit.machine_kit import UUID
-from tests.unit.metrics_kit import BRIEFLY, RECORDS, WALL, parsed, samples, value
+from tests.unit.metrics_kit import BRIEFLY, RECORDS, WALL, parsed, samples, take, value
 
 WORDS = st.sampled_from(
     [
@@ -62,7 +62,7 @@ def test_no_record_breaks_the_text_or_adds_a_word(records: list[dict[str, Any]])
     made = Fold()
     before = samples(made.text())
     for record in records:
-        made.take(record)
+        take(made, record)
         now = samples(made.text())
         for (name, labels), count in before.items():
             if not name.startswith(("mpsr_agent", "mpsr_incidents_open", "mpsr_servers_unavailable")):
@@ -89,7 +89,7 @@ def test_a_word_that_is_new_counts_as_other(stranger: object) -> None:
         for key, known in record.items():
             strange = dict.fromkeys(known, stranger) if isinstance(known, dict) else stranger
             if key != "event":
-                made.take({"wall": WALL, **record, key: strange})
+                take(made, {**record, key: strange})
     bounded(made.text())
     assert "4711" not in made.text()
     others = {name for (name, labels) in samples(made.text()) if ("other" in dict(labels).values())}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,12 @@ _DATA = Path(__file__).parent.parent / "data" / "mpslog"
 
 def _kinds(name: str) -> list[tuple[str, int]]:
     parsed = (parse_line(line) for line in (_DATA / name).read_text().splitlines())
-    return [(line.kind.value, line.pid) for line in parsed if line]
+    return [(line.kind.value, line.pid) for line in parsed if line and line.kind is not LogKind.ORDINARY]
+
+
+@pytest.mark.parametrize("name", ["control-555.log", "server-550.log", "server-580.log"])
+def test_every_line_of_real_logs_is_understood(name: str) -> None:
+    assert [line for line in (_DATA / name).read_text().splitlines() if parse_line(line) is None] == []
 
 
 def test_control_log_of_555() -> None:
@@ -87,7 +93,9 @@ def test_torn_down_names_the_process_that_triggered_it() -> None:
 
 def test_a_message_inside_a_command_is_no_event() -> None:
     """What a user types at the control program is logged as `Cmd:…` and must not pass for a fault."""
-    assert parse_line("[2026-03-02 08:11:41.150 Control 7] Cmd:Server is handling a fatal GPU error.") is None
+    line = parse_line("[2026-03-02 08:11:41.150 Control 7] Cmd:Server is handling a fatal GPU error.")
+    assert line is not None
+    assert line.kind is LogKind.ORDINARY
 
 
 @given(st.one_of(st.text(), st.text().map(lambda tail: f"[2026-03-02 08:11:41.150 Server 7] {tail}")))

@@ -1,6 +1,9 @@
 """The serialized options and the lease file: round trips, and any other text refused with the key or line named."""
 
 import contextlib
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,9 +14,12 @@ from resilience.model.errors import ConfigError, WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+from resilience.model.settings import Options as Rules
 from resilience.parse import lease as lease_text
-from resilience.parse import options
+from resilience.parse import options, rules
 
+TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/options.json").read_text(encoding="utf-8"))
+LEASES = json.loads((Path(__file__).resolve().parents[1] / "data/leases.json").read_text(encoding="utf-8"))
 CHARSET = contract()["wire"]["charset"]
 
 job_options = st.builds(
@@ -100,7 +106,7 @@ leases = st.builds(
     isolation=st.sampled_from(Isolation),
     slots=st.lists(st.tuples(st.integers(0, 99).map(GpuMinor), st.integers(1, 64)), max_size=8).map(tuple),
     colors=st.lists(st.sampled_from(["a", "b", "q1"]).map(Color), unique=True).map(tuple),
-    gpus=st.lists(st.tuples(st.integers(0, 99).map(GpuMinor), plain.map(GpuUuid)), max_size=8).map(tuple),
+    gpus=st.lists(st.tuples(st.integers(0, 99).map(GpuMinor), plain.map(GpuUuid)), min_size=1, max_size=8).map(tuple),
     run=words,
     log=words,
     agent=words,
@@ -115,9 +121,85 @@ def test_leases_come_back(lease: Lease) -> None:
     assert lease_text.parse(lease_text.render(lease)) == lease
 
 
+OPEN = Lease(
+    job=JobId(7),
+    uid=1001,
+    gid=1001,
+    user="alice",
+    node=NodeName("n0"),
+    restart=0,
+    state=LeaseState.OPEN,
+    reason="",
+    options=JobOptions(mps=True),
+    domain=DomainKey("u1001"),
+    isolation=Isolation.DOMAINS,
+    slots=(),
+    colors=(Color("a"), Color("b")),
+    gpus=((GpuMinor(0), GpuUuid("GPU-1")),),
+    run="/run/mpsr",
+    log="/var/log/mpsr",
+    agent="/run/mpsr/n0/agent.sock",
+    python="/usr/bin/python3",
+    spill="",
+    opened=1790000000.0,
+)
+
+
+def changed(text: str, change: str) -> str:
+    """A lease's text with one line put in the place of that with the same key, or added."""
+    key = change.partition("=")[0]
+    rows = [row for row in text.splitlines() if not row.startswith(f"{key}=")]
+    return "".join(f"{row}\n" for row in [*rows, change])
+
+
+@pytest.mark.parametrize("change", LEASES["good"])
+def test_a_lease_with_a_good_value(change: str) -> None:
+    lease_text.parse(changed(lease_text.render(OPEN), change))
+
+
+@pytest.mark.parametrize("change", LEASES["bad"])
+def test_a_lease_with_a_bad_value(change: str) -> None:
+    with pytest.raises(WireError):
+        lease_text.parse(changed(lease_text.render(OPEN), change))
+
+
 @given(leases, st.integers(0, 400), st.text("a0=%\n;,:é\0", max_size=4), st.integers(0, 6))
 def test_a_damaged_lease_is_taken_or_refused(lease: Lease, at: int, put: str, cut: int) -> None:
     text = lease_text.render(lease)
     damaged = text[:at] + put + text[at + cut :]
     with contextlib.suppress(WireError):  # any other exception fails
         assert lease_text.render(lease_text.parse(damaged))
+
+
+# ---------------------------------------------------------------- the cases that C is held to as well (test_twins.py)
+
+
+@pytest.mark.parametrize(("key", "text", "canonical"), TABLE["good"])
+def test_a_good_value_in_canonical_form(key: str, text: str, canonical: str) -> None:
+    assert options.check_value(key, text) == canonical
+    assert options.check_value(key, canonical) == canonical
+
+
+@pytest.mark.parametrize(("key", "text"), TABLE["bad"])
+def test_a_bad_value(key: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"bad value for {key}"):
+        options.check_value(key, text)
+
+
+def site_of(row: dict[str, Any]) -> Rules:
+    given = {key: options.check_value(key, value) for key, value in row.get("defaults", {}).items()}
+    return Rules(defaults=given, locked=tuple(row.get("locked", ())), forbidden=tuple(row.get("forbidden", ())))
+
+
+@pytest.mark.parametrize("row", TABLE["sites"], ids=lambda row: f"{row['asked']} {row.get('forbidden', '')}")
+def test_what_a_site_allows(row: dict[str, Any]) -> None:
+    key, _, value = row["asked"].partition("=")
+    asked = {key: options.check_value(key, value)}
+    if "refused" in row:
+        name, why = row["refused"]
+        with pytest.raises(ConfigError) as caught:
+            rules.in_force(asked, site_of(row))
+        assert (caught.value.subject, caught.value.wrong) == (f"--mps-{name}", why)
+    else:
+        held = dict(pair.split("=", 1) for pair in options.serialize(rules.in_force(asked, site_of(row))).split(";"))
+        assert row["holds"].items() <= held.items()

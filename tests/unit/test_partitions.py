@@ -135,7 +135,7 @@ def test_a_trap_stays_with_the_tasks_of_its_partition() -> None:
     log = proven(node)
     told = {one.ref: (one.action.value, one.part.value) for one in node.of(fx.Verdict, log)}
     assert told == {ref(1): ("fail", "culprit"), ref(1, 1): ("promote", "bystander")}
-    (line,) = [one.text for one in node.of(fx.JobLine, log) if one.text.startswith("GPU fault")]
+    (line,) = [line for line in node.lines(effects=log) if line.startswith("GPU fault")]
     end = "step 0 task 0 culprit, step 0 task 1 bystander; isolation: SM partitions; isolated, no neighbour touched"
     assert line.endswith(end)
     assert node.journal("incident.opened")[0]["partition"] == 1
@@ -144,7 +144,7 @@ def test_a_trap_stays_with_the_tasks_of_its_partition() -> None:
     assert pair.health(server("a").color) is Health.UP
     node.do(ev.Exited(ref=ref(1), role=ev.Role.ACTIVE, pid=pid(ref(1)), status=256))
     node.do(ev.Stepped(ref=ref(1, 1), incident=node.verdicts(log)[ref(1, 1)].incident, seq=1, ms=1.0))
-    assert node.of(fx.AskComment, node.wait(3) + list(node.log))[0].text.endswith("isolated, no neighbour touched")
+    assert "isolated, no neighbour touched (incident " in node.comments(effects=node.wait(3) + list(node.log))[0]
 
 
 def test_without_a_name_the_only_task_of_the_partition_did_it() -> None:
@@ -178,7 +178,7 @@ def test_what_crosses_partitions_is_one_fault() -> None:
     effects += node.cuda(ref(1, 1), 700)
     told = {one.ref: (one.action.value, one.part.value) for one in node.of(fx.Verdict, effects)}
     assert told == {ref(1): ("fail", "culprit"), ref(1, 1): ("promote", "bystander"), ref(2): ("promote", "bystander")}
-    assert not [one for one in node.of(fx.JobLine, effects) if "isolated" in one.text]
+    assert not [line for line in node.lines(effects=effects) if "isolated" in line]
 
 
 def test_a_task_that_the_fault_did_not_reach_is_not_told_even_when_the_server_is_in_fault() -> None:
@@ -214,7 +214,7 @@ def test_a_daemon_that_does_not_answer_delays_and_proves_nothing() -> None:
     effects += node.cuda(ref(1), 719)
     assert node.told(effects + node.wait(0.49)) == {}
     assert node.told(node.wait(0.02)) == {1: ("fail", "culprit", "")}
-    assert not [one for one in node.of(fx.JobLine, node.log) if "isolated" in one.text]
+    assert not [line for line in node.lines() if "isolated" in line]
 
 
 def test_a_lone_line_of_the_log_opens_nothing() -> None:

@@ -11,6 +11,7 @@ from resilience.machine.policy import Means, climb, culprit, split
 from resilience.model.ids import TaskRef
 from resilience.model.incident import Action
 from resilience.model.options import JobOptions, OnCulprit, Rung
+from resilience.model.records.journal import entry
 from resilience.model.world import History, Task
 from tests.unit.machine_kit import DOMAIN, GPU, ref, server
 
@@ -111,7 +112,8 @@ def test_a_new_agent_knows_what_the_last_one_asked_for() -> None:
         asked("requeue", 990.0, 50_990.0),  # of an older version
         {"event": "slurm.outcome", "ask": "requeue", "mono": 991.0, "wall": 50_991.0, "uid": 1001},
     ]
-    past = history.recalled(rows, wall=54_000.0, mono=4000.0)
+    entries = [found for row in rows if (found := entry(row)) is not None]
+    past = history.recalled(entries, wall=54_000.0, mono=4000.0)
     assert past == History(requeues=((900.0, 1001),), drains=(950.0,))
 
 

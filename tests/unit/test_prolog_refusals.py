@@ -50,7 +50,7 @@ def test_a_job_that_did_not_ask_leaves_no_trace(node: World, asked: str) -> None
     [
         (ON, {"SLURM_JOB_GPUS": "", "CUDA_VISIBLE_DEVICES": ""}, "no GPU in this allocation"),
         (ON, {"SLURM_JOB_GPUS": "7", "CUDA_VISIBLE_DEVICES": "7"}, "the driver does not show: 7"),
-        ("mps=on;domain=shared", {}, "not allowed at this site: --mps-domain=shared"),
+        ("mps=on;domain=shared", {}, "--mps-domain: shared is forbidden by the administrator"),
         ("mps=on;domain=$(reboot)", {}, "character not allowed"),
         ("mps=on;require=isolation", {}, "isolation"),
         (ON, {}, "control daemon did not start"),

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,7 @@ def test_a_missing_script_does_not_fail_the_prolog(tmp_path: Path) -> None:
         ("nodes: n0\ngpus: {mps: 100, shards: 4}", ["gres/mps and gres/shard on GPUs without a type", "gpus.type"]),
         ("nodes: n0\ngpus: {type: 'a b'}", ["gpus.type: is not a name"]),
         ("nodes: n0\ngpus: {autodetect: nvlm}", ["gpus.autodetect", "did you mean nvml?"]),
-        ("nodes: n0\nslurm: {version: 22.05}", ["slurm.version: is not a text: 22.05", "put it in quotes"]),
+        ("nodes: n0\nslurm: {version: 22.05}", ["slurm.version: is not a string: 22.05", "put it in quotes"]),
         ('nodes: n0\nslurm: {version: "22.5"}', ["slurm.version: is not YY.MM"]),
         ("nodes: n0\nunits: sysv", ["units: is not one of the choices: 'sysv'"]),
         (
@@ -231,6 +232,12 @@ def site_with(key: str, value: str) -> str:
 def test_ranges_keep_their_zeros() -> None:
     assert list(expand("n[08-10,3]x", "w")) == ["n08x", "n09x", "n10x", "n3x"]
     assert node_names("a[0-1],b", "w") == ["a0", "a1", "b"]
+
+
+@given(st.text("n[]-,0123456789²٣ \n", max_size=30))
+def test_any_text_is_a_list_of_nodes_or_a_clear_error(text: str) -> None:
+    with suppress(ConfigError):
+        assert all(isinstance(word, str) for word in expand(text, "w"))
 
 
 def test_files_are_written_whole_with_their_modes(tmp_path: Path) -> None:

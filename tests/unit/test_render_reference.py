@@ -1,4 +1,4 @@
-"""The reference pages made from the code are the committed ones."""
+"""What is made from the code is what is committed: reference pages, manual pages, completions."""
 
 import re
 import runpy
@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
+PAGES = {
+    page: text
+    for generator in ("generate.py", "generate_commands.py")
+    for page, text in runpy.run_path(str(DOCS / generator))["PAGES"].items()
+}
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
@@ -24,6 +28,23 @@ def test_man_pages_are_roff(page: Path) -> None:
         pytest.skip("no groff")
     done = subprocess.run([man, "-man", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("mpsr st", "status"),
+        ("mpsr log --si", "--since"),
+        ("mpsr drill --fault illegal-i", "illegal-instruction"),
+        ("mpsr check --config pypro", "pyproject.toml"),
+        ("mpsr render --out completi", "completions"),
+    ],
+)
+def test_bash_completes(typed: str, offered: str) -> None:
+    script = 'source completions/mpsr; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_mpsr; echo "${COMPREPLY[*]}"'
+    command = ["bash", "-c", script, "complete", *typed.split()]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{offered}\n"
 
 
 def links(page: Path) -> list[str]:

@@ -18,8 +18,8 @@ U = ArraySpec(name="u", shape=(3, 2), dtype="float64")
 N = ArraySpec(name="n", shape=(4,), dtype="int8")
 
 
-def where(directory: Path, **environ: str) -> Place:
-    place = spillfile.place(ENVIRON | {"MPSR_SPILL": str(directory)} | environ)
+def where(directory: Path, owner: str = "solve", **environ: str) -> Place:
+    place = spillfile.place(ENVIRON | {"MPSR_SPILL": str(directory)} | environ, owner)
     assert place is not None
     return place
 
@@ -38,7 +38,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert found.content == {"u": bytearray(range(48)), "n": bytearray(b"\x01\x02\x03\x04")}
     assert place.path.stat().st_mode & 0o777 == 0o600
     assert place.directory.stat().st_mode & 0o777 == 0o700
-    assert [file.name for file in place.directory.iterdir()] == ["12.3.1.state"]
+    assert [file.name for file in place.directory.iterdir()] == ["12.solve.1.state"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -53,7 +53,7 @@ def test_a_damaged_file_is_never_gone_on_from(tmp_path: Path, data: st.DataObjec
         at, flip = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
         damaged = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :]
     place.path.write_bytes(damaged)
-    with pytest.raises(StateError, match=r"12\.3\.1\.state"):
+    with pytest.raises(StateError, match=r"12\.solve\.1\.state"):
         spillfile.read(place)
 
 
@@ -94,6 +94,54 @@ def test_a_spill_of_another_clusters_job_is_not_gone_on_from(tmp_path: Path) -> 
     assert spillfile.usable(where(tmp_path, SLURM_CLUSTER_NAME="east", SLURM_RESTART_COUNT="1")) is not None
 
 
+def test_another_living_program_of_the_name_is_not_written_over(tmp_path: Path) -> None:
+    """And from then on nobody goes on from either's state: nothing tells whose it is."""
+    mine, others = where(tmp_path), where(tmp_path, MPSR_TOKEN="another")
+    put(others, 7)
+    with pytest.raises(StateError, match="another program of this job has the same name"):
+        put(mine)
+    found = spillfile.read(others)
+    assert found is not None
+    assert found.sequence == 7
+    with pytest.raises(StateError, match="the same name"):
+        put(others)
+    for restart in ("1", "2"):
+        assert spillfile.usable(where(tmp_path, SLURM_RESTART_COUNT=restart, MPSR_TOKEN="next")) is None
+
+
+def test_a_run_that_is_over_does_not_write_over_the_next_ones(tmp_path: Path) -> None:
+    """A lost node's program may live on when its job runs elsewhere already."""
+    old, new = where(tmp_path), where(tmp_path, SLURM_RESTART_COUNT="1", MPSR_TOKEN="another")
+    put(old, 3)
+    put(new, 9)
+    with pytest.raises(StateError, match="the same name"):
+        put(old, 4)
+    found = spillfile.read(new)
+    assert found is not None
+    assert found.sequence == 9
+
+
+OLD = b"mpsr-spill-1\n" + bytes(40)
+
+
+def test_files_of_an_earlier_version_are_told_of_and_not_gone_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "12.3.1.state").write_bytes(OLD)
+    spills = Spills(ENVIRON | {"MPSR_SPILL": str(tmp_path), "SLURM_RESTART_COUNT": "1"}, None, "solve")
+    spills.begin()
+    assert spills.found() is None
+    told = capsys.readouterr().err
+    assert (
+        f"mpsr: spill: not gone on from: {tmp_path}/12.3.1.state is of another version of mpsr: mpsr-spill-1\n" in told
+    )
+    assert "starts afresh" in told
+    (tmp_path / "12.solve.1.state").write_bytes(OLD)
+    with pytest.raises(StateError, match="of another version of mpsr: mpsr-spill-1"):
+        spillfile.read(where(tmp_path))
+
+
 @pytest.mark.parametrize("how", ["group", "others", "owner", "link", "fifo"])
 def test_a_directory_of_others_is_neither_written_nor_read(tmp_path: Path, how: str) -> None:
     """Who may write it could put an older state in place of the newest, or hold us up with a fifo."""
@@ -121,13 +169,14 @@ def test_a_directory_of_others_is_neither_written_nor_read(tmp_path: Path, how: 
             put(place)
 
 
-def test_tasks_steps_and_jobs_are_apart(tmp_path: Path) -> None:
+def test_tasks_programs_and_jobs_are_apart_and_steps_are_not(tmp_path: Path) -> None:
     put(where(tmp_path))
-    for other in ({"SLURM_JOB_ID": "13"}, {"SLURM_STEP_ID": "4"}, {"SLURM_PROCID": "0"}):
+    for other in ({"SLURM_JOB_ID": "13"}, {"owner": "prep"}, {"SLURM_PROCID": "0"}):
         assert spillfile.read(where(tmp_path, **other)) is None
+    assert spillfile.read(where(tmp_path, SLURM_STEP_ID="4")) is not None
     stolen = where(tmp_path, SLURM_PROCID="0")
     where(tmp_path).path.rename(stolen.path)
-    with pytest.raises(StateError, match=r"state of task 12\.3\.1"):
+    with pytest.raises(StateError, match=r"state of 12\.solve\.1"):
         spillfile.read(stolen)
 
 
@@ -166,7 +215,7 @@ def test_a_full_disk_leaves_the_last_whole_file() -> None:
     root = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory() as name:
         done = subprocess.run([sys.executable, "-c", code, name], cwd=root, capture_output=True, text=True, check=True)
-        assert "12.3.1.state: File too large" in done.stdout
+        assert "12.solve.1.state: File too large" in done.stdout
         assert "the last whole one stays" in done.stdout
         found = spillfile.read(where(Path(name)))
         assert found is not None
@@ -185,8 +234,8 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
 
 
 def test_outside_slurm_nothing_is_spilled() -> None:
-    assert spillfile.place({}) is None
-    assert spillfile.place({"MPSR_SPILL": "/x"}) is None
+    assert spillfile.place({}, "solve") is None
+    assert spillfile.place({"MPSR_SPILL": "/x"}, "solve") is None
 
 
 def test_layouts_survive_the_way_to_the_keeper() -> None:

@@ -10,11 +10,10 @@ import errno
 import os
 import re
 import signal
-from dataclasses import dataclass
-from enum import StrEnum
 
 from resilience.adapters.linux.processes import starttime
 from resilience.model.errors import ResilienceError
+from resilience.model.guard import Found, Level
 from resilience.model.ids import GpuUuid, Process, ServerId
 from resilience.parse.guard import SIZE, Record, parse_records
 from resilience.ports import Mps
@@ -22,23 +21,9 @@ from resilience.ports import Mps
 DEVICE = "/dev/mps_guard"
 PARAMETERS = "/sys/module/mps_guard/parameters"
 DRIVER_VERSION = "/sys/module/nvidia_uvm/version"
-_VOLTA, _HOPPER = 7, 9
-"""Compute capabilities, major."""
 _RING = 256
 """Records that the module keeps: one read takes them all."""
 _UUID = re.compile(r"GPU-([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})\Z")
-
-
-class Level(StrEnum):
-    """What the module does on this node."""
-
-    ABSENT = "absent"
-    OFF = "off"
-    BLIND = "blind"
-    """It is enabled and knows no GPU, so it isolates nothing: nobody has told it, which the agent does."""
-    OBSERVE = "observe"
-    """It records what it would hold, and holds nothing."""
-    ON = "on"
 
 
 def level(device: str = DEVICE, parameters: str = PARAMETERS) -> Level:
@@ -76,29 +61,6 @@ def _line(path: str) -> str:
             return file.read(80).strip()
     except OSError:
         return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the module found in the driver that is loaded, and what its hooks have seen there since it was loaded."""
-
-    driver: str
-    """Version of nvidia-uvm; empty when it does not say."""
-    cancels: tuple[str, ...]
-    """Generations of GPUs whose cancel function is hooked."""
-    faults: int
-    """Fatal faults that the driver recorded, each replay of one that was not held anew."""
-    cancels_seen: int
-    strays: int
-    """Cancels that no record came before: the driver goes another way there, and they pass."""
-    isolated: int
-    """Clients whose faults were sunk."""
-
-    def covers(self, capability: int) -> bool:
-        """Does it hook the cancels of a GPU of this compute capability (major)? Each function serves a generation and those
-        after it: Volta's (Turing's from driver 595 on) until Ada, Hopper's from there on."""
-        wanted = ("hopper",) if capability >= _HOPPER else ("volta", "turing") if capability >= _VOLTA else ()
-        return any(name in self.cancels for name in wanted)
 
 
 def found(parameters: str = PARAMETERS, driver: str = DRIVER_VERSION) -> Found:

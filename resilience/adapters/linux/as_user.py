@@ -2,13 +2,15 @@
 
 The child is forked and not executed anew: a process that changes its user without an exec is closed to that user's
 debuggers and to /proc/<pid>/fd (ptrace(2), dumpable), so the user cannot make it do anything else. It has no descriptor
-of the parent's but the pipe of its answer.
+of the parent's but the pipe of its answer, nothing of what root's services have against the OOM killer, and no way to
+rights by a setuid program.
 
 Relies on the parent being root, or the very user. Guarantees: the work runs with the uid, gid and groups of the user
 alone or not at all; the parent waits at most `seconds`, also when the user's file system hangs. Raises ResilienceError
 with what the work raised, or that it did not end in time.
 """
 
+import ctypes
 import json
 import os
 import pwd
@@ -22,8 +24,11 @@ from typing import Any, NoReturn
 from resilience.model.errors import ResilienceError
 
 _MAX_ANSWER = 1 << 20
+_STREAMS = 3
 _MAX_FD = 1 << 16
 """Descriptors that are closed in the child: a hook of Slurm has a dozen."""
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def as_user(uid: int, gid: int, work: Callable[[], Any], *, seconds: float) -> Any:
@@ -60,14 +65,18 @@ def _groups(uid: int, gid: int) -> list[int]:
 def _child(uid: int, gid: int, groups: list[int], work: Callable[[], Any], pipe: int) -> NoReturn:
     """Never returns, whatever happens: this is a copy of the parent."""
     try:
-        os.closerange(3, pipe)
+        os.closerange(0, pipe)
         os.closerange(pipe + 1, _MAX_FD)
+        for _ in range(_STREAMS):
+            os.open(os.devnull, os.O_RDWR)
+        _give_up_favours()
         if os.geteuid() == 0:
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
         if os.getresuid() != (uid, uid, uid):
             raise PermissionError(f"cannot become uid {uid}")
+        _prctl(_PR_SET_DUMPABLE, 0)  # also where fs.suid_dumpable is 1
         os.chdir("/")
         os.umask(0o077)
         said = {"value": work()}
@@ -79,6 +88,17 @@ def _child(uid: int, gid: int, groups: list[int], work: Callable[[], Any], pipe:
             text = text[os.write(pipe, text) :]
     finally:
         os._exit(0)
+
+
+def _give_up_favours() -> None:
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("0")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _prctl(what: int, value: int) -> None:
+    if _LIBC.prctl(what, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl {what}")
 
 
 def _read(answer: int, deadline: float) -> bytes:

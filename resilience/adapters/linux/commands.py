@@ -1,14 +1,17 @@
-"""Running one program as another user, bounded in time and in what it may print.
+"""Running one program, bounded in time and in what it may print; as another user when its first words say so
+(enclosures.py).
 
 Guarantees: the program gets exactly the environment given, no descriptor of ours, a session of its own, and its
 output goes to anonymous memory rather than a pipe: a daemon that keeps it open keeps nobody waiting. A program that
-does not end in time is killed and reported as such; one that cannot be started is status 127 or 126, as in a shell.
+does not end in time, or whose end is not told, is killed and reported as such; one that cannot be started is status 127
+or 126, as in a shell.
 """
 
 import os
 import pwd
 import resource
 import select
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +23,9 @@ INPUT_LIMIT = 4096
 """Bytes of standard input; they fit into a pipe whole, so that writing never waits for the reader."""
 OPEN_FILES = 16384
 """NVIDIA's advice for an MPS server's limit of open files."""
+_REAP = 0.5
+"""Seconds for the status of a program that has ended or been killed. It is not told as long as a tracer, such as its
+user's, takes no note of the end (ptrace(2)), or a call of the driver does not return."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +42,22 @@ class RunAs:
     uid: int
     gid: int
 
-    def groups(self) -> list[int]:
-        """Supplementary groups by the system's user database; the group alone for a user that it does not know."""
+    def words(self) -> tuple[str, str, str]:
+        """For mpsr-enter: user, group, and the supplementary groups by the system's user database; the group alone for a
+        user that it does not know."""
         try:
-            return os.getgrouplist(pwd.getpwuid(self.uid).pw_name, self.gid)
+            groups = os.getgrouplist(pwd.getpwuid(self.uid).pw_name, self.gid)
         except KeyError:
-            return [self.gid]
+            groups = [self.gid]
+        return str(self.uid), str(self.gid), ",".join(map(str, groups))
 
 
-def run(argv: Sequence[str], *, stdin: bytes, env: Mapping[str, str], timeout: float, run_as: RunAs) -> Ran:
+_unreaped: list[subprocess.Popen[bytes]] = []
+
+
+def run(argv: Sequence[str], *, stdin: bytes, env: Mapping[str, str], timeout: float) -> Ran:
     """Run to the end of the program itself; what it leaves in the background is not waited for."""
+    _unreaped[:] = [one for one in _unreaped if one.poll() is None]
     out, err = (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err"))
     feed, write = os.pipe2(os.O_CLOEXEC)
     try:
@@ -53,7 +65,6 @@ def run(argv: Sequence[str], *, stdin: bytes, env: Mapping[str, str], timeout: f
             os.write(write, stdin[:INPUT_LIMIT])
         finally:
             os.close(write)
-        switch = os.geteuid() == 0 and (run_as.uid, run_as.gid) != (0, 0)
         try:
             child = subprocess.Popen(
                 list(argv),
@@ -63,19 +74,20 @@ def run(argv: Sequence[str], *, stdin: bytes, env: Mapping[str, str], timeout: f
                 env=dict(env),
                 cwd="/",
                 start_new_session=True,
-                user=run_as.uid if switch else None,
-                group=run_as.gid if switch else None,
-                extra_groups=run_as.groups() if switch else None,
                 umask=0o022,
             )
         except FileNotFoundError:
-            return Ran(status=127, stdout="", stderr="not found", timed_out=False)
+            return Ran(status=127, stdout="", stderr=f"not found: {argv[0]}", timed_out=False)
         except OSError as error:
             return Ran(status=126, stdout="", stderr=str(error.strerror), timed_out=False)
         timed_out = not _ended(child.pid, timeout)
         if timed_out:
             child.kill()
-        status = child.wait()
+        try:
+            status = child.wait(_REAP)
+        except subprocess.TimeoutExpired:
+            _unreaped.append(child)
+            status, timed_out = -signal.SIGKILL, True
         return Ran(
             status=status if status >= 0 else 128 - status, stdout=_text(out), stderr=_text(err), timed_out=timed_out
         )

@@ -1,10 +1,9 @@
 """Files that root keeps where users look on, and files that users keep where root must look.
 
-Relies on: directories above a trusted file belong to root (or the given owner) and nobody else may write them, except
-sticky ones such as /tmp, in which others cannot rename what is not theirs (the check that munge makes of its key).
-Guarantees: no symbolic link is followed at the last step, no fifo or device is opened for long, reads are bounded,
-a written file is whole or absent, removal never leaves the directory it was asked to remove. Failures raise OSError,
-or WireError for a file that must not be trusted, with the component that is wrong.
+Relies on trust.py for whether the directories above a file are root's alone. Guarantees: no symbolic link is followed at
+the last step, no fifo or device is opened for long, reads are bounded, a written file is whole or absent, removal never
+leaves the directory it was asked to remove. Failures raise OSError,
+or TrustError for a file that must not be trusted, with the component that is wrong.
 """
 
 import errno
@@ -12,29 +11,12 @@ import os
 import stat
 from contextlib import suppress
 
-from resilience.model.errors import WireError
+from resilience.adapters.linux.trust import check_status
 
 _MOST_DIRECTORIES = 1 << 16
 """Levels of directories that are removed: far beyond what a path can name."""
 READ_LIMIT = 1 << 18
 """Bytes read of a log: thousands of lines, and no more than a moment's work."""
-
-
-def check_trusted(path: str, *, owner: int = 0) -> None:
-    """Raise WireError naming the component of `path` that somebody else than root or `owner` could change."""
-    component = ""
-    parts = [part for part in os.path.abspath(path).split("/") if part]
-    for part in ["", *parts]:
-        component = f"{component}/{part}" if part else "/"
-        component = component.replace("//", "/")
-        info = os.lstat(component)
-        if stat.S_ISLNK(info.st_mode):
-            raise WireError("trust", "is a symbolic link", component)
-        if info.st_uid not in (0, owner):
-            raise WireError("trust", f"owned by uid {info.st_uid}, not by root", component)
-        writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if writable and not (stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX):
-            raise WireError("trust", f"others may write it, mode {stat.S_IMODE(info.st_mode):04o}", component)
 
 
 def read_regular(path: str, *, limit: int = READ_LIMIT, tail: bool = False, owner: int | None = None) -> str:
@@ -47,8 +29,8 @@ def read_regular(path: str, *, limit: int = READ_LIMIT, tail: bool = False, owne
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        if owner is not None and (info.st_uid not in (0, owner) or info.st_mode & 0o022):
-            raise WireError("trust", f"uid {info.st_uid} mode {stat.S_IMODE(info.st_mode):04o}", path)
+        if owner is not None:
+            check_status(path, info, owner=owner)
         if tail and info.st_size > limit:
             os.lseek(fd, info.st_size - limit, os.SEEK_SET)
         chunks: list[bytes] = []

@@ -4,11 +4,10 @@ A line that could not be written (full disk, missing directory) is counted; the 
 many were lost. A file that was moved away (log rotation) is left to its new name, and a new one begins.
 """
 
-import json
 import os
 from contextlib import suppress
 
-from resilience.contract import contract
+from resilience.model.records import Record, journal
 from resilience.ports import Clock
 
 _MODE = 0o640
@@ -26,20 +25,10 @@ class JournalFile:
         self._inode = 0
         self._lost = 0
         self._torn = False
-        self._names = frozenset(contract()["event"])
 
-    def append(self, event: str, /, **fields: object) -> None:
-        entry: dict[str, object] = {
-            "event": event,
-            "wall": round(self._clock.wall(), 6),
-            "mono": round(self._clock.monotonic(), 6),
-        }
-        if event not in self._names:
-            entry["unregistered"] = True
-        if self._lost:
-            entry["lost"] = self._lost
-        entry |= {key: value for key, value in fields.items() if value is not None}
-        line = json.dumps(entry, default=str, separators=(",", ":")).encode() + b"\n"
+    def append(self, record: Record) -> None:
+        text = journal.line(record, wall=self._clock.wall(), mono=self._clock.monotonic(), lost=self._lost)
+        line = text.encode() + b"\n"
         if self._torn:
             line = b"\n" + line
         if self._write(line):
@@ -69,13 +58,9 @@ class JournalFile:
         self._fd = os.open(self._path, flags, _MODE)
         self._inode = os.fstat(self._fd).st_ino
 
-    def recent(self) -> tuple[dict[str, object], ...]:
-        entries: list[dict[str, object]] = []
-        for line in self._last_lines():
-            with suppress(ValueError):
-                if isinstance(entry := json.loads(line), dict):
-                    entries.append(entry)
-        return tuple(entries)
+    def recent(self) -> tuple[journal.Entry, ...]:
+        found = (journal.parse(line.decode("utf-8", "replace")) for line in self._last_lines())
+        return tuple(entry for entry in found if entry is not None)
 
     def _last_lines(self) -> list[bytes]:
         try:

@@ -12,16 +12,17 @@ from contextlib import suppress
 
 from resilience import contract
 from resilience.adapters.linux.guarded_files import (
-    check_trusted,
     make_dir,
     make_dirs,
     read_regular,
     remove_tree,
     write_whole,
 )
+from resilience.adapters.linux.trust import check_trusted
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, JobId, NodeName, ServerId
 from resilience.model.lease import Lease
+from resilience.model.records import Sighting
 from resilience.parse import lease as text
 from resilience.ports import Journal
 
@@ -81,7 +82,7 @@ class LeaseFiles:
         for wrong in broken:
             if wrong not in self._told:
                 self._told.add(wrong)
-                self._journal.append("observation", source="leases", text=wrong)
+                self._journal.append(Sighting(source="leases", text=wrong))
         return leases
 
     def write(self, lease: Lease) -> None:

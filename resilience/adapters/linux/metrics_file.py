@@ -16,8 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 
-from resilience.adapters.linux.guarded_files import check_trusted, write_whole
+from resilience.adapters.linux.guarded_files import write_whole
 from resilience.adapters.linux.inotify import Inotify, Tail
+from resilience.adapters.linux.trust import check_trusted
 from resilience.metrics import Fold
 from resilience.model.errors import ResilienceError, WireError
 

@@ -32,7 +32,10 @@ class Seen:
     command: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"process {self.process.pid} ({self.name})"
+        name = "".join(
+            char if char.isprintable() else "?" for char in self.name
+        )  # the user's choice: no lines of its own
+        return f"process {self.process.pid} ({name})"
 
 
 def starttime(pid: int) -> int | None:

@@ -12,10 +12,11 @@ _ENVIRONMENT = 1 << 20
 
 
 class ProcfsTree:
-    """Procfs port. `root` is /proc but for tests."""
+    """Procfs port. `root` is /proc and `cgroups` where cgroups are mounted, but for tests."""
 
-    def __init__(self, root: str = "/proc") -> None:
+    def __init__(self, root: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> None:
         self._root = Path(root)
+        self._cgroups = Path(cgroups)
 
     def _stat(self, pid: int) -> list[str] | None:
         """The fields after the command's name, which may itself hold blanks and parentheses (proc(5))."""
@@ -41,6 +42,40 @@ class ProcfsTree:
             pid = parent
         return tuple(found)
 
+    def stopped(self, pid: int) -> bool:
+        if self._frozen(pid):
+            return True
+        family, look = {pid}, [pid]
+        while look:
+            one = look.pop()
+            if (self._stat(one) or " ")[0] in "Tt":
+                return True
+            fresh = self._children(one) - family
+            family |= fresh
+            look += fresh
+        return False
+
+    def _children(self, pid: int) -> set[int]:
+        """What a process's threads have started; needs CONFIG_PROC_CHILDREN, which distributions set."""
+        found: set[int] = set()
+        for path in (self._root / str(pid) / "task").glob("*/children"):
+            found |= {int(word) for word in _read(path).split() if word.isdigit()}
+        return found
+
+    def _frozen(self, pid: int) -> bool:
+        """Slurm suspends so where it tracks processes by cgroup. A frozen process looks as if it slept (cgroup v2)."""
+        for line in _read(self._root / str(pid) / "cgroup").splitlines():
+            _, controllers, path = (*line.split(":", 2), "", "")[:3]
+            inside = path.lstrip("/")
+            if controllers == "freezer":
+                if _read(self._cgroups / "freezer" / inside / "freezer.state").startswith("FR"):
+                    return True
+            elif not controllers:
+                mounts = (self._cgroups, self._cgroups / "unified")
+                if any("frozen 1" in _read(mount / inside / "cgroup.events").splitlines() for mount in mounts):
+                    return True
+        return False
+
     def job(self, pid: int) -> JobId | None:
         try:
             with (self._root / str(pid) / "environ").open("rb") as file:
@@ -49,3 +84,10 @@ class ProcfsTree:
             return None
         words = (word.partition("=") for word in text.decode("utf-8", "replace").split("\0"))
         return process_job({name: value for name, _, value in words})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -8,8 +8,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
-from resilience.ports import Result
+from resilience.model.event import Event
+from resilience.ports import Answer
+
+T = TypeVar("T")
 
 
 class WorkerThreads:
@@ -17,37 +22,41 @@ class WorkerThreads:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._done: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._lanes: dict[str, queue.SimpleQueue[tuple[object, Callable[[], object]]]] = {}
+        self._done: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._lanes: dict[str, queue.SimpleQueue[Callable[[], Answer]]] = {}
 
     def fileno(self) -> int:
         return self._fd
 
-    def submit(self, lane: str, tag: object, call: Callable[[], object]) -> None:
+    def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
         if lane not in self._lanes:
-            calls: queue.SimpleQueue[tuple[object, Callable[[], object]]] = queue.SimpleQueue()
+            calls: queue.SimpleQueue[Callable[[], Answer]] = queue.SimpleQueue()
             self._lanes[lane] = calls
             threading.Thread(target=self._run, args=(calls,), name=f"mpsr-{lane}", daemon=True).start()
-        self._lanes[lane].put((tag, call))
+        self._lanes[lane].put(partial(_answer, call, then))
 
-    def _run(self, calls: "queue.SimpleQueue[tuple[object, Callable[[], object]]]") -> None:
+    def _run(self, calls: "queue.SimpleQueue[Callable[[], Answer]]") -> None:
         while True:
-            tag, call = calls.get()
-            try:
-                value = call()
-            except Exception as error:  # the caller's business, whatever it is
-                value = error
-            self._done.put(Result(tag=tag, value=value))
+            self._done.put(calls.get()())
             os.eventfd_write(self._fd, 1)
 
-    def read(self) -> tuple[Result, ...]:
+    def read(self) -> tuple[Answer, ...]:
         try:
             os.eventfd_read(self._fd)
         except BlockingIOError:
             return ()
-        results: list[Result] = []
+        answers: list[Answer] = []
         while True:
             try:
-                results.append(self._done.get_nowait())
+                answers.append(self._done.get_nowait())
             except queue.Empty:
-                return tuple(results)
+                return tuple(answers)
+
+
+def _answer(call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> Answer:
+    value: T | Exception
+    try:
+        value = call()
+    except Exception as error:  # the caller's business, whatever it is
+        value = error
+    return Answer(take=lambda: then(value))

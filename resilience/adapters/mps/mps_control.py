@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
-from resilience.adapters.linux.commands import RunAs, raise_open_files, run
+from resilience.adapters.linux.commands import RunAs, raise_open_files
 from resilience.adapters.linux.guarded_files import make_dir, make_dirs, remove_tree
 from resilience.adapters.linux.processes import Seen, end, living, parent, wait_gone
 from resilience.adapters.mps.domain_locks import DomainLocks, talk_lock
@@ -43,6 +43,8 @@ _LOG_POLL = 0.002
 """Seconds between two looks into control.log meanwhile."""
 _GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL for a daemon that quit did not end."""
+_NAMED = 4
+"""Processes that a message names."""
 _SUN_PATH = 107
 """Bytes that a socket's path may have (unix(7)); beyond it the daemon fails without a message."""
 _LONGEST_SOCKET = "control_privileged"
@@ -76,6 +78,8 @@ class ControlDaemons:
             node,
             lambda server, *commands: self._program.ask(server, *commands, must_answer=True)[1],
         )
+        self.ended: dict[ServerId, str] = {}
+        """What was ended with a server and is not NVIDIA's, in words."""
         self._server: dict[ServerId, int] = {}
         """Each daemon's server at the last look: saves a conversation, decides nothing."""
 
@@ -200,17 +204,19 @@ class ControlDaemons:
             make_dir(logs, mode=0o755 if owner.shared else 0o700, uid=owner.uid, gid=owner.gid)
         except OSError as error:
             self._say(f"{self._program.name(server)}: no log directory, faults will have no named culprit: {error}")
-        env = self._program.environ | {
-            "CUDA_MPS_PIPE_DIRECTORY": pipe,
-            "CUDA_MPS_LOG_DIRECTORY": logs,
-            "CUDA_VISIBLE_DEVICES": uuid,
-        }
         raise_open_files()
         run_as = RunAs(uid=owner.uid, gid=owner.gid)
         cut = ["-S"] if self.partitions.share(server) is not None else []
         for options in _MULTIUSER if owner.shared else ((),):
-            argv = [self._settings.paths.mps_control, "-d", *options, *cut]
-            ran = run(argv, stdin=b"", env=env, timeout=self._settings.mps.start_timeout, run_as=run_as)
+            words = ["-d", *options, *cut]
+            ran = self._program.run(
+                server,
+                run_as,
+                *words,
+                stdin=b"",
+                timeout=self._settings.mps.start_timeout,
+                more={"CUDA_VISIBLE_DEVICES": uuid},
+            )
             output = f"{ran.stdout} {ran.stderr}".strip()
             if not parse.unknown_option(output):
                 break
@@ -218,7 +224,8 @@ class ControlDaemons:
         refused = parse.unknown_option(output) and not cut
         if ran.timed_out or ran.status != 0 or refused:
             what = "control daemon did not start in time" if ran.timed_out else "control daemon did not start"
-            observed = f"{' '.join(argv)}: status {ran.status}" + (f", {output[:200]}" if output else "")
+            argv = " ".join([self._settings.paths.mps_control, *words])
+            observed = f"{argv}: status {ran.status}" + (f", {output[:200]}" if output else "")
             raise self._program.error(server, what, observed, hint=parse.start_hint(ran.status, output))
         if "No logs will be available" in output:
             self._say(f"{self._program.name(server)}: {output[:200]}")
@@ -296,14 +303,27 @@ class ControlDaemons:
             self._quit(server)
         with self._nobody_talks(server):
             end(self.processes(server), grace=_GRACE, still_meant=self._is_ours(server, owner))
-            if left := self.processes(server):
-                return tuple(f"{seen} of {pipe}" for seen in left)
+            if left := (*self.processes(server), *self._end_enclosure(server)):
+                return tuple(dict.fromkeys(f"{seen} of {pipe}" for seen in left))
             self.partitions.forget(server)
             wrong = remove_tree(pipe)
         if wrong:
             return (wrong,)
         remove_tree(talk_lock(pipe))
         return ()
+
+    def _end_enclosure(self, server: ServerId) -> tuple[Seen, ...]:
+        """End what the daemon has turned into or started besides its servers; what outlives that."""
+        pipe, enclosures = self.pipe(server), self._program.enclosures
+        if strangers := enclosures.inside(server, pipe):
+            names = ", ".join(map(str, strangers[:_NAMED]))
+            more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
+            self.ended[server] = f"{names}{more}"
+            self._say(f"{self._program.name(server)}: what has become of its daemon is ended: {names}{more}")
+        left = enclosures.end(server, pipe, _GRACE)
+        if not left:
+            enclosures.remove(server)
+        return left
 
     def _nobody_talks(self, server: ServerId) -> AbstractContextManager[None]:
         """A conversation, such as the agent's, is a process that looks like a daemon: none is under way meanwhile."""

@@ -1,7 +1,8 @@
 """NVIDIA's control program as a partner in conversation: where its daemons lie, what they inherit, a question and its answer.
 
-Daemon and our conversations with it run as the owner of the pipe directory: root talks to nothing that a user controls,
-except by reading bounded text. One conversation at a time: an own lock, a sentinel line, and another try every 5 ms.
+Daemon and our conversations with it run as the owner of the pipe directory, in the server's enclosure: root talks to
+nothing that a user controls, except by reading bounded text. One conversation at a time: an own lock, a sentinel line,
+and another try every 5 ms.
 """
 
 import os
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 
 from resilience import contract
 from resilience.adapters.linux.commands import Ran, RunAs, run
+from resilience.adapters.linux.enclosures import Enclosures
 from resilience.adapters.linux.guarded_files import read_or_empty
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.model.errors import DaemonGone, MpsControlError
@@ -23,6 +25,7 @@ TALK_TIMEOUT = 2.0
 """Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
 RETRY = 0.005
 """Seconds between two tries at a busy daemon."""
+NOTHING: Mapping[str, str] = {}
 _DROP = (*OF_A_JOB, "BASH_FUNC_")
 _DROP_NAMES = frozenset("HOME USER LOGNAME MAIL SHELL TERM PWD OLDPWD SHLVL BASH_ENV ENV _".split())
 _USUAL = "/usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin".split()
@@ -55,6 +58,7 @@ class ControlProgram:
         self._node = node
         self._locks = locks
         self.environ = daemon_environment(environ, settings.paths.mps_control)
+        self.enclosures = Enclosures(settings.paths.cgroup, settings.paths.launcher, node)
 
     def pipe(self, server: ServerId) -> str:
         return self._path("pipe", server)
@@ -103,14 +107,27 @@ class ControlProgram:
     def talk(self, server: ServerId, stdin: bytes, *, timeout: float) -> Ran:
         """One run of the control program as the owner of the pipe directory, under the colour's own lock."""
         pipe = self.pipe(server)
-        env = self.environ | {"CUDA_MPS_PIPE_DIRECTORY": pipe, "CUDA_MPS_LOG_DIRECTORY": self.logs(server)}
         with self._locks.talk(server, timeout=timeout):
             try:
                 info = os.lstat(pipe)
             except FileNotFoundError:
                 raise self.error(server, "is closed", pipe) from None
-            run_as = RunAs(uid=info.st_uid, gid=info.st_gid)
-            return run([self._settings.paths.mps_control], stdin=stdin, env=env, timeout=timeout, run_as=run_as)
+            return self.run(server, RunAs(uid=info.st_uid, gid=info.st_gid), stdin=stdin, timeout=timeout)
+
+    def run(
+        self,
+        server: ServerId,
+        run_as: RunAs,
+        *options: str,
+        stdin: bytes,
+        timeout: float,
+        more: Mapping[str, str] = NOTHING,
+    ) -> Ran:
+        """The control program in the server's enclosure; `more` of environment."""
+        pipe = self.pipe(server)
+        env = self.environ | {"CUDA_MPS_PIPE_DIRECTORY": pipe, "CUDA_MPS_LOG_DIRECTORY": self.logs(server)} | dict(more)
+        argv = [*self.enclosures.entrance(server, pipe, run_as), self._settings.paths.mps_control, *options]
+        return run(argv, stdin=stdin, env=env, timeout=timeout)
 
     def _path(self, name: str, server: ServerId) -> str:
         paths = self._settings.paths

@@ -1,7 +1,8 @@
 """Putting a job's account where sacct and scontrol show it, shared by the two adapters of the Slurm port.
 
 Slurm 22.05 takes an AdminComment while the job is pending or running, and while it is completing on the way to another
-run; of a job that completes or has ended it says `Job has already finished` (seen). So whoever asks has to see to it
+run; of a job that completes or has ended it says `Job has already finished` (seen). What others wrote there stays
+(account_text.py). So whoever asks has to see to it
 that the job still runs (the agent has its tasks stay), and the answer has to be had soon: what nobody answers is asked
 again, with pauses that grow, for at most `patience` seconds; what Slurm refuses is final, but for a job whose state
 changes just now.
@@ -9,7 +10,8 @@ changes just now.
 
 import time
 
-from resilience.adapters.slurm.requeue_sequence import Primitives, one_line
+from resilience.adapters.slurm import account_text
+from resilience.adapters.slurm.requeue_sequence import Primitives
 from resilience.model.errors import SlurmAway
 from resilience.model.ids import JobId
 from resilience.ports import Done, Refused
@@ -28,7 +30,7 @@ def comment(slurm: Primitives, job: JobId, text: str, *, patience: float) -> Don
     while True:
         last = time.monotonic() + pause >= deadline
         try:
-            answer = slurm.ask_update(job, comment=one_line(text))
+            answer = slurm.ask_update(job, comment=account_text.beside(slurm.admin_comment(job), text))
             if last or isinstance(answer, Done) or _LATER not in answer.reason.lower():
                 return answer
         except SlurmAway:

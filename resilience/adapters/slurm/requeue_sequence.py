@@ -14,16 +14,21 @@ that is pending already was requeued by somebody else and is only helped to star
 its own words.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from resilience.adapters.slurm import account_text
+from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
-from resilience.ports import Done, JobInfo, Refused
+from resilience.ports import Done, Refused
 
 PENDING_ALREADY = "job is pending execution"
 NOWHERE = "BadConstraints"
 """Slurm's reason for a job whose last node was excluded; it takes the exclusion without a word (22.05)."""
+_NODES = re.compile(r"[A-Za-z0-9._,\[\]-]*\Z")
+"""A list of nodes that may be written back with one more."""
 _UNDECIDED = ("", "BeginTime", "Priority")
 _WATCH = 3.0
 """Seconds to watch for NOWHERE. The scheduler looks at the job within a second or two."""
@@ -33,15 +38,15 @@ _SLOWEST_POLL = 0.5
 ENDED = frozenset("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY TIMEOUT".split())
 _DONE_WITH = frozenset("CANCELLED COMPLETED DEADLINE TIMEOUT".split())
 """States of a job that nobody wants again. FAILED is not among them: the fault may have ended the job before us."""
-_MAX_COMMENT = 1024
-"""Characters. Slurm takes more, but the comment goes through every squeue and into the accounting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """JobInfo, and what only the sequence needs."""
+    """What the sequence needs to know of a job, again and again."""
 
-    info: JobInfo
+    state: str
+    batch: bool
+    restarts: int
     held: bool
     """Its priority is 0."""
     reason: str
@@ -51,17 +56,18 @@ class Snapshot:
 class Primitives(Protocol):
     def snapshot(self, job: JobId) -> Snapshot: ...
 
+    def excluded(self, job: JobId) -> str:
+        """Its excluded nodes, as its user wrote them."""
+
+    def admin_comment(self, job: JobId) -> str:
+        """What stands there, whoever wrote it. Raises SlurmError when it cannot be read whole."""
+
     def ask_requeue(self, job: JobId) -> Done | Refused: ...
 
     def ask_update(
         self, job: JobId, *, comment: str = "", excluded: str | None = None, start_now: bool = False
     ) -> Done | Refused:
         """`excluded` replaces the list; empty clears it, None leaves it."""
-
-
-def one_line(text: str) -> str:
-    """A comment or a reason as Slurm may show it: one line, bounded."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_MAX_COMMENT]
 
 
 def merged(excluded: str, node: NodeName | None) -> str:
@@ -72,26 +78,29 @@ def merged(excluded: str, node: NodeName | None) -> str:
 
 
 def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | None, timeout: float) -> Done | Refused:
-    """The whole sequence. Raises SlurmError when Slurm cannot be asked."""
+    """The whole sequence. Raises SlurmError when Slurm cannot be asked, SlurmAway when it can be later."""
     deadline = time.monotonic() + timeout
     before = _settled(slurm, job, deadline)
-    if not before.info.batch:
+    if not before.batch:
         return Refused(reason="only batch jobs can be requeued")
-    if before.info.state in (*_DONE_WITH, "COMPLETING"):
-        return Refused(reason=f"the job is {before.info.state}")
+    if before.state in (*_DONE_WITH, "COMPLETING"):
+        return Refused(reason=f"the job is {before.state}")
+    if before.state == "SUSPENDED":  # Slurm would take it back and hold it for good (22.05)
+        raise SlurmAway(f"job {job}", "is suspended")
     answer = slurm.ask_requeue(job)
     if isinstance(answer, Refused) and PENDING_ALREADY not in answer.reason.lower():
         return answer
-    wanted = merged(before.info.excluded, exclude)
-    notes = _exclude_and_comment(slurm, job, one_line(comment), wanted)
+    notes: list[str] = []
+    already, wanted = _exclusions(slurm, job, exclude, notes)
+    wanted = _exclude_and_comment(slurm, job, _account(slurm, job, comment, notes), wanted, notes)
     wait = _FIRST_POLL
-    while (now := slurm.snapshot(job)).info.state != "PENDING":
-        if now.info.state in ENDED:
-            return Refused(reason=f"the job is {now.info.state}")
-        if now.info.restarts > before.info.restarts and now.info.state == "RUNNING":
+    while (now := slurm.snapshot(job)).state != "PENDING":
+        if now.state in ENDED:
+            return Refused(reason=f"the job is {now.state}")
+        if now.restarts > before.restarts and now.state == "RUNNING":
             return Done(detail="; ".join(["requeued and running again", *notes]))
         if time.monotonic() >= deadline:
-            late = f"requeued, but still {now.info.state} after {timeout:g} s: it starts when Slurm lets it"
+            late = f"requeued, but still {now.state} after {timeout:g} s: it starts when Slurm lets it"
             return Done(detail="; ".join([late, *notes]))
         time.sleep(wait)
         wait = min(wait * 1.5, _SLOWEST_POLL)
@@ -101,8 +110,8 @@ def requeue(slurm: Primitives, job: JobId, *, comment: str, exclude: NodeName | 
     started = slurm.ask_update(job, start_now=True)
     if isinstance(started, Refused):
         notes.append(f"starts after Slurm's own delay: {started.reason}")
-    elif wanted and not notes and _fits_nowhere(slurm, job, deadline):
-        slurm.ask_update(job, excluded=before.info.excluded)
+    elif wanted and _fits_nowhere(slurm, job, deadline):
+        slurm.ask_update(job, excluded=already)
         slurm.ask_update(job, start_now=True)
         notes.append(f"node not excluded: no other node would do ({NOWHERE})")
     return Done(detail="; ".join(["requeued", *notes]))
@@ -112,7 +121,7 @@ def _settled(slurm: Primitives, job: JobId, deadline: float) -> Snapshot:
     """The job as soon as it is not COMPLETING: only then Slurm says what it was ended by. A job that its user has
     cancelled, or whose time was up, would be taken back all the same (22.05)."""
     wait = _FIRST_POLL
-    while (now := slurm.snapshot(job)).info.state == "COMPLETING" and time.monotonic() < deadline:
+    while (now := slurm.snapshot(job)).state == "COMPLETING" and time.monotonic() < deadline:
         time.sleep(wait)
         wait = min(wait * 1.5, _SLOWEST_POLL)
     return now
@@ -121,21 +130,44 @@ def _settled(slurm: Primitives, job: JobId, deadline: float) -> Snapshot:
 def _fits_nowhere(slurm: Primitives, job: JobId, deadline: float) -> bool:
     """Whether Slurm now says that no node at all fits, which would leave the job pending for ever."""
     until = min(deadline, time.monotonic() + _WATCH)
-    while (now := slurm.snapshot(job)).info.state == "PENDING" and time.monotonic() < until:
+    while (now := slurm.snapshot(job)).state == "PENDING" and time.monotonic() < until:
         if now.reason not in _UNDECIDED:
             return now.reason == NOWHERE
         time.sleep(_FIRST_POLL * 2)
     return False
 
 
-def _exclude_and_comment(slurm: Primitives, job: JobId, comment: str, excluded: str) -> list[str]:
-    """Both in one call, or at least the comment; what did not work, in words."""
+def _exclusions(slurm: Primitives, job: JobId, node: NodeName | None, notes: list[str]) -> tuple[str, str]:
+    """The list that there is, and that which is wanted; the latter is empty when there is nothing to change."""
+    if node is None:
+        return "", ""
+    try:
+        already = slurm.excluded(job)
+        if not _NODES.match(already):
+            raise SlurmError(f"job {job}", "excludes nodes in a form that we do not know", repr(already)[:80])
+    except SlurmError as error:
+        notes.append(f"node not excluded: {error}")
+        return "", ""
+    return already, merged(already, node)
+
+
+def _account(slurm: Primitives, job: JobId, comment: str, notes: list[str]) -> str:
+    """The AdminComment with ours in it; empty when what stands there could not be kept."""
+    try:
+        return account_text.beside(slurm.admin_comment(job), comment)
+    except SlurmError as error:
+        notes.append(f"no comment: {error}")
+        return ""
+
+
+def _exclude_and_comment(slurm: Primitives, job: JobId, comment: str, excluded: str, notes: list[str]) -> str:
+    """Both in one call, or at least the comment; the list that is in force if it was changed, else nothing."""
     answer = slurm.ask_update(job, comment=comment, excluded=excluded or None)
     if isinstance(answer, Done):
-        return []
-    notes = [f"{'node not excluded' if excluded else 'no comment'}: {answer.reason}"]
+        return excluded
+    notes.append(f"{'node not excluded' if excluded else 'no comment'}: {answer.reason}")
     if excluded and comment:
         again = slurm.ask_update(job, comment=comment)
         if isinstance(again, Refused):
             notes.append(f"no comment: {again.reason}")
-    return notes
+    return ""

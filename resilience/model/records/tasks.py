@@ -1,0 +1,64 @@
+"""Records of tasks: their supervisors come and go, their processes end."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from resilience.model.ids import ServerId, TaskRef
+from resilience.model.records.base import Record, said, server_id
+from resilience.model.records.words import because, whom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskHello(Record):
+    EVENT: ClassVar[str] = "task.hello"
+    task: TaskRef | None = said("<job>.<step>.<rank>")
+    server: ServerId | None = said("the server that it runs on")
+    resumed: bool | None = said("true: its supervisor came back to a new agent")
+    mpi: bool | None = said("true: it takes part in MPI")
+
+    def sentence(self) -> str:
+        came = "is back at the agent, it runs" if self.resumed else "begins"
+        return f"{whom(self.task)} {came} on server {server_id(self.server)}" if self.server else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskGone(Record):
+    EVENT: ClassVar[str] = "task.gone"
+    task: TaskRef | None = said("the task; absent for one that was turned away")
+    refused: bool | None = said("true: a process that was turned away at the agent's socket")
+    pid: int | None = said("its process id")
+    uid: int | None = said("its user")
+    reason: str = said("why it was turned away", "")
+
+    def sentence(self) -> str:
+        if self.refused:
+            return f"a supervisor was turned away (uid {'?' if self.uid is None else self.uid}){because(self.reason)}"
+        return f"the supervisor of {whom(self.task)} left"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStopped(Record):
+    """Time in which a task is stopped counts for no deadline."""
+
+    EVENT: ClassVar[str] = "task.stopped"
+    SINCE: ClassVar[str] = "0.2.0"
+    task: TaskRef | None = said("the task", since="0.2.0")
+
+    def sentence(self) -> str:
+        return f"{whom(self.task)} is stopped, perhaps suspended: its time goes on when it does"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskExit(Record):
+    EVENT: ClassVar[str] = "task.exit"
+    task: TaskRef | None = said("the task")
+    role: str = said("active or standby", "")
+    pid: int | None = said("process id")
+    status: int | None = said("raw wait status")
+
+    def sentence(self) -> str:
+        status = self.status
+        how = f"with raw status {status}"
+        if status is not None and 0 <= status <= 0xFFFF:
+            how = f"by signal {status & 0x7F}" if status & 0x7F else f"with exit status {status >> 8}"
+        return f"the {self.role or 'active'} process of {whom(self.task)} ended {how}"
