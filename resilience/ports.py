@@ -161,10 +161,10 @@ class Gpu:
     driver: str
     bus_id: str
     """As NVML prints it, e.g. 00000000:06:00.0."""
+    mig: bool = False
+    """It is cut into MIG instances, or takes no work until it is. The kernel driver knows these by UUIDs that NVML does not tell."""
     capability: int = 0
     """Major number of the compute capability; 0 when the driver does not say."""
-    mig: bool = False
-    """Cut into instances: the kernel driver knows these by UUIDs that NVML does not tell."""
 
 
 class Gpus(Protocol):
@@ -223,13 +223,13 @@ class ServerLogs(Feed, Protocol):
 class Daemons(Feed, Protocol):
     """The deaths of control daemons, which may leave no trace in a log."""
 
-    def watch(self, server: ServerId, daemon: Process | None) -> None:
-        """None: it has ended already."""
+    def watch(self, server: ServerId, daemon: Process | None, pipe: str = "") -> None:
+        """None: it has ended already. `pipe`: its directory, whose removal counts as its end."""
 
     def unwatch(self, server: ServerId) -> None: ...
 
     def read(self) -> tuple[ServerId, ...]:
-        """Servers whose daemon has ended since."""
+        """Servers whose daemon has ended since, or cannot be reached any more."""
 
 
 class Guard(Feed, Protocol):
@@ -314,7 +314,7 @@ class Ports:
     journal: AgentJournal
     leases: Leases
     mps: Mps
-    """Called from the worker's lane `mps` only, but for pipe() and logs(), which are pure."""
+    """Called from the worker's lane `mps` only, but for daemon() on `door`, too, and pipe() and logs(), which are pure."""
     slurm: Slurm
     """Called from the worker's lanes `slurm` and `account` only."""
     gpus: Gpus

@@ -7,7 +7,7 @@
 #define MPSR_WIRE_CHARSET "abcdefghijklmnopqrstuvwxyz0123456789=;,.-"
 #define MPSR_WIRE_MAX_BYTES 512
 #define MPSR_PROTOCOL_VERSION 1
-#define MPSR_MAX_MESSAGE_BYTES 4096
+#define MPSR_MAX_MESSAGE_BYTES 32768
 
 /* names of environment variables */
 #define MPSR_ENV_CONFIG "MPSR_CONFIG"

@@ -166,7 +166,7 @@ class Actor:
 
     def _daemon(self, server: ServerId, daemon: Process | Exception | None) -> None:
         if not isinstance(daemon, Exception):
-            self._ports.daemons.watch(server, daemon)
+            self._ports.daemons.watch(server, daemon, self._mps.pipe(server))
 
     def _unwatch(self, server: ServerId) -> None:
         self._ports.server_logs.unwatch(server)

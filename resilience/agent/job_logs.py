@@ -13,8 +13,9 @@ from datetime import datetime
 from resilience.agent.peers import Peers
 from resilience.model.ids import JobId, NodeName
 from resilience.model.records import Record, journal
-from resilience.model.records.told import for_job, log_line, records_file
+from resilience.model.records.told import for_job, log_line
 from resilience.model.records.words import printable
+from resilience.parse import recovery_log
 from resilience.parse.packet import cut, encode
 from resilience.ports import Clock, JobInfo
 
@@ -22,15 +23,16 @@ _LINE = 800
 """Characters of a line."""
 _TEXT = 2400
 """Bytes of a line on the wire."""
-_PATH = 1400
-"""Bytes on the wire that the path of a log may take."""
+_PATH_MAX = 4096
+"""limits.h: bytes of the longest path that the kernel opens, with its NUL."""
 _HELD = 200
 """Lines of one job that wait."""
 
 
 @dataclass(slots=True)
 class _Log:
-    path: str = ""
+    places: tuple[str, ...] = ()
+    """Where it may lie: the supervisor takes the first that it can write."""
     held: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_HELD))
     """Lines, and the records that they tell of."""
 
@@ -52,10 +54,10 @@ class JobLogs:
     def lies(self, info: JobInfo) -> None:
         """Slurm has said where the job's output is."""
         log = self._logs.get(info.job)
-        directory = os.path.dirname(info.stdout) if info.stdout else info.workdir
-        path = os.path.join(directory, f"mpsr-{info.job}.log")
-        if log is not None and path.startswith("/") and len(encode(path)) <= _PATH:
-            log.path = path
+        named = recovery_log.places(info.stdout, info.workdir, info.job)
+        places = tuple(place for place in named if len(os.fsencode(place)) < _PATH_MAX)
+        if log is not None and places:
+            log.places = places
             self._write(info.job, log)
 
     def tell(self, job: JobId, record: Record) -> None:
@@ -71,10 +73,7 @@ class JobLogs:
     def _write(self, job: JobId, log: _Log) -> None:
         """Have what is held written, once it is known where, by the first of the job's supervisors."""
         ref = next(self._peers.of_job(job), None)
-        while log.path and log.held:
+        while log.places and log.held:
             line, record = log.held.popleft()
-            if ref is None:
-                continue
-            self._peers.tell(ref, "log", path=log.path, line=line)
-            if record:
-                self._peers.tell(ref, "log", path=records_file(log.path), line=record)
+            if ref is not None:
+                self._peers.tell(ref, "log", path=log.places[0], other=log.places[-1], line=line, record=record)

@@ -20,6 +20,7 @@ from resilience.agent.connections import Connections
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.isolated import Isolated
 from resilience.agent.job_logs import JobLogs
+from resilience.agent.newcomers import Newcomers
 from resilience.agent.peers import Peers
 from resilience.agent.reception import Reception
 from resilience.agent.senses import Observer, Senses
@@ -78,6 +79,12 @@ class Agent:
             logs=logs,
             gpus=self._gpus,
             observer=observer,
+            newcomers=Newcomers(
+                ports.mps,
+                ports.worker,
+                known=lambda domain, gpu: (domain, gpu) in self.state.pairs,
+                take=self.take,
+            ),
         )
         others = any(lease.state is LeaseState.OPEN for lease in ports.leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0
@@ -129,11 +136,10 @@ class Agent:
     def _begin(self) -> None:
         self._senses.warm_up()
         entries = self._ports.journal.recent()
-        wall, mono = self._ports.clock.wall(), self._ports.clock.monotonic()
-        self.state = replace(self.state, history=recalled(entries, wall, mono))
+        wall, mono, boot = self._ports.clock.wall(), self._ports.clock.monotonic(), self._ports.clock.boot_id()
+        self.state = replace(self.state, history=recalled(entries, wall, mono, boot))
         for record in unfinished(entries):
             self._ports.journal.append(record)
-        boot = self._ports.clock.boot_id()
         self._ports.journal.append(rec.AgentStarted(node=self._node, mode=self._mode, boot=boot))
         self._barrier(self._gpus.look)
         self._barrier(self._look_at_guard)

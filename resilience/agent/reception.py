@@ -13,6 +13,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
+from resilience.agent.newcomers import Newcomers
 from resilience.agent.peers import Peers
 from resilience.agent.senses import Observer
 from resilience.model import event as ev
@@ -30,6 +31,8 @@ from resilience.ports import Clock, Journal, Leases, Packet, Peer, Supervisors
 _TEXT = 300
 REFUSALS = 30
 """Peers turned away in a minute that the journal names: anybody may knock, and must not fill the disk with it."""
+HEARD = 4096
+"""Bytes of a supervisor's message: ours have no path in them, as the agent's own do."""
 WORDS = 12_000
 """Messages of one user in a minute. 256 tasks that start and recover twice say 5000."""
 
@@ -50,6 +53,7 @@ class Reception:
         logs: JobLogs,
         gpus: KnownGpus,
         observer: Observer,
+        newcomers: Newcomers,
     ) -> None:
         self._rules = site
         self._clock = clock
@@ -61,6 +65,7 @@ class Reception:
         self._logs = logs
         self._gpus = gpus
         self._see = observer.see
+        self._newcomers = newcomers
         self._tasks: dict[Peer, TaskRef] = {}
         self._refusals = Budget(REFUSALS)
         self._words = Budget(WORDS)
@@ -77,6 +82,8 @@ class Reception:
         try:
             if self._words.take(peer.uid, self._clock.monotonic()) is Taken.NO:
                 raise WireError("agent socket", f"more than {WORDS} messages in a minute", f"uid {peer.uid}")
+            if len(packet.data) > HEARD:
+                raise WireError("agent socket", f"message is longer than {HEARD} bytes", len(packet.data))
             verb, words = unpack(packet.data)
             ref = self._tasks.get(peer)
             if ref is None:
@@ -122,7 +129,7 @@ class Reception:
         self._clients.learn(peer.pid, words.ref)
         if words.active and self._clients.belongs(words.active, peer.pid):
             self._clients.learn(words.active, words.ref)
-        yield ev.Hello(
+        hello = ev.Hello(
             ref=words.ref,
             lease=replace(lease, options=chosen),
             server=replace(here, color=active or here.color),
@@ -133,6 +140,7 @@ class Reception:
             active=words.active,
             session=words.session,
         )
+        self._newcomers.hello(hello, lambda: self._peers.get(words.ref) is peer)
 
     def _options(self, words: HelloWords, lease: Lease) -> JobOptions:
         """What a supervisor says that its task asked for, within what the site allows and the job has: anybody can start

@@ -19,6 +19,7 @@ from resilience.model import records as rec
 from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.mpslog import LogKind
 from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.options import Domain
 from resilience.model.world import State
 from resilience.parse import mpslog, xid
 from resilience.parse.guard import Record
@@ -31,6 +32,7 @@ _SIGHTS = {
     LogKind.SERVER_EXITED: What.SERVER_GONE,
     LogKind.SERVER_FATAL: What.SERVER_GONE,
     LogKind.DAEMON_EXITED: What.DAEMON_GONE,
+    LogKind.QUIT: What.DAEMON_GONE,
 }
 _TEXT = 300
 """Characters of a source's own words that are kept."""
@@ -105,8 +107,8 @@ class Senses:
             return
         yield from self._connections.heard(line, parsed, state)
         what = _SIGHTS.get(parsed.kind)
-        if what is None:
-            return
+        if what is None or (parsed.kind is LogKind.QUIT and line.server.domain.startswith(Domain.SHARED)):
+            return  # root's daemon does not obey a user's quit
         source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
         server = line.server
         client = self._inside(server, self._clients.resolve(parsed.pid), state) if what is What.CULPRIT else None
@@ -130,7 +132,7 @@ class Senses:
         return client if lease is not None and lease.domain == server.domain else None
 
     def daemon_gone(self, server: ServerId) -> Iterator[ev.Event]:
-        text = "its control daemon has ended"
+        text = "its control daemon has ended, or its directory was removed"
         yield ev.Seen(observation=self._see(Source.PROCESS, What.DAEMON_GONE, text, gpu=server.gpu, server=server))
 
     def guard_record(self, record: Record, state: State) -> Iterator[ev.Event]:

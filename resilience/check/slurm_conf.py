@@ -16,7 +16,7 @@ from resilience.check.finding import Finding, fine, note, warning, wrong
 from resilience.parse.nearest import nearest
 
 _FLAGS = "Alloc Contain DeferBatch ForceRequeueOnFail NoHold RunInJob Serial X11".split()
-_IMPLY_ALLOC = {"alloc", "contain", "nohold", "x11", "runinjob"}
+IMPLY_ALLOC = {"alloc", "contain", "nohold", "x11", "runinjob"}
 """slurm.conf(5): each of these sets Alloc, or cannot be without it."""
 _DEPTH = 10
 """Includes inside includes; Slurm has no limit but its stack."""
@@ -83,18 +83,42 @@ def logical_lines(text: str) -> Iterator[str]:
         yield held.strip()
 
 
-def check(path: str) -> tuple[list[Finding], str]:
+def check(path: str, conf: SlurmConf | None = None) -> tuple[list[Finding], str]:
     """The findings on one slurm.conf, and the path of its plugstack.conf."""
-    conf = read(path)
+    conf = read(path) if conf is None else conf
     found = list(conf.findings)
     if found and not conf.values:
         return found, ""
+    found += _replaced(path, conf)
     found += _gres(path, conf)
     found += _flags(path, conf)
     for key in ("Prolog", "Epilog"):
         found.append(_hook(path, conf, key))
     plugstack = conf.last("PlugStackConfig") or os.path.join(os.path.dirname(path), "plugstack.conf")
     return found, plugstack
+
+
+def words(value: str) -> dict[str, str]:
+    """The words of a list such as PrologFlags, by their lower case."""
+    return {word.strip().lower(): word.strip() for word in value.split(",") if word.strip()}
+
+
+def _replaced(path: str, conf: SlurmConf) -> list[Finding]:
+    """What an earlier line said and the last one does not: a site's own, lost by an `include`."""
+    found: list[Finding] = []
+    for key, name in (("GresTypes", "gres_types"), ("PrologFlags", "prolog_flags")):
+        lines = [words(value) for value in conf.values.get(key.lower(), [])]
+        if lost := [word for line in lines for low, word in line.items() if low not in lines[-1]]:
+            text = f"the last line replaces an earlier one, and has not: {','.join(dict.fromkeys(lost))}"
+            hint = f"add it to slurm.{name} in site.yaml and `mpsr render` again, or to the last line"
+            found.append(wrong(f"{path}: {key}", text, hint))
+    for key in ("Prolog", "Epilog", "PlugStackConfig", "SelectType"):
+        values = conf.values.get(key.lower(), [])
+        if lost := [value for value in dict.fromkeys(values) if value != values[-1]]:
+            text = f"the last line replaces an earlier one: {' '.join(lost)}"
+            hint = "see that it is not missed: scripts belong in prolog.d and epilog.d, plugins in plugstack.conf.d"
+            found.append(warning(f"{path}: {key}", text, hint))
+    return found
 
 
 def _gres(path: str, conf: SlurmConf) -> list[Finding]:
@@ -106,12 +130,17 @@ def _gres(path: str, conf: SlurmConf) -> list[Finding]:
     elif not {"mps", "shard"} & set(types):
         text = "has neither mps nor shard: jobs cannot share a GPU, only a job's own tasks can"
         found.append(note(f"{path}: GresTypes", text))
-    else:
+    elif _kept(conf, "GresTypes"):
         found.append(fine(f"{path}: GresTypes", conf.last("GresTypes")))
     select = conf.last("SelectType")
     if select and select.lower() != "select/cons_tres":
         found.append(wrong(f"{path}: SelectType", f"cannot share a GPU: {select}", "SelectType=select/cons_tres"))
     return found
+
+
+def _kept(conf: SlurmConf, key: str) -> bool:
+    """No earlier line had a word that the last one has not."""
+    return all(words(value).keys() <= words(conf.last(key)).keys() for value in conf.values.get(key.lower(), []))
 
 
 def _flags(path: str, conf: SlurmConf) -> list[Finding]:
@@ -123,8 +152,9 @@ def _flags(path: str, conf: SlurmConf) -> list[Finding]:
             match = nearest(flag.lower(), known, 0.6)
             hint = f"did you mean {known[match]}?" if match else f"known: {', '.join(_FLAGS)}"
             found.append(wrong(f"{path}: PrologFlags", f"unknown flag: {flag}", hint))
-    if {flag.lower() for flag in given} & _IMPLY_ALLOC:
-        found.append(fine(f"{path}: PrologFlags", conf.last("PrologFlags")))
+    if {flag.lower() for flag in given} & IMPLY_ALLOC:
+        if _kept(conf, "PrologFlags"):
+            found.append(fine(f"{path}: PrologFlags", conf.last("PrologFlags")))
     else:
         hint = _instead("PrologFlags", conf) or "PrologFlags=Alloc"
         text = f"has no Alloc: {conf.last('PrologFlags') or 'not set'}: servers of other nodes would start too late"

@@ -19,14 +19,16 @@ from resilience.adapters.gpu.nvml import NvmlGpus
 from resilience.adapters.linux.trust import check_trusted
 from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
+from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.adapters.slurm.slurm_program import beside
-from resilience.check import containers, enclosures, guard, plugstack, slurm_conf
+from resilience.check import containers, controller, enclosures, guard, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.config import settings
 from resilience.contract import env, exit_code, path
 from resilience.model.errors import ConfigError, GpuError, TrustError
 from resilience.model.settings import Settings
+from resilience.ports import Gpu
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
 
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = _config(arguments.config, found)
     if arguments.site:
         found += _site(arguments.site)
-    stack_file = _slurm(arguments.slurm_conf, found)
+    stack_file = _slurm(arguments.slurm_conf, chosen, found)
     if chosen is not None:
         if stack := arguments.plugstack or stack_file:
             found += plugstack.check(stack, chosen)
@@ -91,14 +93,20 @@ def _site(name: str) -> list[Finding]:
     return [fine(name, "every key and value is good")]
 
 
-def _slurm(named: str | None, found: list[Finding]) -> str:
+def _slurm(named: str | None, settings: Settings | None, found: list[Finding]) -> str:
     """The path of plugstack.conf, empty when unknown."""
     chosen = named or os.environ.get("SLURM_CONF", "") or _SLURM_CONF
     if not named and not os.path.exists(chosen):
         found.append(slurm_conf.hint_unreadable(chosen))
         return ""
-    findings, plugstack = slurm_conf.check(chosen)
+    conf = slurm_conf.read(chosen)
+    findings, plugstack = slurm_conf.check(chosen, conf)
     found += findings
+    if settings is not None and conf.values:
+        timeout = settings.slurm.timeout
+        found += controller.check(
+            conf, Scontrol(program=settings.paths.scontrol, timeout=timeout, requeue_timeout=timeout)
+        )
     return plugstack
 
 
@@ -124,6 +132,7 @@ def _node(chosen: Settings) -> list[Finding]:
         _library("libcuda.so.1"),
         _library("libnvidia-ml.so.1"),
         _pynvml(),
+        *_mig(),
     ]
     if os.path.exists(paths.kmsg):
         if os.geteuid() == 0 and not os.access(paths.kmsg, os.R_OK):
@@ -142,11 +151,15 @@ def _node(chosen: Settings) -> list[Finding]:
 
 
 def _guard(kmsg: str) -> list[Finding]:
+    return guard.check(guard_module.level(), guard_module.found(), _gpus(), kmsg)
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    """None where the driver does not answer, which is said elsewhere."""
     try:
-        gpus = NvmlGpus().all()
-    except GpuError:  # said elsewhere
-        gpus = ()
-    return guard.check(guard_module.level(), guard_module.found(), gpus, kmsg)
+        return NvmlGpus().all()
+    except GpuError:
+        return ()
 
 
 def _directory(subject: str, directory: str) -> list[Finding]:
@@ -202,6 +215,14 @@ def _library(name: str) -> Finding:
             name, "cannot be loaded", "comes with NVIDIA's driver; a GPU node needs it, a submit host does not"
         )
     return fine(name, "can be loaded")
+
+
+def _mig() -> list[Finding]:
+    cut = [gpu.uuid for gpu in _gpus() if gpu.mig]
+    if not cut:
+        return []
+    hint = "name the device files in paths.devices where a node has other GPUs, too; nvidia-smi -mig 0 switches it off"
+    return [note("MIG", f"is on: jobs on instances have no MPS of ours: {', '.join(cut)}", hint)]
 
 
 def _pynvml() -> Finding:

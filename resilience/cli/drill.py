@@ -20,12 +20,13 @@ from pathlib import Path
 
 from resilience.adapters.slurm.requeue_sequence import ENDED
 from resilience.adapters.slurm.scontrol import Scontrol
-from resilience.cli.log import open_recovery_log, recovery_log
+from resilience.cli.log import open_recovery_log, places
 from resilience.config import settings
 from resilience.contract import exit_code
 from resilience.drill import judge, plan
 from resilience.model.errors import ConfigError, ResilienceError, SlurmError
 from resilience.model.ids import JobId
+from resilience.model.records import Record
 from resilience.model.records.told import records_file
 from resilience.ports import JobInfo
 from resilience.report import journal_lines
@@ -172,6 +173,14 @@ def _until_ended(slurm: Scontrol, job: JobId, seconds: int) -> None:
         time.sleep(_LOOK)
 
 
+def _records(file: str) -> tuple[Record, ...]:
+    try:
+        with open_recovery_log(file) as stream:
+            return tuple(entry.record for entry in journal_lines.collect(stream).entries)
+    except FileNotFoundError:
+        return ()
+
+
 def _left(last: JobInfo, directory: str, first: str) -> judge.Left:
     job = last.job
     until = time.monotonic() + _SETTLE
@@ -183,11 +192,7 @@ def _left(last: JobInfo, directory: str, first: str) -> judge.Left:
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
     if "job.log" in files and f"{first}.step" not in files:
         raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.state)
-    try:
-        with open_recovery_log(records_file(recovery_log(last.stdout, last.workdir, job))) as stream:
-            records = tuple(entry.record for entry in journal_lines.collect(stream).entries)
-    except FileNotFoundError:
-        records = ()
+    records = tuple(record for file in places(last) for record in _records(records_file(file)))
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))
     return judge.Left(
         job=job,

@@ -5,7 +5,9 @@ locks and prohibitions, and each consequence is one line.
 """
 
 import argparse
+import re
 
+from resilience.cli import named_job
 from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
@@ -13,9 +15,11 @@ from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
 from resilience.model.records.words import printable
 from resilience.model.settings import Options
+from resilience.parse import job_name, rules
 from resilience.parse import options as option_parser
-from resilience.parse import rules
 from resilience.report import journal_lines, story
+
+_JOB = re.compile(r"\d+(?:[_+.]|\Z)", re.ASCII)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Tell what happened in an incident or to a job, from the journal, which only admins may read. With --options, tell "
         "what a set of options would do here; any user may ask."
     )
-    parser.add_argument("what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job's number")
+    parser.add_argument(
+        "what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job: 4711, 4711_3, 4711+1"
+    )
     parser.add_argument("--options", metavar="TEXT", help='key=value pairs joined by ";", such as "mps=on;domain=job"')
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file")
@@ -41,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     file = arguments.journal or journal_path(chosen, arguments.node)
     read = journal_lines.read(file)
     what = str(arguments.what)
-    job = what.isascii() and what.isdigit()
-    entries = story.of_job(read.entries, int(what)) if job else story.of_incident(read.entries, what)
+    job = _JOB.match(what)
+    wanted = named_job.numbers(job_name.parse(what), chosen) if job else ()
+    entries = story.of_jobs(read.entries, wanted) if job else story.of_incident(read.entries, what)
     note_skipped(read, file)
     if not entries:
         kind = "job" if job else "incident"

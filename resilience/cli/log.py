@@ -13,6 +13,8 @@ import time
 from typing import TextIO
 
 from resilience.adapters.slurm import slurm_commands
+from resilience.adapters.slurm.scontrol import Scontrol
+from resilience.cli import named_job
 from resilience.config import settings
 from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
@@ -20,6 +22,8 @@ from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.records.words import printable
 from resilience.model.settings import Settings
+from resilience.parse import recovery_log
+from resilience.ports import JobInfo
 from resilience.report import journal_lines
 
 
@@ -28,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Print the journal of a node, which only admins may read. A user prints the recovery log of one of their own jobs "
         "with -j."
     )
-    parser.add_argument("-j", "--job", type=int, metavar="JOB", help="only what is about this job")
+    named_job.add(parser, "only what is about this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)")
     parser.add_argument("--incident", metavar="ID", help="only what is about this incident")
     parser.add_argument("--since", metavar="TIME", help="10m, 2h, 1d, or an ISO 8601 time")
     parser.add_argument("--json", action="store_true", help="the records as they are, one JSON object a line")
@@ -41,23 +45,24 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = settings.find(arguments.config).settings
     earliest = journal_lines.since(arguments.since, time.time()) if arguments.since else 0.0
     filtered = arguments.json or arguments.incident or arguments.since
+    wanted = named_job.numbers(arguments.job, chosen) if arguments.job else ()
     try:
         file = arguments.journal or journal_path(chosen, arguments.node)
     except ConfigError:
-        if arguments.job is None or filtered:
+        if not wanted or filtered:
             raise
-        return _own(chosen, JobId(arguments.job))  # which journal is meant is not clear, which job's log is
-    if arguments.job is not None and not arguments.journal and not os.access(file, os.R_OK):
+        return _own(chosen, wanted)  # which journal is meant is not clear, which job's log is
+    if wanted and not arguments.journal and not os.access(file, os.R_OK):
         if filtered:
             raise ConfigError("log", "only the journal can be filtered, and it is for admins", file)
-        return _own(chosen, JobId(arguments.job))
+        return _own(chosen, wanted)
     read = journal_lines.read(file)
     for entry in read.entries:
         if entry.wall < earliest or (arguments.incident and entry.record.incident != arguments.incident):
             continue
-        if arguments.job is not None and arguments.job not in entry.jobs():
+        if wanted and entry.jobs().isdisjoint(wanted):
             continue
-        print(json.dumps(entry.values, ensure_ascii=False) if arguments.json else journal_lines.listing(entry))
+        print(json.dumps(entry.values) if arguments.json else journal_lines.listing(entry))
     note_skipped(read, file)
     return exit_code("ok")
 
@@ -72,9 +77,25 @@ def note_skipped(read: journal_lines.Read, file: str) -> None:
         print(f"mpsr: {file}: lines that are no record were left out: {read.skipped}", file=sys.stderr)
 
 
-def recovery_log(stdout: str, workdir: str, job: JobId) -> str:
-    """Where a job's own log lies: beside its output file, or in its working directory when it has none."""
-    return os.path.join(os.path.dirname(stdout) if stdout else workdir, f"mpsr-{job}.log")
+def _own(chosen: Settings, jobs: tuple[JobId, ...]) -> int:
+    """The recovery logs of jobs, with the caller's own rights."""
+    picked = slurm_commands.pick(chosen)
+    try:
+        for job in jobs:
+            info = picked.slurm.job(job)
+            files = places(info)
+            shown = [_shown(file) for file in files]
+            if not any(shown):
+                print(f"mpsr: job {job}: {_without(chosen, info, files[0])}", file=sys.stderr)
+    finally:
+        picked.close()
+    return exit_code("ok")
+
+
+def places(info: JobInfo) -> tuple[str, ...]:
+    """Where a job's supervisors may have put its recovery log."""
+    home = os.path.join(os.path.expanduser("~"), recovery_log.name(info.job))
+    return tuple(dict.fromkeys((*recovery_log.places(info.stdout, info.workdir, info.job), home)))
 
 
 def open_recovery_log(file: str) -> TextIO:
@@ -89,21 +110,23 @@ def open_recovery_log(file: str) -> TextIO:
     return open(fd, encoding="utf-8", errors="replace")
 
 
-def _own(chosen: Settings, job: JobId) -> int:
-    """The recovery log of a job, with the caller's own rights."""
-    picked = slurm_commands.pick(chosen)
-    try:
-        info = picked.slurm.job(job)
-    finally:
-        picked.close()
-    file = recovery_log(info.stdout, info.workdir, job)
+def _shown(file: str) -> bool:
+    """Print a recovery log; False when there is none."""
     try:
         with open_recovery_log(file) as stream:
             for line in stream:
                 print(printable(line.rstrip("\n")))
     except FileNotFoundError:
-        where = printable(file)
-        print(f"mpsr: job {job}: nothing had to be recovered so far (no {where})", file=sys.stderr)
+        return False
     except OSError as error:
         raise ResilienceError(printable(file), "cannot be read", error.strerror or error) from error
-    return exit_code("ok")
+    return True
+
+
+def _without(chosen: Settings, info: JobInfo, file: str) -> str:
+    """What can be said of a job that has no recovery log."""
+    timeout = chosen.slurm.timeout
+    slurm = Scontrol(program=chosen.paths.scontrol, timeout=timeout, requeue_timeout=timeout)
+    if comment := printable(slurm.admin_comment(info.job)):
+        return f"no recovery log that can be seen here ({printable(file)}); its AdminComment says: {comment}"
+    return f"nothing had to be recovered so far (no {printable(file)})"

@@ -6,6 +6,7 @@ its own words; a wrong configuration ends with the contract's `usage`, anything 
 are bugs and end with a traceback.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def _run(words: list[str]) -> int:
         from resilience.hooks.run_one import run
 
         return run(name)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal lacks is shown as \u044f, not raised
+        sys.stdout.reconfigure(errors="backslashreplace")
     from resilience.cli.parser import of_command
 
     parser, run_command = of_command(name)

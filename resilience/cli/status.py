@@ -9,13 +9,14 @@ import argparse
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resilience.adapters.gpu.guard import found, level
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
+from resilience.cli import named_job
 from resilience.config import settings
 from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
@@ -85,6 +86,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Show the node agent, the MPS servers and the leases of this node. Root sees every lease and the state of each "
         "server, a user the leases of their own jobs."
     )
+    named_job.add(parser, "only the leases of this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
@@ -93,8 +95,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     chosen = settings.find(arguments.config).settings
     status = look(chosen, node_name(arguments.node, chosen.paths.run))
+    if arguments.job:
+        wanted = named_job.numbers(arguments.job, chosen)
+        status = replace(status, leases=tuple(lease for lease in status.leases if lease.job in wanted))
     if arguments.json:
-        print(json.dumps(_plain(status), ensure_ascii=False))
+        print(json.dumps(_plain(status)))
     else:
         print("\n".join(lines(status)))
     return exit_code("ok" if status.good() else "failed")

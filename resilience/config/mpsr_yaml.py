@@ -34,7 +34,7 @@ _MAX_FORBIDDEN = 32
 
 _HUGE = 10**15
 _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
-_DEVICES = re.compile(r"/[A-Za-z0-9._+@:/-]*(?:\[[0-9,-]+\])?\Z")
+_DEVICES = re.compile(r"/[A-Za-z0-9._+:/-]*(?:\[[0-9,-]+\][A-Za-z0-9._+:/-]*)*\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
 
 T = TypeVar("T")
@@ -182,11 +182,10 @@ def check_path(where: str, value: str) -> None:
 
 
 def check_devices(where: str, value: str) -> None:
-    """Raises ConfigError unless the value is one device path, with one bracket at most, as gres.conf has it in File=."""
+    """Raises ConfigError unless the value is one device path, with or without brackets, as gres.conf has it in File=."""
     if not _DEVICES.match(value.replace("{node}", "n")):
         raise ConfigError(where, "is not a device path", shown(value), hint="such as /dev/nvidia[0-3]")
-    for _ in expand(value, where):
-        pass
+    expand(value, where)
 
 
 def _checked_options(options: Options, where: str) -> Options:

@@ -22,10 +22,11 @@ from resilience.contract import contract
 from resilience.contract import path as path_of
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Settings, setting
-from resilience.parse.hostlist import MOST, expand
+from resilience.parse.hostlist import expand
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_NODES = re.compile(r"[A-Za-z0-9._-]+(?:\[[0-9,-]+\][A-Za-z0-9._-]*)?\Z")
+_NODES = re.compile(r"[A-Za-z0-9._\[\],-]+\Z")
+_WORDS = re.compile(r"(?:[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*)?\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
 _DEADLINE_MARGIN = 10
 """Seconds that the script gives `mpsr prolog` beyond its own deadline before it is ended by force."""
@@ -37,6 +38,10 @@ _SOCKET_PATH = 107
 class SiteSlurm:
     version: str = setting("22.05", "the site's Slurm release, YY.MM; the plugin is built for exactly this one")
     conf_dir: str = setting("/etc/slurm", "directory of slurm.conf; our files go there")
+    prolog_flags: str = setting(
+        "Alloc", "the site's PrologFlags, such as Contain,X11; Alloc is added; empty: slurm.conf's own line stays"
+    )
+    gres_types: str = setting("gpu", "the site's GresTypes; ours are added; empty: slurm.conf's own line stays")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,14 @@ def _checked(site: Site, source: str) -> Site:
         raise ConfigError(f"{source}: slurm.version", "is not YY.MM", site.slurm.version, hint='such as "22.05"')
     mpsr_yaml.check_path(f"{source}: slurm.conf_dir", site.slurm.conf_dir)
     mpsr_yaml.check_path(f"{source}: install.prefix", site.install.prefix)
+    for name in ("prolog_flags", "gres_types"):
+        if not _WORDS.match(words := getattr(site.slurm, name)):
+            raise ConfigError(
+                f"{source}: slurm.{name}",
+                "is not a list of words",
+                mpsr_yaml.shown(words),
+                hint="such as Alloc,Contain",
+            )
     prefix = site.install.prefix.rstrip("/")
     follow = {
         "plugin": f"{prefix}/lib/slurm/mpsr.so",
@@ -138,7 +151,7 @@ def _checked(site: Site, source: str) -> Site:
         raise ConfigError(f"{source}: gpus", "gres/mps and gres/shard on GPUs without a type", gpus.files, hint=hint)
     files = gpus.files or ("/dev/nvidia0" if gpus.per_node == 1 else f"/dev/nvidia[0-{gpus.per_node - 1}]")
     mpsr_yaml.check_devices(f"{source}: gpus.files", files)
-    if len(found := list(expand(files, f"{source}: gpus.files"))) != gpus.per_node:
+    if len(found := expand(files, f"{source}: gpus.files")) != gpus.per_node:
         raise ConfigError(f"{source}: gpus.files", f"names {len(found)} devices, not {gpus.per_node}", files)
     if not site.nodes:
         raise ConfigError(f"{source}: nodes", "is missing", hint="the GPU nodes, such as gpu[01-16]")
@@ -154,14 +167,10 @@ def _checked(site: Site, source: str) -> Site:
 
 
 def node_names(expression: str, where: str) -> list[str]:
-    """The nodes behind a list such as gpu[01-16,20],login. Raises ConfigError."""
-    names: list[str] = []
-    for part in re.split(r",(?![^\[]*\])", expression):
-        if not _NODES.match(part):
-            raise ConfigError(where, "is not a list of nodes", mpsr_yaml.shown(expression), hint="such as gpu[01-16]")
-        names.extend(expand(part, where))
-        if len(names) > MOST:
-            raise ConfigError(where, f"names more than {MOST} nodes", mpsr_yaml.shown(expression))
+    """The nodes behind a list such as gpu[01-16,20],rack[0-3]_blade[0-15]. Raises ConfigError."""
+    if not _NODES.match(expression):
+        raise ConfigError(where, "is not a list of nodes", mpsr_yaml.shown(expression), hint="such as gpu[01-16]")
+    names = expand(expression, where)
     if len(set(names)) != len(names):
         raise ConfigError(where, "names a node twice", mpsr_yaml.shown(expression))
     return names
@@ -213,13 +222,21 @@ def _values(site: Site) -> dict[str, Any]:
         "options": site.settings.options,
         "conf": site.slurm.conf_dir.rstrip("/") or "/",
         "gres": gres,
-        "gres_types": types,
+        "gres_types": _joined(site.slurm.gres_types, types),
+        "prolog_flags": _joined(site.slurm.prolog_flags, ["Alloc"]),
         "device_groups": groups or [(site.nodes, site.gpus.files)],
         "sections": sections,
         "deadline": math.ceil(site.settings.prolog.timeout) + _DEADLINE_MARGIN,
         "env_config": contract()["env"]["config"],
         "hook_socket": path_of("hook_socket", run=site.settings.paths.run, node="$SLURMD_NODENAME"),
     }
+
+
+def _joined(site: str, ours: list[str]) -> str:
+    """The site's words with ours added; empty when the site keeps its own line."""
+    words = site.split(",")
+    there = {word.lower() for word in words}
+    return ",".join(words + [word for word in ours if word.lower() not in there]) if site else ""
 
 
 def write(rendered: tuple[Rendered, ...], out: Path) -> list[Path]:

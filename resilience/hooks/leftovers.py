@@ -51,8 +51,10 @@ def sweep(node: Node, *, most: int = _MOST, rest: float = _REST) -> list[tuple[S
     """Go through the records of jobs about which Slurm was not asked lately; each with what became of it."""
     done: list[tuple[SpillRecord, str]] = []
     for asked, record in node.spills.all():
-        if len(done) >= most or node.clock.wall() - asked < rest:
+        if len(done) >= most:
             break
+        if 0 <= node.clock.wall() - asked < rest:  # a time to come is of a clock that was stepped back
+            continue
         done.append((record, _again(node, record)))
     return done
 

@@ -20,7 +20,7 @@ from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
 from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
 from resilience.model.guard import Level
-from resilience.model.ids import Color, GpuMinor, GpuUuid
+from resilience.model.ids import Color, GpuMinor, GpuUuid, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require
 from resilience.model.records import DomainOpened, JobOpened, JobRefused
@@ -65,7 +65,8 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     present = node.gpus().all() if job.gpus else ()
     devices = node.settings.paths.devices.replace("{node}", job.node)
     files = expand(devices, "paths.devices") if devices else ()
-    gpus = domain_plan.pick_gpus(job.gpus, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files)
+    cut = frozenset(gpu.uuid for gpu in present if gpu.mig)
+    gpus = domain_plan.pick_gpus(job.gpus, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files, cut)
     without = ""
     if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
         try:
@@ -117,16 +118,22 @@ def _open_domain(
             }
             results = at_once(work, node.left())
             failures = {server: error for server, error in results.items() if isinstance(error, Exception)}
-            needed = {Color(color) for color in plan.active.values()}
-            for server, error in failures.items():
-                if server.color in needed or lease.options.require is Require.STANDBY:
-                    raise error
-                print(f"mpsr: prolog: no standby for job {lease.job}: {error}", file=sys.stderr)
             colors = tuple(color for color in plan.colors if color not in {server.color for server in failures})
+            if failures and lease.options.require is Require.STANDBY:
+                raise next(iter(failures.values()))
+            active = dict(plan.active)
+            if not set(active.values()) <= set(colors):
+                if any(server in fresh for server in failures):
+                    raise next(iter(failures.values()))
+                colors = _elsewhere(node, plan, colors, failures, owner)
+                active = dict.fromkeys(active, colors[0])
+            for error in failures.values():
+                print(f"mpsr: prolog: no standby for job {lease.job}: {error}", file=sys.stderr)
             slots = partitions.slots(node, lease, gpus, colors) if percent is not None else ()
             for server in servers:
-                if server.color == plan.active[server.gpu] and node.leases.active(server) is None:
-                    node.leases.set_active(server)
+                one = replace(server, color=active[server.gpu])
+                if node.leases.active(one) is None or active[server.gpu] != plan.active[server.gpu]:
+                    node.leases.set_active(one)
             lease = replace(
                 lease, state=LeaseState.OPEN, reason=without, isolation=kept, slots=slots, colors=colors, gpus=gpus
             )
@@ -154,6 +161,27 @@ def _open_domain(
             ms=round((node.clock.monotonic() - started) * 1000, 1),
         )
     )
+
+
+def _elsewhere(
+    node: Node,
+    plan: domain_plan.Opening,
+    colors: tuple[Color, ...],
+    failures: Mapping[ServerId, Exception],
+    owner: ServerOwner,
+) -> tuple[Color, ...]:
+    """The one colour that serves all of the job's GPUs in place of an active one that cannot be joined, though others
+    still use it (a script has removed its directory, or said quit to it). Raises what is wrong where there is none."""
+    if node.settings.mps.compute_mode == "exclusive":
+        raise next(iter(failures.values()))
+    broken = {server.color for server in failures}
+    for color in colors or tuple(color for color in domain_plan.PAIR if color not in broken):
+        servers = {ServerId(domain=plan.key, gpu=gpu, color=color): uuid for gpu, uuid in plan.gpus}
+        fresh = domain_plan.unused(servers, node.leases.survey()[0])
+        work = {one: partial(node.mps.open, one, uuid, owner, in_use=one not in fresh) for one, uuid in servers.items()}
+        if not any(isinstance(error, Exception) for error in at_once(work, node.left()).values()):
+            return (color,)
+    raise next(iter(failures.values()))
 
 
 def isolation(*, partition: bool = False) -> Isolation:

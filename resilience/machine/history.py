@@ -16,8 +16,10 @@ from resilience.model.world import History, Suspicion
 _INTERRUPTED: dict[str, Any] = {"ok": False, "outcome": "interrupted", "detail": "the agent had ended"}
 HOUR = 3600.0
 """Seconds that a requeue, a drain or a suspicion counts."""
-_DRIFT = 60.0
-"""Seconds by which two clocks may differ in the age of a line of the journal; another boot's line differs by more."""
+_DISORDER = 60.0
+"""Seconds by which a line's monotonic time may be before that of the line above it: several processes write."""
+_STEP = 86400.0
+"""Seconds that a wall clock is stepped at most, where nothing else tells whether a line is of another boot."""
 
 
 def recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:
@@ -77,15 +79,28 @@ def cleared(history: History, domain: DomainKey, gpu: GpuMinor) -> History:
     return replace(history, suspicions=rest)
 
 
-def recalled(entries: Iterable[Entry], wall: float, mono: float) -> History:
-    """What an earlier agent of this boot has asked Slurm for in the last hour, by the journal's lines: a breaker that
-    opened stays open when the agent is started anew. `wall`, `mono`: now, by both clocks."""
-    history = History()
+def recalled(entries: Iterable[Entry], wall: float, mono: float, boot: str = "") -> History:
+    """What an earlier agent of this boot has asked Slurm for in the last hour, by the journal's lines in their order: a
+    breaker that opened stays open when the agent is started anew, and however the wall clock was stepped since.
+
+    `wall`, `mono`: now, by both clocks; `boot`: this boot's id. A line is of the boot that the last agent.started names.
+    Where that line is not there any more the monotonic clock tells, which begins again at a boot.
+    """
+    history, of, last = History(), "", 0.0
     for entry in entries:
         intent, at = entry.record, entry.mono
-        if not isinstance(intent, SlurmIntent) or at is None:
+        if at is None:
             continue
-        if not 0 <= mono - at < HOUR or abs((wall - entry.wall) - (mono - at)) > _DRIFT:
+        disorder = at < last - _DISORDER
+        if isinstance(intent, AgentStarted):
+            of = intent.boot or ""
+        elif disorder:
+            of = ""
+        if disorder or (of and boot and of != boot):
+            history = History()
+        last = at
+        foreign = of != boot if of and boot else abs((wall - entry.wall) - (mono - at)) > _STEP
+        if not isinstance(intent, SlurmIntent) or foreign or not 0 <= mono - at < HOUR:
             continue
         if intent.ask == Ask.REQUEUE and intent.uid is not None:
             history = with_requeue(history, intent.uid, at)

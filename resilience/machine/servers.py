@@ -13,6 +13,7 @@ from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Action, Outcome
 from resilience.model.lease import in_force
+from resilience.model.observation import Source, What
 from resilience.model.options import Rung
 from resilience.model.timer import PollState, RebuildDue
 from resilience.model.world import Health, Pair, Server, Task
@@ -135,6 +136,16 @@ def daemon_gone(turn: Turn, server: ServerId) -> None:
         pair = turn.pair(pair, colors=tuple(sorted({*pair.colors, other})))
         new_server(turn, pair, other)
         replace_now(turn, pair.server(other))
+
+
+def lost(turn: Turn, server: ServerId) -> None:
+    """The control daemon had gone before anybody of the domain came: start another, and let nobody join meanwhile."""
+    if turn.observe:
+        return
+    text = "its control daemon had gone before the first task came"
+    turn.journal(rec.Sighting(source=Source.PROCESS, what=What.DAEMON_GONE, text=text, gpu=server.gpu, server=server))
+    faulted(turn, server)
+    replace_now(turn, server)
 
 
 def reopen(turn: Turn) -> None:

@@ -85,12 +85,16 @@ def _pair(turn: Turn, event: Hello) -> Pair:
                 servers={},
             )
         )
+    fresh: list[Color] = []
     for color in colors:
         if color not in pair.colors:
             pair = turn.pair(pair, colors=tuple(sorted({*pair.colors, color})))
             pair = servers.new_server(turn, pair, color)
             servers.ask(turn, pair.server(color))
-    return pair
+            fresh.append(color)
+    for color in sorted(event.dead.intersection(fresh)):
+        servers.lost(turn, pair.server(color))
+    return turn.pairs[server.domain, server.gpu]
 
 
 def place(turn: Turn, ref: TaskRef) -> None:

@@ -30,6 +30,8 @@ class LogKind(StrEnum):
     DAEMON_EXITED = "daemon_exited"
     ORDINARY = "ordinary"
     """Stands in every log and says nothing to us."""
+    QUIT = "quit"
+    """The daemon was told to end: it takes no new clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

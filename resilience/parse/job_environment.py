@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from resilience import contract
 from resilience.model.errors import ConfigError
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.hostlist import numbers
 
 OF_A_JOB = ("SLURM", "SPANK_", "MPSR", "CUDA_", "GPU_DEVICE_ORDINAL")
 """How the names of variables begin that Slurm, its user or our hooks set for one job."""
@@ -85,8 +86,13 @@ def process_job(environ: Mapping[str, str]) -> JobId | None:
 
 
 def job_gpus(slurm: str, cuda: str) -> tuple[str, ...]:
-    """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices."""
+    """The GPUs of a job: Slurm's list, in CUDA's order where both name the same devices.
+
+    A UUID that CUDA is given stands before Slurm's numbers, which count MIG instances where there are any.
+    """
     by_slurm, by_cuda = devices(slurm), devices(cuda)
+    if any(word.startswith("MIG-") for word in by_cuda):
+        return by_cuda
     if by_slurm and set(by_slurm) != set(by_cuda):
         return by_slurm
     return by_cuda
@@ -107,12 +113,8 @@ def devices(text: str) -> tuple[str, ...]:
     """`0,1`, `0-2` or UUIDs. Slurm's NoDevFiles, and anything else that is no device, is none."""
     devices: list[str] = []
     for word in map(str.strip, text.split(",")):
-        span = re.fullmatch(r"(\d{1,4})-(\d{1,4})", word, re.ASCII)
-        if span and int(span[1]) <= int(span[2]):
-            devices += [str(number) for number in range(int(span[1]), int(span[2]) + 1)]
-        elif re.fullmatch(r"\d{1,4}", word, re.ASCII):
-            devices.append(str(int(word)))
-        elif re.fullmatch(r"(GPU|MIG)-[A-Za-z0-9/-]{1,100}", word, re.ASCII):
+        devices += numbers(word)
+        if re.fullmatch(r"(GPU|MIG)-[A-Za-z0-9/-]{1,100}", word, re.ASCII):
             devices.append(word)
     return tuple(dict.fromkeys(devices))
 

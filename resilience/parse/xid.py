@@ -3,7 +3,8 @@ r"""Kernel log lines of the NVIDIA driver → XidLine or GpuLine; any other line
 The form is `NVRM: Xid (PCI:<dddd:bb:dd>[ GPU-I:nn[ GPU-CI:nn]]): <n>, pid=<p>, name=<s>, <text>[ caused by previous Xid
 <m>]` (open-gpu-kernel-modules, kernel_rc.c). pid and name are missing when there is neither a channel nor a calling
 process; older drivers print `pid='<unknown>'`. Under MPS the pid may be the server's. The line may be a raw record of
-/dev/kmsg (`prio,seq,usec,flags;message`) or the text alone.
+/dev/kmsg (`prio,seq,usec,flags;message`), the text alone, or a line of rsyslog, which with $RepeatedMsgReduction writes
+`message repeated <n> times: [ <text>]` for the second and later ones.
 """
 
 import re
@@ -21,6 +22,8 @@ _PID = re.compile(r"pid=(?:(?P<pid>\d{1,9})|'?<unknown>'?)(?:, |$)")
 _NAME = re.compile(r"name=(?P<name>.*?)(?:, |$)", re.S)
 _CAUSED = re.compile(r" ?caused by previous Xid (?P<xid>\d{1,5})$")
 _ACTION = re.compile(r"recovery action changed from 0x[0-9a-fA-F]+ \([^)]*\) to 0x(?P<to>[0-9a-fA-F]{1,4})")
+_REPEATED = re.compile(r"message repeated \d+ times: \[ ?(?:\[ *\d+\.\d+\] ?)?\Z", re.ASCII)
+"""What stands before the driver's text in rsyslog's line for repeated ones; the bracket is closed at the line's end."""
 _MAX = 2048
 
 
@@ -70,9 +73,12 @@ def _optional(text: str | None) -> int | None:
 
 def parse_line(line: str) -> XidLine | GpuLine | None:
     """What one kernel log line says of a GPU; None when it says nothing."""
-    line = line[:_MAX].rstrip("\r\n")
-    if "NVRM" not in line:
+    before, found_it, _ = (line := line.rstrip("\r\n")).partition("NVRM")
+    if not found_it:
         return None
+    if _REPEATED.search(before):
+        line = line.removesuffix("]")
+    line = line[:_MAX]
     if match := _GPU.search(line):
         bus = parse_bus(match["bus"])
         return GpuLine(bus=bus, uuid=match["uuid"]) if bus else None

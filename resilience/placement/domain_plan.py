@@ -5,7 +5,7 @@ what he asked for gets ConfigError, worded for him: it is the reason in his leas
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from resilience.contract import contract
@@ -19,6 +19,10 @@ from resilience.parse import rules
 
 _WIRE = contract()["wire"]
 _NO_GPU = GpuMinor(-1)
+_NO_MIG = (
+    "--mps=off runs the job on its instance without MPS; or ask for a GPU without MIG, by a --gres type or a node "
+    "that has one (the admin: nvidia-smi -mig 0, and paths.devices in mpsr.yaml where a node has both)"
+)
 _KEYS = frozenset(spec["key"] for spec in contract()["option"].values())
 PAIR = (Color("a"), Color("b"))
 """The two servers of a GPU and domain that take turns."""
@@ -77,20 +81,27 @@ def twins(key: DomainKey) -> tuple[DomainKey, DomainKey]:
 
 
 def pick_gpus(
-    wanted: Iterable[str], present: Iterable[tuple[GpuMinor, GpuUuid]], files: Iterable[str] = ()
+    wanted: Iterable[str],
+    present: Iterable[tuple[GpuMinor, GpuUuid]],
+    files: Iterable[str] = (),
+    cut: Collection[GpuUuid] = (),
 ) -> tuple[tuple[GpuMinor, GpuUuid], ...]:
     """The job's GPUs among those of the node, in the job's order. ConfigError for none or an unknown one.
 
     Slurm counts the lines of gres.conf from 0, whatever the devices are called: on a node whose only GPU is /dev/nvidia3
     a job has GPU 0 (seen with 22.05). `files` are those devices in that order; without them `present` is, which is in the
     driver's order, as Slurm's own detection has it.
+
+    `cut` are the GPUs in MIG mode. Slurm counts their instances in one row with the other GPUs, so that without `files` no
+    number tells a GPU on such a node; and an instance has no MPS of ours.
     """
     there = tuple(present)
-    by_number = [minor for minor, _ in there]
-    if listed := tuple(files):
-        by_number = [_minor(file) for file in listed]
+    by_file = [_minor(file) for file in files]
+    by_number = by_file or [minor for minor, _ in there]
     picked: list[tuple[GpuMinor, GpuUuid]] = []
     for word in wanted:
+        if word.startswith("MIG-") or (cut and word.isdigit() and not by_file):
+            raise ConfigError("gpu", "is or may be a MIG instance, which has no MPS of ours", word, hint=_NO_MIG)
         number = int(word) if word.isdigit() else len(by_number)
         minor = by_number[number] if number < len(by_number) else _NO_GPU
         match = [gpu for gpu in there if gpu[1] == word or gpu[0] == minor]
@@ -99,6 +110,8 @@ def pick_gpus(
             raise ConfigError(
                 "gpu", "Slurm names a device that the driver does not show", word, hint=f"driver: {known}"
             )
+        if match[0][1] in cut:
+            raise ConfigError("gpu", "is in MIG mode, and its instances have no MPS of ours", match[0][1], hint=_NO_MIG)
         picked.append(match[0])
     if not picked:
         raise ConfigError("gpu", "no GPU in this allocation", "--mps", hint="add --gres=gpu:1, shard:N or mps:N")

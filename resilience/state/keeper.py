@@ -35,18 +35,17 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 from typing import Any, NoReturn
 
 from resilience.model.errors import ResilienceError, StateError, WireError
+from resilience.parse import ucred
 from resilience.state import record, wire
 from resilience.state.names import EXIT_OK, EXIT_USAGE, PROTOCOL_VERSION, STANDBY_TOKEN, TOKEN
 
 _MAX_PEERS = 64
 """Connections at once; a task has two or three."""
 _MIB = 1 << 20
-_UCRED = struct.Struct("3i")
 _ROLES = ("active", "standby", "reader")
 
 
@@ -65,8 +64,7 @@ class Peer:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        self.pid, self.uid, _ = _UCRED.unpack(credentials)
+        self.pid, self.uid, _ = ucred.peer(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE))
         self.role = ""
         self.waits = False
 

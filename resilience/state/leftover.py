@@ -21,8 +21,8 @@ from resilience.state.names import KEEPER
 from resilience.state.spillfile import own_directory
 
 NOTES = "spills"
-_MAX_NOTES = 1 << 16
-"""Bytes of notes that are read: hundreds of directories."""
+_MAX_NOTES = 1 << 18
+"""Bytes of notes that are read: hundreds of directories, and some whose paths are as long as may be."""
 _MAX_PATH = 4095
 _MAX_DIRECTORIES = 64
 """A job has one, or one for each --chdir of its steps."""

@@ -23,6 +23,9 @@ static void on_fault(struct supervisor *self, struct child *child, const struct 
     mpsr_format(report.call, sizeof(report.call), "%s", words_get(words, "call"));
     mpsr_format(report.seq, sizeof(report.seq), "%s", words_get(words, "seq"));
     mpsr_format(report.text, sizeof(report.text), "%s", words_get(words, "text"));
+    char *const cut[] = {report.cuda, report.call, report.seq, report.text};
+    for (size_t index = 0; index < sizeof(cut) / sizeof(cut[0]); index++)
+        mpsr_one_line(cut[index]); /* it may end in the middle of a character now */
     report_fault(self, child, &report);
     if (child == &self->active) {
         self->report = report;
@@ -125,8 +128,8 @@ static void keeper_gone(struct supervisor *self) {
 
 static void keeper_said(void *context, const char *line) {
     const struct supervisor *self = context;
-    if (*self->log_path)
-        recovery_log(self->log_path, line);
+    if (*self->log[0])
+        recovery_log(self, line);
     else
         dprintf(2, "%s\n", line);
 }
@@ -207,7 +210,7 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         read_signals(self, signals);
         kill_due(self);
         if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
-            sight_look(&self->sight, self->active.pid, self->pipe, now_ms());
+            sight_look(&self->sight, &self->task, self->active.pid, self->pipe, now_ms());
         /* by the time of the last look: we may have been stopped since */
         if (self->deadline && self->deadline <= self->looked_at) {
             self->deadline = 0;

@@ -127,8 +127,11 @@ static void on_agent_message(struct supervisor *self, const struct words *words)
         self->hold_until = 0;
         happen(self, ON_RELEASED);
     } else if (!strcmp(words->verb, "log")) {
-        mpsr_copy(self->log_path, sizeof(self->log_path), words_get(words, "path"));
-        recovery_log(words_get(words, "path"), words_get(words, "line"));
+        mpsr_copy(self->log[0], sizeof(self->log[0]), words_get(words, "path"));
+        mpsr_copy(self->log[1], sizeof(self->log[1]), words_get(words, "other"));
+        recovery_log(self, words_get(words, "line"));
+        if (*words_get(words, "record"))
+            recovery_record(self, words_get(words, "record"));
     } else if (!strcmp(words->verb, "refuse")) {
         mpsr_format(self->order.reason, sizeof(self->order.reason), "%s",
                     words_get(words, "reason"));

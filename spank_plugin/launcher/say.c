@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { LOG_WHY = 160 };
+#define LOG ".log"
+#define RECORDS ".jsonl" /* beside it */
 
 long long now_us(void) {
     struct timespec time;
@@ -59,18 +62,51 @@ static int log_file(const char *path, char why[LOG_WHY]) {
     return fd;
 }
 
-/* As the user, whole lines only (O_APPEND). A line that cannot be put there is not lost. */
-void recovery_log(const char *path, const char *line) {
-    char why[LOG_WHY] = "";
+/* As the user, whole lines only (O_APPEND). */
+static bool append(const char *path, const char *line, char why[LOG_WHY]) {
     int fd = log_file(path, why);
-    if (fd >= 0 && dprintf(fd, "%s\n", line) < 0)
-        mpsr_copy(why, sizeof(why), strerror(errno));
-    if (*why) {
-        say("recovery log: cannot be written: %s: %s", path, why);
-        say("%s", line);
-    }
-    if (fd >= 0)
-        close(fd);
+    if (fd < 0)
+        return false;
+    bool good = dprintf(fd, "%s\n", line) >= 0;
+    if (!good)
+        mpsr_copy(why, LOG_WHY, strerror(errno));
+    close(fd);
+    return good;
+}
+
+/* The file for programs beside a log. */
+static bool append_record(const char *log, const char *line, char why[LOG_WHY]) {
+    char path[MPSR_LEASE_PATH];
+    size_t size = strlen(log), ending = sizeof(LOG) - 1;
+    size_t stem = size > ending && !strcmp(log + size - ending, LOG) ? size - ending : size;
+    mpsr_copy(why, LOG_WHY, strerror(ENAMETOOLONG));
+    return mpsr_format(path, sizeof(path), "%.*s" RECORDS, (int)stem, log) &&
+           append(path, line, why);
+}
+
+/* At the first of the places that can be written, the home directory last; `why` is of the first.
+ */
+static bool put(const struct supervisor *self,
+                bool (*at)(const char *log, const char *line, char why[LOG_WHY]), const char *line,
+                char why[LOG_WHY]) {
+    char own[MPSR_LEASE_PATH], later[LOG_WHY];
+    const char *home = getenv("HOME");
+    return at(self->log[0], line, why) || at(self->log[1], line, later) ||
+           (home && mpsr_format(own, sizeof(own), "%s/mpsr-%ld" LOG, home, self->task.lease.job) &&
+            at(own, line, later));
+}
+
+void recovery_log(const struct supervisor *self, const char *line) {
+    char why[LOG_WHY];
+    if (put(self, append, line, why))
+        return;
+    say("recovery log: cannot be written: %s: %s", self->log[0], why);
+    say("%s", line);
+}
+
+void recovery_record(const struct supervisor *self, const char *line) {
+    char why[LOG_WHY];
+    put(self, append_record, line, why); /* what it tells of is in the log, or has been said */
 }
 
 void tell_user(const struct supervisor *self, const char *text) {
@@ -78,7 +114,7 @@ void tell_user(const struct supervisor *self, const char *text) {
     struct timespec time;
     struct tm local;
     say("%s", text);
-    if (!*self->log_path)
+    if (!*self->log[0])
         return;
     clock_gettime(CLOCK_REALTIME, &time);
     localtime_r(&time.tv_sec, &local);
@@ -86,5 +122,5 @@ void tell_user(const struct supervisor *self, const char *text) {
     mpsr_format(line, sizeof(line), "%s.%03ld mpsr[%s] step %ld task %ld: %s", stamp,
                 time.tv_nsec / 1000000, self->task.lease.node, self->task.step, self->task.rank,
                 text);
-    recovery_log(self->log_path, line);
+    recovery_log(self, line);
 }

@@ -46,6 +46,10 @@ struct times {
 };
 
 enum {
+    REPORT_TEXT = 512 /* with each byte as %XX it fits what the agent takes of us */
+};
+
+enum {
     RETIRED = 8
 }; /* old processes on their way out at once; an older one is then killed without delay */
 
@@ -61,7 +65,7 @@ struct order {
 /* What the program reported, kept until a verdict has come: sent again to an agent that was
  * restarted. */
 struct report {
-    char cuda[MPSR_LEASE_WORD], call[MPSR_LEASE_WORD], seq[MPSR_VALUE_BYTES], text[MPSR_LEASE_PATH];
+    char cuda[MPSR_LEASE_WORD], call[MPSR_LEASE_WORD], seq[MPSR_VALUE_BYTES], text[REPORT_TEXT];
 };
 
 struct supervisor {
@@ -78,11 +82,12 @@ struct supervisor {
     char color[MPSR_VALUE_BYTES];
     char spare_color[MPSR_VALUE_BYTES],
         spare_pipe[MPSR_LEASE_PATH]; /* for a standby; empty: none */
-    char log_path[MPSR_LEASE_PATH];  /* the job's recovery log, once the agent has named it */
-    bool recovering; /* an order was carried out, the first step has not been made */
-    bool failed;     /* the verdict was `fail`: an exit status of 0 becomes 1 */
-    bool session;    /* the program has opened a session: kept state may exist */
-    int exit_status; /* raw, of the active process that has gone */
+    char log[2]
+            [MPSR_LEASE_PATH]; /* where the job's recovery log may lie, once the agent has told */
+    bool recovering;           /* an order was carried out, the first step has not been made */
+    bool failed;               /* the verdict was `fail`: an exit status of 0 becomes 1 */
+    bool session;              /* the program has opened a session: kept state may exist */
+    int exit_status;           /* raw, of the active process that has gone */
     pid_t exit_pid;
     int retries;          /* recoveries, less those that time without any has made good */
     long long retried_at; /* the last one that still counts */
@@ -101,7 +106,6 @@ long long now_ms(void);
 long long now_us(void);
 /* One line on standard error. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void recovery_log(const char *path, const char *line);
 /* The same on standard error and in the job's recovery log, as an agent would have it there. */
 void tell_user(const struct supervisor *self, const char *text);
 
@@ -113,6 +117,11 @@ int clock_next(const struct supervisor *self);
 void clock_woke(struct supervisor *self);
 /* Time that went well gives retries back. */
 void retries_decay(struct supervisor *self);
+/* One line in the job's recovery log, at the first of its places that can be written, or else on
+ * standard error. */
+void recovery_log(const struct supervisor *self, const char *line);
+/* The same for programs, one JSON object, in the file beside it. */
+void recovery_record(const struct supervisor *self, const char *line);
 
 /* loop.c */
 _Noreturn void supervise(struct supervisor *self, int signals);

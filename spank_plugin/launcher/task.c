@@ -133,8 +133,24 @@ static void claim_number(struct task *task) {
     }
 }
 
+/* Where state is spilled: below the site's place, else below the working directory. A task whose
+ * working directory is gone, or leaves no room in PATH_MAX for an entry, goes on without. */
+static void spill_directory(struct task *task, const char *job) {
+    char directory[MPSR_LEASE_PATH];
+    errno = ENAMETOOLONG;
+    if (*task->lease.spill
+            ? mpsr_format(task->spill, sizeof(task->spill), "%s/%s", task->lease.spill, job)
+            : getcwd(directory, sizeof(directory)) && *directory == '/' &&
+                  mpsr_format(task->spill, sizeof(task->spill), "%s/.mpsr-%s", directory, job))
+        return;
+    task->spill[0] = '\0';
+    dprintf(2, MPSR_TAG ": spill: no directory for it below the working directory: %s\n",
+            strerror(errno));
+    dprintf(2, "  kept state of this task is not written to disk: a requeue begins from scratch\n");
+}
+
 static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
-    char job[24], directory[MPSR_LEASE_PATH];
+    char job[24];
     const struct mpsr_lease *lease = &task->lease;
     snprintf(job, sizeof(job), "%ld", lease->job);
     bool good = mpsr_format(task->job_dir, sizeof(task->job_dir), MPSR_PATH_JOB_DIR, lease->run,
@@ -143,13 +159,9 @@ static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
         claim_number(task);
     good = good && mpsr_format(task->keeper, sizeof(task->keeper), "%s/k%ld.%ld", task->job_dir,
                                task->step, task->rank);
-    if (*lease->spill)
-        good = good && mpsr_format(task->spill, sizeof(task->spill), "%s/%s", lease->spill, job);
-    else
-        good = good && getcwd(directory, sizeof(directory)) &&
-               mpsr_format(task->spill, sizeof(task->spill), "%s/.mpsr-%s", directory, job);
     if (!good)
-        snprintf(why, MPSR_WHY_BYTES, "job directory or working directory: %s", strerror(errno));
+        snprintf(why, MPSR_WHY_BYTES, "job directory: longer than %d bytes", MPSR_LEASE_PATH - 1);
+    spill_directory(task, job);
     if (good && (!secret(task->token) || !secret(task->standby_token))) {
         snprintf(why, MPSR_WHY_BYTES, "no random bytes from the kernel: %s", strerror(errno));
         return false;

@@ -22,7 +22,7 @@ struct task {
     char **command; /* NULL-terminated; command[0] is looked up on PATH */
     char job_dir[MPSR_LEASE_PATH];
     char keeper[MPSR_LEASE_PATH]; /* socket path */
-    char spill[2 * MPSR_LEASE_PATH];
+    char spill[MPSR_LEASE_PATH];  /* directory of the spilled state; empty: there is none */
     char token[33], standby_token[33];
     char program[PROGRAM_DIGEST]; /* of the command: whose state it is, if no name is given */
 };

@@ -18,9 +18,9 @@
 #include <sys/types.h>
 
 enum {
-    MPSR_LEASE_BYTES = 16384, /* a lease with 64 GPUs and long paths is under 8 KiB */
+    MPSR_LEASE_BYTES = 65536, /* four paths as long as may be, each byte as %XX, and 64 GPUs */
     MPSR_LEASE_GPUS = 64,     /* more than any node has */
-    MPSR_LEASE_PATH = 1024,
+    MPSR_LEASE_PATH = PATH_MAX,
     MPSR_LEASE_WORD = 256,
     MPSR_LEASE_SLOTS = 64, /* SM partitions of a GPU: more chunks than any has */
 };

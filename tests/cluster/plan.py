@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-USERS = {"alice": 64101, "bob": 64102}
-"""Ordinary users of the sandbox and their uid (= gid), out of the way of Debian's ranges for real ones."""
+USERS = {"alice": 64101, "bob": 3_000_064_102}
+"""Ordinary users of the sandbox and their uid (= gid), out of the way of Debian's ranges for real ones; bob's is as a
+directory service gives it out, above 2^31."""
 
 REPO = "/opt/mpsr"
 """Where the clone is seen, read-only, so that ordinary users can run it wherever it really lies."""

@@ -72,6 +72,33 @@ def test_a_daemon_that_is_killed_while_it_starts_is_started_once_more(here: Site
     here.nothing_left()
 
 
+@pytest.mark.parametrize("asked", ["mps=on", "mps=on;standby=off"])
+def test_a_daemon_whose_directory_was_emptied_has_others_joined_elsewhere(here: Site, asked: str) -> None:
+    """A job's script has removed it, while another job of the user computes there."""
+    here.prolog(12, asked)
+    client = here.client()
+    assert client.hello.startswith("attached")
+    for entry in here.pipe().iterdir():
+        entry.unlink()
+    lease = here.prolog(13, asked)
+    assert (lease.state, lease.colors) == (LeaseState.OPEN, ("b",)), lease.reason
+    assert here.client(color="b").hello.startswith("attached")
+    assert (here.pipe().parent / "active").read_text() == "b\n"
+    assert client.process.poll() is None
+    here.epilog(13, asked)
+
+
+def test_where_a_gpu_takes_one_server_it_is_refused_with_the_reason(here: Site) -> None:
+    here.change(replace(here.node.settings, mps=replace(here.node.settings.mps, compute_mode="exclusive")))
+    here.prolog(12)
+    here.client()
+    for entry in here.pipe().iterdir():
+        entry.unlink()
+    lease = here.prolog(13)
+    assert lease.state is LeaseState.REFUSED
+    assert "is not ACTIVE, and other jobs use it" in lease.reason
+
+
 @pytest.mark.parametrize("style", [1, 2])
 def test_a_daemon_that_talks_to_another_is_asked_again(here: Site, style: int) -> None:
     (here.sim.path / "inject").write_text(f"set ui_busy {style}\n")

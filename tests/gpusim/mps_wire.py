@@ -75,8 +75,8 @@ def accept(listener: _socket.socket) -> _socket.socket | None:
 
 def credentials(sock: _socket.socket) -> tuple[int, int]:
     """(pid, uid) of the peer, as the kernel knows them."""
-    raw = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", raw)
+    raw = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, struct.calcsize("iII"))
+    pid, uid, _ = struct.unpack("iII", raw)
     return pid, uid
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from resilience.model.lease import LeaseState
 from resilience.model.options import JobOptions
-from tests.spank.node import launch, lease, write_lease
+from resilience.parse import packet
+from tests.spank.node import LAUNCHER, launch, lease, write_lease
 from tests.spank.slurm import wait_for
 from tests.spank.supervisor_kit import Node, shell
 
@@ -123,18 +124,66 @@ def test_a_recovery_log_that_another_has_put_there_is_not_written(node: Node, tm
         assert log.read_text() == ("secret\n" if kind == "second name" else "")
 
 
+def deep(top: Path, size: int) -> Path:
+    """A directory whose path has so many bytes."""
+    path = str(top)
+    while (left := size - len(os.fsencode(path)) - 1) > 0:
+        path += "/" + "d" * (left if left <= 200 else 150)
+    os.makedirs(path)
+    return Path(path)
+
+
+@pytest.mark.parametrize("size", [1016, 2000, 4075])
+def test_a_working_directory_may_be_as_deep_as_the_kernel_takes_it(node: Node, tmp_path: Path, size: int) -> None:
+    directory = deep(tmp_path, size)
+    supervised = launch(node.lease, *shell('echo "$MPSR_SPILL"'), cwd=directory)
+    node.agent.accept().place()
+    assert supervised.end() == (0, f"{directory}/.mpsr-{node.lease.job}\n", "")
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["no-room", "removed"])
+def test_without_a_place_to_spill_the_task_runs_all_the_same(node: Node, tmp_path: Path, gone: bool) -> None:
+    directory = deep(tmp_path, 4090)
+    leave = 'rmdir "$PWD" && ' if gone else ""
+    script = f"{leave}exec {LAUNCHER} sh -c 'echo \"<$MPSR_SPILL>\"'"
+    supervised = launch(node.lease, "-c", script, cwd=directory, launcher=Path("/bin/sh"))
+    node.agent.accept().place()
+    status, out, errors = supervised.end()
+    assert (status, out) == (0, "<>\n")
+    assert errors.startswith("mpsr: spill: no directory for it below the working directory: ")
+    assert "a requeue begins from scratch" in errors
+
+
+def test_the_recovery_log_goes_to_the_first_place_that_can_be_written(node: Node, tmp_path: Path) -> None:
+    home, fifo, far = tmp_path / "home", tmp_path / "fifo", deep(tmp_path / ("ü" * 100), 4000) / "job.log"
+    home.mkdir()
+    os.mkfifo(fifo)
+    supervised = node.start(*shell("read x; exit 0"), env={"HOME": str(home)})
+    agent = node.agent.accept()
+    agent.place()
+    agent.send("log", path="/dev/null", other=tmp_path / "job.log", line="one")
+    agent.send("log", path=fifo, other=fifo, line="two")
+    agent.send("log", path=far, other=far, line="three")
+    agent.send("log", path=home, other="", line="four")
+    wait_for(lambda: (home / f"mpsr-{node.lease.job}.log").exists() and far.exists(), "the logs")
+    assert supervised.end(stdin="\n") == (0, "", "")
+    assert (tmp_path / "job.log").read_text() == "one\n"
+    assert (home / f"mpsr-{node.lease.job}.log").read_text() == "two\nfour\n"
+    assert far.read_text() == "three\n"
+
+
 def test_malformed_messages_are_told_and_ignored(node: Node) -> None:
     supervised, agent = node.both(*shell("read x; exit 0"))
     agent.expect("started")
-    for packet in (
+    for said in (
         b"verdict action",
         b"\xff",
         b"verdict action=explode",
         b"sing a=1",
         b"verdict action=restore",
-        b"x" * 5000,
+        b"x" * (packet.MAX_BYTES + 1),
     ):
-        agent.socket.send(packet)
+        agent.socket.send(said)
     agent.send("log", path=str(node.jobs / "barrier"), line="x")
     wait_for((node.jobs / "barrier").exists, "all messages to be read")
     status, _, errors = supervised.end(stdin="\n")

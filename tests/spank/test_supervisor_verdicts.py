@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from resilience.agent.reception import HEARD
+from resilience.parse import packet
 from tests.spank.supervisor_kit import PROGRAM, WITH_STANDBY, B, Node, ready, shell
 
 # ---------------------------------------------------------------- on plain programs
@@ -79,6 +81,16 @@ def test_promotion_after_a_fault(node: Node) -> None:
     assert fault["text"] == "illegal address"
     assert supervised.end()[:2] == (0, "active on a\npromote incident=i3 token=another color=b\n")
     assert "standby's own words" not in (node.jobs / "7/standby-2.5.err").read_text()
+
+
+def test_a_programs_many_words_are_cut_to_what_the_agent_takes(node: Node) -> None:
+    supervised, agent = node.both(*PROGRAM, "step,long,wait")
+    fault = agent.expect("fault", role="active", cuda="700", seq="3")
+    assert fault["text"].startswith("x")
+    assert 250 < len(fault["text"]) <= 511
+    assert len(packet.pack("fault", **fault)) <= HEARD
+    agent.verdict("none", incident="i3")
+    supervised.end()
 
 
 def test_promotion_that_was_ordered_before_the_fault_was_seen(node: Node) -> None:

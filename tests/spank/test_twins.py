@@ -143,6 +143,14 @@ def test_a_lease(oracle: Oracle) -> None:
     assert c_lease(oracle, "# comment\n" + GOOD + "later=1\n") == python_lease(GOOD)
 
 
+def test_a_lease_with_paths_as_long_as_the_kernel_takes_them(oracle: Oracle) -> None:
+    path = "/" + "ü" * 2047
+    text = lease_text.render(lease(Path(path), spill=path, python=path, reason="x" * 1000, slots=SLOTS))
+    assert c_lease(oracle, text) is None  # the agent's socket below such a run directory is too long
+    text = lease_text.render(lease(Path("/run/mpsr"), spill=path, python=path, reason=path, slots=SLOTS))
+    assert c_lease(oracle, text) == python_lease(text)
+
+
 @pytest.mark.parametrize("line", GOOD.splitlines())
 def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> None:
     assert c_lease(oracle, GOOD.replace(line + "\n", "")) is None
@@ -154,7 +162,7 @@ def test_a_lease_with_a_good_value(oracle: Oracle, change: str) -> None:
     assert c_lease(oracle, changed(GOOD, change)) == python_lease(changed(GOOD, change))
 
 
-@pytest.mark.parametrize("change", [*LEASES["bad"], "run=" + "x" * 1100])
+@pytest.mark.parametrize("change", [*LEASES["bad"], "run=" + "x" * 4096])
 def test_a_lease_with_a_bad_value(oracle: Oracle, change: str) -> None:
     assert c_lease(oracle, changed(GOOD, change)) is None
 

@@ -218,7 +218,7 @@ class Supervisor:
     def hear(self, verb: str) -> dict[str, str]:
         """The next message of this verb; those of which none is the answer to anything are passed over."""
         while True:
-            data = self.socket.recv(8192)
+            data = self.socket.recv(1 << 16)
             assert data, f"the agent hung up instead of {verb}"
             said, words = unpack(data)
             if said == verb:
@@ -236,7 +236,7 @@ class Supervisor:
         """What is said up to the next message with the verb `last`; lines of the log are left out."""
         heard: list[str] = []
         while last not in heard:
-            data = self.socket.recv(8192)
+            data = self.socket.recv(1 << 16)
             assert data, f"the agent hung up after {heard}"
             heard += [verb for verb in [unpack(data)[0]] if verb != "log"]
         return heard

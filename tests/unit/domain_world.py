@@ -53,11 +53,19 @@ class GpuTable:
 
     uuids: tuple[str, ...] = UUIDS
     driver: str = "580"
+    mig: frozenset[str] = frozenset()
     holders: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def all(self) -> tuple[Gpu, ...]:
         return tuple(
-            Gpu(minor=minor, uuid=GpuUuid(uuid), name="GPU", driver=self.driver, bus_id=f"00000000:0{minor}:00.0")
+            Gpu(
+                minor=minor,
+                uuid=GpuUuid(uuid),
+                name="GPU",
+                driver=self.driver,
+                bus_id=f"00000000:0{minor}:00.0",
+                mig=uuid in self.mig,
+            )
             for minor, uuid in enumerate(self.uuids)
         )
 

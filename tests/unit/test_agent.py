@@ -159,10 +159,47 @@ def test_a_daemon_that_had_died_before_anybody_watched_it_is_missed_too(tmp_path
         assert until(lambda: site.journal("server.replaced"), "the outcome")[0]["server"] == "u1001/g0/b"
 
 
-def test_a_program_that_came_too_late_for_its_daemon_is_started_again(tmp_path: Path) -> None:
+def test_the_first_tasks_do_not_join_a_daemon_that_has_gone(tmp_path: Path) -> None:
+    """As when the job's script has said quit to it: CUDA would run outside MPS, and not say so."""
     with Site(tmp_path) as site:
         site.mps.daemons[server("a")] = None
+        tasks = [site.task(lease(1, colors=("a", "b"))), site.task(lease(2))]
+        assert [task.hear("place")["color"] for task in tasks] == ["b", "b"]
+        until(lambda: [call for call in site.mps.calls if call[:2] == ("open", server("a"))], "another server a")
+        seen = [row for row in site.journal("observation") if row["what"] == "daemon_gone"]
+        assert seen[0]["text"] == "its control daemon had gone before the first task came"
+        assert site.leases.actives[0] == server("b")
+
+
+def test_a_domain_whose_only_daemon_has_gone_gets_another_before_its_first_task(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.mps.daemons[server("a")] = None
+        one = site.task(lease(1, colors=("a",)))
+        assert one.hear("place")["color"] == "a"
+        assert ("open", server("a")) in [call[:2] for call in site.mps.calls]
+
+
+def test_a_supervisor_that_leaves_while_its_daemon_is_looked_at_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Site(tmp_path) as site:
+        gate = threading.Event()
+        monkeypatch.setattr(site.mps, "daemon", lambda server: gate.wait(BOUND) and None)
+        one, two = site.task(lease(1)), site.task(lease(2))
+        one.socket.close()
+        until(lambda: len(list(site.agent._actor._peers.of_job(JobId(1)))) == 0, "the end of the first")
+        gate.set()
+        two.hear("place")
+        assert [row["task"] for row in site.journal("task.hello")] == ["2.0.0"]
+
+
+def test_a_program_that_came_too_late_for_its_daemon_is_started_again(tmp_path: Path) -> None:
+    with Site(tmp_path) as site, subprocess.Popen(["sleep", "60"]) as daemon:
+        started = starttime(daemon.pid)
+        assert started is not None
+        site.mps.daemons[server("a")] = Process(pid=daemon.pid, starttime=started)
         one = site.task(lease(1)).run(standby="")
+        daemon.kill()
         until(lambda: site.journal("server.unavailable"), "the news of the daemon")
         one.say("exit", role="active", pid=one.pid, status=exit_code("refused") << 8)
         verdict = one.hear("verdict")

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,6 +44,47 @@ def test_a_daemon_that_is_killed_is_told_once() -> None:
         readable(watch)
         assert watch.read() == (server("a"),)
     assert watch.read() == ()
+    watch.close()
+
+
+def test_a_daemon_whose_socket_is_removed_is_told_once(tmp_path: Path) -> None:
+    """`rm -rf $CUDA_MPS_PIPE_DIRECTORY` in a script: the daemon lives on, and nobody can join it."""
+    watch = DaemonWatch()
+    pipe = tmp_path / "a"
+    pipe.mkdir()
+    for name in ("control", "log", "pid"):
+        (pipe / name).write_text("")
+    started = starttime(os.getpid())
+    assert started is not None
+    watch.watch(server("a"), Process(pid=os.getpid(), starttime=started), str(pipe))
+    (pipe / "pid").unlink()
+    readable(watch)
+    assert watch.read() == ()
+    (pipe / "control").rename(tmp_path / "control")
+    readable(watch)
+    assert watch.read() == (server("a"),)
+    shutil.rmtree(pipe)
+    assert watch.read() == ()
+    pipe.mkdir()
+    watch.watch(server("b"), Process(pid=os.getpid(), starttime=started), str(pipe))  # removed before it is followed
+    readable(watch)
+    assert watch.read() == (server("b"),)
+    watch.close()
+
+
+def test_a_directory_in_which_things_come_and_go_is_not_followed_for_ever(tmp_path: Path) -> None:
+    watch = DaemonWatch()
+    (tmp_path / "control").write_text("")
+    started = starttime(os.getpid())
+    assert started is not None
+    watch.watch(server("a"), Process(pid=os.getpid(), starttime=started), str(tmp_path))
+    for _ in range(1000):
+        (tmp_path / "x").write_text("")
+        (tmp_path / "x").unlink()
+        assert watch.read() == ()
+    assert watch.read() == ()  # the watch's own end
+    (tmp_path / "control").unlink()
+    assert not select.select([watch], [], [], 0)[0]
     watch.close()
 
 

@@ -114,6 +114,80 @@ def test_flags_that_set_alloc_will_do(site: Site, flags: str) -> None:
     assert errors(site.slurm()) == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        (
+            "PrologFlags=Alloc,Contain,NoHold",
+            ["PrologFlags: the last line replaces", "has not: Contain,NoHold", "slurm.prolog_flags"],
+        ),
+        ("PrologFlags=X11\nPrologFlags=Contain", ["has not: X11,Contain"]),
+        ("GresTypes=gpu,nic", ["GresTypes: the last line replaces", "has not: nic", "slurm.gres_types"]),
+    ],
+)
+def test_what_our_lines_take_from_the_sites_is_named(site: Site, line: str, parts: list[str]) -> None:
+    site.change("slurm.conf", "include", f"{line}\ninclude")
+    key = line.partition("=")[0]
+    assert not [one for one in site.slurm() if one.subject.endswith(key) and one.level is Level.FINE]
+    for part in parts:
+        assert part in errors(site.slurm())
+
+
+def test_what_the_site_has_in_its_site_file_is_kept(site: Site) -> None:
+    site.text = site.text.replace("slurm: {", "slurm: {prolog_flags: 'Contain,X11', gres_types: 'nic,gpu', ")
+    rendered = {file.path: file.text for file in render.files(render.parse_site(site.text, "site.yaml"), TEMPLATES)}
+    assert "\nPrologFlags=Contain,X11,Alloc\n" in rendered["slurm-mpsr.conf"]
+    assert "\nGresTypes=nic,gpu,mps\n" in rendered["slurm-mpsr.conf"]
+    (site.conf / "slurm-mpsr.conf").write_text(rendered["slurm-mpsr.conf"])
+    site.change("slurm.conf", "include", "PrologFlags=X11,contain\nGresTypes=gpu,nic\ninclude")
+    assert errors(site.slurm()) == ""
+
+
+def test_a_site_may_keep_its_own_lines(site: Site) -> None:
+    site.text = site.text.replace("slurm: {", "slurm: {prolog_flags: '', gres_types: '', ")
+    text = {file.path: file.text for file in render.files(render.parse_site(site.text, "site.yaml"), TEMPLATES)}[
+        "slurm-mpsr.conf"
+    ]
+    assert not re.search(r"^(PrologFlags|GresTypes)", text, re.MULTILINE)
+    (site.conf / "slurm-mpsr.conf").write_text(text)
+    assert "PrologFlags: has no Alloc: not set" in errors(site.slurm())
+    site.change("slurm.conf", "include", "PrologFlags=Contain\nGresTypes=gpu,nic,mps\ninclude")
+    assert errors(site.slurm()) == ""
+
+
+def test_a_hook_of_the_sites_that_ours_replaces_is_named(site: Site) -> None:
+    site.change("slurm.conf", "include", "Prolog=/usr/site/prolog\ninclude")
+    said = [one.lines() for one in site.slurm() if one.level is Level.WARNING]
+    assert len(said) == 1
+    assert "Prolog: the last line replaces an earlier one: /usr/site/prolog" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("shown", "parts"),
+    [
+        ("PrologFlags = Alloc\nGresTypes = gpu,mps", []),
+        ("PrologFlags = Alloc,Contain,X11\nGresTypes = gpu,mps,shard", []),
+        (
+            "PrologFlags = (null)\nGresTypes = gpu,mps",
+            ["PrologFlags: has not what slurm.conf names: Alloc", "has no Alloc: (null)"],
+        ),
+        (
+            "PrologFlags = Alloc\nGresTypes = gpu",
+            ["GresTypes: has not what slurm.conf names: mps; it has gpu", "restart slurmctld"],
+        ),
+        ("PrologFlags = Alloc\nGresTypes = (null)", ["slurmctld: GresTypes: has no gpu"]),
+    ],
+)
+def test_what_slurmctld_has_is_compared(
+    site: Site, shown: str, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site.conf.parent / "opt/scontrol").write_text(f"#!/bin/sh\n[ $2 = config ] && cat <<'END'\n{shown}\nEND\n")
+    status = main(["check", "--config", f"{site.conf}/mpsr.yaml", "--slurm-conf", f"{site.conf}/slurm.conf"])
+    said = [line for line in capsys.readouterr().out.splitlines() if "slurmctld" in line]
+    assert status == (2 if parts else 0)
+    assert all(any(part in line for line in said) for part in parts), said
+
+
 def test_a_hook_that_starts_python_is_noted(site: Site) -> None:
     """One of before, which `mpsr render` would make anew, and one whose program is not there."""
     site.change("epilog.d/50-mpsr", "MPSR_HOOK=", "OTHER=")

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from resilience.adapters.linux.as_user import as_user
 from resilience.cli.explain import consequences, in_force
-from resilience.cli.log import open_recovery_log, recovery_log
+from resilience.cli.log import open_recovery_log
 from resilience.cli.main import main
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
 from resilience.model.records.journal import Entry, entry, parse
 from resilience.model.settings import Options
+from resilience.parse import recovery_log
 from resilience.report import journal_lines, story
 from tests.unit import squeue_kit
 
@@ -210,9 +211,20 @@ def test_times_in_the_past() -> None:
             journal_lines.since(bad, now)
 
 
-def test_the_jobs_log_lies_beside_its_output() -> None:
-    assert recovery_log("/scratch/a/slurm-7.out", "/home/a", JobId(7)) == "/scratch/a/mpsr-7.log"
-    assert recovery_log("", "/home/a", JobId(7)) == "/home/a/mpsr-7.log"
+@pytest.mark.parametrize(
+    ("stdout", "places"),
+    [
+        ("/scratch/a/slurm-7.out", ["/scratch/a/mpsr-7.log", "/home/a/mpsr-7.log"]),
+        ("", ["/home/a/mpsr-7.log"]),
+        ("/dev/null", ["/home/a/mpsr-7.log"]),
+        ("/dev/pts/3", ["/home/a/mpsr-7.log"]),
+        ("/dev/../proc/self/fd/1", ["/home/a/mpsr-7.log"]),
+        ("/home/a/out", ["/home/a/mpsr-7.log"]),
+        ("/devel/out", ["/devel/mpsr-7.log", "/home/a/mpsr-7.log"]),
+    ],
+)
+def test_the_jobs_log_lies_beside_its_output_else_where_it_runs(stdout: str, places: list[str]) -> None:
+    assert list(recovery_log.places(stdout, "/home/a", JobId(7))) == places
 
 
 def test_a_text_of_others_stays_on_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,8 @@ def test_a_bad_argument_is_one_line_and_a_hint(capsys: pytest.CaptureFixture[str
         main(["log", "--job", "x"])
     assert ended.value.code == 2
     err = capsys.readouterr().err.splitlines()
-    assert err == ["mpsr: log: argument -j/--job: invalid int value: 'x'", "  try: mpsr log --help"]
+    assert err[0].startswith("mpsr: log: argument -j/--job: job: is not a job's number: 'x'; such as 4711, 4711_3")
+    assert err[1:] == ["  try: mpsr log --help"]
 
 
 def test_a_bad_configuration_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,8 @@ def test_any_wish_is_options_or_a_clear_refusal(asked: str) -> None:
         ("0,0", "0", ("0",)),
         ("$(id)", "`id`", ()),
         ("", "0-99999999", ()),
+        ("1", "MIG-5a5a5a5a-0001", ("MIG-5a5a5a5a-0001",)),
+        ("0,1", "MIG-a,MIG-GPU-b/1/0", ("MIG-a", "MIG-GPU-b/1/0")),
     ],
 )
 def test_the_gpus_of_a_job(slurm: str, cuda: str, expected: tuple[str, ...]) -> None:
@@ -135,6 +137,29 @@ def test_gpus_keep_the_jobs_order_and_unknown_ones_are_named() -> None:
     assert "--gres=" in caught.value.hint
     with pytest.raises(ConfigError, match="the driver does not show: 7"):
         domain_plan.pick_gpus(("7",), GPUS)
+
+
+@pytest.mark.parametrize(
+    ("word", "files", "picked"),
+    [
+        ("MIG-5a5a5a5a-0001-0203-0405-060708090a0b", (), None),
+        ("MIG-GPU-1/1/0", (), None),
+        ("0", (), None),  # the first instance of GPU 0, or the GPU after its instances
+        ("1", (), None),
+        ("GPU-0", (), None),
+        ("GPU-1", (), "GPU-1"),
+        ("1", ("/dev/nvidia0", "/dev/nvidia1"), "GPU-1"),
+        ("0", ("/dev/nvidia0", "/dev/nvidia1"), None),
+    ],
+)
+def test_an_instance_of_mig_is_never_taken_for_a_gpu(word: str, files: tuple[str, ...], picked: str | None) -> None:
+    cut = (GpuUuid("GPU-0"),)
+    if picked:
+        assert [uuid for _, uuid in domain_plan.pick_gpus((word,), GPUS, files, cut)] == [picked]
+        return
+    with pytest.raises(ConfigError, match="MIG") as caught:
+        domain_plan.pick_gpus((word,), GPUS, files, cut)
+    assert "--mps=off" in caught.value.hint
 
 
 ODD = ((GpuMinor(3), GpuUuid("GPU-3")), (GpuMinor(0), GpuUuid("GPU-0")))

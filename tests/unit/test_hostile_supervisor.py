@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from resilience.adapters.gpu.nvml import NvmlEvents, NvmlGpus
 from resilience.agent import messages
+from resilience.agent.reception import HEARD
 from resilience.model.errors import GpuError, WireError
 from resilience.model.ids import JobId, StepId, TaskId, TaskRef
 from resilience.parse.packet import pack
@@ -100,6 +101,13 @@ def test_a_jobs_long_paths_and_words_cost_nobody_elses_news(tmp_path: Path, capf
     said = capfd.readouterr().err
     assert "longer than" not in said
     assert "unexpected error" not in said
+
+
+def test_a_message_that_is_too_long_is_turned_away(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        one = site.task(lease(1)).run()
+        one.say("keeper", state="x" * HEARD)
+        assert "longer than 4096 bytes" in one.hear("refuse")["reason"]
 
 
 @pytest.mark.skipif(os.path.exists("/proc/driver/nvidia/version"), reason="NVML works here")

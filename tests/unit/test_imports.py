@@ -55,7 +55,7 @@ def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
         ("rooms", "machine/policy.py", "def f() -> None:\n    from resilience import agent"),
         ("rooms", "new/__init__.py", "import os"),
         ("adapters", "agent/act.py", "def f() -> None:\n    from resilience.adapters.slurm.scontrol import Scontrol"),
-        ("adapters", "check/finding.py", "import resilience.adapters.gpu.nvml"),
+        ("adapters", "report/story.py", "import resilience.adapters.gpu.nvml"),
         ("world", "machine/policy.py", "from time import monotonic"),
         ("world", "agent/loop.py", "import subprocess"),
         ("circles", "model/ids.py", "from resilience.model import lease"),

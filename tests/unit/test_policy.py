@@ -11,7 +11,7 @@ from resilience.machine.policy import Means, climb, culprit, split
 from resilience.model.ids import TaskRef
 from resilience.model.incident import Action
 from resilience.model.options import JobOptions, OnCulprit, Rung
-from resilience.model.records.journal import entry
+from resilience.model.records.journal import Entry, entry
 from resilience.model.world import History, Task
 from tests.unit.machine_kit import DOMAIN, GPU, ref, server
 
@@ -97,8 +97,14 @@ def test_the_breaker_counts_an_hour() -> None:
     assert not history.may_requeue(past, 0, 1001, 99999.0)
 
 
-def asked(ask: str, mono: float, wall: float, **words: object) -> dict[str, object]:
-    return {"event": "slurm.intent", "ask": ask, "mono": mono, "wall": wall} | words
+def said(**values: object) -> Entry:
+    found = entry(values)
+    assert found is not None
+    return found
+
+
+def asked(ask: str, mono: float, wall: float, **words: object) -> Entry:
+    return said(event="slurm.intent", ask=ask, mono=mono, wall=wall, **words)
 
 
 def test_a_new_agent_knows_what_the_last_one_asked_for() -> None:
@@ -107,14 +113,39 @@ def test_a_new_agent_knows_what_the_last_one_asked_for() -> None:
         asked("requeue", 900.0, 50_900.0, uid=1001),
         asked("drain", 950.0, 50_950.0),
         asked("comment", 960.0, 50_960.0),
-        asked("requeue", 970.0, 40_970.0, uid=1001),  # of another boot
-        asked("requeue", 9000.0, 50_980.0, uid=1001),  # of another boot, which had been up for longer
         asked("requeue", 990.0, 50_990.0),  # of an older version
-        {"event": "slurm.outcome", "ask": "requeue", "mono": 991.0, "wall": 50_991.0, "uid": 1001},
+        said(event="slurm.outcome", ask="requeue", mono=991.0, wall=50_991.0, uid=1001),
     ]
-    entries = [found for row in rows if (found := entry(row)) is not None]
-    past = history.recalled(entries, wall=54_000.0, mono=4000.0)
-    assert past == History(requeues=((900.0, 1001),), drains=(950.0,))
+    for step in (0.0, 61.0, 3600.0, -3600.0, -80_000.0):
+        past = history.recalled(rows, wall=54_000.0 + step, mono=4000.0)
+        assert past == History(requeues=((900.0, 1001),), drains=(950.0,))
+
+
+def started(boot: str, mono: float, wall: float) -> Entry:
+    return said(event="agent.started", boot=boot, mono=mono, wall=wall)
+
+
+def test_what_was_asked_for_before_the_last_boot_does_not_count() -> None:
+    """Each clock alone could take these lines for ones of the last hour."""
+    rows = [
+        started("one", 3000.0, 50_000.0),
+        asked("requeue", 3100.0, 50_100.0, uid=1),
+        started("two", 3200.0, 50_200.0),
+        asked("requeue", 3300.0, 50_300.0, uid=2),
+        asked("drain", 3400.0, 40_000.0),  # the wall clock was stepped back
+    ]
+    assert history.recalled(rows, 50_500.0, 3500.0, "two") == History(requeues=((3300.0, 2),), drains=(3400.0,))
+    assert history.recalled(rows, 50_500.0, 3500.0, "three") == History()
+    assert history.recalled(rows, 5_000_000.0, 3500.0, "two") == History(requeues=((3300.0, 2),), drains=(3400.0,))
+
+
+def test_a_monotonic_clock_that_began_again_is_another_boots() -> None:
+    """The line that names the boot has gone with the last file."""
+    rows = [asked("requeue", 9000.0, 50_000.0, uid=1), asked("requeue", 100.0, 50_100.0, uid=2)]
+    assert history.recalled(rows, 50_200.0, 9100.0, "two") == History()
+    assert history.recalled(rows, 50_200.0, 200.0, "two").requeues == ((100.0, 2),)
+    late = [asked("requeue", 100.0, 50_100.0, uid=2), asked("drain", 99.0, 50_100.0)]  # written by two processes
+    assert history.recalled(late, 50_200.0, 200.0, "two") == History(requeues=((100.0, 2),), drains=(99.0,))
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -37,6 +37,17 @@ def nothing_left(node: World) -> None:
     assert os.listdir(node.base / "run/n0/jobs") == []
 
 
+@pytest.mark.parametrize("cuda", ["0", "MIG-5a5a5a5a-0001-0203-0405-060708090a0b"])
+def test_a_job_on_a_mig_instance_is_refused_with_the_way_out(node: World, cuda: str) -> None:
+    node.gpus.mig = frozenset({node.gpus.uuids[0]})
+    environ = node.environ(12, ON, {"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": cuda})
+    assert node.prolog(environ) == 0
+    assert "MIG" in refused(node)
+    assert "--mps=off" in refused(node)
+    node.epilog(environ)
+    nothing_left(node)
+
+
 @pytest.mark.parametrize("asked", ["", "mps=off", "mps=off;domain=job", "domain=job"])
 def test_a_job_that_did_not_ask_leaves_no_trace(node: World, asked: str) -> None:
     assert node.prolog(node.environ(12, asked)) == 0

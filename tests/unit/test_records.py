@@ -81,7 +81,7 @@ def test_a_journal_of_0_1_0_is_read_without_loss() -> None:
             "mono",
         }
         assert lost <= {"comment", "text"}, f"{found.event}: no field for {lost}"
-    told = story.tell(story.of_job(entries, 2))
+    told = story.tell(story.of_jobs(entries, {2}))
     assert any("the culprit is job 5 step 0 task 0, confidence certain" in text for text in told)
     assert any("job 2 step 0 task 0 goes on" in text for text in told)
 

@@ -151,7 +151,7 @@ def test_a_missing_script_does_not_fail_the_prolog(tmp_path: Path) -> None:
         ("nodez: n0", ["unknown key: nodez", "did you mean nodes?"]),
         ("nodes: 'n0 x'", ["nodes: is not a list of nodes: 'n0 x'"]),
         ("nodes: n[3-1]", ["nodes: has a range that runs the wrong way"]),
-        ("nodes: n[a]", ["nodes: is not a list of nodes"]),
+        ("nodes: n[a]", ["nodes: has a bracket that is no range"]),
         ("nodes: 'n[0-1],n1'", ["nodes: names a node twice"]),
         ("nodes: n0\ngpu: {per_node: 1}", ["unknown key: gpu", "did you mean gpus"]),
         ("nodes: n0\ngpus: {per_node: 0}", ["gpus.per_node: is not within 1 and 256: 0"]),

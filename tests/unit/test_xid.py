@@ -61,3 +61,22 @@ def test_number_and_pid_come_through_whatever_the_name(xid: int, pid: int, name:
     line = parse_line(f"NVRM: Xid (PCI:0000:06:00): {xid}, pid={pid}, name={name}, Ch 1")
     assert isinstance(line, XidLine)
     assert (line.xid, line.pid) == (xid, pid)
+
+
+@pytest.mark.parametrize(
+    "before", ["Nov 30 17:00:00 host kernel: ", "Nov 30 17:00:00 host kernel: [ 1234.567890] ", ""]
+)
+@pytest.mark.parametrize("inside", ["", "[ 1234.567890] "])
+@pytest.mark.parametrize("sample", _SAMPLES[::7], ids=lambda row: str(row["xid"]))
+def test_a_line_that_rsyslog_repeats_says_the_same(sample: dict[str, Any], before: str, inside: str) -> None:
+    text = sample["line"][sample["line"].index("NVRM") :]
+    assert parse_line(f"{before}message repeated 3 times: [ {inside}{text}]") == parse_line(text)
+
+
+def test_a_process_called_like_rsyslogs_words_changes_nothing() -> None:
+    line = parse_line("NVRM: Xid (PCI:0000:06:00): 31, pid=7, name=message repeated 2 times: [ x]")
+    assert isinstance(line, XidLine)
+    assert line.name == "message repeated 2 times: [ x]"
+    closed = parse_line("kernel: NVRM: Xid (PCI:0000:06:00): 31, pid=7, name=a, [b]")
+    assert isinstance(closed, XidLine)
+    assert closed.text == "[b]"

@@ -17,6 +17,8 @@ from resilience.ports import Gpu
 
 _WAIT_MS = 5000
 """How long one wait for events lasts; also how long the thread takes to end."""
+_MIG_ON = 1
+"""NVML_DEVICE_MIG_ENABLE."""
 _PAUSE = 1.0
 """Seconds before waiting again after NVML reported an error (GPU lost)."""
 
@@ -40,14 +42,12 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _ask(nvml: Any, call: str, handle: Any) -> int:
-    """The first number of an answer; 0 where the driver or the GPU knows no such thing."""
+def _first(nvml: Any, call: str, handle: Any) -> int:
+    """The first number of an answer; 0 where the GPU or the driver knows no such thing and answers with an error."""
     try:
         return int(getattr(nvml, call)(handle)[0])
-    except nvml.NVMLError as error:
-        if error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-            return 0
-        raise
+    except nvml.NVMLError:
+        return 0
 
 
 class NvmlGpus:
@@ -65,8 +65,8 @@ class NvmlGpus:
                     name=_text(nvml.nvmlDeviceGetName(handle)),
                     driver=driver,
                     bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
-                    capability=_ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle),
-                    mig=_ask(nvml, "nvmlDeviceGetMigMode", handle) == nvml.NVML_DEVICE_MIG_ENABLE,
+                    mig=_first(nvml, "nvmlDeviceGetMigMode", handle) == _MIG_ON,
+                    capability=_first(nvml, "nvmlDeviceGetCudaComputeCapability", handle),
                 )
                 for handle in handles
             )

@@ -7,12 +7,12 @@ peer that does not read what it is sent is dropped once its queue is full; more 
 import os
 import select
 import socket
-import struct
 from collections import Counter, deque
 from contextlib import suppress
 
 from resilience.contract import contract
 from resilience.model.errors import ResilienceError
+from resilience.parse import ucred
 from resilience.ports import Packet, Peer
 
 _MAX = int(contract()["wire"]["max_message_bytes"])
@@ -24,7 +24,6 @@ _QUEUE = 256
 """Packets that wait for one peer at most."""
 _BURST = 64
 """Packets read from one peer at a time, so that none keeps the others waiting."""
-_CREDENTIALS = struct.Struct("3i")
 
 
 class AgentSocket:
@@ -81,8 +80,7 @@ class AgentSocket:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            pid, uid, _ = _CREDENTIALS.unpack(raw)
+            pid, uid, _ = ucred.peer(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE))
             if len(self._peers) >= _PEERS or self._of_user[uid] >= _PEERS_OF_USER:
                 connection.close()
                 continue

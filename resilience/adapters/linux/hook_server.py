@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from resilience.model.errors import ResilienceError
+from resilience.parse import ucred
 
 NAMES = ("prolog", "epilog")
 _TAKEN = b"a"
@@ -30,7 +31,6 @@ _PATIENCE = 1.0
 _MOST = 1 << 20
 """Bytes of a request: Linux gives a process 2 MiB of environment and arguments at most, slurmd a few KiB."""
 _LENGTH = struct.Struct("=I")
-_CREDENTIALS = struct.Struct("3i")
 
 
 class HookServer:
@@ -69,7 +69,7 @@ class HookServer:
 
     def _serve(self, connection: socket.socket) -> None:
         """Raises OSError for a caller that is not to be served; it then sees its connection end."""
-        _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        uid = ucred.peer(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE)).uid
         if uid != os.geteuid() or not self._current():
             return
         connection.settimeout(_PATIENCE)

@@ -17,6 +17,8 @@ GROWTH = 0x2 | 0x80 | 0x100 | 0x400 | 0x800
 """IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF (inotify(7))."""
 NAMES = 0x40 | 0x80 | 0x100 | 0x200
 """IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE: not a word of what is written to what is there."""
+REMOVALS = 0x40 | 0x200 | 0x400 | 0x800
+"""IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF."""
 WRITES = 0x2
 """IN_MODIFY."""
 IGNORED = 0x8000

@@ -15,7 +15,7 @@ from resilience.adapters.linux.guarded_files import make_dir, make_dirs, read_re
 from resilience.model.errors import WireError
 from resilience.model.ids import JobId, NodeName
 
-_LIMIT = 1 << 18
+_LIMIT = 1 << 19
 """Bytes: 64 directories with long names."""
 
 

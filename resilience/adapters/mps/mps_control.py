@@ -111,7 +111,15 @@ class ControlDaemons:
         return any(parse.terminated(lines) for lines in answers)
 
     def daemon(self, server: ServerId) -> Process | None:
-        """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid)."""
+        """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid).
+
+        Where the two are seen as parent and child nobody is asked: a task may wait for the answer.
+        """
+        if os.path.lexists(f"{self.pipe(server)}/control"):
+            seen_here = {seen.process.pid: seen.process for seen in self.processes(server)}
+            for pid in seen_here:
+                if (above := seen_here.get(parent(pid) or 0)) is not None:
+                    return above
         talk, lines = self._program.ask(server, "get_server_list")
         if talk is Talk.NO_DAEMON:
             return None

@@ -22,6 +22,7 @@ from typing import Protocol
 from resilience.adapters.slurm import account_text
 from resilience.model.errors import SlurmAway, SlurmError
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.hostlist import named
 from resilience.ports import Done, Refused
 
 PENDING_ALREADY = "job is pending execution"
@@ -72,7 +73,7 @@ class Primitives(Protocol):
 
 def merged(excluded: str, node: NodeName | None) -> str:
     """The list of excluded nodes with one more; empty when there is nothing to change."""
-    if node is None or node in excluded.split(","):
+    if node is None or named(node, excluded):
         return ""
     return f"{excluded},{node}" if excluded else str(node)
 

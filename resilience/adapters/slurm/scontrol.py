@@ -17,12 +17,12 @@ from resilience.adapters.slurm.requeue_sequence import Snapshot
 from resilience.adapters.slurm.slurm_program import Answer, beside, run
 from resilience.model.errors import SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.hostlist import numbers
 from resilience.ports import Done, JobInfo, Refused
 
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _NONE = ("", "(null)", "None", "N/A")
-_REQUEUE_EXIT = re.compile(r"^RequeueExit(?:Hold)?\s*=\s*(\S+)", re.MULTILINE)
-_JOB_REQUEUE = re.compile(r"^JobRequeue\s*=\s*0\b", re.MULTILINE)
+_SETTING = re.compile(r"^(\w+)\s*= ?(.*)$", re.MULTILINE)
 _NAMES = 4096
 """Jobs whose names are remembered."""
 _LIFE = ("State", "BatchFlag", "Requeue", "RestartCnt", "PriorityLong", "Reason")
@@ -96,19 +96,25 @@ class Scontrol:
         number = str(int(status) >> 8) if status.isdigit() else status.partition(":")[0]
         if number in ("", "0"):
             return False
-        return any(number in _numbers(text) for text in _REQUEUE_EXIT.findall(self._config()))
+        config = self.config()
+        return any(number in numbers(config.get(key, "")) for key in ("RequeueExit", "RequeueExitHold"))
 
     def why_no_requeue(self) -> str:
         """Why a job may have no Requeue flag: its user's word, or the site's."""
-        if _JOB_REQUEUE.search(self._config()):
+        if self.config().get("JobRequeue") == "0":
             return "JobRequeue=0 in slurm.conf, and the job was not submitted with --requeue"
         return "submitted with --no-requeue"
 
-    def _config(self) -> str:
+    def config(self) -> dict[str, str]:
+        """slurmctld's configuration, by Slurm's names. Raises SlurmError when nobody shows it."""
         shown = self._run("show", "config")
         if shown.status != 0:
             raise SlurmError("slurmctld", "does not show its configuration", shown.refusal())
-        return shown.text()
+        return {key: value.strip() for key, value in _SETTING.findall(shown.text())}
+
+    def members(self, job: JobId) -> tuple[tuple[JobId, str, str], ...]:
+        """Of an array or a heterogeneous job: each own number, with the index in the array or the offset of the component."""
+        return squeue.members(self._squeue, job)
 
     # ------------------------------------------------------------------ what requeue_sequence is made of
 
@@ -178,13 +184,3 @@ def _number(job: JobId, shown: Mapping[str, str], field: str) -> int:
 
 def _flag(job: JobId, shown: Mapping[str, str], field: str) -> bool:
     return _number(job, shown, field) != 0
-
-
-def _numbers(text: str) -> set[str]:
-    """Of a list such as 75,80-82."""
-    found: set[str] = set()
-    for word in text.split(","):
-        span = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word.strip())
-        if span:
-            found |= set(map(str, range(int(span[1]), int(span[2] or span[1]) + 1)))
-    return found

@@ -79,6 +79,23 @@ def any_completes(ask: Ask, leader: JobId) -> bool:
     return any(row["State"].rstrip() == b"COMPLETING" for row in mine)
 
 
+def members(ask: Ask, job: JobId) -> tuple[tuple[JobId, str, str], ...]:
+    """Of an array or a heterogeneous job: each own number, with the index in the array or the offset of the component."""
+    widths = dict.fromkeys(("JobID", "ArrayJobID", "ArrayTaskID", "HetJobID", "HetJobOffset"), _NUMBER)
+    form = ",".join(f"{field}:{width}" for field, width in widths.items())
+    found: list[tuple[JobId, str, str]] = []
+    for row in _rows(ask(*_ALL, f"--jobs={job}", f"--Format={form}"), job, widths):
+        shown = {field: value.decode("ascii", "replace").rstrip() for field, value in row.items()}
+        if str(job) in (shown["ArrayJobID"], shown["HetJobID"]):
+            task, component = (
+                shown[field] if _digits(shown[field]) else "" for field in ("ArrayTaskID", "HetJobOffset")
+            )
+            found.append((JobId(int(shown["JobID"])), task, component if shown["HetJobID"] == str(job) else ""))
+    if not found:
+        raise _unknown(job)
+    return tuple(found)
+
+
 def excluded(ask: Ask, name: str, job: JobId) -> str:
     """ExcNodeList, which -O does not have. It is as its user wrote it."""
     widths = {"JobID": _NUMBER, "ExcNodeList": _PATH}
