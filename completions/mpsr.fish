@@ -50,7 +50,7 @@ function _shtab_mpsr_using
   test "$_shtab_mpsr_cmdpath" = "$argv"
 end
 
-set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report replay metrics spills check drill render version
+set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report replay metrics spills check drill guard 'guard test' render version
 set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
 
 complete -c mpsr -e
@@ -140,6 +140,18 @@ complete -c mpsr -n '_shtab_mpsr_using drill' -l yes -d 'do not ask before the f
 complete -c mpsr -n '_shtab_mpsr_using drill' -l dry-run -d 'show the job, submit nothing'
 complete -c mpsr -n '_shtab_mpsr_using drill' -l keep -d 'keep the job'"'"'s files'
 complete -c mpsr -n '_shtab_mpsr_using drill' -l json -xka "(__fish_complete_path (commandline -ct))" -d 'write the result to this file, as JSON'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a guard -d 'See whether the guard module meets a fault of our own.'
+complete -c mpsr -n '_shtab_mpsr_using guard' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using guard; and test $_shtab_mpsr_npos -eq 0' -a test -d 'make a fault of our own and see whether the module meets it'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l gres -x -d 'what the job asks for: one whole GPU (default: gpu:1)'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l dir -xka "(__fish_complete_directories)" -d 'for the job'"'"'s files; a directory that the node sees, too (default: the current one)'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l python -xka "(__fish_complete_path (commandline -ct))" -d 'Python of mpsr on the node (default: this one)'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l wait -x -d 'give up after this many seconds (default: 600)'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l yes -d 'do not ask before the fault'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l dry-run -d 'show the job, submit nothing'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l keep -d 'keep the job'"'"'s files'
+complete -c mpsr -n '_shtab_mpsr_using guard test' -l json -xka "(__fish_complete_path (commandline -ct))" -d 'write the result to this file, as JSON'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a render -d 'make the files of a cluster from one YAML of choices'
 complete -c mpsr -n '_shtab_mpsr_using render' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using render' -l site -xka "(__fish_complete_path (commandline -ct))" -d 'the site'"'"'s choices (docs/reference/site.md)'

@@ -62,15 +62,23 @@ _WIDE = functools.partial(argparse.HelpFormatter, width=10_000)
 def _parser() -> tuple[argparse.ArgumentParser, list[argparse.ArgumentParser]]:
     """The parser of `mpsr`, and those of its commands, each with a description."""
     parser = whole()
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for listed in commands._choices_actions:
-        command = commands.choices[listed.dest]
-        text = str(listed.help)
-        command.description = command.description or f"{text[0].upper()}{text[1:]}."
-        command.formatter_class = _WIDE
-        command.color = False  # Python 3.14's usage has colours
     parser.formatter_class = _WIDE
-    return parser, list(commands.choices.values())
+    return parser, list(_commands(parser))
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """What can be run: a command that has commands of its own is a word before theirs."""
+    for action in parser._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            continue
+        for listed in action._choices_actions:
+            command = action.choices[listed.dest]
+            text = str(listed.help)
+            command.description = command.description or f"{text[0].upper()}{text[1:]}."
+            command.formatter_class = _WIDE
+            command.color = False  # Python 3.14's usage has colours
+            own = list(_commands(command))
+            yield from own or [command]
 
 
 # ---------------------------------------------------------------- the manual page
@@ -101,7 +109,8 @@ def man() -> str:
 def _tidy(page: str) -> str:
     """argparse-manpage's text of a command as a manual page has it: a synopsis, a paragraph, the arguments."""
     page = re.sub(r"^[^\n]+\n\n(?=usage: )", "", page, flags=re.M)  # the list's line: the description says it
-    page = re.sub(r"^usage: (mpsr \S+) \[\\-h\](.*)\n\n", r".B \1\n\2\n.PP\n", page, flags=re.M)
+    page = re.sub(r"^\.SS .+\nusage: .+ \.\.\.\n\n.+\n+", "", page, flags=re.M)  # a word before commands
+    page = re.sub(r"^usage: (mpsr [a-z ]+) \[\\-h\](.*)\n\n", r".B \1\n\2\n.PP\n", page, flags=re.M)
     page = re.sub(r"^(?:arguments:|options:|\.RS 7|\.RE|)\n", "", page, flags=re.M)
     page = re.sub(r"^ ", "", page, flags=re.M)
     return page.replace(".SH\nCOMMANDS", ".SH COMMANDS")

@@ -62,7 +62,7 @@ static int hold_driver(void)
 		return -ENOENT;
 	rcu_read_lock_sched();
 	driver = find(MG_DRIVER);
-	if (driver && !try_module_get(driver))
+	if (driver && (driver->state != MODULE_STATE_LIVE || !try_module_get(driver)))
 		driver = NULL;
 	rcu_read_unlock_sched();
 	return driver ? 0 : -ENODEV;
@@ -107,6 +107,24 @@ void *mg_symbol(const char *name)
 	return (void *)lookup_name(full);
 }
 
+/* The driver is held and has come to life, so its own table of symbols stays. */
+bool mg_driver_symbols(bool (*visit)(const char *name, void *data), void *data)
+{
+	const struct mod_kallsyms *symbols = &driver->core_kallsyms;
+	unsigned int i;
+
+	for (i = 0; i < symbols->num_symtab; i++)
+		if (!visit(symbols->strtab + symbols->symtab[i].st_name, data))
+			return false;
+	return true;
+}
+
+int mg_missing(const char *anchor)
+{
+	pr_err("mps_guard: driver: anchor missing: %s\n", anchor);
+	return -ENOENT;
+}
+
 int mg_peek(u64 *value, unsigned long address)
 {
 	return read_nofault(value, (const void *)address, sizeof(*value)) ? -EFAULT : 0;
@@ -138,29 +156,24 @@ static int arm(struct ftrace_ops *ops, const char *what)
 	return error;
 }
 
-int mg_hook_any(struct ftrace_ops *ops, const char *what, const char *const *names, size_t count)
+int mg_hook_all(struct ftrace_ops *ops, const char *const *names, size_t count)
 {
-	unsigned int found = 0;
 	size_t i;
 
 	for (i = 0; i < count; i++) {
-		int error = filter(ops, names[i], !found);
+		int error = filter(ops, names[i], !i);
 
-		if (error && error != -ENOENT) {
+		if (error) {
 			free_filter(ops);
-			return error;
+			return error == -ENOENT ? mg_missing(names[i]) : error;
 		}
-		found += !error;
 	}
-	if (found)
-		return arm(ops, what);
-	pr_err("mps_guard: driver: anchor missing: %s\n", what);
-	return -ENOENT;
+	return arm(ops, names[0]);
 }
 
 int mg_hook(struct ftrace_ops *ops, const char *name)
 {
-	return mg_hook_any(ops, name, &name, 1);
+	return mg_hook_all(ops, &name, 1);
 }
 
 void mg_unhook(struct ftrace_ops *ops)

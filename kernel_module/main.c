@@ -25,9 +25,12 @@ static int __init mg_init(void)
 	error = mg_worker_init();
 	if (error)
 		goto put_driver;
-	error = mg_sink_init();
+	error = mg_entry_init();
 	if (error)
 		goto worker_stop;
+	error = mg_sink_init();
+	if (error)
+		goto entry_exit;
 	error = mg_device_init();
 	if (error)
 		goto sink_exit;
@@ -44,6 +47,8 @@ device_exit:
 	mg_ring_exit();
 sink_exit:
 	mg_sink_exit();
+entry_exit:
+	mg_entry_exit();
 worker_stop:
 	mg_worker_stop();
 put_driver:
@@ -60,6 +65,7 @@ static void __exit mg_exit(void)
 	mg_hooks_let_pass();
 	mg_worker_stop();
 	mg_sink_exit();
+	mg_entry_exit();
 	mg_hooks_disarm();
 	mg_device_exit();
 	mg_ring_exit();

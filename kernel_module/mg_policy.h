@@ -5,8 +5,8 @@
  * Job: given the limits, what is known of the faulting address space and the time, say whether the
  * driver's cancel of this fault is let through (PASS: exactly today's behaviour) or held back for
  * another replay (HOLD). The caller keeps one struct mg_space per address space and locks it.
- * Guarantees, fuzzed in user space (tests/policy_test.c): once an episode is older than the
- * deadline, or a budget is used up, the answer is PASS, and it stays PASS for that address space.
+ * Guarantees, fuzzed in user space (tests/policy_test.c): once an address space has been held for
+ * longer than the deadline in all, or a budget is used up, the answer is PASS, and it stays PASS.
  *
  * Compiles in the kernel and in user space; includes nothing of NVIDIA's.
  */
@@ -17,6 +17,7 @@
 #include <linux/types.h>
 #else
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 typedef uint64_t u64;
 typedef uint32_t u32;
@@ -53,11 +54,12 @@ enum mg_why {
 	MG_WHY_NO_OWNER = 12,
 	MG_WHY_SCOPE = 13,
 	MG_WHY_NO_ROOM = 14,
+	MG_WHY_ASLEEP = 15,
 };
 
 enum mg_state {
 	MG_IDLE = 0, /* no fault of this address space is waiting */
-	MG_SINKING, /* held; the worker is to map something under the address */
+	MG_SINKING, /* held; the worker is to map something under the addresses that are wanted */
 	MG_GIVEN_UP, /* for good: every further fault passes */
 };
 
@@ -65,9 +67,9 @@ struct mg_limits {
 	bool enabled;
 	bool observe; /* record, never hold */
 	bool null_page; /* page 0 can be sunk on this driver */
-	u64 deadline_ns; /* longest episode from first hold to sunk */
-	u32 max_holds; /* replays of one address space in all */
-	u32 max_windows; /* sunk windows of one address space in all */
+	u64 deadline_ns; /* longest hold of one address space in all */
+	u32 max_holds; /* rounds of replays of one address space in all */
+	u32 max_windows; /* sunk windows of one address space in all, at most MG_WINDOWS */
 	u64 window_bytes; /* first window; a power of two of at least MG_SMALLEST */
 	u32 rate; /* clients of one user whose faults are sunk: so many at once, so many a minute */
 };
@@ -77,19 +79,30 @@ struct mg_window {
 	u64 length;
 };
 
-struct mg_space {
-	enum mg_state state;
-	u64 since_ns; /* SINKING: when the waiting fault was first held; IDLE: when it was sunk */
-	struct mg_window sunk; /* the newest window */
-	u32 repeats; /* faults inside it since */
-	u32 holds;
-	u32 windows;
+#define MG_SMALLEST (64ull << 10) /* smallest page that the driver maps sparse */
+#define MG_REGION (2ull << 20) /* faults of one region are one wish */
+#define MG_LARGEST (1ull << 30)
+#define MG_WINDOWS 64u
+#define MG_WANTED 64u
+#define MG_ORDERS 8u
+#define MG_REPEATS 16u /* rounds that may be under way while a mapping is made, on all GPUs */
+
+struct mg_sunk {
+	struct mg_window window;
+	u32 holds; /* rounds of the address space until it was made */
 };
 
-#define MG_SMALLEST (64ull << 10) /* smallest page that the driver maps sparse */
-#define MG_LARGEST (1ull << 30)
-#define MG_REPEATS \
-	256u /* entries that may be in flight while the mapping is made: one buffer full */
+struct mg_space {
+	enum mg_state state;
+	u64 since_ns; /* up to here the time of holds is in `spent_ns` */
+	u64 spent_ns;
+	u64 newest[MG_ORDERS]; /* by GPU: the address of its newest fault */
+	u32 holds; /* rounds of faults that were held */
+	u32 windows;
+	u32 wanting;
+	u64 wanted[MG_WANTED]; /* to be sunk by the worker, each in a region of its own */
+	struct mg_sunk sunk[MG_WINDOWS];
+};
 
 struct mg_answer {
 	enum mg_verdict verdict;
@@ -116,16 +129,60 @@ static inline bool mg_inside(struct mg_window window, u64 va)
 	return va - window.base < window.length;
 }
 
-/* Time does not run backwards; should a caller's clock do so, the wait is over. */
-static inline bool mg_too_old(const struct mg_limits *limits, const struct mg_space *space, u64 now)
+/* The window that was sunk under an address, NULL when there is none. */
+static inline const struct mg_sunk *mg_sunk_at(const struct mg_space *space, u64 va)
 {
-	return now < space->since_ns || now - space->since_ns > limits->deadline_ns;
+	u32 i;
+
+	for (i = 0; i < space->windows; i++)
+		if (mg_inside(space->sunk[i].window, va))
+			return &space->sunk[i];
+	return NULL;
+}
+
+/*
+ * The time from one hold to the next is time that the driver spent on this address space, and its
+ * other clients waited. Time does not run backwards; should a caller's clock do so, it is over.
+ */
+static inline bool mg_out_of_time(const struct mg_limits *limits, struct mg_space *space, u64 now)
+{
+	if (now < space->since_ns)
+		return true;
+	space->spent_ns += now - space->since_ns;
+	space->since_ns = now;
+	return space->spent_ns > limits->deadline_ns;
+}
+
+/*
+ * The driver cancels every distinct page of a client before it replays, in ascending order. So an
+ * address that is not above the one before it begins a new round.
+ */
+static inline bool mg_new_round(struct mg_space *space, u32 gpu, u64 va)
+{
+	u64 *newest = &space->newest[gpu % MG_ORDERS];
+	bool begins = !space->holds || va <= *newest;
+
+	*newest = va;
+	return begins;
+}
+
+/* When there are more regions than can be remembered, the others come again in the next round. */
+static inline void mg_want(struct mg_space *space, u64 va)
+{
+	u32 i;
+
+	for (i = 0; i < space->wanting; i++)
+		if ((space->wanted[i] ^ va) < MG_REGION)
+			return;
+	if (space->wanting < MG_WANTED)
+		space->wanted[space->wanting++] = va;
 }
 
 static inline struct mg_answer mg_decide(const struct mg_limits *limits, struct mg_space *space,
-					 u32 reason, u64 va, u64 now_ns)
+					 u32 reason, u32 gpu, u64 va, u64 now_ns)
 {
 	struct mg_answer answer = { MG_HOLD, MG_WHY_HELD, false };
+	const struct mg_sunk *sunk;
 
 	if (!limits->enabled)
 		return mg_pass(MG_WHY_OFF);
@@ -140,118 +197,135 @@ static inline struct mg_answer mg_decide(const struct mg_limits *limits, struct 
 		answer.start = true;
 		return answer;
 	}
-	if (space->state == MG_SINKING && mg_too_old(limits, space, now_ns))
-		return mg_give_up(space, MG_WHY_DEADLINE);
-	if (space->holds >= limits->max_holds)
-		return mg_give_up(space, MG_WHY_HOLDS);
-	if (space->state == MG_IDLE && mg_inside(space->sunk, va)) {
+	sunk = mg_sunk_at(space, va);
+	/* While nothing was held, time was the client's own. */
+	if (space->state == MG_IDLE && !sunk && now_ns >= space->since_ns)
+		space->since_ns = now_ns;
+	if (mg_out_of_time(limits, space, now_ns))
+		return mg_give_up(space, sunk ? MG_WHY_REPEATS : MG_WHY_DEADLINE);
+	if (mg_new_round(space, gpu, va)) {
+		if (space->holds >= limits->max_holds)
+			return mg_give_up(space, MG_WHY_HOLDS);
+		space->holds++;
+	}
+	if (sunk) {
 		/*
-		 * Was in flight when the mapping was made; if it comes back again and again the
+		 * Was under way when the mapping was made; if it comes back again and again the
 		 * mapping does not help.
 		 */
-		if (space->repeats >= MG_REPEATS || mg_too_old(limits, space, now_ns))
+		if (space->holds - sunk->holds > MG_REPEATS)
 			return mg_give_up(space, MG_WHY_REPEATS);
-		space->repeats++;
-	} else if (space->state == MG_IDLE) {
-		if (space->windows >= limits->max_windows)
+		return answer;
+	}
+	if (space->state == MG_IDLE) {
+		if (space->windows >= limits->max_windows || space->windows >= MG_WINDOWS)
 			return mg_give_up(space, MG_WHY_WINDOWS);
 		space->state = MG_SINKING;
-		space->since_ns = now_ns;
 		answer.start = true;
 	}
-	space->holds++;
+	mg_want(space, va);
 	return answer;
 }
 
-/*
- * The worker's result. After giving up a late success changes nothing: the fault has passed
- * already.
- */
-static inline void mg_settle(struct mg_space *space, bool sunk, struct mg_window window, u64 now_ns)
-{
-	if (space->state != MG_SINKING)
-		return;
-	space->state = sunk ? MG_IDLE : MG_GIVEN_UP;
-	if (!sunk)
-		return;
-	space->windows++;
-	space->sunk = window;
-	space->repeats = 0;
-	space->since_ns = now_ns;
-}
-
-#define MG_RATE_USERS 64
-#define MG_MINUTE_NS 60000000000ull
-
-/*
- * Each user's budget of incidents, full at first and filled again within a minute. `full_ns` is
- * when it will be full: every incident moves it by a minute's share, and a budget that would need
- * more than a minute to fill is empty. A user without an entry, or whose entry was given to another
- * (the one that is full soonest), has a full one: forgetting never takes anything away, so nobody's
- * storm is paid by others.
- */
-struct mg_rates {
-	struct {
-		u64 full_ns; /* 0: the entry is free */
-		u32 uid;
-	} user[MG_RATE_USERS];
+/* What the worker does next. */
+enum mg_next {
+	MG_NEXT_SINK, /* map something under this address, then mg_settle */
+	MG_NEXT_DONE, /* all that was wanted is sunk */
+	MG_NEXT_LOST, /* given up: before, or now, for `why` */
 };
 
-static inline bool mg_rate_take(struct mg_rates *rates, u32 uid, u32 per_minute, u64 now_ns)
+static inline enum mg_next mg_next(const struct mg_limits *limits, struct mg_space *space, u64 *va,
+				   enum mg_why *why)
 {
-	u64 share, full = now_ns;
-	u32 i, at = 0;
+	u32 i, left = 0;
 
-	if (per_minute == 0)
-		return false;
-	for (i = 0; i < MG_RATE_USERS; i++) {
-		if (rates->user[i].full_ns && rates->user[i].uid == uid) {
-			/* Should a caller's clock run backwards, it is empty at worst. */
-			if (rates->user[i].full_ns > now_ns + MG_MINUTE_NS)
-				rates->user[i].full_ns = now_ns + MG_MINUTE_NS;
-			at = i;
-			full = rates->user[i].full_ns;
-			break;
-		}
-		if (rates->user[i].full_ns < rates->user[at].full_ns)
-			at = i;
+	*why = MG_WHY_HELD;
+	if (space->state != MG_SINKING)
+		return MG_NEXT_LOST;
+	for (i = 0; i < space->wanting; i++)
+		if (!mg_sunk_at(space, space->wanted[i]))
+			space->wanted[left++] = space->wanted[i];
+	space->wanting = left;
+	if (!space->wanting) {
+		space->state = MG_IDLE;
+		return MG_NEXT_DONE;
 	}
-	if (full < now_ns)
-		full = now_ns;
-	share = MG_MINUTE_NS / per_minute;
-	if (full + share > now_ns + MG_MINUTE_NS)
-		return false;
-	rates->user[at].uid = uid;
-	rates->user[at].full_ns = full + share;
-	return true;
+	if (space->windows >= limits->max_windows || space->windows >= MG_WINDOWS) {
+		*why = mg_give_up(space, MG_WHY_WINDOWS).why;
+		return MG_NEXT_LOST;
+	}
+	*va = space->wanted[0];
+	return MG_NEXT_SINK;
+}
+
+/*
+ * A window has been made under an address, or could not be: length 0. After giving up a late
+ * success changes nothing: the fault has passed already.
+ */
+static inline void mg_settle(struct mg_space *space, struct mg_window window, u64 now_ns)
+{
+	struct mg_sunk *sunk = &space->sunk[space->windows];
+
+	if (space->state != MG_SINKING)
+		return;
+	if (!window.length) {
+		space->state = MG_GIVEN_UP;
+		return;
+	}
+	if (now_ns > space->since_ns) {
+		space->spent_ns += now_ns - space->since_ns;
+		space->since_ns = now_ns;
+	}
+	sunk->window = window;
+	sunk->holds = space->holds;
+	space->windows++;
 }
 
 /*
  * Bytes to try first: the configured window, four times as much for every window that this address
- * space has already used, so that a storm dies out.
+ * space has already used, so that a storm dies out; more if that is near enough to cover what is
+ * wanted as well, since every further window waits for a round of the driver to end.
  */
-static inline u64 mg_first_window(const struct mg_limits *limits, u32 windows)
+static inline u64 mg_first_window(const struct mg_limits *limits, const struct mg_space *space,
+				  u64 va)
 {
 	u64 bytes = limits->window_bytes < MG_SMALLEST ? MG_SMALLEST : limits->window_bytes;
+	u32 i;
 
-	while (windows-- && bytes < MG_LARGEST)
+	for (i = 0; i < space->windows && bytes < MG_LARGEST; i++)
 		bytes *= 4;
-	return bytes < MG_LARGEST ? bytes : MG_LARGEST;
+	if (bytes > MG_LARGEST)
+		bytes = MG_LARGEST;
+	for (i = 0; i < space->wanting; i++)
+		while (bytes < MG_LARGEST && (space->wanted[i] ^ va) < MG_LARGEST &&
+		       (space->wanted[i] ^ va) >= bytes)
+			bytes *= 2;
+	return bytes;
 }
 
 /*
- * The aligned window of `bytes` (a power of two) around an address. The driver refuses a base of 0,
- * so a window that would begin there begins one smallest page later; a window that has nothing left
- * then has length 0.
+ * The aligned window of `bytes` (a power of two) around an address, as far as it is clear of those
+ * that are there already. The driver refuses a base of 0, so a window that would begin there begins
+ * one smallest page later; a window that has nothing left then has length 0.
  */
-static inline struct mg_window mg_window_around(u64 va, u64 bytes)
+static inline struct mg_window mg_window_around(const struct mg_space *space, u64 va, u64 bytes)
 {
-	struct mg_window window = { va & ~(bytes - 1), bytes };
+	u64 begin = va & ~(bytes - 1), end = begin + bytes;
+	struct mg_window window;
+	u32 i;
 
-	if (window.base == 0) {
-		window.base = MG_SMALLEST;
-		window.length = bytes > MG_SMALLEST ? bytes - MG_SMALLEST : 0;
+	if (!begin)
+		begin = MG_SMALLEST;
+	for (i = 0; i < space->windows; i++) {
+		const struct mg_window *sunk = &space->sunk[i].window;
+
+		if (sunk->base > va && sunk->base < end)
+			end = sunk->base;
+		if (sunk->base <= va && sunk->base + sunk->length > begin)
+			begin = sunk->base + sunk->length;
 	}
+	window.base = begin;
+	window.length = begin < end ? end - begin : 0;
 	return window;
 }
 

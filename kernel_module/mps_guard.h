@@ -10,7 +10,9 @@
  *   worker.c    takes a faulting address space from held to sunk
  *   ending.c    the end of a client whose fault was sunk: kill, linger, let go
  *   table.c     the faulting address spaces; hold or pass (mg_policy.h)
- *   sink.c      the driver's own entry points that put sparse mappings under an address
+ *   sink.c      sparse mappings under an address
+ *   entry.c     the driver's own entry points, called as the driver would; out while the GPUs sleep
+ *   cancels.c   which functions of the driver cancel a fault; are all of them known?
  *   owner.c     which processes hold an address space; which of them is the client
  *   ring.c      the records
  *   driver.c    the driver: its functions by name, hooks on them
@@ -27,6 +29,7 @@
 #include <linux/workqueue.h>
 
 #include "mg_policy.h"
+#include "mg_rate.h"
 #include "uapi/mps_guard.h"
 
 #define MG_MAX_OWNERS 8
@@ -51,9 +54,11 @@ bool mg_is_driver(const struct module *module);
 void *
 mg_symbol(const char *name); /* a function of the driver, NULL when it has none of that name */
 int mg_peek(u64 *value, unsigned long address); /* any context; an error where nothing is mapped */
+bool mg_driver_symbols(bool (*visit)(const char *name, void *data), void *data); /* until false */
+int mg_missing(const char *anchor); /* says so */
 /* Hooks say what is wrong themselves. */
 int mg_hook(struct ftrace_ops *ops, const char *name);
-int mg_hook_any(struct ftrace_ops *ops, const char *what, const char *const *names, size_t count);
+int mg_hook_all(struct ftrace_ops *ops, const char *const *names, size_t count);
 void mg_unhook(struct ftrace_ops *ops); /* its function runs nowhere any more */
 
 /* ring.c */
@@ -94,10 +99,27 @@ bool mg_owners_alive(void *va_space); /* somebody but a server holds it now */
 unsigned int mg_owners_kill(void *va_space); /* everybody but servers; how many */
 int mg_list_pid(int tgid);
 
+/* cancels.c */
+#define MG_CANCELS 3
+int mg_cancels_find(const char *names[MG_CANCELS]); /* how many, or an error, which is told */
+
+/* entry.c */
+#define MG_OK 0x00u
+#define MG_ADDRESS_IN_USE 0x68u
+int mg_entry_init(void);
+void mg_entry_exit(void);
+void *mg_entry_begin(void); /* NULL while the GPUs sleep, or without memory */
+void mg_entry_end(void *context);
+u32 mg_entry_create(struct file *file, struct mg_window window); /* between the two */
+u32 mg_entry_map(struct file *file, struct mg_window window, const u8 gpu[16]);
+
 /* sink.c */
+struct mg_entry;
 int mg_sink_init(void);
 void mg_sink_exit(void);
-bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window);
+/* Something is under the address then, in this window; or why not. For the worker alone. */
+enum mg_why mg_sink(struct mg_entry *entry, struct file *file, u64 va, u64 bytes,
+		    struct mg_window *window);
 int mg_sink_learn_gpu(const u8 uuid[16]);
 
 /* table.c */
@@ -111,7 +133,10 @@ struct mg_entry {
 	u32 gpu;
 	u32 reason;
 	bool working; /* the sink worker is queued or runs: the entry is its own */
-	bool gone; /* the driver has freed the address space; the entry waits for its worker */
+	bool gone; /* its pointer means another address space; the entry waits for its worker */
+	bool told_held; /* records were made */
+	bool told_passed;
+	u64 stand_in; /* the range that stands in for the null page; 0: there is none */
 	bool acked;
 	bool killed;
 	u64 sunk_ns; /* when its first fault was sunk; 0: never, nobody is to be ended */
@@ -129,6 +154,8 @@ extern raw_spinlock_t
 enum mg_verdict mg_space_fault(void *va_space, u32 gpu, u32 reason, u64 va); /* atomic context */
 void mg_space_gone(void *va_space); /* atomic context */
 int mg_space_ack(u64 incident);
+bool mg_space_held(void *va_space); /* atomic context */
+void mg_space_passed(struct mg_entry *entry, enum mg_why why); /* the record, once */
 void mg_space_report(const struct mg_entry *entry, enum mps_guard_kind kind, enum mg_why why);
 
 /* ending.c */

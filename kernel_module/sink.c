@@ -2,12 +2,12 @@
 /*
  * A sparse mapping under the faulting address: reads give 0, writes are dropped, neither faults; no
  * page stands behind it, so nothing can leak. Made by the driver's own entry points of two public
- * ioctls, called on the client's own file, so the driver's locks, lists and teardown are its own
- * business. The argument layouts below are the ioctls' published sizes and offsets in our own
- * words, with room behind them in case a driver's are longer.
+ * ioctls (entry.c), called on the client's own file, so the driver's locks, lists and teardown are
+ * its own business. The driver maps sparse at multiples of 64 KiB only: an address that shares them
+ * with memory of the client in smaller pages cannot be sunk.
  *
- * Null page: the driver refuses a range at 0, so a range at [64K, 128K) is made and, for this
- * thread only, a probe on the function that fills in page table ranges moves its start to 0.
+ * Null page: the driver refuses a range at 0, so another range stands in and, for this thread only,
+ * a hook on the function that fills in page table ranges moves its start to 0.
  */
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -17,26 +17,7 @@
 #include "mg_compat.h"
 #include "mps_guard.h"
 
-#define NV_STATUS_OK 0x00u
-#define NV_STATUS_ADDRESS_IN_USE 0x68u
-
-struct create_external_range {
-	u64 base;
-	u64 length;
-	u32 status;
-	u8 room[64];
-};
-
-struct map_external_sparse {
-	u64 base;
-	u64 length;
-	u8 gpu[16];
-	u32 status;
-	u8 room[64];
-};
-
-static u32 (*create_range)(struct create_external_range *params, struct file *file);
-static u32 (*map_sparse)(struct map_external_sparse *params, struct file *file);
+#define MG_STAND_IN (1ull << 46)
 
 static u8 gpus[MG_MAX_GPUS][16];
 static unsigned int gpu_count;
@@ -81,83 +62,98 @@ int mg_sink_learn_gpu(const u8 uuid[16])
  * On every GPU that this address space has; the driver refuses those it has not. One that took it
  * is enough: if it was not the one that faulted, the fault repeats and the policy lets it pass.
  */
-static bool map_on_gpus(struct file *file, u64 base, u64 length)
+static bool map_on_gpus(struct file *file, struct mg_window window)
 {
 	unsigned int i, count, mapped = 0;
 
 	count = smp_load_acquire(&gpu_count); /* pairs with the release in mg_sink_learn_gpu */
-	for (i = 0; i < count; i++) {
-		struct map_external_sparse params = { .base = base, .length = length };
-
-		memcpy(params.gpu, gpus[i], sizeof(params.gpu));
-		mapped += map_sparse(&params, file) == NV_STATUS_OK;
-	}
+	for (i = 0; i < count; i++)
+		mapped += mg_entry_map(file, window, gpus[i]) == MG_OK;
 	return mapped > 0;
 }
 
-static u32 create(struct file *file, struct mg_window window)
+/*
+ * It stands far from where programs have memory, in a hole of the address space. A fault that meets
+ * it there all the same is not sunk: what is mapped for the null page would be replaced.
+ */
+static enum mg_why sink_null_page(struct mg_entry *entry, struct file *file,
+				  struct mg_window *window)
 {
-	struct create_external_range params = { .base = window.base, .length = window.length };
-
-	return create_range(&params, file);
-}
-
-static bool sink_null_page(struct file *file, struct mg_window *window)
-{
-	struct mg_window stand_in = { MG_SMALLEST, MG_SMALLEST };
+	struct mg_window stand_in = { MG_STAND_IN, MG_SMALLEST };
 	bool sunk;
+	int i;
 
-	*window = (struct mg_window){ 0, MG_SMALLEST };
-	if (create(file, stand_in) != NV_STATUS_OK)
-		return false;
+	for (i = 0; i < 8 && mg_entry_create(file, stand_in) != MG_OK; i++)
+		stand_in.base += MG_REGION;
+	if (i == 8)
+		return MG_WHY_NO_ROOM;
+	entry->stand_in = stand_in.base;
 	mutex_lock(&null_mutex);
 	WRITE_ONCE(null_thread, current);
-	sunk = map_on_gpus(file, stand_in.base, stand_in.length);
+	sunk = map_on_gpus(file, stand_in);
 	WRITE_ONCE(null_thread, NULL);
 	mutex_unlock(&null_mutex);
-	return sunk;
+	*window = (struct mg_window){ 0, MG_SMALLEST };
+	return sunk ? MG_WHY_HELD : MG_WHY_NO_ROOM;
+}
+
+/* Something that is there: a hole in a range, or a mapping that does not allow the access. */
+static enum mg_why sink_in_range(const struct mg_entry *entry, struct file *file, u64 va,
+				 struct mg_window *window)
+{
+	u64 bytes;
+
+	for (bytes = MG_SMALLEST; bytes <= MG_REGION; bytes *= MG_REGION / MG_SMALLEST) {
+		*window = mg_window_around(&entry->policy, va, bytes);
+		if (!window->length || (entry->stand_in && mg_inside(*window, entry->stand_in)))
+			continue;
+		if (map_on_gpus(file, *window))
+			return MG_WHY_HELD;
+	}
+	return MG_WHY_NO_ROOM;
 }
 
 /*
- * The largest window around the address that collides with nothing, else the hole in what is there.
+ * The largest window around the address, of `bytes` at first, that collides with nothing, else the
+ * hole in what is there.
  */
-bool mg_sink(struct file *file, u64 va, u32 windows_before, struct mg_window *window)
+static enum mg_why sink_inside(struct mg_entry *entry, struct file *file, u64 va, u64 bytes,
+			       struct mg_window *window)
 {
-	struct mg_limits limits = mg_limits_now();
-	u64 bytes;
-
 	if (va < MG_SMALLEST)
-		return sink_null_page(file, window);
-	for (bytes = mg_first_window(&limits, windows_before); bytes >= MG_SMALLEST; bytes /= 2) {
+		return sink_null_page(entry, file, window);
+	for (; bytes >= MG_SMALLEST; bytes /= 2) {
 		u32 status;
 
-		*window = mg_window_around(va, bytes);
+		*window = mg_window_around(&entry->policy, va, bytes);
 		if (!window->length)
 			break;
-		status = create(file, *window);
-		if (status == NV_STATUS_OK)
-			return map_on_gpus(file, window->base, window->length);
-		if (status != NV_STATUS_ADDRESS_IN_USE)
-			return false;
+		status = mg_entry_create(file, *window);
+		if (status == MG_OK)
+			return map_on_gpus(file, *window) ? MG_WHY_HELD : MG_WHY_NO_ROOM;
+		if (status != MG_ADDRESS_IN_USE)
+			return MG_WHY_NO_ROOM;
 	}
-	for (bytes = MG_SMALLEST; bytes <= (2ull << 20); bytes *= 32) {
-		*window = mg_window_around(va, bytes);
-		if (window->length && map_on_gpus(file, window->base, window->length))
-			return true;
-	}
-	return false;
+	return sink_in_range(entry, file, va, window);
+}
+
+enum mg_why mg_sink(struct mg_entry *entry, struct file *file, u64 va, u64 bytes,
+		    struct mg_window *window)
+{
+	void *context = mg_entry_begin();
+	enum mg_why why;
+
+	if (!context)
+		return MG_WHY_ASLEEP;
+	why = sink_inside(entry, file, va, bytes, window);
+	mg_entry_end(context);
+	if (why != MG_WHY_HELD)
+		window->length = 0;
+	return why;
 }
 
 int mg_sink_init(void)
 {
-	create_range = mg_symbol("uvm_api_create_external_range");
-	map_sparse = mg_symbol("uvm_api_map_external_sparse");
-	if (!create_range || !map_sparse) {
-		pr_err("mps_guard: driver: anchor missing: %s\n",
-		       create_range ? "uvm_api_map_external_sparse"
-				    : "uvm_api_create_external_range");
-		return -ENOENT;
-	}
 	if (!mg_limits_now().null_page)
 		return 0;
 	null_armed = !mg_hook(&null_ops, "uvm_page_table_range_vec_init");

@@ -7,8 +7,11 @@
  *
  * Whose entry is it? While `working` is set, the sink worker's (worker.c); while `owners.file` is
  * set, the ending's (ending.c), which gives it back only when no worker has it. An entry with
- * neither only remembers that further faults of its address space pass; it is freed when the driver
- * frees the address space, or taken for another when the table is full.
+ * neither only remembers that further faults of its address space pass; it is freed when its
+ * pointer begins to mean another address space, or taken for another when the table is full.
+ *
+ * An incident is told once: held, then sunk or passed; and passed after all when neighbours are hit
+ * later. A storm of one client cannot fill the ring.
  */
 #include <linux/moduleparam.h>
 #include <linux/pid.h>
@@ -58,6 +61,9 @@ static struct mg_entry *claim(void *va_space)
 	entry->policy = (struct mg_space){ 0 };
 	entry->incident = ++incidents;
 	entry->gone = false;
+	entry->told_held = false;
+	entry->told_passed = false;
+	entry->stand_in = 0;
 	entry->acked = false;
 	entry->killed = false;
 	entry->sunk_ns = 0;
@@ -92,6 +98,13 @@ void mg_space_report(const struct mg_entry *entry, enum mps_guard_kind kind, enu
 	mg_event(&event);
 }
 
+void mg_space_passed(struct mg_entry *entry, enum mg_why why)
+{
+	if (!entry->told_passed)
+		mg_space_report(entry, MPS_GUARD_PASSED, why);
+	entry->told_passed = true;
+}
+
 static void report_no_slot(u32 gpu, u32 reason, u64 va)
 {
 	struct mps_guard_event event = {
@@ -108,20 +121,21 @@ static void report_no_slot(u32 gpu, u32 reason, u64 va)
 static enum mg_verdict judge(struct mg_entry *entry, u32 gpu, u32 reason, u64 va, u64 now)
 {
 	struct mg_limits limits = mg_limits_now();
-	bool given_up = entry->policy.state == MG_GIVEN_UP;
-	struct mg_answer answer = mg_decide(&limits, &entry->policy, reason, va, now);
+	struct mg_answer answer = mg_decide(&limits, &entry->policy, reason, gpu, va, now);
 
-	if (!answer.start && (answer.verdict == MG_HOLD || given_up))
+	if (answer.why == MG_WHY_OFF)
 		return answer.verdict;
-	if (!entry->working) { /* the worker reads these */
+	if (!entry->told_held && !entry->told_passed) {
 		entry->va = va;
 		entry->gpu = gpu;
 		entry->reason = reason;
 	}
-	if (answer.verdict == MG_HOLD)
+	if (answer.verdict == MG_HOLD && !entry->told_held) {
+		entry->told_held = true;
 		mg_space_report(entry, MPS_GUARD_HELD, answer.why);
-	else if (!answer.start)
-		mg_space_report(entry, MPS_GUARD_PASSED, answer.why);
+	} else if (answer.verdict == MG_PASS && !answer.start) {
+		mg_space_passed(entry, answer.why);
+	}
 	if (answer.start) {
 		entry->working = true;
 		queue_work(mg_queue, &entry->sink);
@@ -150,7 +164,28 @@ enum mg_verdict mg_space_fault(void *va_space, u32 gpu, u32 reason, u64 va)
 }
 
 /*
- * The driver frees the address space: forget it, so that a new one at the same place starts afresh.
+ * Would a fault of it most likely be held, as one was before? Only to spare those who trace faults
+ * a record for every replay: nothing else depends on it.
+ */
+bool mg_space_held(void *va_space)
+{
+	const struct mg_entry *entry;
+	unsigned long flags;
+	bool held;
+
+	if (!mg_limits_now().enabled)
+		return false;
+	raw_spin_lock_irqsave(&mg_spaces_lock, flags);
+	entry = find(va_space);
+	held = entry && entry->told_held && entry->policy.state != MG_GIVEN_UP;
+	raw_spin_unlock_irqrestore(&mg_spaces_lock, flags);
+	return held;
+}
+
+/*
+ * The pointer means another address space from now on, or will: what is known of it is forgotten,
+ * so that a new one at the same place starts afresh. The driver serves faults while it tears an
+ * address space down, so the beginning of the next one at this place is told as well as the end.
  */
 void mg_space_gone(void *va_space)
 {

@@ -162,7 +162,9 @@ class Gpu:
     bus_id: str
     """As NVML prints it, e.g. 00000000:06:00.0."""
     mig: bool = False
-    """It is cut into MIG instances, or takes no work until it is."""
+    """It is cut into MIG instances, or takes no work until it is. The kernel driver knows these by UUIDs that NVML does not tell."""
+    capability: int = 0
+    """Major number of the compute capability; 0 when the driver does not say."""
 
 
 class Gpus(Protocol):

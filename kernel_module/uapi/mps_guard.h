@@ -20,9 +20,9 @@
 #define MPS_GUARD_RING 256
 
 enum mps_guard_kind {
-	MPS_GUARD_HELD = 1, /* a fatal fault is held back */
+	MPS_GUARD_HELD = 1, /* the first fatal fault of an incident is held back */
 	MPS_GUARD_PASSED = 2, /* the driver does what it always does; `why` says why */
-	MPS_GUARD_SUNK = 3, /* something is mapped under the address; neighbours go on */
+	MPS_GUARD_SUNK = 3, /* something is mapped under it; neighbours go on */
 	MPS_GUARD_KILLED = 4, /* the module ended the client: no ack in time */
 	MPS_GUARD_RELEASED = 5, /* the client's address space was let go */
 };
@@ -31,7 +31,7 @@ enum mps_guard_kind {
  * why: 0 held, 1 off, 2 observe mode, 3 a reason that no mapping cures, 4 deadline, 5 too many
  * replays, 6 too many windows, 7 given up before, 8 table full, 9 null page, 10 the mapping did not
  * help, 11 rate limit, 12 no process holds the address space, 13 not in scope, 14 the driver made
- * no mapping.
+ * no mapping, 15 the GPUs sleep.
  */
 struct mps_guard_event {
 	__u32 version;
@@ -50,7 +50,7 @@ struct mps_guard_event {
 	__s32 pid; /* 0: not known */
 	__u32 uid;
 	__u32 windows;
-	__u32 holds;
+	__u32 holds; /* rounds of replays that were held */
 	__u32 holders; /* processes that hold the address space, the server included */
 	__u32 reserved;
 	char comm[16];

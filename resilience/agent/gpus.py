@@ -5,13 +5,16 @@ import sys
 from resilience.model import event as ev
 from resilience.model.errors import GpuError
 from resilience.model.ids import GpuMinor, GpuUuid
+from resilience.model.observation import Source
+from resilience.model.records import Sighting
 from resilience.parse import xid
-from resilience.ports import Gpus, Guard
+from resilience.ports import Gpus, Guard, Journal
 
 
 class KnownGpus:
-    def __init__(self, gpus: Gpus, guard: Guard | None) -> None:
+    def __init__(self, gpus: Gpus, guard: Guard | None, journal: Journal) -> None:
         self._gpus = gpus
+        self._journal = journal
         self._guard = guard
         self._isolates: bool | None = None
         """What the machine was last told of the guard module; None: nothing yet."""
@@ -22,18 +25,24 @@ class KnownGpus:
         """Ask the driver. A node where it does not answer has those GPUs that leases name."""
         try:
             for gpu in self._gpus.all():
-                self.learn(gpu.uuid, GpuMinor(gpu.minor))
+                self.learn(gpu.uuid, GpuMinor(gpu.minor), mig=gpu.mig)
                 if (bus := xid.parse_bus(gpu.bus_id)) is not None:
                     self._by_bus[bus] = GpuMinor(gpu.minor)
         except GpuError as error:
             print(error.lines(), file=sys.stderr, flush=True)
 
-    def learn(self, uuid: GpuUuid, minor: GpuMinor) -> None:
-        """A GPU of this node: the guard isolates on those that it was told of. Raises ResilienceError."""
+    def learn(self, uuid: GpuUuid, minor: GpuMinor, *, mig: bool = False) -> None:
+        """A GPU of this node: the guard isolates on those that it was told of, and not on MIG instances. Raises
+        ResilienceError."""
         if uuid in self._by_uuid:
             return
         self._by_uuid[uuid] = minor
-        if self._guard is not None:
+        if self._guard is None:
+            return
+        if mig:
+            text = f"guard module: {uuid} is in MIG mode: faults on its instances are not isolated"
+            self._journal.append(Sighting(source=Source.GUARD, what="mig", text=text))
+        else:
             self._guard.learn(uuid)
 
     def lies(self, uuid: GpuUuid, bus: xid.Bus) -> None:

@@ -1,8 +1,9 @@
 """`mpsr check`: what is wrong with this node's configuration, and the way out of each.
 
 Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what holds the
-programs that root starts as users, and at what containers are shown. Exit status `ok` when nothing is wrong; `usage` when
-something is. A missing GPU library or control program is a warning, because a submit host has neither. Changes nothing.
+programs that root starts as users, at what the guard module found, and at what containers are shown. Exit status `ok` when
+nothing is wrong; `usage` when something is. A missing GPU library or control program is a warning, because a submit host has
+neither. Changes nothing.
 """
 
 import argparse
@@ -13,26 +14,29 @@ import shutil
 import sys
 from collections.abc import Callable
 
+from resilience.adapters.gpu import guard as guard_module
 from resilience.adapters.gpu.nvml import NvmlGpus
 from resilience.adapters.linux.trust import check_trusted
 from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
 from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.adapters.slurm.slurm_program import beside
-from resilience.check import containers, controller, enclosures, plugstack, slurm_conf
+from resilience.check import containers, controller, enclosures, guard, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.config import settings
 from resilience.contract import env, exit_code, path
 from resilience.model.errors import ConfigError, GpuError, TrustError
 from resilience.model.settings import Settings
+from resilience.ports import Gpu
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Say what is wrong with the configuration of this node and of its containers, and the way out of each finding. "
+        "Say what is wrong with the configuration of this node and of its containers, whether the guard module covers its "
+        "driver and GPUs, and the way out of each finding. "
         "Changes nothing."
     )
     parser.add_argument("--config", metavar="FILE", help=f"mpsr.yaml (default: ${env('config')} or {path('config')})")
@@ -53,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             found += plugstack.check(stack, chosen)
         found += _node(chosen)
         found += enclosures.check(chosen)
+        found += _guard(chosen.paths.kmsg)
         found += containers.check(chosen)
     for finding in found:
         if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):
@@ -148,6 +153,18 @@ def _node(chosen: Settings) -> list[Finding]:
     return found
 
 
+def _guard(kmsg: str) -> list[Finding]:
+    return guard.check(guard_module.level(), guard_module.found(), _gpus(), kmsg)
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    """None where the driver does not answer, which is said elsewhere."""
+    try:
+        return NvmlGpus().all()
+    except GpuError:
+        return ()
+
+
 def _directory(subject: str, directory: str) -> list[Finding]:
     """Root keeps leases and journals there: nobody else may be able to replace them."""
     if not os.path.isdir(directory):
@@ -204,10 +221,7 @@ def _library(name: str) -> Finding:
 
 
 def _mig() -> list[Finding]:
-    try:
-        cut = [gpu.uuid for gpu in NvmlGpus().all() if gpu.mig]
-    except GpuError:
-        return []
+    cut = [gpu.uuid for gpu in _gpus() if gpu.mig]
     if not cut:
         return []
     hint = "name the device files in paths.devices where a node has other GPUs, too; nvidia-smi -mig 0 switches it off"

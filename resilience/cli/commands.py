@@ -15,6 +15,7 @@ COMMANDS = {
     "spills": "spilled state on disk that jobs have left, and taking it away",
     "check": "say what is wrong with a configuration",
     "drill": "see on this cluster that programs survive their neighbour's GPU fault",
+    "guard": "see whether the guard module meets a fault of our own",
     "render": "make the files of a cluster from one YAML of choices",
     "version": "print the version of mpsr",
 }

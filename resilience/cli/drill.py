@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fault", choices=plan.FAULTS, default="illegal-address", help="the kind of fault (default: %(default)s)"
     )
+    add_job(parser)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """What every job takes that makes a fault of its own."""
     parser.add_argument("--gres", default="gpu:1", help="what the job asks for: one whole GPU (default: %(default)s)")
     parser.add_argument(
         "--dir", default=".", help="for the job's files; a directory that the node sees, too (default: the current one)"
@@ -66,15 +72,29 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    script = plan.script(arguments.python, arguments.fault)
+    about = _ABOUT.format(gres=arguments.gres, fault=arguments.fault)
+    return one_job(arguments, script, about, arguments.fault, plan.KEPT, judge.rows)
+
+
+def one_job(
+    arguments: argparse.Namespace,
+    script: str,
+    about: str,
+    fault: str,
+    first: str,
+    judged: Callable[[judge.Left], list[judge.Row]],
+) -> int:
+    """Run a script's job to its end and say what held. Its step `first` must have begun for there to be something to judge."""
     if (name := arguments.gres.partition(":")[0]) != "gpu":
         raise ConfigError("--gres", "a drill takes a whole GPU, or its fault could hit others", name, hint="gpu:1")
     base = os.path.abspath(arguments.dir)
     if arguments.dry_run:
         print(f"# {shlex.join(plan.submit(base, arguments.gres, arguments.sbatch))}")
-        print(plan.script(arguments.python, arguments.fault), end="")
+        print(script, end="")
         return exit_code("ok")
     if not arguments.yes:
-        _ask(arguments)
+        _ask(about)
     try:
         directory = tempfile.mkdtemp(prefix="mpsr-drill-", dir=base)
     except OSError as error:
@@ -82,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
             base, "cannot be written", error.strerror or error, hint="give --dir DIRECTORY"
         ) from error
     try:
-        left = _drill(arguments, directory)
-        rows = judge.rows(left)
+        left = _drill(arguments, script, directory, first)
+        rows = judged(left)
     finally:
         if not arguments.keep:
             shutil.rmtree(directory, ignore_errors=True)
@@ -91,41 +111,40 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(len(row.what) for row in rows)
     for row in rows:
         print(f"{row.what:<{width}}  {'held' if row.held else 'FAILED':<6}  {row.seen}")
-    print(f"drill: {'all of it held' if held else 'something did not hold'} (job {left.job}, {arguments.fault})")
+    print(f"drill: {'all of it held' if held else 'something did not hold'} (job {left.job}, {fault})")
     if arguments.json:
-        result = {"job": left.job, "fault": arguments.fault, "held": held, "rows": [asdict(row) for row in rows]}
+        result = {"job": left.job, "fault": fault, "held": held, "rows": [asdict(row) for row in rows]}
         Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if arguments.keep:
         print(f"drill: the job's files are in {directory}")
     return exit_code("ok" if held else "failed")
 
 
-def _ask(arguments: argparse.Namespace) -> None:
-    print(_ABOUT.format(gres=arguments.gres, fault=arguments.fault))
+def _ask(about: str) -> None:
+    print(about)
     if not sys.stdin.isatty():
         raise ConfigError("drill", "asks first, and there is no terminal", "standard input", hint="give --yes")
     if input("Go on? (yes or no) ").strip().lower() != "yes":
         raise ResilienceError("drill", "cancelled", "no job submitted")
 
 
-def _drill(arguments: argparse.Namespace, directory: str) -> judge.Left:
+def _drill(arguments: argparse.Namespace, script: str, directory: str, first: str) -> judge.Left:
     chosen = settings.find(None).settings
     slurm = Scontrol(program=chosen.paths.scontrol, timeout=chosen.slurm.timeout, requeue_timeout=chosen.slurm.timeout)
-    job = _submit(arguments, directory)
+    job = _submit(arguments, script, directory)
     print(f"drill: job {job}", flush=True)
     try:
         _until_ended(slurm, job, arguments.wait)
     except BaseException:
         subprocess.run(["scancel", str(job)], check=False, stdin=subprocess.DEVNULL)
         raise
-    return _left(slurm.job(job), directory)
+    return _left(slurm.job(job), directory, first)
 
 
-def _submit(arguments: argparse.Namespace, directory: str) -> JobId:
+def _submit(arguments: argparse.Namespace, script: str, directory: str) -> JobId:
     command = plan.submit(directory, arguments.gres, arguments.sbatch)
-    text = plan.script(arguments.python, arguments.fault)
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     except OSError as error:
         raise SlurmError("sbatch", "cannot be run", error.strerror or error, hint="run it on a submit host") from error
     number = done.stdout.strip().partition(";")[0]
@@ -162,16 +181,16 @@ def _records(file: str) -> tuple[Record, ...]:
         return ()
 
 
-def _left(last: JobInfo, directory: str) -> judge.Left:
+def _left(last: JobInfo, directory: str, first: str) -> judge.Left:
     job = last.job
     until = time.monotonic() + _SETTLE
-    while not os.path.exists(f"{directory}/{plan.KEPT}.status") and time.monotonic() < until:
+    while not os.path.exists(f"{directory}/{first}.status") and time.monotonic() < until:
         time.sleep(_LOOK)
     files = {file.name: file.read_text(errors="replace") for file in Path(directory).iterdir() if file.is_file()}
     if not files:
         hint = "give --dir a directory that the node sees"
         raise ResilienceError(f"job {job}", "left no files here", directory, hint=hint)
-    if "job.log" in files and f"{plan.KEPT}.step" not in files:
+    if "job.log" in files and f"{first}.step" not in files:
         raise ResilienceError(f"job {job}", "did not begin", files["job.log"].strip()[-600:] or last.state)
     records = tuple(record for file in places(last) for record in _records(records_file(file)))
     spilled = tuple(str(entry) for entry in Path(directory).glob(".mpsr*"))

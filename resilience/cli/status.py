@@ -12,7 +12,7 @@ import socket
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from resilience.adapters.gpu.guard import Level, level
+from resilience.adapters.gpu.guard import found, level
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
@@ -21,6 +21,7 @@ from resilience.config import settings
 from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
+from resilience.model.guard import Level
 from resilience.model.ids import NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
 from resilience.model.records import Record
@@ -64,6 +65,8 @@ class Status:
     servers: tuple[ServerRow, ...] | None
     """None when the caller may not ask."""
     guard: Level = Level.ABSENT
+    guard_cancels: tuple[str, ...] = ()
+    """Generations of GPUs whose faults the guard module sees."""
     """The kernel module that keeps a client's MMU fault to that client."""
     sm_partitions: str = "off"
     """The setting mps.sm_partitions."""
@@ -116,6 +119,7 @@ def look(chosen: Settings, node: NodeName) -> Status:
         broken=broken,
         servers=_servers(chosen, node, files, leases) if root else None,
         guard=level(),
+        guard_cancels=found().cancels,
         sm_partitions=chosen.mps.sm_partitions,
     )
 
@@ -169,7 +173,8 @@ def lines(status: Status) -> list[str]:
     if not status.agent and status.leases:
         said.append("  without it tasks run, but a fault ends them: systemctl start mpsr-agent")
     also = ", and SM partitions where the driver isolates them" if status.sm_partitions == "auto" else ""
-    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}{also}")
+    hooked = f" (hooks the cancels of {', '.join(status.guard_cancels)})" if status.guard is Level.ON else ""
+    said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}{hooked}{also}")
     for row in status.servers or ():
         notes = [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
         notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
@@ -207,6 +212,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "agent": status.agent,
         "good": status.good(),
         "guard": status.guard.value,
+        "guard_cancels": list(status.guard_cancels),
         "sm_partitions": status.sm_partitions,
         "servers": None if status.servers is None else [asdict(row) for row in status.servers],
         "leases": [

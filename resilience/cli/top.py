@@ -12,7 +12,6 @@ import time
 from rich.console import Console
 from rich.live import Live
 
-from resilience.adapters.gpu.guard import Level
 from resilience.adapters.gpu.nvml import NvmlGpus
 from resilience.adapters.linux.clock import SystemClock
 from resilience.adapters.linux.journal import JournalFile
@@ -23,6 +22,7 @@ from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model import records as rec
 from resilience.model.errors import ConfigError, GpuError
+from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid, JobId, NodeName
 from resilience.model.lease import Lease, LeaseState
 from resilience.model.records.journal import Entry

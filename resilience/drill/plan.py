@@ -19,17 +19,20 @@ _HONEST = 1.0
 _AFTER = 60
 """Seconds that the bystanders have, after the culprit's end, to be back at work."""
 
-_SCRIPT = """\
-#!/bin/bash
-# The fire drill of mpsr: two programs that must survive, and one that makes a GPU fault beside them.
-step() {{
+STEP = """\
+step() {
     local name=$1
     shift
     rm -f "$name.status"
     srun --overlap -n1 -N1 --mem=0 -o "$name.log" sh -c 'echo "$SLURM_STEP_ID" >"$0.step"; exec "$@"' "$name" "$@"
     echo $? >"$name.status"
-}}
-# until each of the files is there, or a bystander has ended, or the seconds are over
+}
+"""
+"""Shell: `step NAME PROGRAM...` runs a step and leaves its files."""
+_SCRIPT = """\
+#!/bin/bash
+# The fire drill of mpsr: two programs that must survive, and one that makes a GPU fault beside them.
+{step}# until each of the files is there, or a bystander has ended, or the seconds are over
 until_there() {{
     local seconds=$1 file
     shift
@@ -60,6 +63,7 @@ wait
 def script(python: str, fault: str) -> str:
     """The batch script; `python` runs the programs on the node."""
     return _SCRIPT.format(
+        step=STEP,
         python=shlex.quote(python),
         fault=fault,
         package=_PACKAGE,

@@ -19,6 +19,7 @@ from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
 from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
+from resilience.model.guard import Level
 from resilience.model.ids import Color, GpuMinor, GpuUuid, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require
@@ -189,7 +190,7 @@ def _elsewhere(
 
 def isolation(*, partition: bool = False) -> Isolation:
     """What keeps a fault from neighbours on this node now, for a job with or without an SM partition."""
-    if guard.level() is guard.Level.ON:
+    if guard.level() is Level.ON:
         return Isolation.GUARD
     return Isolation.SM if partition else Isolation.DOMAINS
 

@@ -45,6 +45,7 @@ class Why(IntEnum):
     NO_OWNER = 12
     SCOPE = 13
     NO_ROOM = 14
+    ASLEEP = 15
     UNKNOWN = 255
 
 
@@ -64,6 +65,7 @@ WORDS = {
     Why.NO_OWNER: "no process holds the address space",
     Why.SCOPE: "not a process that is guarded",
     Why.NO_ROOM: "the driver made no mapping",
+    Why.ASLEEP: "the GPUs were going to sleep",
     Why.UNKNOWN: "a reason that this version does not know",
 }
 """`why` in a few words for a person."""

@@ -74,6 +74,19 @@ def test_nobody_elses_process_on_the_gpu_is_hit(drilled: Sandbox) -> None:
     assert f"of uid {USERS['bob']} is on GPU-" in done.out
 
 
+def test_the_guard_is_not_tested_where_it_is_not_loaded(drilled: Sandbox) -> None:
+    """No fault is made; the module itself, and what its hooks count, are tested in a virtual machine (tests/guard)."""
+    argv = ["mpsr", "guard", "test", "--yes", "--keep", "--dir", HOME, "--", f"-w{NODE}"]
+    done = drilled.run(argv, user="alice", timeout=100)
+    assert done.status == exit_code("failed"), done.out + done.err
+    assert "module  FAILED  drill: the guard module is not loaded, so no fault is made" in done.out
+    (kept,) = left(drilled)
+    steps = {entry.name for entry in drilled.path(f"{HOME}/{kept}").glob("*.status")}
+    drilled.good(["rm", "-r", f"{HOME}/{kept}"])
+    assert steps == {"before.status", "look.status"}
+    assert not drilled.residue()
+
+
 @pytest.mark.parametrize(
     ("words", "sbatch", "status", "says"),
     [

@@ -198,7 +198,8 @@ LISTING = """
 import json
 from resilience.adapters.gpu.nvml import NvmlGpus
 gpus = NvmlGpus()
-print(json.dumps([[g.minor, g.uuid, g.driver, list(gpus.plain_processes(g.uuid)), list(gpus.mps_processes(g.uuid))]
+print(json.dumps([[g.minor, g.uuid, g.driver, list(gpus.plain_processes(g.uuid)), list(gpus.mps_processes(g.uuid)),
+                   g.capability, g.mig]
                   for g in gpus.all()]))
 """
 
@@ -217,7 +218,9 @@ def _listing(stage: Stage) -> Callable[[], list[Any]]:
 
 
 def test_nvml_lists_the_gpu_that_nvidia_smi_lists(stage: Stage, listing: Callable[[], list[Any]]) -> None:
-    minor, uuid, driver, _, _ = listing()
+    minor, uuid, driver, _, _, capability, mig = listing()
+    assert capability >= 7
+    assert not mig
     assert (minor, uuid) == (0, _uuid(stage))
     assert driver.split(".")[0].isdigit()
 

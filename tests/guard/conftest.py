@@ -43,13 +43,7 @@ class Bench:
 
     def _boot(self, kernel: Kernel) -> vm.Transcript:
         work = self._work / kernel.release
-        files: dict[str, Path | str] = {"init": vm.init(kernel.debug), "bin/busybox": vm.busybox()}
-        files["guard_test"] = modules.build_program(work)
-        for name, build in self.built(kernel).items():
-            files[f"{name}.ko"] = work / f"{name}.ko"
-            modules.run("strip", "--strip-debug", "-o", work / f"{name}.ko", build.module)
-        archive = work / "initramfs"
-        archive.write_bytes(vm.initramfs(files))
+        archive = vm.archive(self.built(kernel), work, debug=kernel.debug)
         transcript = vm.boot(bootable(kernel), archive, debug=kernel.debug)
         (BUILD / f"console-{kernel.release}.txt").write_text(transcript.text + transcript.mistakes)
         return transcript

@@ -12,8 +12,16 @@ from tests.guard.kernels import MODULE, Kernel
 STRICT = ("W=1", "KCFLAGS=-Werror")
 SPARSE = ("C=1", "CF=-Wsparse-error")
 """Left out for kernels of ours: a new one refuses Debian's sparse, and it has looked at the same sources already."""
-VARIANTS = {"nvidia_uvm": "", "no_cancel": "-DSHIM_NO_CANCEL", "no_sparse": "-DSHIM_NO_SPARSE"}
-"""Stand-ins: file name → what is left out of them."""
+VARIANTS = {
+    "nvidia_uvm": "",
+    "no_cancel": "-Duvm_hal_hopper_cancel_faults_va=shim_cancel_of_another_name",
+    "no_sparse": "-Duvm_api_map_external_sparse=shim_sparse_of_another_name",
+    "no_context": "-Duvm_thread_context_add=shim_context_of_another_name",
+    "no_register": "-Duvm_va_space_mm_register=shim_register_of_another_name",
+    "no_sleep": "-Duvm_suspend_entry=shim_suspend_of_another_name",
+    "new_cancel": "-DSHIM_NEW_CANCEL",
+}
+"""Stand-ins: file name → what is called otherwise in them, or new."""
 _HARMLESS = "due to unavailability of vmlinux"
 """Debian's headers have no vmlinux to make type information from."""
 

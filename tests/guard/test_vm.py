@@ -10,11 +10,11 @@ from tests.guard.kernels import MODULE, Kernel
 
 NAMES = [
     name
-    for source in ("control.c", "faults.c", "lives.c", "device.c", "stress.c", "loads.c")
-    for name in re.findall(r"\bTEST\((\w+)\)", (MODULE / "tests" / "vm" / source).read_text())
+    for source in sorted((MODULE / "tests" / "vm").glob("*.c"))
+    for name in re.findall(r"\bTEST\((\w+)\)", source.read_text())
 ]
 
-pytestmark = [pytest.mark.guard, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.guard, pytest.mark.timeout(1000)]
 runs = pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in bootable_kernels()])
 
 
@@ -32,6 +32,16 @@ def test_in_the_machine(kernel: Kernel, name: str, bench: Bench) -> None:
     outcome = bench.transcript(kernel).outcomes.get(name)
     assert outcome is not None, "the machine did not come so far"
     assert outcome.ok, "\n".join(outcome.complaints)
+
+
+@runs
+def test_neighbours_stall_is_measured(kernel: Kernel, bench: Bench) -> None:
+    """With the guard and without, for each size of storm. The figures of docs/measurements come from tests/guard/storms.py."""
+    stalls = bench.transcript(kernel).stalls
+    assert [(row["guard"], row["pages"]) for row in stalls] == [
+        (guard, pages) for pages in (1, 100, 10000) for guard in (0, 1)
+    ]
+    assert all(row["p50_us"] <= row["p99_us"] <= row["max_us"] for row in stalls)
 
 
 @pytest.mark.parametrize("kernel", [pytest.param(kernel, id=kernel.series) for kernel in debug_kernels()])

@@ -71,8 +71,8 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-READERS = {"check", "explain", "drill", "metrics", "replay", "report", "top"}
-"""Commands that read what another one reads."""
+READERS = {"check", "explain", "drill", "guard", "metrics", "replay", "report", "top"}
+"""Commands that read what another one reads, or run its job."""
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - WITHOUT_ARGUMENTS - READERS))

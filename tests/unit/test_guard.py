@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.gpu.guard import ClientEnder, GuardDevice, Level, clients, kill, level
+from resilience.adapters.gpu.guard import ClientEnder, GuardDevice, clients, kill, level
 from resilience.adapters.linux.processes import starttime
 from resilience.model.errors import MpsControlError, ResilienceError, WireError
+from resilience.model.guard import Level
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, Process, ServerId
 from resilience.parse.guard import Kind
 from resilience.ports import ServerOwner, ServerState

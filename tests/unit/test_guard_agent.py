@@ -5,20 +5,23 @@ The agent, its sockets and its files are real (agent_kit); the module is the oth
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from resilience.adapters.gpu.guard import GuardDevice, Level
+from resilience.adapters.gpu.guard import GuardDevice
 from resilience.cli import status
 from resilience.hooks import prolog
 from resilience.model.errors import ConfigError
+from resilience.model.guard import Level
 from resilience.model.ids import GpuMinor, JobId, Process, ServerId
 from resilience.model.lease import Isolation
 from resilience.model.options import JobOptions, Require
 from resilience.model.settings import Recovery
 from resilience.placement import domain_plan
-from tests.unit.agent_kit import BOUND, Site, Supervisor, until
+from resilience.ports import Gpu
+from tests.unit.agent_kit import BOUND, OneGpu, Site, Supervisor, until
 from tests.unit.machine_kit import UUID, lease, server
 from tests.unit.test_guard_records import changed
 
@@ -93,6 +96,21 @@ def test_an_isolated_client_is_ended_and_its_neighbour_left_alone(tmp_path: Path
             "isolated",
             "released",
         ]
+
+
+class MigGpu(OneGpu):
+    def all(self) -> tuple[Gpu, ...]:
+        return tuple(replace(gpu, mig=True) for gpu in super().all())
+
+
+def test_a_gpu_in_mig_mode_is_not_taught(tmp_path: Path, module: Module) -> None:
+    """Its tasks say hello, which teaches any other GPU; the module then hears of the acknowledgement first."""
+    with Site(tmp_path, guard=module.device, end_client=module.end, gpus=MigGpu()) as site:
+        guilty, _ = two_tasks(site)
+        module.socket.send(changed(pid=guilty.pid))
+        assert module.told() == b"ack 79"
+        (said,) = [row for row in site.journal("observation") if row["what"] == "mig"]
+        assert said["text"] == f"guard module: {UUID} is in MIG mode: faults on its instances are not isolated"
 
 
 def test_a_client_outside_our_supervisors_is_ended_on_its_server(tmp_path: Path, module: Module) -> None:

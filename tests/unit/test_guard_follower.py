@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from resilience.adapters.gpu.guard import Level, level
+from resilience.adapters.gpu.guard import level
 from resilience.adapters.gpu.guard_follower import GuardFollower
+from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid, Process, ServerId
 from resilience.model.lease import Isolation
 from tests.unit.agent_kit import BOUND, Site, until

@@ -36,8 +36,17 @@ int main(void)
 	if (getenv("control")) /* that one alone, as often as it says: control=N for the kernel */
 		return failed != 0;
 	test_name = "load";
+	if (getenv("storms")) { /* the measurement alone: storms=N */
+		load_guard("");
+		run(measurement);
+		return failed != 0;
+	}
+	run(shim_tests);
 	load_guard("");
 	run(fault_tests);
+	run(driver_tests);
+	run(storm_tests);
+	run(measurement);
 	run(life_tests);
 	run(device_tests);
 	run(stress_tests);

@@ -75,6 +75,18 @@ void set_in(const char *module, const char *parameter, unsigned int value)
 	close(fd);
 }
 
+int shown(const char *parameter)
+{
+	char path[128], text[16] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/module/mps_guard/parameters/%s", parameter);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	return atoi(text);
+}
+
 void load_guard(const char *more)
 {
 	char args[128];
@@ -177,6 +189,12 @@ static void client_main(int uvm, int orders, int answers)
 			break;
 		case RANGE:
 			ioctl(uvm, SHIM_RANGE, &order.range);
+			break;
+		case EXTERNAL:
+			ioctl(uvm, SHIM_EXTERNAL, &order.range);
+			break;
+		case MAP:
+			ioctl(uvm, SHIM_MAP, &order.range);
 			break;
 		case STATS:
 			ioctl(uvm, SHIM_STATS, &order.stats);
@@ -318,6 +336,13 @@ struct shim_fault fault(struct cast *cast, uint64_t va, uint32_t reason)
 	return ask(cast, order).fault;
 }
 
+struct shim_fault storm(struct cast *cast, uint64_t va, uint32_t pages, uint64_t stride)
+{
+	struct shim_fault fault = { .va = va, .reason = ADDRESS, .pages = pages, .stride = stride };
+
+	return ask(cast, (struct order){ .verb = FAULT, .fault = fault }).fault;
+}
+
 struct shim_stats stats_of(struct cast *cast)
 {
 	return ask(cast, (struct order){ .verb = STATS }).stats;
@@ -343,14 +368,19 @@ bool ended_by(pid_t pid, int signal_number)
 	return false;
 }
 
-unsigned long long spaces_alive(void)
+struct shim_stats all_stats(void)
 {
 	int fd = open("/dev/shim_uvm", O_RDWR | O_CLOEXEC);
 	struct shim_stats stats = { 0 };
 
 	ioctl(fd, SHIM_STATS, &stats);
 	close(fd);
-	return stats.alive - 1; /* without our own */
+	return stats;
+}
+
+unsigned long long spaces_alive(void)
+{
+	return all_stats().alive - 1; /* without our own */
 }
 
 bool all_spaces_gone(void)

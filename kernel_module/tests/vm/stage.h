@@ -16,9 +16,21 @@
 #include "../shim/shim.h"
 
 #define FAR 0x7f0000000000ull
-#define DEADLINE_MS 2000 /* long: the machine that emulates this one may have other work */
+#define DEADLINE_MS 20000 /* long: the machine that emulates this one may have other work */
 enum { ADDRESS = 1, PERMISSIONS = 2, FAULT_TYPE = 3, MEMORY = 4, INTERNAL = 5 };
-enum { OBSERVE = 2, HOLDS = 5, NULL_PAGE = 9, REPEATS = 10, RATE = 11, SCOPE = 13, NO_ROOM = 14 };
+enum {
+	OBSERVE = 2,
+	LATE = 4,
+	HOLDS = 5,
+	WINDOWS = 6,
+	NULL_PAGE = 9,
+	REPEATS = 10,
+	RATE = 11,
+	NO_OWNER = 12,
+	SCOPE = 13,
+	NO_ROOM = 14,
+	ASLEEP = 15
+};
 
 struct test {
 	const char *name;
@@ -26,8 +38,8 @@ struct test {
 };
 
 /* One table a file; each ends with an entry without a name. */
-extern const struct test fault_tests[], life_tests[], device_tests[], load_tests[], stress_tests[],
-	control_tests[];
+extern const struct test shim_tests[], fault_tests[], driver_tests[], storm_tests[], measurement[],
+	life_tests[], device_tests[], load_tests[], stress_tests[], control_tests[];
 #define TEST(function)              \
 	{                           \
 #function, function \
@@ -62,7 +74,7 @@ struct cast {
 };
 
 struct order {
-	enum { FAULT, RANGE, STATS, REGISTER, FORK, EXEC, LEAVE, BOTH_GPUS } verb;
+	enum { FAULT, RANGE, EXTERNAL, MAP, STATS, REGISTER, FORK, EXEC, LEAVE, BOTH_GPUS } verb;
 	struct shim_fault fault, second;
 	struct shim_range range;
 	struct shim_stats stats;
@@ -76,7 +88,10 @@ struct order
 answer_of(struct cast *cast); /* all ones when the client ended before it could answer */
 struct order ask(struct cast *cast, struct order order);
 struct shim_fault fault(struct cast *cast, uint64_t va, uint32_t reason);
+struct shim_fault storm(struct cast *cast, uint64_t va, uint32_t pages, uint64_t stride);
 struct shim_stats stats_of(struct cast *cast);
+struct shim_stats all_stats(void); /* what is not of one address space */
+int shown(const char *parameter); /* of the guard, a number */
 bool alive(pid_t pid);
 bool ended_by(pid_t pid, int signal_number); /* within seconds */
 unsigned long long spaces_alive(void);

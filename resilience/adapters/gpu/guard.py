@@ -10,31 +10,20 @@ import errno
 import os
 import re
 import signal
-from enum import StrEnum
 
 from resilience.adapters.linux.processes import starttime
 from resilience.model.errors import ResilienceError
+from resilience.model.guard import Found, Level
 from resilience.model.ids import GpuUuid, Process, ServerId
 from resilience.parse.guard import SIZE, Record, parse_records
 from resilience.ports import Mps
 
 DEVICE = "/dev/mps_guard"
 PARAMETERS = "/sys/module/mps_guard/parameters"
+DRIVER_VERSION = "/sys/module/nvidia_uvm/version"
 _RING = 256
 """Records that the module keeps: one read takes them all."""
 _UUID = re.compile(r"GPU-([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})\Z")
-
-
-class Level(StrEnum):
-    """What the module does on this node."""
-
-    ABSENT = "absent"
-    OFF = "off"
-    BLIND = "blind"
-    """It is enabled and knows no GPU, so it isolates nothing: nobody has told it, which the agent does."""
-    OBSERVE = "observe"
-    """It records what it would hold, and holds nothing."""
-    ON = "on"
 
 
 def level(device: str = DEVICE, parameters: str = PARAMETERS) -> Level:
@@ -63,11 +52,27 @@ def _number(parameters: str, name: str) -> int:
 
 
 def _read(parameters: str, name: str) -> str:
+    return _line(f"{parameters}/{name}")
+
+
+def _line(path: str) -> str:
     try:
-        with open(f"{parameters}/{name}", encoding="ascii", errors="replace") as file:
-            return file.read(16).strip()
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(80).strip()
     except OSError:
         return ""
+
+
+def found(parameters: str = PARAMETERS, driver: str = DRIVER_VERSION) -> Found:
+    """Zeros and nothing where the module is not loaded, or is of a release that does not say."""
+    return Found(
+        driver=_line(driver),
+        cancels=tuple(_line(f"{parameters}/cancels").split()),
+        faults=_number(parameters, "faults"),
+        cancels_seen=_number(parameters, "cancels_seen"),
+        strays=_number(parameters, "strays"),
+        isolated=_number(parameters, "isolated"),
+    )
 
 
 class GuardDevice:

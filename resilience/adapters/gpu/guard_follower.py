@@ -11,9 +11,10 @@ import select
 from collections.abc import Callable
 
 from resilience.adapters.gpu import guard
-from resilience.adapters.gpu.guard import DEVICE, PARAMETERS, GuardDevice, Level
+from resilience.adapters.gpu.guard import DEVICE, PARAMETERS, GuardDevice
 from resilience.adapters.linux.inotify import NAMES, WRITES, Inotify
 from resilience.model.errors import ResilienceError
+from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid
 from resilience.parse.guard import Record
 

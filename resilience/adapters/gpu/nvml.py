@@ -42,12 +42,12 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _mig(nvml: Any, handle: Any) -> bool:
-    """Whether MIG mode is on; a GPU or a driver without MIG answers with an error."""
+def _first(nvml: Any, call: str, handle: Any) -> int:
+    """The first number of an answer; 0 where the GPU or the driver knows no such thing and answers with an error."""
     try:
-        return int(nvml.nvmlDeviceGetMigMode(handle)[0]) == _MIG_ON
+        return int(getattr(nvml, call)(handle)[0])
     except nvml.NVMLError:
-        return False
+        return 0
 
 
 class NvmlGpus:
@@ -65,7 +65,8 @@ class NvmlGpus:
                     name=_text(nvml.nvmlDeviceGetName(handle)),
                     driver=driver,
                     bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
-                    mig=_mig(nvml, handle),
+                    mig=_first(nvml, "nvmlDeviceGetMigMode", handle) == _MIG_ON,
+                    capability=_first(nvml, "nvmlDeviceGetCudaComputeCapability", handle),
                 )
                 for handle in handles
             )
