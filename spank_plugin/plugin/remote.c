@@ -199,9 +199,10 @@ int mpsr_remote_task(spank_t spank) {
     if (mpsr_plugin.site.apptainer)
         mpsr_binds_add(spank, mpsr_plugin.site.run);
     spank_get_item(spank, S_JOB_STEPID, &step);
-    if (step == STEP_BATCH || step == STEP_INTERACTIVE)
+    if (step == STEP_BATCH || step == STEP_INTERACTIVE) {
         environment_of_mps(spank, &lease, &options, 0);
-    else
+        mpsr_batch_script(spank, step == STEP_BATCH);
+    } else
         supervise(spank, &lease, &options);
     return ESPANK_SUCCESS;
 }
