@@ -43,7 +43,8 @@ static bool of_a_word(char letter) {
 static bool has_word(const char *line, const char *word) {
     size_t length = strlen(word);
     for (const char *at = strstr(line, word); at; at = strstr(at + 1, word))
-        if ((at == line || !of_a_word(at[-1])) && !of_a_word(at[length]))
+        if ((at == line || !of_a_word(at[-1])) && !of_a_word(at[length]) &&
+            at[length] != '/') /* a directory of that name is no command */
             return true;
     return false;
 }

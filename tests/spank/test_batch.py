@@ -16,7 +16,7 @@ PATH = {"PATH": "/usr/bin:/bin"}
     ("script", "told"),
     [
         ("true", 1),
-        ("# srun is not for us\n  #SBATCH srun\necho mysrun srun.sh\ntrue; true", 1),
+        ("# srun is not for us\n  #SBATCH srun\necho mysrun srun.sh; ls /opt/mpsr/bin\ntrue; true", 1),
         ("true\nsrun -Q true", 0),
         ("exec /usr/bin/srun -Q true", 0),
         ("type mpsr run || true", 0),
