@@ -29,13 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not command:
         raise ConfigError("run", "no program given", hint="mpsr run PROGRAM [ARGUMENT...]")
     paths = settings.find(arguments.config).settings.paths
+    launcher = paths.launcher if arguments.config else os.environ.get(env("launcher")) or paths.launcher
     environ = {key: value for key, value in os.environ.items() if key != env("argv0")}
     if not environ.get(env("lease")):
         environ[env("lease")] = lease_of(environ, paths.run)
     try:
-        os.execve(paths.launcher, [paths.launcher, *command], environ)
+        os.execve(launcher, [launcher, *command], environ)
     except OSError as error:
-        raise ResilienceError(paths.launcher, "cannot be run", error.strerror or error, hint="mpsr check") from error
+        raise ResilienceError(launcher, "cannot be run", error.strerror or error, hint="mpsr check") from error
 
 
 def lease_of(environ: dict[str, str], run: str) -> str:

@@ -94,3 +94,17 @@ def test_mpsr_run_recovers_two_at_once_and_names_the_one_beside_them(stage: Stag
     assert "batch script" not in stage.sandbox.output(job)
     tasks = {row.get("task") for row in stage.sandbox.journal() if row["event"] == "task.hello"}
     assert {f"{job}.4294967291.{number}" for number in (0, 1)} <= tasks
+
+
+def test_a_program_with_a_session_brings_itself_under_a_supervisor(stage: Stage) -> None:
+    """README's example, as a plain command: a standby takes over."""
+    solve = shlex.join(programs.heat2d(stage.sandbox.plan, stem="/home/alice/own", steps=4000))
+    job = stage.sandbox.sbatch(*SHARE, script=f"echo begins\n{solve}\necho ends $?")
+    wait_for(lambda: programs.last_step(stage.sandbox.read("/home/alice/own.log")) > 300, 30)
+    stage.end(stage.culprit("illegal-address", "--gres=shard:1"))
+    fields = ended(stage, job)
+    assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "0")
+    assert "recovered on standby" in fields["AdminComment"]
+    said = stage.sandbox.output(job)
+    assert "ends 0" in said
+    assert "no supervisor" not in said
