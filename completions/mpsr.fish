@@ -50,7 +50,7 @@ function _shtab_mpsr_using
   test "$_shtab_mpsr_cmdpath" = "$argv"
 end
 
-set -g _shtab_mpsr_commands agent prolog epilog hooks status top log explain report replay metrics spills check drill guard 'guard test' render version
+set -g _shtab_mpsr_commands agent prolog epilog hooks run status top log explain report replay metrics spills check drill guard 'guard test' render version
 set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
 
 complete -c mpsr -e
@@ -70,6 +70,9 @@ complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a hoo
 complete -c mpsr -n '_shtab_mpsr_using hooks' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using hooks' -l node -x -d 'Slurm'"'"'s name of this node (default: $SLURMD_NODENAME, else the host'"'"'s name)'
 complete -c mpsr -n '_shtab_mpsr_using hooks' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
+complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a run -d 'run a program of a batch script under a supervisor'
+complete -c mpsr -n '_shtab_mpsr_using run' -s h -l help -d 'show this help message and exit'
+complete -c mpsr -n '_shtab_mpsr_using run' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a status -d 'servers, leases and the agent of this node'
 complete -c mpsr -n '_shtab_mpsr_using status' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using status' -s j -l job -x -d 'only the leases of this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)'

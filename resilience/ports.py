@@ -107,6 +107,9 @@ class Procfs(Protocol):
     def stopped(self, pid: int) -> bool:
         """Whether the process, or one that it has started, is stopped: by a signal, a debugger or a frozen cgroup."""
 
+    def owner(self, pid: int) -> int | None:
+        """The user whose process it is, None when it is gone."""
+
     def job(self, pid: int) -> JobId | None:
         """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
 
@@ -184,6 +187,18 @@ class Feed(Protocol):
 
     def fileno(self) -> int:
         """A descriptor that is readable when there may be something to read."""
+
+
+class Openings(Feed, Protocol):
+    """Readable when leases have come or gone."""
+
+    def read(self) -> None:
+        """Take note of the news."""
+
+
+class Notes(Protocol):
+    def write(self, uid: int, gid: int, path: str, line: str, *, create: bool) -> None:
+        """Append a line to a job's file as its user. Raises ResilienceError."""
 
 
 class KernelLog(Feed, Protocol):
@@ -330,3 +345,7 @@ class Ports:
     """The guard module may come and go; None: this node never has one."""
     end_client: ClientEnd | None = None
     """Called on the worker's lane `mps`; goes with `guard`."""
+    openings: Openings | None = None
+    """None: jobs are known by their supervisors alone."""
+    notes: Notes | None = None
+    """Called on the worker's lane `notes`; None: only supervisors write into jobs' files."""

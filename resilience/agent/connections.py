@@ -40,7 +40,8 @@ class Connections:
                 fresh = parsed.kind is LogKind.NEW_CLIENT
                 client = self._clients.connected(parsed.pid) if fresh else self._clients.resolve(parsed.pid)
                 if client is None or client.task is None:
-                    yield ev.ClientJoined(server=line.server, client=client or Client(pid=parsed.pid))
+                    client, uid = client or Client(pid=parsed.pid), self._procfs.owner(parsed.pid)
+                    yield ev.ClientJoined(server=line.server, client=client, uid=uid)
             case LogKind.EXIT:
                 if parsed.pid:
                     yield ev.ClientLeft(server=line.server, pid=parsed.pid)

@@ -18,6 +18,7 @@ from resilience.agent.act import Actor, urgency
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.gpus import KnownGpus
+from resilience.agent.holders import Holders
 from resilience.agent.isolated import Isolated
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.newcomers import Newcomers
@@ -34,7 +35,7 @@ from resilience.model.ids import NodeName
 from resilience.model.lease import LeaseState
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
-from resilience.ports import Answer, Feed, Guard, Ports
+from resilience.ports import Answer, Feed, Guard, Openings, Ports
 
 _REUNION = 2.5
 """Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
@@ -53,8 +54,9 @@ class Agent:
         clock, clients = ports.clock, Clients(ports.procfs)
         observer = Observer(clock)
         peers = Peers(ports.supervisors)
-        logs = JobLogs(node, clock, peers)
+        logs = JobLogs(node, clock, peers, ports.notes, ports.worker)
         self._gpus = KnownGpus(ports.gpus, ports.guard, ports.journal)
+        self._holders = Holders(ports.leases, logs, self._gpus)
         self._connections = Connections(clients, ports.procfs)
         self._actor = Actor(node, settings, ports, peers, logs)
         self._senses = Senses(
@@ -82,7 +84,9 @@ class Agent:
             newcomers=Newcomers(
                 ports.mps,
                 ports.worker,
-                known=lambda domain, gpu: (domain, gpu) in self.state.pairs,
+                known=lambda domain, gpu: any(
+                    (task.server.domain, task.server.gpu) == (domain, gpu) for task in self.state.tasks.values()
+                ),
                 take=self.take,
             ),
         )
@@ -121,7 +125,13 @@ class Agent:
         ]
         if ports.guard is not None:
             feeds.insert(0, (ports.guard, partial(self._guard_news, ports.guard)))
+        if ports.openings is not None:
+            feeds.insert(0, (ports.openings, partial(self._lease_news, ports.openings)))
         return feeds
+
+    def _lease_news(self, openings: Openings) -> Iterator[Iterable[ev.Event]]:
+        openings.read()
+        yield self._holders.look()
 
     def _guard_news(self, guard: Guard) -> Iterator[Iterable[ev.Event]]:
         try:
@@ -143,6 +153,8 @@ class Agent:
         self._ports.journal.append(rec.AgentStarted(node=self._node, mode=self._mode, boot=boot))
         self._barrier(self._gpus.look)
         self._barrier(self._look_at_guard)
+        if self._ports.openings is not None:
+            self._barrier(self._take_all, self._holders.look())
 
     def _look_at_guard(self) -> None:
         if (turned := self._gpus.guard_turned()) is not None:

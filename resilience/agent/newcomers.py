@@ -20,7 +20,7 @@ _LANE = "door"
 
 
 class Newcomers:
-    """`known`: whether the machine follows the servers of a domain on a GPU; `take` hands it an event."""
+    """`known`: whether tasks of a domain are on a GPU already; `take` hands it an event."""
 
     def __init__(
         self,

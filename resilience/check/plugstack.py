@@ -18,7 +18,7 @@ from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.options import check_value
 
 _PLUGIN = "mpsr.so"
-_WORDS = ("launcher", "run", "prolog", "apptainer", "lock", "forbid")
+_WORDS = ("launcher", "run", "prolog", "mpsr", "apptainer", "batch_hint", "lock", "forbid")
 _DEPTH = 10
 
 
@@ -94,7 +94,7 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
     locked: set[str] = set()
     forbidden: set[str] = set()
     paths = {"launcher": contract()["path"]["launcher"], "run": contract()["path"]["run"], "prolog": ""}
-    paths["apptainer"] = "on"
+    paths |= {"apptainer": "on", "batch_hint": "on", "mpsr": ""}
     for argument in line.arguments:
         name, equals, value = argument.partition("=")
         subject = f"{line.file}: {argument}"
@@ -134,6 +134,7 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
         ("run", paths["run"], settings.paths.run),
         ("launcher", paths["launcher"], settings.paths.launcher),
         ("apptainer", paths["apptainer"], settings.options.apptainer),
+        ("batch_hint", paths["batch_hint"], settings.options.batch_hint),
         ("default.*", defaults, given),
         ("lock", sorted(locked), sorted(settings.options.locked)),
         ("forbid", sorted(forbidden), sorted(settings.options.forbidden)),

@@ -22,9 +22,11 @@ from resilience.adapters.gpu.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
 from resilience.adapters.linux.agent_socket import AgentSocket
 from resilience.adapters.linux.clock import SystemClock
 from resilience.adapters.linux.guarded_files import make_dirs
+from resilience.adapters.linux.job_notes import JobNotes
 from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kept_process import KeptProcess
 from resilience.adapters.linux.kmsg import KernelLogReader
+from resilience.adapters.linux.lease_watch import LeaseWatch
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
@@ -149,6 +151,8 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             worker=WorkerThreads(),
             guard=closing(GuardFollower(lambda text: of_the_guard(journal, text))),
             end_client=ClientEnder(mps),
+            openings=closing(LeaseWatch(chosen.paths.run, node)),
+            notes=JobNotes(),
         )
         agent = Agent(chosen, node, ports)
         agent.run(signals.stop)

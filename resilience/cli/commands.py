@@ -5,6 +5,7 @@ COMMANDS = {
     "prolog": "open a job's fault domains (Slurm's Prolog runs it)",
     "epilog": "close a job's fault domains (Slurm's Epilog runs it)",
     "hooks": "the server behind prolog and epilog (the agent starts it)",
+    "run": "run a program of a batch script under a supervisor",
     "status": "servers, leases and the agent of this node",
     "top": "the same on one screen, again and again, with clients, memory and faults",
     "log": "the journal of this node, or a job's recovery log",

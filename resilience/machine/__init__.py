@@ -10,14 +10,15 @@ What the world must do comes out as effects, results come back as events; time c
 An event about something unknown (a task that has gone, an incident long closed, a stale timer) does nothing.
 
 The parts, each calling only those before it: draft.py (the working copy), verdicts.py (a task is told),
-jobs.py (Slurm), servers.py (health, swap, rebuild), incidents.py (which one, what joins it), recover.py (one task up
+jobs.py (Slurm), servers.py (health, swap, rebuild), outside.py (jobs' processes without a
+supervisor), incidents.py (which one, what joins it), recover.py (one task up
 the ladder), decide.py (incident → who did it, who is told), sightings.py (sighting → incident), tasks.py (supervisors'
 reports), replies.py (of MPS daemons and Slurm).
 """
 
 from typing import assert_never
 
-from resilience.machine import decide, jobs, recover, replies, servers, sightings, tasks
+from resilience.machine import decide, jobs, outside, recover, replies, servers, sightings, tasks
 from resilience.machine.draft import Turn
 from resilience.model import event as ev
 from resilience.model.effect import Effect
@@ -73,6 +74,10 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             jobs.parked(turn, event.ref)
         case ev.Seen():
             sightings.seen(turn, event)
+        case ev.JobOpened():
+            outside.opened(turn, event)
+        case ev.JobClosed():
+            outside.closed(turn, event)
         case ev.ClientJoined():
             servers.client_joined(turn, event)
         case ev.ClientLeft():

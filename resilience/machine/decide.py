@@ -8,7 +8,7 @@ program's fault may turn out to be a memory error, and then the named process is
 
 from typing import Any
 
-from resilience.machine import incidents, jobs, recover, servers
+from resilience.machine import incidents, jobs, outside, recover, servers
 from resilience.machine.attribute import attribute, blameless
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
@@ -53,6 +53,7 @@ def look(turn: Turn, name: IncidentId) -> None:
         if part is Part.CULPRIT and waits and not blameless(incident.fault):
             continue
         recover.begin(turn, name, ref, part)
+    outside.look(turn, turn.incidents[name])
 
 
 def _part(incident: Incident, ref: TaskRef) -> Part:
@@ -173,6 +174,7 @@ def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
         if incident.server.gpu == gpu and incident.fault.device.out_of_use and incident.decided:
             for ref in sorted(incident.clients):
                 recover.give_up(turn, incident.id, ref)
+            outside.look(turn, turn.incidents[incident.id])
     if fresh:
         jobs.drain(turn, uuid, fault)
 
@@ -235,6 +237,7 @@ def _accounted(turn: Turn, incident: Incident, job: JobId, cases: list[Case]) ->
         tasks=len(back),
         ms=slowest.ms if slowest else None,
         reason=failed.reasons[-1] if failed and failed.reasons else "",
+        outside=tuple(sorted(pid for pid, of in incident.outside.items() if of == job and incident.hit)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from resilience.machine import servers
+from resilience.machine import outside, servers
 from resilience.machine.attribute import weigh
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
@@ -54,6 +54,7 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> 
         sources=(),
         slot=slot,
         clients=frozenset(task.ref for task in turn.tasks_on(server) if not slot or task.slot == slot),
+        outside=outside.on_server(turn, server),
     )
     turn.incidents[incident.id] = incident
     turn.journal(
@@ -153,7 +154,8 @@ def hit(turn: Turn, incident: Incident) -> None:
     if incident.hit:
         return
     everyone = frozenset(task.ref for task in turn.tasks_on(incident.server))
-    turn.incident(incident, hit=True, clients=incident.clients | everyone)
+    beside = {**incident.outside, **outside.on_server(turn, incident.server)}
+    turn.incident(incident, hit=True, clients=incident.clients | everyone, outside=beside)
     servers.faulted(turn, incident.server)
 
 

@@ -113,6 +113,14 @@ def requeue(turn: Turn, name: IncidentId, ref: TaskRef, reason: str, *, exclude:
         )
 
 
+def requeue_untended(turn: Turn, incident: Incident, job: JobId, reason: str, *, exclude: bool) -> None:
+    """Have a job requeued that has no task here: there is nothing to spill. `refusal` has said yes."""
+    known = turn.jobs[job]
+    if known.requeue not in _BUSY:
+        intent = replace(_intent(known, reason), **facts(incident))
+        _ask(turn, replace(known, incident=incident.id, intent=intent, exclude=exclude, untended=True))
+
+
 def _spill(turn: Turn, job: JobId, refs: Iterable[TaskRef]) -> None:
     """Wait for these tasks to spill."""
     most, refs = turn.recovery.requeue_timeout * _SPILL_SHARE, frozenset(refs)

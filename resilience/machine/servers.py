@@ -12,11 +12,11 @@ from resilience.model import records as rec
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
 from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.incident import Action, Outcome
-from resilience.model.lease import in_force
+from resilience.model.lease import Lease, in_force
 from resilience.model.observation import Source, What
-from resilience.model.options import Rung
+from resilience.model.options import Domain, Rung
 from resilience.model.timer import PollState, RebuildDue
-from resilience.model.world import Health, Pair, Server, Task
+from resilience.model.world import Health, Pair, Requeue, Server, Task
 from resilience.placement.domain_plan import PAIR
 
 _FIRST_POLL = 0.02
@@ -140,7 +140,7 @@ def daemon_gone(turn: Turn, server: ServerId) -> None:
 
 def lost(turn: Turn, server: ServerId) -> None:
     """The control daemon had gone before anybody of the domain came: start another, and let nobody join meanwhile."""
-    if turn.observe:
+    if turn.observe or turn.health(server) is not Health.UP:
         return
     text = "its control daemon had gone before the first task came"
     turn.journal(rec.Sighting(source=Source.PROCESS, what=What.DAEMON_GONE, text=text, gpu=server.gpu, server=server))
@@ -292,25 +292,34 @@ def wants_standby(task: Task) -> bool:
 def client_joined(turn: Turn, event: ClientJoined) -> None:
     pair = turn.pair_of(event.server)
     if pair is not None:
-        turn.pair(pair, strangers={**pair.strangers, event.client.pid: event.server.color})
+        pid, job = event.client.pid, turn.jobs.get(event.client.job) if event.client.job is not None else None
+        lease = job.lease if job is not None and job.held else None
+        of = {other: owner for other, owner in pair.jobs.items() if other != pid}
+        if lease is not None and lease.domain == pair.domain and lease.uid == event.uid:
+            of[pid] = lease.job
+        turn.pair(pair, strangers={**pair.strangers, pid: event.server.color}, jobs=of)
 
 
 def client_left(turn: Turn, event: ClientLeft) -> None:
     pair = turn.pair_of(event.server)
     if pair is not None and pair.strangers.get(event.pid) == event.server.color:
-        turn.pair(pair, strangers={pid: color for pid, color in pair.strangers.items() if pid != event.pid})
+        left = {pid: color for pid, color in pair.strangers.items() if pid != event.pid}
+        turn.pair(pair, strangers=left, jobs={pid: job for pid, job in pair.jobs.items() if pid != event.pid})
 
 
 # ---------------------------------------------------------------- leaving
 def sweep(turn: Turn) -> None:
-    """Close quarantine servers that nobody uses, forget domains and jobs that have no task left here."""
+    """Close quarantine servers that nobody uses, forget domains that no task uses and no lease holds."""
     used = {task.server for task in turn.tasks.values() if not task.over}
     for incident in turn.incidents.values():
         used |= {case.target for case in incident.cases.values() if case.target and not case.outcome.settled}
         if not incident.cases:
             used |= set(incident.apart.values())
+    held = {(task.server.domain, task.server.gpu) for task in turn.tasks.values()}
+    leases = [job.lease for job in turn.jobs.values() if job.lease is not None and job.held]
+    held |= {(lease.domain, minor) for lease in leases for minor, _ in lease.gpus}
     for pair in list(turn.pairs.values()):
-        present = any((task.server.domain, task.server.gpu) == (pair.domain, pair.gpu) for task in turn.tasks.values())
+        present = (pair.domain, pair.gpu) in held
         gone = [
             color
             for color in pair.servers
@@ -327,11 +336,46 @@ def sweep(turn: Turn) -> None:
 
 
 def forget_jobs(turn: Turn) -> None:
-    """Drop jobs that have no task left here."""
-    present_jobs = {ref.job for ref in turn.tasks}
-    for job in list(turn.jobs):
-        if job not in present_jobs:
+    """Drop jobs that have neither task nor lease left here, and of which Slurm is not being asked."""
+    wanted = {ref.job for ref in turn.tasks}
+    for incident in turn.incidents.values():
+        if not incident.decided:
+            wanted |= set(incident.outside.values())
+    for job, known in list(turn.jobs.items()):
+        if job not in wanted and not known.held and not (known.untended and known.requeue is Requeue.ASKED):
             del turn.jobs[job]
+
+
+def pair(turn: Turn, lease: Lease, server: ServerId) -> Pair:
+    """The pair of servers that a lease names, made known if it is new. `server`: of it, the one that is active."""
+    colors = lease.colors or (Color("a"),)
+    known = turn.pairs.get((server.domain, server.gpu))
+    if known is None:
+        began = lease.isolation
+        shared = lease.options.domain is Domain.SHARED
+        uuid = dict(lease.gpus)[server.gpu]
+        active = server.color if server.color in colors else colors[0]
+        known = turn.pair(
+            Pair(
+                domain=server.domain,
+                gpu=server.gpu,
+                uuid=uuid,
+                uid=0 if shared else lease.uid,
+                gid=0 if shared else lease.gid,
+                shared=shared,
+                isolation=began if turn.guard is None else in_force(began, turn.guard, bool(lease.slots)),
+                partitioned=bool(lease.slots),
+                colors=(),
+                active=active,
+                servers={},
+            )
+        )
+    for color in colors:
+        if color not in known.colors:
+            known = turn.pair(known, colors=tuple(sorted({*known.colors, color})))
+            known = new_server(turn, known, color)
+            ask(turn, known.server(color))
+    return known
 
 
 def new_server(turn: Turn, pair: Pair, color: Color) -> Pair:

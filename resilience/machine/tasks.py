@@ -4,6 +4,8 @@ A failing exit is not a fault by itself: it is one when its server is in an inci
 within `settle_ms`; otherwise the task failed for reasons of its own and its status is passed on.
 """
 
+from dataclasses import replace
+
 from resilience.contract import exit_code
 from resilience.machine import incidents, jobs, recover, servers, sightings
 from resilience.machine.draft import Turn
@@ -11,12 +13,10 @@ from resilience.model import effect as fx
 from resilience.model import records as rec
 from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
 from resilience.model.fault import Fault, FaultClass
-from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
+from resilience.model.ids import IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
-from resilience.model.lease import in_force
-from resilience.model.options import Domain
 from resilience.model.timer import Settle, StandbyAgain
-from resilience.model.world import SERVING, Health, Job, Pair, Task
+from resilience.model.world import SERVING, Health, Job, Task
 
 _REFUSED = exit_code("refused") << 8
 """Wait status of a session that could not join its server."""
@@ -31,7 +31,10 @@ _STANDBY_TIMES = 5
 
 def hello(turn: Turn, event: Hello) -> None:
     """A supervisor reported in: take the task in, and say where it starts."""
-    pair = _pair(turn, event)
+    servers.pair(turn, event.lease, event.server)
+    for dead in sorted(event.dead):
+        servers.lost(turn, replace(event.server, color=dead))
+    pair = turn.pairs[event.server.domain, event.server.gpu]
     color = event.server.color
     if not event.resumed:
         color = pair.active
@@ -58,43 +61,6 @@ def hello(turn: Turn, event: Hello) -> None:
         jobs.look_up(turn, event.ref.job)
     turn.journal(rec.TaskHello(task=event.ref, server=pair.server(color), resumed=event.resumed, mpi=event.mpi))
     place(turn, event.ref)
-
-
-def _pair(turn: Turn, event: Hello) -> Pair:
-    """The pair that the task belongs to, made known if it is new."""
-    lease, server = event.lease, event.server
-    colors = lease.colors or (Color("a"),)
-    pair = turn.pairs.get((server.domain, server.gpu))
-    if pair is None:
-        began = lease.isolation
-        shared = lease.options.domain is Domain.SHARED
-        uuid = dict(lease.gpus)[server.gpu]
-        active = server.color if server.color in colors else colors[0]
-        pair = turn.pair(
-            Pair(
-                domain=server.domain,
-                gpu=server.gpu,
-                uuid=uuid,
-                uid=0 if shared else lease.uid,
-                gid=0 if shared else lease.gid,
-                shared=shared,
-                isolation=began if turn.guard is None else in_force(began, turn.guard, bool(lease.slots)),
-                partitioned=bool(lease.slots),
-                colors=(),
-                active=active,
-                servers={},
-            )
-        )
-    fresh: list[Color] = []
-    for color in colors:
-        if color not in pair.colors:
-            pair = turn.pair(pair, colors=tuple(sorted({*pair.colors, color})))
-            pair = servers.new_server(turn, pair, color)
-            servers.ask(turn, pair.server(color))
-            fresh.append(color)
-    for color in sorted(event.dead.intersection(fresh)):
-        servers.lost(turn, pair.server(color))
-    return turn.pairs[server.domain, server.gpu]
 
 
 def place(turn: Turn, ref: TaskRef) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from resilience.model.ids import Color, IncidentId, JobId, ServerId, TaskRef
+from resilience.model.ids import Color, GpuMinor, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.lease import Lease
 from resilience.model.observation import Client, Observation
 from resilience.model.timer import StoppedCounts, Timer
@@ -117,11 +117,28 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobOpened:
+    """A lease was opened. `active`: the colour of each of its GPUs that new clients join."""
+
+    lease: Lease
+    active: tuple[tuple[GpuMinor, Color], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobClosed:
+    """The job's lease is gone."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientJoined:
     """A client that is no task's process connected to a server."""
 
     server: ServerId
     client: Client
+    uid: int | None = None
+    """Whose process it is; None when it has gone already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +217,8 @@ Event = (
     | Spilled
     | Gone
     | Seen
+    | JobOpened
+    | JobClosed
     | ClientJoined
     | ClientLeft
     | ServerSeen

@@ -131,6 +131,10 @@ class Incident:
     """Tasks whose active process used the server."""
     hits: frozenset[TaskRef] = frozenset()
     """Tasks whose own process reported a fault or ended with a failure."""
+    outside: Mapping[int, JobId] = field(default_factory=dict)
+    """Clients of the server without a supervisor, by process id, as the fault began: whose they are."""
+    told: frozenset[JobId] = frozenset()
+    """Jobs that have heard of theirs."""
     attribution: Attribution | None = None
     parts: Mapping[TaskRef, Part] = field(default_factory=dict)
     apart: Mapping[TaskRef, ServerId] = field(default_factory=dict)

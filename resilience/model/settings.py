@@ -91,6 +91,11 @@ class Options:
         "add the runtime directory to APPTAINER_BIND and SINGULARITY_BIND of jobs that asked",
         choices=("on", "off"),
     )
+    batch_hint: str = setting(
+        "on",
+        "tell a batch script at its start when it starts programs without srun or mpsr run",
+        choices=("on", "off"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from resilience.model.fault import Fault
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, IncidentId, JobId, NodeName, ServerId, TaskRef
 from resilience.model.incident import Incident
-from resilience.model.lease import Isolation
+from resilience.model.lease import Isolation, Lease
 from resilience.model.observation import Observation
 from resilience.model.options import JobOptions
 from resilience.model.records import JobAccounted, SlurmIntent
@@ -120,6 +120,8 @@ class Pair:
     servers: Mapping[Color, Server]
     strangers: Mapping[int, Color] = field(default_factory=dict)
     """Clients without a supervisor: process id → the server they use."""
+    jobs: Mapping[int, JobId] = field(default_factory=dict)
+    """The jobs of those of them that are a job's."""
     quarantines: int = 0
     """How many quarantine servers it has had: the next one's number."""
 
@@ -142,6 +144,10 @@ class Requeue(StrEnum):
 class Job:
     job: JobId
     uid: int = 0
+    lease: Lease | None = None
+    """Its lease as it was opened; None for a job that is known by its supervisors alone."""
+    held: bool = False
+    """The lease is there."""
     batch: bool | None = None
     """None: Slurm has not been asked yet, or did not answer."""
     requeueable: bool | None = None
@@ -163,6 +169,8 @@ class Job:
     account: JobAccounted | None = None
     """What Slurm was last asked to show of the job."""
     exclude: bool = False
+    untended: bool = False
+    """The requeue that is under way is one of a job without tasks here."""
     refusal: str = ""
     """Why it cannot be requeued, in Slurm's words or of its record."""
 

@@ -28,6 +28,7 @@ from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
 from resilience.state import identity, layout, names, record
+from resilience.state.bringing import bring
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.layout import ArraySpec, Kept, check_same
 from resilience.state.link import Deposit, KeeperLink, owned
@@ -390,7 +391,7 @@ def session(
     device: int = 0,
     overhead: float = 0.0025,
 ) -> Session:
-    """A session for use with `with`.
+    """A session for use with `with`. A program of a batch script starts again here, once, under a supervisor.
 
     name: whose state it is within the job; "": the command that the task was started with.
     spill_seconds: shortest time between two commits that are also written to disk; None: the site's, 0: each commit.
@@ -398,4 +399,5 @@ def session(
     device: ordinal of the GPU among those that the process sees.
     overhead: share of the program's time (0 to 1) that commits may take when `due` is asked before each.
     """
+    bring(os.environ)
     return Session(os.environ, name=name, spill_seconds=spill_seconds, arrays=arrays, device=device, overhead=overhead)

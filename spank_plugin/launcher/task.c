@@ -14,8 +14,12 @@
 #include <unistd.h>
 
 /* Slurm's number of a batch step (slurm.h): used when started from the script without srun. */
-static const long STEP_BATCH = 0xfffffffb;
-enum { SUPERVISORS = 256 }; /* of one task at once; more share a number */
+static const long STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa;
+enum {
+    SUPERVISORS = 256, /* of one task at once; more share a number */
+    STARTS = 4096, /* of a batch script that each have a number of their own; later ones take any
+                      that is free */
+};
 
 static long environment_number(const char *name, long otherwise) {
     const char *text = getenv(name);
@@ -112,17 +116,40 @@ static bool secret(char text[33]) {
     return true;
 }
 
-/* The number under which this supervisor is known: the task's rank, or the next free one when
- * another supervisor of the same task has that (two mpsr-launch at once in a batch script, one
- * inside another). The descriptor is kept: its lock ends with this process. A job directory that
- * cannot be written costs only this. */
-static void claim_number(struct task *task) {
+/* A file of this number, held until this process ends. `fresh`: nobody has had it before. -1: not
+ * to be had. */
+static int hold_number(const struct task *task, long number, bool fresh) {
     char path[MPSR_LEASE_PATH];
+    if (!mpsr_format(path, sizeof(path), "%s/t%ld.%ld", task->job_dir, task->step, number))
+        return -1;
+    return open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (fresh ? O_EXCL : 0), 0600);
+}
+
+/* Of a batch script or of salloc's shell: each start of a program is a task of its own. */
+static bool claim_fresh(struct task *task) {
+    for (long number = 0; number < STARTS; number++) {
+        int fd = hold_number(task, number, true);
+        if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB)) {
+            task->rank = number;
+            return true;
+        }
+        if (fd >= 0)
+            close(fd);
+        else if (errno != EEXIST)
+            break;
+    }
+    return false;
+}
+
+/* The number under which this supervisor is known: the task's rank, or the next free one when
+ * another supervisor of the same task has that (one inside another). The descriptor is kept: its
+ * lock ends with this process. A job directory that cannot be written costs only this. */
+static void claim_number(struct task *task) {
     long tasks = environment_number("SLURM_STEP_NUM_TASKS", 1), number = task->rank;
+    if ((task->step == STEP_BATCH || task->step == STEP_INTERACTIVE) && claim_fresh(task))
+        return;
     for (int tries = 0; tries<SUPERVISORS; tries++, number += tasks> 0 ? tasks : 1) {
-        if (!mpsr_format(path, sizeof(path), "%s/t%ld.%ld", task->job_dir, task->step, number))
-            return;
-        int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        int fd = hold_number(task, number, false);
         if (fd < 0)
             return;
         if (!flock(fd, LOCK_EX | LOCK_NB)) {

@@ -41,6 +41,9 @@ char *mpsr_launcher_path(char line[2 * MPSR_WHY_BYTES]);
 void mpsr_binds_add(spank_t spank, const char *run);
 void mpsr_binds_remove(spank_t spank, const char *run);
 
+/* batch.c: a batch script (`script`) or salloc's shell, with the environment of MPS */
+void mpsr_batch_script(spank_t spank, bool script);
+
 /* multi_prog.c */
 bool mpsr_several_programs(int count, char *const *arguments, const char *path);
 

@@ -29,6 +29,7 @@ static const char *const MPS_VARIABLES[] = {
     MPSR_ENV_OPTIONS,
     MPSR_ENV_LEASE,
     MPSR_ENV_ARGV0,
+    MPSR_ENV_LAUNCHER,
     NULL,
 };
 
@@ -196,12 +197,14 @@ int mpsr_remote_task(spank_t spank) {
     mpsr_options_serialize(&options, wire);
     spank_setenv(spank, MPSR_ENV_OPTIONS, wire, 1);
     spank_setenv(spank, MPSR_ENV_LEASE, path, 1);
+    spank_setenv(spank, MPSR_ENV_LAUNCHER, mpsr_plugin.site.launcher, 1);
     if (mpsr_plugin.site.apptainer)
         mpsr_binds_add(spank, mpsr_plugin.site.run);
     spank_get_item(spank, S_JOB_STEPID, &step);
-    if (step == STEP_BATCH || step == STEP_INTERACTIVE)
+    if (step == STEP_BATCH || step == STEP_INTERACTIVE) {
         environment_of_mps(spank, &lease, &options, 0);
-    else
+        mpsr_batch_script(spank, step == STEP_BATCH);
+    } else
         supervise(spank, &lease, &options);
     return ESPANK_SUCCESS;
 }

@@ -60,6 +60,12 @@ static bool path_of(char out[MPSR_LEASE_PATH], const char *path, char why[MPSR_W
     return false;
 }
 
+static bool switched(bool *out, const char *text, char why[MPSR_WHY_BYTES]) {
+    *out = !strcmp(text, "on");
+    snprintf(why, MPSR_WHY_BYTES, "not on or off");
+    return *out || !strcmp(text, "off");
+}
+
 static bool argument(struct mpsr_site *site, const char *text, char why[MPSR_WHY_BYTES]) {
     const char *rest = NULL, *value = NULL;
     if ((rest = after(text, "launcher=")))
@@ -68,11 +74,12 @@ static bool argument(struct mpsr_site *site, const char *text, char why[MPSR_WHY
         return path_of(site->run, rest, why);
     if ((rest = after(text, "prolog=")))
         return path_of(site->prolog, rest, why);
-    if ((rest = after(text, "apptainer="))) {
-        site->apptainer = !strcmp(rest, "on");
-        snprintf(why, MPSR_WHY_BYTES, "not on or off");
-        return site->apptainer || !strcmp(rest, "off");
-    }
+    if ((rest = after(text, "mpsr=")))
+        return path_of(site->mpsr, rest, why);
+    if ((rest = after(text, "apptainer=")))
+        return switched(&site->apptainer, rest, why);
+    if ((rest = after(text, "batch_hint=")))
+        return switched(&site->hint, rest, why);
     if ((rest = after(text, "lock=")))
         return lock(site, rest, why);
     bool defaulted = (rest = after(text, "default.")) != NULL;
@@ -105,7 +112,7 @@ void mpsr_site_read(struct mpsr_site *site, int count, char **arguments) {
     mpsr_options_default(&site->defaults);
     mpsr_copy(site->launcher, sizeof(site->launcher), MPSR_PATH_LAUNCHER);
     mpsr_copy(site->run, sizeof(site->run), MPSR_PATH_RUN);
-    site->apptainer = true;
+    site->apptainer = site->hint = true;
     for (int index = 0; index < count && !site->broken; index++)
         if (!argument(site, arguments[index], why)) {
             site->broken = true;

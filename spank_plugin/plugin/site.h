@@ -3,6 +3,8 @@
  *   lock=<key>[,<key>…]     users cannot change it
  *   forbid=<key>=<value>    refused; for a list: refused when it contains the word (repeatable)
  *   launcher=<path> run=<dir> prolog=<path>
+ *   mpsr=<path>             the command, whose directory comes last on the PATH of batch scripts
+ *   batch_hint=on|off       a batch script that starts its programs unsupervised is told; on
  *   apptainer=on|off        add run to APPTAINER_BIND and SINGULARITY_BIND of jobs that asked; on
  *
  * A bad argument is told once; from then on the plugin refuses every request for MPS and leaves all
@@ -27,7 +29,9 @@ struct mpsr_site {
     char launcher[MPSR_LEASE_PATH];
     char run[MPSR_LEASE_PATH];
     char prolog[MPSR_LEASE_PATH]; /* the site's hook; empty: a skipped prolog stays skipped */
+    char mpsr[MPSR_LEASE_PATH];   /* the command; empty: PATH stays as it is */
     bool apptainer;
+    bool hint;
     bool broken;
     char why[MPSR_WHY_BYTES]; /* the bad argument, when broken */
 };

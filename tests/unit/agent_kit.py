@@ -177,6 +177,9 @@ class FakeProcfs:
             found.append(pid)
         return tuple(found)
 
+    def owner(self, pid: int) -> int | None:
+        return 1001 if pid in self.parents else None
+
     def job(self, pid: int) -> JobId | None:
         return self.jobs.get(pid)
 

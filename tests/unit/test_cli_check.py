@@ -223,6 +223,7 @@ def test_a_missing_include_and_a_circle_are_named(site: Site) -> None:
         ("forbid=retries=0", "forbid=retries=1", ["forbid: differs from mpsr.yaml"]),
         (" run=/r", " run=/other", ["run: differs from mpsr.yaml"]),
         (" run=/r", " apptainer=off run=/r", ["apptainer: differs from mpsr.yaml: off here, on there"]),
+        (" run=/r", " batch_hint=off run=/r", ["batch_hint: differs from mpsr.yaml: off here, on there"]),
         ("lock=domain", "lockdomain", ["is not key=value: lockdomain"]),
     ],
 )

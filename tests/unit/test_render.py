@@ -70,9 +70,15 @@ settings:
 """
     assert lines(rendered(text)["plugstack.conf.d/mpsr.conf"]) == [
         "optional /usr/lib/slurm-wlm/mpsr.so launcher=/opt/mpsr/libexec/mpsr/mpsr-launch run=/run/mpsr"
-        " prolog=/etc/slurm/prolog.d/50-mpsr"
+        " mpsr=/opt/mpsr/bin/mpsr prolog=/etc/slurm/prolog.d/50-mpsr"
         " default.domain=job default.retries=5 lock=domain lock=mps forbid=domain=shared"
     ]
+
+
+def test_a_site_may_have_batch_scripts_told_nothing() -> None:
+    assert "batch_hint" not in lines(rendered("nodes: n0")["plugstack.conf.d/mpsr.conf"])[0]
+    line = lines(rendered('nodes: n0\nsettings: {options: {batch_hint: "off"}}')["plugstack.conf.d/mpsr.conf"])[0]
+    assert line.endswith("prolog.d/50-mpsr batch_hint=off forbid=domain=shared")
 
 
 def test_a_site_may_leave_apptainer_alone() -> None:

@@ -76,6 +76,13 @@ class ProcfsTree:
                     return True
         return False
 
+    def owner(self, pid: int) -> int | None:
+        for line in _read(self._root / str(pid) / "status").splitlines():
+            name, _, ids = line.partition(":")
+            if name == "Uid":
+                return int(ids.split()[0])
+        return None
+
     def job(self, pid: int) -> JobId | None:
         try:
             with (self._root / str(pid) / "environ").open("rb") as file:

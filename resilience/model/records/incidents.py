@@ -149,6 +149,9 @@ class JobAccounted(Record):
     tasks: int = said("how many tasks recovered", 0, since="0.2.0")
     ms: float | None = said("milliseconds of the slowest recovery", since="0.2.0")
     reason: str = said("why it failed", "", since="0.2.0")
+    outside: tuple[int, ...] = said(
+        "processes of the job without a supervisor that are not recovered", (), since="0.2.0"
+    )
 
     def sentence(self) -> str:
         return f"for job {self.job} the fault came to: {self.outcome or 'nothing done'}{after(self.ms)}{because(self.reason)}"

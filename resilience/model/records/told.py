@@ -113,7 +113,13 @@ def account(record: JobAccounted) -> str:
         many = f"{record.faults} fault{'s' if record.faults != 1 else ''}{', last' if record.faults > 1 else ''}"
         head = f"{many} {blame(record.culprit, record.suspects, blameless=record.blameless)}"
     kept = _KEPT if record.isolated else ""
-    return f"{head} ({record.fault}) on {record.gpu}: {_ending(record)}{kept}"
+    beside = f"; {_not_recovered(record)}" if record.outside and record.outcome != Outcome.PASSED else ""
+    return f"{head} ({record.fault}) on {record.gpu}: {_ending(record)}{beside}{kept}"
+
+
+def _not_recovered(record: JobAccounted) -> str:
+    many = "process" if len(record.outside) == 1 else "processes"
+    return f"{many} {', '.join(map(str, record.outside))} not recovered: no supervisor (start it with srun or mpsr run)"
 
 
 def _ending(record: JobAccounted) -> str:
@@ -127,6 +133,8 @@ def _ending(record: JobAccounted) -> str:
             return f"{many}{_DONE.get(record.action, 'recovered')} in {record.ms or 0:.1f} ms"
         case Outcome.GONE:
             return "ended before recovery"
+        case Outcome.PASSED if record.outside:
+            return f"{_not_recovered(record)}; {record.reason}" if record.reason else _not_recovered(record)
         case _:
             return "nothing done"
 

@@ -1,0 +1,87 @@
+/* What a batch script gets beside the environment of MPS: the command `mpsr` on its PATH, after all
+ * that its user has there, and one line when it starts its programs in a way that nobody recovers.
+ *
+ * The script's own words decide, since what it will start is not known before it does: srun, mpsr
+ * or mpsr-launch in a line that is no comment. A script of which not all can be read is left alone.
+ */
+#include "plugin.h"
+#include "shared/text.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 65536, SCRIPT_BYTES = 262144 };
+
+/* `directory` is an element of `list`. */
+static bool listed(const char *list, const char *directory) {
+    size_t length = strlen(directory);
+    for (const char *at = list; at; at = strchr(at, ':') ? strchr(at, ':') + 1 : NULL)
+        if (!strncmp(at, directory, length) && strchr(":", at[length]))
+            return true; /* strchr finds the end of the text, too */
+    return false;
+}
+
+static void add_to_path(spank_t spank) {
+    static char path[PATH_BYTES], more[PATH_BYTES + MPSR_LEASE_PATH];
+    char directory[MPSR_LEASE_PATH];
+    mpsr_copy(directory, sizeof(directory), mpsr_plugin.site.mpsr);
+    char *last = strrchr(directory, '/');
+    if (!last || last == directory)
+        return;
+    *last = '\0';
+    if (spank_getenv(spank, "PATH", path, sizeof(path)) == ESPANK_SUCCESS && *path &&
+        !listed(path, directory) && mpsr_format(more, sizeof(more), "%s:%s", path, directory))
+        spank_setenv(spank, "PATH", more, 1);
+}
+
+static bool of_a_word(char letter) {
+    return isalnum((unsigned char)letter) || (letter && strchr("_-.", letter));
+}
+
+static bool has_word(const char *line, const char *word) {
+    size_t length = strlen(word);
+    for (const char *at = strstr(line, word); at; at = strstr(at + 1, word))
+        if ((at == line || !of_a_word(at[-1])) && !of_a_word(at[length]) &&
+            at[length] != '/') /* a directory of that name is no command */
+            return true;
+    return false;
+}
+
+static bool starts_supervised(char *script) {
+    char *rest = NULL;
+    for (char *line = strtok_r(script, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        if (line[strspn(line, " \t")] != '#' &&
+            (has_word(line, "srun") || has_word(line, "mpsr") || has_word(line, "mpsr-launch")))
+            return true;
+    return false;
+}
+
+static bool read_script(const char *path, char text[SCRIPT_BYTES]) {
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ssize_t length = 0, more = 0;
+    while (fd >= 0 && length < SCRIPT_BYTES &&
+           (more = read(fd, text + length, (size_t)(SCRIPT_BYTES - length))) > 0)
+        length += more;
+    if (fd < 0)
+        return false;
+    close(fd);
+    if (more < 0 || length == SCRIPT_BYTES)
+        return false;
+    text[length] = '\0';
+    return true;
+}
+
+void mpsr_batch_script(spank_t spank, bool script) {
+    static char text[SCRIPT_BYTES];
+    int count = 0;
+    char **arguments = NULL;
+    add_to_path(spank);
+    if (script && mpsr_plugin.site.hint &&
+        spank_get_item(spank, S_JOB_ARGV, &count, &arguments) == ESPANK_SUCCESS && count > 0 &&
+        read_script(arguments[0], text) && !starts_supervised(text))
+        slurm_error(MPSR_TAG ": batch script: its programs run under MPS, but a program without "
+                             "resilience.session() is not recovered after a fault (put srun, or "
+                             "mpsr run, before it)");
+}
