@@ -85,6 +85,7 @@ enum mpsr_option {
     MPSR_OPTION_RECOVER,
     MPSR_OPTION_RETRIES,
     MPSR_OPTION_ON_CULPRIT,
+    MPSR_OPTION_RANKS,
     MPSR_OPTION_REQUIRE,
     MPSR_OPTIONS
 };
@@ -118,6 +119,9 @@ enum mpsr_option {
     X("mps-on-culprit", "on-culprit", "MPSR_ON_CULPRIT", MPSR_KIND_CHOICE, "fail,quarantine,requeue", \
       0, "fail", "fail|quarantine|requeue", \
       "what becomes of this job when it caused the fault itself") \
+    X("mps-ranks", "ranks", "MPSR_RANKS", MPSR_KIND_CHOICE, "auto,independent,together", \
+      0, "auto", "auto|independent|together", \
+      "can a task of a step come back alone? auto: unless its program is MPI's") \
     X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", \
       0, "mps", "mps|standby|isolation", \
       "refuse to run with less than this")

@@ -47,6 +47,7 @@ Message = (
     ev.Started
     | ev.SessionOpened
     | ev.Ready
+    | ev.RanksKnown
     | ev.Exited
     | ev.Stepped
     | ev.RungFailed
@@ -95,6 +96,8 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             return ev.SessionOpened(ref=ref, role=_role(words), pid=_number(words, "pid"))
         case "ready":
             return ev.Ready(ref=ref, pid=_number(words, "pid"))
+        case "ranks":
+            return ev.RanksKnown(ref=ref, mpi=_flag(words, "mpi"))
         case "fault":
             text = f"{words.get('call', '')}: CUDA {words.get('cuda', '')} {words.get('text', '')}".strip()
             return FaultWords(role=_role(words), pid=_number(words, "pid"), cuda=_code(words), text=text[:500])

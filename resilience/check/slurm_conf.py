@@ -94,6 +94,7 @@ def check(path: str, conf: SlurmConf | None = None) -> tuple[list[Finding], str]
     found += _flags(path, conf)
     for key in ("Prolog", "Epilog"):
         found.append(_hook(path, conf, key))
+    found.append(_mpi(path, conf))
     plugstack = conf.last("PlugStackConfig") or os.path.join(os.path.dirname(path), "plugstack.conf")
     return found, plugstack
 
@@ -160,6 +161,15 @@ def _flags(path: str, conf: SlurmConf) -> list[Finding]:
         text = f"has no Alloc: {conf.last('PrologFlags') or 'not set'}: servers of other nodes would start too late"
         found.append(wrong(f"{path}: PrologFlags", text, hint))
     return found
+
+
+def _mpi(path: str, conf: SlurmConf) -> Finding:
+    """What every step is wired for. A program's libraries say whether it takes part (spank_plugin/launcher/ranks.h)."""
+    kind = conf.last("MpiDefault")
+    if kind.lower() in ("", "none"):
+        return fine(f"{path}: MpiDefault", kind or "not set")
+    text = f"{kind}: every step is wired for MPI; a task counts as a rank of it when its program has loaded MPI or PMI"
+    return note(f"{path}: MpiDefault", text, "--mps-ranks=independent or together says otherwise")
 
 
 def _hook(path: str, conf: SlurmConf, key: str) -> Finding:

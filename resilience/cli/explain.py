@@ -12,7 +12,7 @@ from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung
 from resilience.model.records.words import printable
 from resilience.model.settings import Options
 from resilience.parse import job_name, rules
@@ -112,7 +112,7 @@ def _recovery(options: JobOptions) -> list[str]:
     tries = {
         Rung.STANDBY: "a standby on a spare server takes over (programs with a session)",
         Rung.RESTORE: "the program starts again and goes on from its last commit (programs with a session)",
-        Rung.RELAUNCH: "the program starts again from scratch, in the same allocation (not after MPI_Init)",
+        Rung.RELAUNCH: "the program starts again from scratch, in the same allocation (not a rank of MPI)",
         Rung.REQUEUE: "Slurm takes the job back; it goes on from the last commit on disk if it kept state",
     }
     rungs = [rung for rung in options.recover if rung is not Rung.STANDBY or options.standby]
@@ -132,4 +132,11 @@ def _recovery(options: JobOptions) -> list[str]:
         OnCulprit.QUARANTINE: "a task that caused a fault itself goes on alone, on a server of its own",
         OnCulprit.REQUEUE: "a job whose task caused a fault itself is requeued",
     }
-    return [*lines, f"on-culprit={options.on_culprit.value}: {culprits[options.on_culprit]}."]
+    ranks = {
+        Ranks.AUTO: "a task whose program is MPI's (libmpi, libpmi or libpmix loaded, or PMI used) comes back with its whole job "
+        "only, by a requeue; every other task comes back alone",
+        Ranks.INDEPENDENT: "every task comes back alone, whatever its program loads: right only where no rank waits for another",
+        Ranks.TOGETHER: "a task comes back with its whole job only, by a requeue, as a rank of an MPI program does",
+    }
+    lines.append(f"on-culprit={options.on_culprit.value}: {culprits[options.on_culprit]}.")
+    return [*lines, f"ranks={options.ranks.value}: {ranks[options.ranks]}."]

@@ -62,6 +62,8 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             tasks.session_opened(turn, event)
         case ev.Ready():
             tasks.ready(turn, event)
+        case ev.RanksKnown():
+            tasks.ranks_known(turn, event)
         case ev.Exited():
             tasks.exited(turn, event)
         case ev.Gone():

@@ -11,7 +11,7 @@ from resilience.machine import incidents, jobs, recover, servers, sightings
 from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
-from resilience.model.event import Exited, Gone, Hello, Ready, Role, SessionOpened, Started
+from resilience.model.event import Exited, Gone, Hello, RanksKnown, Ready, Role, SessionOpened, Started
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
@@ -119,6 +119,19 @@ def ready(turn: Turn, event: Ready) -> None:
     if task is None or task.standby_server is None or event.pid != task.standby:
         return
     turn.task(event.ref, ready=turn.health(task.standby_server) in SERVING)
+
+
+def ranks_known(turn: Turn, event: RanksKnown) -> None:
+    """Its program was looked at: a rank of MPI has no standby (its supervisor has ended that), any other may have one."""
+    task = turn.tasks.get(event.ref)
+    if task is None or task.mpi == event.mpi:
+        return
+    turn.task(event.ref, mpi=event.mpi)
+    if event.mpi:
+        turn.leave(event.ref, task.standby)
+        turn.task(event.ref, standby=0, standby_server=None, ready=False)
+    else:
+        servers.offer_any_standby(turn, turn.tasks[event.ref])
 
 
 def exited(turn: Turn, event: Exited) -> None:

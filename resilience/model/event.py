@@ -64,6 +64,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RanksKnown:
+    """The supervisor has seen whether the task's program takes part in MPI."""
+
+    ref: TaskRef
+    mpi: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
     ref: TaskRef
     role: Role
@@ -211,6 +219,7 @@ Event = (
     | Started
     | SessionOpened
     | Ready
+    | RanksKnown
     | Exited
     | Stepped
     | RungFailed

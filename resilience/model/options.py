@@ -23,6 +23,12 @@ class OnCulprit(StrEnum):
     REQUEUE = "requeue"
 
 
+class Ranks(StrEnum):
+    AUTO = "auto"
+    INDEPENDENT = "independent"
+    TOGETHER = "together"
+
+
 class Require(StrEnum):
     MPS = "mps"
     STANDBY = "standby"
@@ -42,4 +48,5 @@ class JobOptions:
     recover: tuple[Rung, ...] = tuple(Rung)
     retries: int = 3
     on_culprit: OnCulprit = OnCulprit.FAIL
+    ranks: Ranks = Ranks.AUTO
     require: Require = Require.MPS

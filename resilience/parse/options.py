@@ -6,7 +6,7 @@ checked first, every value against contract.toml, and nothing is evaluated. Erro
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
+from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung
 
 _OPTIONS = {spec["key"]: spec for spec in contract()["option"].values()}
 _CHARSET = frozenset(contract()["wire"]["charset"])
@@ -97,6 +97,7 @@ def from_values(values: dict[str, str]) -> JobOptions:
         recover=tuple(Rung(rung) for rung in full["recover"].split(",")),
         retries=int(full["retries"]),
         on_culprit=OnCulprit(full["on-culprit"]),
+        ranks=Ranks(full["ranks"]),
         require=Require(full["require"]),
     )
 
@@ -122,6 +123,7 @@ def to_values(options: JobOptions) -> dict[str, str]:
         "recover": ",".join(options.recover),
         "retries": str(options.retries),
         "on-culprit": options.on_culprit.value,
+        "ranks": options.ranks.value,
         "require": options.require.value,
     }
     return {key: values[key] for key in _OPTIONS}

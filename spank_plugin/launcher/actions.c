@@ -158,12 +158,14 @@ static bool start_active(struct supervisor *self) {
     report_process(self, "started", &self->active);
     if (!self->sight.began)
         sight_begin(&self->sight, now_ms());
+    ranks_begin(&self->ranks, now_ms());
     return true;
 }
 
 void start_standby(struct supervisor *self) {
     char partition[MPSR_LEASE_WORD];
     if (self->standby.pid || !self->active.pid || !self->active.session || !*self->spare_color ||
+        ranks_together(&self->ranks) ||
         !strcmp(self->spare_color, self->color) || /* it would die with the active one */
         !mpsr_options_on(&self->task.options, MPSR_OPTION_STANDBY) ||
         !partition_on(&self->task, self->spare_color, partition))

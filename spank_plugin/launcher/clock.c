@@ -57,6 +57,7 @@ int clock_next(const struct supervisor *self) {
         self->connect_at,
         self->active.kill_at,
         self->active.pid ? self->sight.look_at : 0,
+        self->active.pid ? self->ranks.look_at : 0,
         self->keeper.pid && !self->keeper.up ? self->keeper.look_at : 0,
     };
     for (size_t index = 0; index < sizeof(single) / sizeof(single[0]); index++)

@@ -17,6 +17,18 @@
 
 /* ---- the programs */
 
+/* What can be told of its ranks; the agent hears when that has changed. */
+static void watch_ranks(struct supervisor *self, bool look) {
+    ranks_listen(&self->ranks);
+    if (self->active.pid && (look || (self->ranks.look_at && self->ranks.look_at <= now_ms())))
+        ranks_look(&self->ranks, self->active.pid, now_ms());
+    if (ranks_together(&self->ranks) == self->ranks.told)
+        return;
+    report_ranks(self);
+    if (self->ranks.told)
+        retire(self, &self->standby);
+}
+
 static void on_fault(struct supervisor *self, struct child *child, const struct words *words) {
     struct report report = {0};
     mpsr_format(report.cuda, sizeof(report.cuda), "%s", words_get(words, "cuda"));
@@ -26,6 +38,8 @@ static void on_fault(struct supervisor *self, struct child *child, const struct 
     char *const cut[] = {report.cuda, report.call, report.seq, report.text};
     for (size_t index = 0; index < sizeof(cut) / sizeof(cut[0]); index++)
         mpsr_one_line(cut[index]); /* it may end in the middle of a character now */
+    if (child == &self->active)
+        watch_ranks(self, true);
     report_fault(self, child, &report);
     if (child == &self->active) {
         self->report = report;
@@ -36,6 +50,10 @@ static void on_fault(struct supervisor *self, struct child *child, const struct 
 
 static void on_session(struct supervisor *self, struct child *child) {
     child->session = true;
+    if (child == &self->active) {
+        self->ranks.settled = true; /* it is on the GPU, and has begun to work */
+        watch_ranks(self, true);
+    }
     report_process(self, "session", child);
     if (child != &self->active)
         return;
@@ -197,12 +215,14 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
             {self->active.socket, POLLIN, 0},    {self->standby.socket, POLLIN, 0},
             {self->agent.fd, POLLIN, 0},         {signals, POLLIN, 0},
             {self->keeper.errors.fd, POLLIN, 0}, {self->spiller.answer.fd, POLLIN, 0},
+            {self->ranks.wire, POLLIN, 0},
         };
         if (poll(news, sizeof(news) / sizeof(news[0]), clock_next(self)) < 0 && errno != EINTR) {
             say("poll: %s", strerror(errno));
             finish(self, MPSR_EXIT_FAILED << 8);
         }
         clock_woke(self);
+        watch_ranks(self, false);
         read_child(self, &self->active);
         read_child(self, &self->standby);
         read_agent(self);

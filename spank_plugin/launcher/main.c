@@ -35,6 +35,7 @@ int main(int count, char **arguments) {
     self.keeper.errors.fd = self.spiller.answer.fd = -1;
     for (int index = 0; index < RETIRED; index++)
         self.retired[index].socket = -1;
+    ranks_prepare(&self.ranks, self.task.options.value[MPSR_OPTION_RANKS]);
     sigemptyset(&self.told);
     supervise(&self, signals);
 }

@@ -20,7 +20,7 @@ void report_hello(struct supervisor *self) {
     packet_number(&packet, "pid", getpid());
     packet_number(&packet, "starttime", (long long)process_starttime(getpid()));
     packet_text(&packet, "options", task->wire);
-    packet_number(&packet, "mpi", task->mpi);
+    packet_number(&packet, "mpi", self->ranks.told = ranks_together(&self->ranks));
     packet_number(&packet, "resumed", resumed);
     retries_decay(self);
     packet_number(&packet, "retries_used", self->retries);
@@ -40,6 +40,13 @@ void report_process(struct supervisor *self, const char *verb, const struct chil
     packet_number(&packet, "pid", child->pid);
     packet_number(&packet, "starttime", (long long)child->starttime);
     packet_text(&packet, "color", child->color);
+    agent_send(&self->agent, &packet);
+}
+
+void report_ranks(struct supervisor *self) {
+    struct packet packet;
+    packet_begin(&packet, "ranks");
+    packet_number(&packet, "mpi", self->ranks.told = ranks_together(&self->ranks));
     agent_send(&self->agent, &packet);
 }
 

@@ -11,6 +11,7 @@
 #include "child.h"
 #include "container_check.h"
 #include "helpers.h"
+#include "ranks.h"
 #include "task.h"
 #include "transitions.h"
 
@@ -78,6 +79,7 @@ struct supervisor {
     struct order order;
     struct report report;
     struct sight sight;
+    struct ranks ranks;
     char pipe[MPSR_LEASE_PATH]; /* of the server in use */
     char color[MPSR_VALUE_BYTES];
     char spare_color[MPSR_VALUE_BYTES],
@@ -143,6 +145,7 @@ _Noreturn void finish(struct supervisor *self, int status);
 /* reports.c: messages to the agent */
 void report_hello(struct supervisor *self);
 void report_process(struct supervisor *self, const char *verb, const struct child *child);
+void report_ranks(struct supervisor *self);
 void report_fault(struct supervisor *self, const struct child *child, const struct report *report);
 void report_exit(struct supervisor *self, const char *role, pid_t pid, int status, bool told,
                  bool ours);

@@ -27,16 +27,6 @@ static long environment_number(const char *name, long otherwise) {
     return text && mpsr_number(text, 0, UINT_MAX, &value) ? value : otherwise;
 }
 
-/* A task that Slurm wired for MPI: PMI-1, PMI-2 and PMIx each leave one of these. */
-static bool mpi_environment(void) {
-    static const char *const NAMES[] = {"PMI_RANK", "PMI_FD", "PMI_ID", "PMIX_RANK",
-                                        "PMIX_NAMESPACE"};
-    for (size_t index = 0; index < sizeof(NAMES) / sizeof(NAMES[0]); index++)
-        if (getenv(NAMES[index]))
-            return true;
-    return false;
-}
-
 int task_gpu(const struct mpsr_lease *lease, const char *visible, long local) {
     int by_local = (int)(local % lease->gpus), by_minor = -1;
     long number = 0;
@@ -215,7 +205,6 @@ int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_
     task->rank = environment_number("SLURM_PROCID", 0);
     task->local = environment_number("SLURM_LOCALID", 0);
     task->gpu = task_gpu(&task->lease, getenv("CUDA_VISIBLE_DEVICES"), task->local);
-    task->mpi = mpi_environment();
     program_digest(task->command, task->program);
     return paths(task, why) ? TASK_OK : MPSR_EXIT_REFUSED;
 }

@@ -18,8 +18,7 @@ struct task {
     char wire[MPSR_WIRE_MAX_BYTES + 1]; /* the options, serialized */
     long step, rank, local; /* rank: a number of our own when another supervisor has the task's */
     int gpu;                /* index into lease.gpu */
-    bool mpi;
-    char **command; /* NULL-terminated; command[0] is looked up on PATH */
+    char **command;         /* NULL-terminated; command[0] is looked up on PATH */
     char job_dir[MPSR_LEASE_PATH];
     char keeper[MPSR_LEASE_PATH]; /* socket path */
     char spill[MPSR_LEASE_PATH];  /* directory of the spilled state; empty: there is none */

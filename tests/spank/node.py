@@ -146,7 +146,12 @@ class Supervised:
 
 
 def launch(
-    it: Lease, *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, launcher: Path = LAUNCHER
+    it: Lease,
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    launcher: Path = LAUNCHER,
+    fds: tuple[int, ...] = (),
 ) -> Supervised:
     """Start the supervisor as Slurm would have it in a step, without the plugin."""
     environment = {
@@ -166,5 +171,6 @@ def launch(
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
+        pass_fds=fds,
     )
     return Supervised(process)

@@ -37,8 +37,8 @@ class Node:
         self.jobs = run / "n0/jobs"
         self.agent = Agent.at(run / "n0/agent.sock")
 
-    def start(self, *command: str, env: dict[str, str] | None = None) -> Supervised:
-        return launch(self.lease, *command, env={"PYTHONPATH": str(ROOT)} | (env or {}), cwd=self.jobs.parent)
+    def start(self, *command: str, env: dict[str, str] | None = None, fds: tuple[int, ...] = ()) -> Supervised:
+        return launch(self.lease, *command, env={"PYTHONPATH": str(ROOT)} | (env or {}), cwd=self.jobs.parent, fds=fds)
 
     def both(self, *command: str, **place: object) -> tuple[Supervised, Connection]:
         """A supervisor whose task runs."""

@@ -22,7 +22,7 @@ def submitted(slurm: Site, *options: str, env: dict[str, str] | None = None) -> 
 @pytest.mark.parametrize("command", ["sbatch", "srun", "salloc"])
 def test_help_shows_every_option_tagged(slurm: Site, command: str) -> None:
     shown = slurm.cluster.run(command, "--help").stdout
-    for option in "mps domain threads memory state standby recover retries on-culprit require".split():
+    for option in "mps domain threads memory state standby recover retries on-culprit ranks require".split():
         name = "mps" if option == "mps" else f"mps-{option}"
         assert re.search(rf"--{name}=\S+\s+\[mpsr\] ", shown), name
 
@@ -31,7 +31,7 @@ def test_the_canonical_string_reaches_prolog_and_epilog(slurm: Site) -> None:
     job, _ = slurm.cluster.batch("true", "--mps-threads=025", "--mps-memory=4g", "--mps-recover=requeue,restore")
     line = (
         "SPANK_MPSR=mps=on;domain=user;threads=25;memory=4096;state=;standby=on;recover=restore,requeue;"
-        "retries=3;on-culprit=fail;require=mps\n"
+        "retries=3;on-culprit=fail;ranks=auto;require=mps\n"
     )
     assert line in (slurm.cluster.dir / f"prolog.env.{job}").read_text()
     epilog = slurm.cluster.dir / f"epilog.env.{job}"

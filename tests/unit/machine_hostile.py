@@ -76,6 +76,16 @@ class Hostile(Onlooker):
         self.event(ev.Started(ref=who, role=ev.Role.ACTIVE, pid=known.active, color=known.server.color))
 
     @precondition(lambda self: self.tasks)
+    @rule(data=st.data(), mpi=st.booleans())
+    def ranks(self, data: st.DataObject, mpi: bool) -> None:
+        who = self.pick(data)
+        known = self.tasks[who]
+        if mpi and not known.mpi:
+            known.standby, known.standby_server, known.ready = 0, None, False
+        known.mpi = mpi
+        self.event(ev.RanksKnown(ref=who, mpi=mpi))
+
+    @precondition(lambda self: self.tasks)
     @rule(data=st.data(), color=st.sampled_from(["a", "b"]))
     def standby(self, data: st.DataObject, color: str) -> None:
         who = self.pick(data)

@@ -71,6 +71,13 @@ settings:
         return plugstack.check(str(self.conf / "plugstack.conf"), settings)
 
 
+@pytest.mark.parametrize("kind", ["none", "pmi2", "pmix"])
+def test_what_every_step_is_wired_for_is_named(site: "Site", kind: str) -> None:
+    site.change("slurm.conf", "ClusterName=t\n", f"ClusterName=t\nMpiDefault={kind}\n")
+    found = next(finding for finding in site.slurm() if finding.subject.endswith(": MpiDefault"))
+    assert (found.level, found.text.split(":")[0]) == (Level.FINE if kind == "none" else Level.NOTE, kind)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path, "defaults: {domain: job}, locked: [domain], forbidden: [retries=0]")

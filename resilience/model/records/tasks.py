@@ -14,7 +14,9 @@ class TaskHello(Record):
     task: TaskRef | None = said("<job>.<step>.<rank>")
     server: ServerId | None = said("the server that it runs on")
     resumed: bool | None = said("true: its supervisor came back to a new agent")
-    mpi: bool | None = said("true: it takes part in MPI")
+    mpi: bool | None = said(
+        "true: it takes part in MPI, or Slurm has wired it for that and its program had not been looked at yet"
+    )
 
     def sentence(self) -> str:
         came = "is back at the agent, it runs" if self.resumed else "begins"
