@@ -8,7 +8,6 @@ import os
 from functools import partial
 
 from resilience import contract
-from resilience.adapters.linux.guarded_files import remove_tree
 from resilience.hooks.node import Node, at_once
 from resilience.model.ids import DomainKey, NodeName
 from resilience.model.records import DomainClosed
@@ -61,4 +60,4 @@ def prune_logs(node: Node, name: NodeName) -> None:
         return
     for entry in entries:
         if node.clock.wall() - entry.stat(follow_symlinks=False).st_mtime > _KEEP_LOGS:
-            remove_tree(entry.path)
+            node.discards.discard(entry.path)

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from resilience import contract
+from resilience.adapters.linux.discards import Discards
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.linux.spill_records import SpillRecords
 from resilience.adapters.mps.domain_locks import DomainLocks
@@ -34,6 +35,7 @@ class Node:
     leases: LeaseFiles
     mps: ControlDaemons
     spills: SpillRecords
+    discards: Discards
     gpus: Callable[[], Gpus]
     clock: Clock
     journal: Journal
@@ -72,6 +74,7 @@ def build(
         leases=LeaseFiles(settings.paths.run, name, journal),
         mps=ControlDaemons(settings, name, locks, environ),
         spills=SpillRecords(settings.paths.log, name),
+        discards=Discards(name, run=settings.paths.run, log=settings.paths.log),
         gpus=gpus,
         clock=clock,
         journal=journal,
