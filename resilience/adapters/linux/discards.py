@@ -5,8 +5,10 @@ in it, and what lies there is the record of what is still to be removed. Whoever
 server after each epilog and at its start, and each epilog for as long as it may. One works at a time.
 """
 
+import ctypes
 import fcntl
 import os
+import re
 import time
 from contextlib import suppress
 
@@ -14,6 +16,9 @@ from resilience import contract
 from resilience.adapters.linux.guarded_files import make_dir, make_dirs, remove_tree, take
 from resilience.model.ids import NodeName
 
+_DETACH = 2 | 8
+"""MNT_DETACH | UMOUNT_NOFOLLOW."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _PATIENCE = 2.0
 """Seconds for what cannot be taken away."""
 
@@ -37,16 +42,26 @@ class Discards:
         """Nothing is at `path` afterwards; empty, else why something is."""
         place = next(one for one in self._places if path.startswith(f"{os.path.dirname(one)}/"))
         try:
+            _detach(path)
             os.close(take(path))
+        except FileNotFoundError:
+            return ""
+        except OSError:  # no directory
+            return remove_tree(path)
+        try:
             with suppress(OSError):
                 os.rmdir(path)  # most are empty
                 return ""
             with suppress(OSError):
                 make_dir(place, mode=0o700)
-            os.rename(path, f"{place}/{time.time_ns()}.{os.getpid()}")
-        except FileNotFoundError as error:
-            return "" if not os.path.lexists(path) else f"{path}: cannot be put into {place}: {error.strerror}"
-        except OSError:  # no directory, or not to be moved
+            name = f"{time.time_ns()}.{os.getpid()}"
+            if os.stat(place).st_dev == os.lstat(path).st_dev:
+                os.rename(path, f"{place}/{name}")
+            else:  # in a room, with which it goes at the latest
+                aside = f"{_top(path)}/.{name}"
+                os.rename(path, aside)
+                remove_tree(aside, until=time.monotonic() + _PATIENCE)
+        except OSError:  # as on a file system without an inode left
             return remove_tree(path, until=time.monotonic() + _PATIENCE)
         return ""
 
@@ -56,6 +71,26 @@ class Discards:
         What another process works on is not left: that goes on with all that is there.
         """
         return tuple(wrong for place in self._places for wrong in _clear(place, until))
+
+
+def _top(path: str) -> str:
+    """Where the file system of a path is mounted."""
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _detach(path: str) -> None:
+    """Unmount what is mounted here or below, by us or by the user (fuse). Who has it open keeps it until then."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        places = [_plain(line.split()[4]) for line in file]
+    for place in sorted((one for one in places if one == path or one.startswith(f"{path}/")), key=len, reverse=True):
+        _LIBC.umount2(os.fsencode(place), _DETACH)
+
+
+def _plain(field: str) -> str:
+    """Space, tab, newline and backslash are written as octal numbers (proc(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def _clear(place: str, until: float) -> list[str]:

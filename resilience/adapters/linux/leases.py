@@ -13,6 +13,7 @@ from contextlib import suppress
 from resilience import contract
 from resilience.adapters.linux.discards import Discards
 from resilience.adapters.linux.guarded_files import make_dir, make_dirs, read_regular, write_whole
+from resilience.adapters.linux.rooms import Rooms
 from resilience.adapters.linux.trust import check_trusted
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, JobId, NodeName, ServerId
@@ -88,10 +89,10 @@ class LeaseFiles:
         check_trusted(os.path.dirname(path), owner=self._trusted)
         write_whole(path, text.render(lease), mode=0o644)
 
-    def make_job_dir(self, lease: Lease) -> None:
+    def make_job_dir(self, lease: Lease, rooms: Rooms) -> None:
         self._discards.prepare()
         make_dirs(os.path.dirname(self.job_dir(lease.job)))
-        make_dir(self.job_dir(lease.job), mode=0o700, uid=lease.uid, gid=lease.gid)
+        rooms.make(self.job_dir(lease.job), mode=0o700, uid=lease.uid, gid=lease.gid)
 
     def remove(self, job: JobId) -> tuple[str, ...]:
         """Remove a job's lease, also a half-written one; returns what could not be removed."""
