@@ -50,6 +50,8 @@ mpsr_path_mps_log='{log}/{node}/d/{key}/g{gpu}/{color}'
 mpsr_path_journal='{log}/{node}/journal.jsonl'
 mpsr_path_metrics='{metrics}/mpsr-{node}.prom'
 mpsr_path_spills='{log}/{node}/spills'
+mpsr_path_gone='{run}/{node}/gone'
+mpsr_path_gone_logs='{log}/{node}/gone'
 
 # exit codes of our own programs
 mpsr_exit_ok=0

@@ -55,6 +55,8 @@
 #define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
 #define MPSR_PATH_METRICS "%s/mpsr-%s.prom" /* metrics, node */
 #define MPSR_PATH_SPILLS "%s/%s/spills" /* log, node */
+#define MPSR_PATH_GONE "%s/%s/gone" /* run, node */
+#define MPSR_PATH_GONE_LOGS "%s/%s/gone" /* log, node */
 
 /* exit codes of our own programs */
 #define MPSR_EXIT_OK 0

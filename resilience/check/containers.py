@@ -19,20 +19,24 @@ def check(settings: Settings, etc: Path = Path("/etc")) -> list[Finding]:
     run = settings.paths.run
     found = []
     if (etc / "enroot").is_dir():
-        found.append(_enroot(etc / "enroot/mounts.d", run))
+        found.append(_enroot(etc / "enroot/mounts.d", run, rooms=settings.prolog.room_mib > 0))
     for name in _APPTAINER:
         if (etc / name).is_file():
             found.append(_apptainer(etc / name, run, added=settings.options.apptainer == "on"))
     return found
 
 
-def _enroot(mounts: Path, run: str) -> Finding:
+def _enroot(mounts: Path, run: str, *, rooms: bool) -> Finding:
+    wanted = f"{run} {run} none x-create=dir,rbind,rw,nosuid,nodev"
     for file in sorted(mounts.glob("*.fstab")):
         for line in _lines(file):
             words = line.split()
             if len(words) >= 2 and words[0] == words[1] == run:
+                if rooms and "bind" in words[-1].split(","):
+                    text = f"bind shows {run} without what is mounted in it: tasks under --mps are refused there"
+                    return warning(str(file), text, f"rbind in the place of bind: {wanted}; {_PAGE}")
                 return fine(str(file), f"shows {run} in containers")
-    hint = f"a line for {mounts}/50-mpsr.fstab: {run} {run} none x-create=dir,bind,rw,nosuid,nodev; {_PAGE}"
+    hint = f"a line for {mounts}/50-mpsr.fstab: {wanted}; {_PAGE}"
     return warning(str(mounts), f"no file shows {run} in containers: tasks under --mps are refused there", hint)
 
 

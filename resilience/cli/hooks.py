@@ -18,5 +18,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    serve(node_name(arguments.node), settings.find(arguments.config).settings.paths.run)
+    serve(node_name(arguments.node), settings.find(arguments.config).settings.paths)
     return exit_code("ok")

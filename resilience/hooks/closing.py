@@ -8,7 +8,6 @@ import os
 from functools import partial
 
 from resilience import contract
-from resilience.adapters.linux.guarded_files import remove_tree
 from resilience.hooks.node import Node, at_once
 from resilience.model.ids import DomainKey, NodeName
 from resilience.model.records import DomainClosed
@@ -24,7 +23,7 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
     leases, broken = node.leases.survey()
     free = unused(servers, leases)
     if not free:
-        return () if servers else node.leases.forget_domain(key)
+        return () if servers else _forget(node, key)
     if broken and not key.startswith("j"):
         return tuple(f"domain {key} stays open, a lease cannot be read: {wrong}" for wrong in broken)
     left: list[str] = []
@@ -43,8 +42,15 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
     if not left:
         for gpu in sorted({server.gpu for server in free}):
             left += node.leases.forget_gpu(key, gpu)
-        left += node.leases.forget_domain(key)
+        if not node.leases.servers(key):
+            left += _forget(node, key)
     return tuple(left)
+
+
+def _forget(node: Node, key: DomainKey) -> tuple[str, ...]:
+    """The logs first: with its directory a domain's lock is gone, and another may open it."""
+    node.rooms.keep_logs(key)
+    return node.leases.forget_domain(key)
 
 
 def prune_logs(node: Node, name: NodeName) -> None:
@@ -61,4 +67,4 @@ def prune_logs(node: Node, name: NodeName) -> None:
         return
     for entry in entries:
         if node.clock.wall() - entry.stat(follow_symlinks=False).st_mtime > _KEEP_LOGS:
-            remove_tree(entry.path)
+            node.discards.discard(entry.path)

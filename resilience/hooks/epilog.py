@@ -4,11 +4,13 @@ Relies on the lease alone, not on the GPUs in the environment, so that a job who
 Guarantees: idempotent, bounded in time, safe beside other prologs and epilogs (the domain's lock). A server goes when
 no open lease names its domain and GPU; of processes only those are ended that carry this job's id, run as its user,
 and hold its servers or are our own helpers; spilled state goes when the job is over for good. What is left after all is told
-in `job.closed` as `residue`, never hidden.
+in `job.closed` as `residue`, never hidden. Files are no residue: a user makes as many as he likes, and would have nodes
+drained with that. They are taken away at once, and what is not removed yet is told as `later`.
 """
 
 import pwd
 import sys
+import time
 from collections.abc import Callable, Mapping
 
 from resilience.adapters.linux.processes import Seen, end, living, look
@@ -27,6 +29,8 @@ from resilience.parse.job_environment import JobEnvironment, process_job
 from resilience.placement import domain_plan
 from resilience.ports import Clock, Gpus, Journal
 
+_CLEARING = 2.0
+"""Seconds for files that users have left. Others go on with the rest."""
 _KEEPER = "resilience.state.keeper"
 
 
@@ -50,10 +54,11 @@ def epilog(
     residue += _give_back(node, job, key)
     residue += _sweep(node, key)
     spill = settle(node, job, _gid(job, lease))
-    residue += node.leases.remove_job_dir(job.job)
+    later = node.leases.remove_job_dir(job.job)
     mapping.leave(node, job.job)
     swept = {str(record.job): outcome for record, outcome in sweep(node)}
     prune_logs(node, job.node)
+    later += node.discards.clear(until=time.monotonic() + min(_CLEARING, node.left()))
     on_gpu, unproven = _on_gpu(node, job, lease)
     residue += on_gpu
     for wrong in residue:
@@ -64,6 +69,7 @@ def epilog(
             uid=job.uid,
             domain=key,
             residue=tuple(residue),
+            later=later,
             unproven=tuple(unproven),
             spill=spill,
             swept=swept,

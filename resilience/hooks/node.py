@@ -10,7 +10,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from resilience import contract
+from resilience.adapters.linux.discards import Discards
 from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.linux.rooms import Rooms
 from resilience.adapters.linux.spill_records import SpillRecords
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
@@ -34,6 +36,8 @@ class Node:
     leases: LeaseFiles
     mps: ControlDaemons
     spills: SpillRecords
+    discards: Discards
+    rooms: Rooms
     gpus: Callable[[], Gpus]
     clock: Clock
     journal: Journal
@@ -64,7 +68,8 @@ def build(
     clock: Clock,
     journal: Journal,
 ) -> Node:
-    locks = DomainLocks(settings.paths.run, name)
+    rooms = Rooms(name, settings.paths, settings.prolog.room_mib)
+    locks = DomainLocks(settings.paths.run, name, make=rooms.make_domain)
     return Node(
         name=name,
         settings=settings,
@@ -72,6 +77,8 @@ def build(
         leases=LeaseFiles(settings.paths.run, name, journal),
         mps=ControlDaemons(settings, name, locks, environ),
         spills=SpillRecords(settings.paths.log, name),
+        discards=Discards(name, run=settings.paths.run, log=settings.paths.log),
+        rooms=rooms,
         gpus=gpus,
         clock=clock,
         journal=journal,

@@ -53,7 +53,7 @@ def prolog(
         _refuse(node, lease, error)
     except (ResilienceError, OSError) as error:
         _refuse(node, lease, error)
-        return failed(settings)
+        return exit_code("ok") if node.rooms.full(lease.domain) else failed(settings)
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)
         _refuse(node, lease, error)
@@ -140,7 +140,7 @@ def _open_domain(
             lease = replace(
                 lease, state=LeaseState.OPEN, reason=without, isolation=kept, slots=slots, colors=colors, gpus=gpus
             )
-            node.leases.make_job_dir(lease)
+            node.leases.make_job_dir(lease, node.rooms)
             node.leases.write(lease)
         except Exception:
             for wrong in close_unused(node, lease.domain):

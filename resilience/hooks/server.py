@@ -6,20 +6,23 @@ prologs then start by themselves, with the new program, until the agent is start
 """
 
 import gc
+import math
 import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from resilience.adapters.linux.discards import Discards
 from resilience.adapters.linux.hook_server import HookServer
 from resilience.contract import path
 from resilience.hooks import epilog, prolog, run_one  # noqa: F401  # loaded here, once for all
 from resilience.model.ids import NodeName
+from resilience.model.settings import Paths
 from resilience.parse.job_environment import OF_A_JOB
 
 
-def serve(node: NodeName, run_directory: str) -> None:
-    """Serves the hooks of a node until standard input ends. Raises ResilienceError."""
+def serve(node: NodeName, paths: Paths) -> None:
+    """Serves the hooks of a node until standard input ends, and removes what they discard. Raises ResilienceError."""
     load()
     own = {key: value for key, value in os.environ.items() if not key.startswith(OF_A_JOB)}
     program = Program()
@@ -29,13 +32,23 @@ def serve(node: NodeName, run_directory: str) -> None:
         os.environ.update(own | {key: value for key, value in environ.items() if key.startswith(OF_A_JOB)})
         return run_one.run(name)
 
-    server = HookServer(path("hook_socket", run=run_directory, node=node), work, current=program.is_current)
+    discards = Discards(node, run=paths.run, log=paths.log)
+    server = HookServer(
+        path("hook_socket", run=paths.run, node=node),
+        work,
+        current=program.is_current,
+        after=lambda: _clear(discards),
+    )
     gc.collect()
     gc.freeze()  # what is there by now stays: the forked need not look at it, and so not copy it
     try:
         server.run(sys.stdin.fileno())
     finally:
         server.close()
+
+
+def _clear(discards: Discards) -> None:
+    discards.clear(until=math.inf)
 
 
 def load() -> None:

@@ -157,6 +157,12 @@ class Kept:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prolog:
     timeout: float = setting(30.0, "deadline of mpsr prolog and mpsr epilog", within=(1, 3_600))
+    room_mib: int = setting(
+        64,
+        "MiB, and 1024 times as many files, that a job's directory, a domain's pipes and its logs each may hold on a tmpfs "
+        "of their own; 0: plain directories without a limit",
+        within=(0, 65_536),
+    )
     on_failure: str = setting(
         "refuse",
         "what a failure of ours does: refuse the job's steps, or drain the node",

@@ -116,7 +116,7 @@ class World:
 
     def drained(self) -> "World":
         """The same node with a site that wants nodes drained."""
-        return replace(self, settings=replace(self.settings, prolog=Prolog(on_failure="drain")))
+        return replace(self, settings=replace(self.settings, prolog=replace(self.settings.prolog, on_failure="drain")))
 
 
 @contextmanager
@@ -132,6 +132,7 @@ def world(mps_control: str = "/nonexistent/nvidia-cuda-mps-control", *, start_ti
     )
     settings = Settings(
         paths=paths,
+        prolog=Prolog(room_mib=0),
         mps=Mps(start_timeout=start_timeout, quit_timeout=4.0, rebuild_timeout=1.0),
     )
     try:

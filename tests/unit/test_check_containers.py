@@ -9,7 +9,7 @@ from resilience.check.finding import Level
 from resilience.model.settings import Options, Settings
 
 ENROOT = "enroot/mounts.d/50-mpsr.fstab"
-LINE = "/run/mpsr /run/mpsr none x-create=dir,bind,rw,nosuid,nodev\n"
+LINE = "/run/mpsr /run/mpsr none x-create=dir,rbind,rw,nosuid,nodev\n"
 APPTAINER = "apptainer/apptainer.conf"
 SINGULARITY = "singularity/singularity.conf"
 
@@ -31,6 +31,7 @@ def test_a_node_without_containers_has_nothing_to_hear(tmp_path: Path) -> None:
     ("files", "apptainer", "warns", "words"),
     [
         ({ENROOT: LINE}, "on", False, "shows /run/mpsr in containers"),
+        ({ENROOT: LINE.replace("rbind", "bind")}, "on", True, "rbind in the place of bind"),
         ({ENROOT: f"# {LINE}"}, "on", True, "tasks under --mps are refused there"),
         ({ENROOT: "/run/mpsr /mnt none bind\n"}, "on", True, LINE.strip()),
         ({APPTAINER: "user bind control = yes\n"}, "on", False, "the plugin asks for it"),

@@ -21,7 +21,10 @@ import os, pathlib, subprocess, sys, time
 from resilience.adapters.linux.hook_server import HookServer
 def work(name, environ):
     return eval(environ["DO"])
-server = HookServer(sys.argv[1], work, current=lambda: not os.path.exists(sys.argv[1] + ".changed"))
+def after():
+    with open(sys.argv[1] + ".after", "a") as file:
+        print(os.nice(0), *sorted({os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(9)}), file=file)
+server = HookServer(sys.argv[1], work, current=lambda: not os.path.exists(sys.argv[1] + ".changed"), after=after)
 print("up", flush=True)
 server.run(0)
 """
@@ -208,6 +211,17 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
     except FileNotFoundError:
         return False
+
+
+def test_afterwards_a_process_goes_on_that_nobody_waits_for(node: Node) -> None:
+    """Once at the server's start, once after the hook: with nothing of the caller's open, behind everybody else."""
+    node.serve()
+    assert node.run("0") == (0, "", "")
+    marks = Path(f"{node.socket}.after")
+    wait_for(lambda: marks.exists() and len(marks.read_text().splitlines()) == 2, SECONDS)
+    for line in marks.read_text().splitlines():
+        nice, *files = line.split()
+        assert (nice, {file for file in files if not file.startswith("/proc")}) == ("19", {"/dev/null", str(marks)})
 
 
 def test_the_server_ends_with_whoever_started_it(node: Node) -> None:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from resilience.adapters.linux import guarded_files
 from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.linux.rooms import Rooms
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import JobOptions
+from resilience.model.settings import Paths
 from resilience.parse.lease import render
 from tests.unit.domain_world import MemoryJournal
 
@@ -226,7 +228,7 @@ def test_servers_and_domains_are_found_by_their_directories(run: Path) -> None:
 def test_the_directory_of_a_job_is_its_users(run: Path) -> None:
     leases = files(run)
     leases.write(LEASE)
-    leases.make_job_dir(LEASE)
+    leases.make_job_dir(LEASE, Rooms(LEASE.node, Paths(run=str(run)), 0))
     info = os.stat(leases.job_dir(JOB))
     assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (1001, 1001, 0o700)
     assert leases.remove_job_dir(JOB) == ()

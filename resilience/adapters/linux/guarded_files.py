@@ -7,14 +7,20 @@ or TrustError for a file that must not be trusted, with the component that is wr
 """
 
 import errno
+import itertools
+import math
 import os
 import stat
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from resilience.adapters.linux.trust import check_status
 
-_MOST_DIRECTORIES = 1 << 16
-"""Levels of directories that are removed: far beyond what a path can name."""
+_AT_ONCE = 1 << 10
+"""Directories that are kept in mind at a time."""
+_LOOK = 64
+"""Removals between two looks at the clock."""
 READ_LIMIT = 1 << 18
 """Bytes read of a log: thousands of lines, and no more than a moment's work."""
 
@@ -93,20 +99,21 @@ def make_dirs(path: str) -> None:
     make_dir(path)
 
 
-def remove_tree(path: str) -> str:
+def remove_tree(path: str, *, until: float = math.inf) -> str:
     """Remove a directory (or whatever lies there) and all in it; empty when gone, else what is in the way.
 
     Works on descriptors of directories: a link that a user plants while we work is removed, not followed. Root takes
     each directory away from its user before it looks inside, so that nobody goes on filling it. However deep the tree
-    is, two descriptors do: what lies deeper than one level is moved up.
+    is, two descriptors do: what lies deeper than one level is moved up. However much is in it, little memory does.
+    `until`, on the monotonic clock, it gives up; what is left then can be removed later.
     """
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)
             return ""
-        top = _take(path)
+        top = take(path)
         try:
-            _empty(top, path)
+            _empty(top, path, until)
         finally:
             os.close(top)
         os.rmdir(path)
@@ -117,7 +124,7 @@ def remove_tree(path: str) -> str:
     return ""
 
 
-def _take(path: str, inside: int | None = None) -> int:
+def take(path: str, inside: int | None = None) -> int:
     """A descriptor of a directory that is root's alone from now on."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
     if os.geteuid() == 0:
@@ -126,34 +133,45 @@ def _take(path: str, inside: int | None = None) -> int:
     return fd
 
 
-def _empty(top: int, path: str) -> None:
+def _empty(top: int, path: str, until: float) -> None:
     """Remove all that a directory holds. Raises OSError."""
-    moved = 0
-    for _ in range(_MOST_DIRECTORIES):
-        directories = _without_files(top)
-        if not directories:
-            return
+    moved = itertools.count(1)
+    while directories := _some_directories(top, path, until):
         for name in directories:
-            inner = _take(name, top)
+            inner = take(name, top)
             try:
-                for deeper in _without_files(inner):
-                    moved += 1
-                    while (place := f".moved-{moved}") in directories:
-                        moved += 1
-                    os.rename(deeper, place, src_dir_fd=inner, dst_dir_fd=top)
+                while deeper := _some_directories(inner, path, until):
+                    for one in deeper:
+                        _move_up(one, inner, top, moved)
             finally:
                 os.close(inner)
             os.rmdir(name, dir_fd=top)
-    raise OSError(errno.ENOTEMPTY, "has no end of directories in it", path)
 
 
-def _without_files(fd: int) -> list[str]:
-    """Remove everything but directories; their names."""
+def _move_up(name: str, inner: int, top: int, moved: Iterator[int]) -> None:
+    for number in moved:
+        try:
+            os.stat(place := f".moved-{number}", dir_fd=top, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(name, place, src_dir_fd=inner, dst_dir_fd=top)
+            return
+
+
+def _some_directories(fd: int, path: str, until: float) -> list[str]:
+    """Some directories that a directory holds, with other things on the way removed; none once it is empty."""
     directories: list[str] = []
-    with os.scandir(fd) as entries:
-        for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False):
+    found = True
+    while found and not directories:
+        found = False
+        with os.scandir(fd) as entries:
+            for number, entry in enumerate(entries):
+                found = True
+                if number % _LOOK == 0 and time.monotonic() >= until:
+                    raise OSError(errno.ETIME, "holds more than could be removed in time", path)
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=fd)
+                    continue
                 directories.append(entry.name)
-            else:
-                os.unlink(entry.name, dir_fd=fd)
+                if len(directories) == _AT_ONCE:
+                    break
     return directories

@@ -28,18 +28,28 @@ _STREAMS = 2
 """Descriptors that come with a request: standard output and standard error."""
 _PATIENCE = 1.0
 """Seconds that a caller has for its request, and that it gives us to take it."""
+_GIVES_WAY = 19
+_MOST_OPEN = 1 << 16
+"""Descriptors that are closed: the server has a dozen."""
 _MOST = 1 << 20
 """Bytes of a request: Linux gives a process 2 MiB of environment and arguments at most, slurmd a few KiB."""
 _LENGTH = struct.Struct("=I")
 
 
 class HookServer:
-    """Serves until a descriptor becomes readable. `current` says whether this process still is what the disk holds."""
+    """Serves until a descriptor becomes readable. `current` says whether this process still is what the disk holds;
+    `after` is done at the start and after each hook, by a process that nobody waits for."""
 
     def __init__(
-        self, path: str, work: Callable[[str, Mapping[str, str]], int], *, current: Callable[[], bool]
+        self,
+        path: str,
+        work: Callable[[str, Mapping[str, str]], int],
+        *,
+        current: Callable[[], bool],
+        after: Callable[[], None],
     ) -> None:
         self._work = work
+        self._after = after
         self._current = current
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         beside = f"{path}.new"
@@ -55,6 +65,8 @@ class HookServer:
 
     def run(self, stop: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked: the kernel reaps them
+        if os.fork() == 0:
+            _go_on(self._after)
         while True:
             ready, _, _ = select.select([stop, self._listener.fileno()], [], [])
             if stop in ready:
@@ -82,6 +94,7 @@ class HookServer:
             if os.fork() == 0:
                 self._listener.close()
                 _become(name.decode(), entries[:-1], streams, connection, self._work)
+                _go_on(self._after)
         finally:
             for stream in streams:
                 os.close(stream)
@@ -108,8 +121,8 @@ def _become(
     streams: list[int],
     connection: socket.socket,
     work: Callable[[str, Mapping[str, str]], int],
-) -> NoReturn:
-    """The forked process: never returns, whatever happens."""
+) -> None:
+    """The forked process up to its answer: raises nothing, whatever happens."""
     status, done = 1, threading.Event()
     try:
         os.setsid()
@@ -128,7 +141,21 @@ def _become(
     with suppress(OSError):
         sys.stderr.flush()
         connection.sendall(bytes([status & 0xFF]))
-    os._exit(0)
+
+
+def _go_on(after: Callable[[], None]) -> NoReturn:
+    """The forked process from then on, in a copy without its threads: it keeps nothing of the caller's open, and gives
+    way to everybody."""
+    try:
+        if os.fork() == 0:
+            os.closerange(0, _MOST_OPEN)
+            os.open(os.devnull, os.O_RDWR)
+            os.dup(0)
+            os.dup(0)
+            os.nice(_GIVES_WAY)
+            after()
+    finally:
+        os._exit(0)
 
 
 def _end_with(connection: socket.socket, done: threading.Event) -> None:

@@ -11,13 +11,9 @@ import re
 from contextlib import suppress
 
 from resilience import contract
-from resilience.adapters.linux.guarded_files import (
-    make_dir,
-    make_dirs,
-    read_regular,
-    remove_tree,
-    write_whole,
-)
+from resilience.adapters.linux.discards import Discards
+from resilience.adapters.linux.guarded_files import make_dir, make_dirs, read_regular, write_whole
+from resilience.adapters.linux.rooms import Rooms
 from resilience.adapters.linux.trust import check_trusted
 from resilience.model.errors import WireError
 from resilience.model.ids import Color, DomainKey, GpuMinor, JobId, NodeName, ServerId
@@ -40,6 +36,7 @@ class LeaseFiles:
         self._node = node
         self._journal = journal
         self._trusted = trusted
+        self._discards = Discards(node, run=run)
         self._told: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ leases
@@ -92,9 +89,10 @@ class LeaseFiles:
         check_trusted(os.path.dirname(path), owner=self._trusted)
         write_whole(path, text.render(lease), mode=0o644)
 
-    def make_job_dir(self, lease: Lease) -> None:
+    def make_job_dir(self, lease: Lease, rooms: Rooms) -> None:
+        self._discards.prepare()
         make_dirs(os.path.dirname(self.job_dir(lease.job)))
-        make_dir(self.job_dir(lease.job), mode=0o700, uid=lease.uid, gid=lease.gid)
+        rooms.make(self.job_dir(lease.job), mode=0o700, uid=lease.uid, gid=lease.gid)
 
     def remove(self, job: JobId) -> tuple[str, ...]:
         """Remove a job's lease, also a half-written one; returns what could not be removed."""
@@ -112,7 +110,7 @@ class LeaseFiles:
         return ()
 
     def remove_job_dir(self, job: JobId) -> tuple[str, ...]:
-        wrong = remove_tree(self.job_dir(job))
+        wrong = self._discards.discard(self.job_dir(job))
         return (wrong,) if wrong else ()
 
     def _jobs(self) -> tuple[JobId, ...]:
@@ -154,7 +152,7 @@ class LeaseFiles:
 
     def forget_gpu(self, key: DomainKey, gpu: GpuMinor) -> tuple[str, ...]:
         """Remove what remains of a GPU's directory once its servers are closed."""
-        wrong = remove_tree(f"{self._domain(key)}/g{gpu}")
+        wrong = self._discards.discard(f"{self._domain(key)}/g{gpu}")
         return (wrong,) if wrong else ()
 
     def forget_domain(self, key: DomainKey) -> tuple[str, ...]:
@@ -162,7 +160,7 @@ class LeaseFiles:
         directory = self._domain(key)
         if any(name.startswith("g") for name in _names(directory)):
             return ()
-        wrong = remove_tree(directory)
+        wrong = self._discards.discard(directory)
         return (wrong,) if wrong else ()
 
     def _active(self, server: ServerId) -> str:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from resilience import contract
@@ -26,7 +26,9 @@ _POLL = 0.003
 class DomainLocks:
     """Re-entrant within a process, also across its threads: the lock is the process's, not the thread's."""
 
-    def __init__(self, run: str, node: NodeName) -> None:
+    def __init__(self, run: str, node: NodeName, *, make: Callable[[DomainKey], None] | None = None) -> None:
+        """`make` has a domain's directory, in place of a plain one."""
+        self._make = make or (lambda key: make_dirs(self.domain_dir(key)))
         self._run = run
         self._node = node
         self._guard = threading.Lock()
@@ -39,12 +41,11 @@ class DomainLocks:
     @contextmanager
     def domain(self, key: DomainKey, *, timeout: float, create: bool = False) -> Iterator[None]:
         """Hold a domain. Without `create` a domain that is closed is an error: only a prolog opens one."""
-        directory = self.domain_dir(key)
-        path = f"{directory}/lock"
+        path = f"{self.domain_dir(key)}/lock"
         deadline = time.monotonic() + timeout
         while not self._join(path):
             if create:
-                make_dirs(directory)
+                self._make(key)
             try:
                 fd = _try(path)
             except FileNotFoundError:
@@ -115,7 +116,7 @@ def _try(path: str, *, create: bool = True) -> int | None:
     fd = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0) | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(fd).st_ino == os.stat(path).st_ino:
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
             return fd
     except (BlockingIOError, FileNotFoundError):
         pass

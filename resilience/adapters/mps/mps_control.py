@@ -19,10 +19,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from resilience.adapters.linux.commands import RunAs, raise_open_files
-from resilience.adapters.linux.guarded_files import make_dir, make_dirs, remove_tree
+from resilience.adapters.linux.discards import Discards
+from resilience.adapters.linux.guarded_files import make_dir, make_dirs
 from resilience.adapters.linux.processes import Seen, end, living, parent, wait_gone
 from resilience.adapters.mps.domain_locks import DomainLocks, talk_lock
 from resilience.adapters.mps.mps_talk import RETRY, TALK_TIMEOUT, ControlProgram
@@ -73,6 +74,7 @@ class ControlDaemons:
         self._locks = locks
         self._program = ControlProgram(settings, node, locks, environ)
         self._say = say
+        self._discards = Discards(node, run=settings.paths.run, log=settings.paths.log)
         self.partitions = SmPartitions(
             settings.paths.run,
             node,
@@ -207,7 +209,7 @@ class ControlDaemons:
         with self._nobody_talks(server):
             make_dir(pipe, mode=0o755 if owner.shared else 0o700, uid=owner.uid, gid=owner.gid)
         try:
-            remove_tree(logs)
+            self._discards.discard(logs)
             make_dirs(os.path.dirname(logs))
             make_dir(logs, mode=0o755 if owner.shared else 0o700, uid=owner.uid, gid=owner.gid)
         except OSError as error:
@@ -314,10 +316,11 @@ class ControlDaemons:
             if left := (*self.processes(server), *self._end_enclosure(server)):
                 return tuple(dict.fromkeys(f"{seen} of {pipe}" for seen in left))
             self.partitions.forget(server)
-            wrong = remove_tree(pipe)
+            wrong = self._discards.discard(pipe)
         if wrong:
             return (wrong,)
-        remove_tree(talk_lock(pipe))
+        with suppress(FileNotFoundError):
+            os.unlink(talk_lock(pipe))
         return ()
 
     def _end_enclosure(self, server: ServerId) -> tuple[Seen, ...]:

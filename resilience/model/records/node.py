@@ -100,6 +100,7 @@ class JobClosed(Record):
     uid: int | None = said("its user")
     domain: str = said("key of its fault domain", "")
     residue: tuple[str, ...] = said("what was left behind", ())
+    later: tuple[str, ...] = said("files of users that are removed later", (), since="0.2.0")
     unproven: tuple[str, ...] = said("what could not be looked at", ())
     spill: str = said("what became of its spilled state", "")
     swept: Mapping[str, str] = said("other jobs' spilled state that was due: job to outcome", {})

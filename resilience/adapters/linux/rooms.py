@@ -1,0 +1,143 @@
+"""Rooms: each directory of a user on /run and /var/log has a small tmpfs of its own, so that he fills nobody else's.
+
+One for each job's directory, two for each fault domain of a user or job: its pipe directories, its logs. The prolog
+mounts them before the job's first process, so that containers and private namespaces that are made for the job show
+them; they go with MNT_DETACH (discards.py), which takes no time however full they are. A room is mounted in the mount
+namespace of process 1 or not at all: elsewhere slurmd, the agent and the jobs would not see the same. Where none can be
+had the directory is a plain one, which is told.
+"""
+
+import ctypes
+import fcntl
+import os
+import stat
+import sys
+from contextlib import suppress
+
+from resilience import contract
+from resilience.adapters.linux.discards import Discards
+from resilience.adapters.linux.guarded_files import make_dir, make_dirs, read_regular, write_whole
+from resilience.model.ids import DomainKey, NodeName
+from resilience.model.settings import Paths
+
+_INODES = 1024
+"""A MiB, which is what as many cost the kernel."""
+_FLAGS = 0x2 | 0x4 | 0x8
+"""MS_NOSUID | MS_NODEV | MS_NOEXEC."""
+_LOGS = ("control.log", "server.log")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Rooms:
+    """Those of a node, each of `mib` MiB; 0: plain directories."""
+
+    def __init__(self, node: NodeName, paths: Paths, mib: int) -> None:
+        self._node = node
+        self._paths = paths
+        self._mib = mib
+        self._discards = Discards(node, run=paths.run, log=paths.log)
+
+    def make(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
+        """Have a directory with this owner and mode, in a room of its own when it is new. Raises OSError."""
+        if os.path.ismount(path):
+            return
+        make_dir(path, mode=0o700)
+        if os.listdir(path) or not self._mib or not self._mounted(path, f"mode={mode:o},uid={uid},gid={gid}"):
+            make_dir(path, mode=mode, uid=uid, gid=gid)
+
+    def make_domain(self, key: DomainKey) -> None:
+        """Have the directory of a domain, new ones with rooms for pipes and logs. Raises OSError."""
+        directory, logs = self._domain(key), self._domain_logs(key)
+        make_dirs(os.path.dirname(directory))
+        # A directory's lock would be any user's who can open it.
+        fd = os.open(
+            f"{os.path.dirname(os.path.dirname(directory))}/rooms.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.isdir(directory):
+                return
+            if _is_shared(key):
+                make_dir(directory)
+                return
+            self._make_logs(logs)
+            self.make(directory)
+        finally:
+            os.close(fd)
+
+    def _make_logs(self, logs: str) -> None:
+        """Without them a domain opens all the same."""
+        try:
+            self._discards.discard(logs)
+            make_dirs(os.path.dirname(logs))
+            self.make(logs)
+        except OSError as error:
+            _say(f"{logs}: {error.strerror}")
+
+    def keep_logs(self, key: DomainKey) -> None:
+        """A domain has closed: the ends of its logs become root's, on the disk; whatever else was there goes."""
+        logs = self._domain_logs(key)
+        if _is_shared(key) or not os.path.isdir(logs):
+            return
+        texts: dict[str, str] = {}
+        for gpu in _directories(logs):
+            for color in _directories(f"{logs}/{gpu}"):
+                for name in _LOGS:
+                    with suppress(OSError):
+                        texts[f"{gpu}/{color}/{name}"] = read_regular(f"{logs}/{gpu}/{color}/{name}", tail=True)
+        try:
+            self._discards.discard(logs)
+            for name, text in texts.items():
+                make_dirs(os.path.dirname(f"{logs}/{name}"))
+                write_whole(f"{logs}/{name}", text, mode=0o600)
+        except OSError as error:
+            _say(f"{logs}: the logs of a closed domain are not kept: {error.strerror}")
+
+    def full(self, key: DomainKey) -> bool:
+        """Whether the domain's own files have used up its rooms: then what fails there is no failure of the node."""
+        for path in (self._domain(key), self._domain_logs(key)):
+            with suppress(OSError):
+                if os.path.ismount(path) and 0 in ((space := os.statvfs(path)).f_bavail, space.f_favail):
+                    return True
+        return False
+
+    def _domain(self, key: DomainKey) -> str:
+        return contract.path("domain", run=self._paths.run, node=self._node, key=key)
+
+    def _domain_logs(self, key: DomainKey) -> str:
+        one = contract.path(
+            "mps_log", run=self._paths.run, log=self._paths.log, node=self._node, key=key, gpu=0, color="a"
+        )
+        return os.path.dirname(os.path.dirname(one))
+
+    def _mounted(self, path: str, owner: str) -> bool:
+        if not in_first_namespace():
+            _say(f"{path}: files there have no limit: not in the mount namespace of process 1")
+            return False
+        data = f"{owner},size={self._mib}m,nr_inodes={self._mib * _INODES}"
+        if _LIBC.mount(b"mpsr", os.fsencode(path), b"tmpfs", _FLAGS, data.encode()) == 0:
+            return True
+        _say(f"{path}: files there have no limit: tmpfs: {os.strerror(ctypes.get_errno())}")
+        return False
+
+
+def in_first_namespace() -> bool:
+    """Whether this process mounts where the node's services look."""
+    try:
+        return os.stat("/proc/self/ns/mnt").st_ino == os.stat("/proc/1/ns/mnt").st_ino
+    except OSError:
+        return False
+
+
+def _is_shared(key: DomainKey) -> bool:
+    """Its directories are root's alone."""
+    return key.startswith("shared")
+
+
+def _directories(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)]
+
+
+def _say(text: str) -> None:
+    print(f"mpsr: room: {text}", file=sys.stderr)
