@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from resilience.model.event import Event
-from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
+from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
@@ -93,6 +93,9 @@ class Leases(Protocol):
     def active(self, server: ServerId) -> Color | None:
         """Colour that new tasks of this server's domain and GPU join."""
 
+    def servers(self, key: DomainKey) -> tuple[ServerId, ...]:
+        """The pipe directories of a domain, living or not."""
+
     def set_active(self, server: ServerId) -> None:
         """Make `server` the one that new tasks join."""
 
@@ -106,6 +109,9 @@ class Procfs(Protocol):
 
     def stopped(self, pid: int) -> bool:
         """Whether the process, or one that it has started, is stopped: by a signal, a debugger or a frozen cgroup."""
+
+    def uid(self, pid: int) -> int | None:
+        """Whose process it is (its real uid), None when it is gone."""
 
     def job(self, pid: int) -> JobId | None:
         """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""

@@ -85,7 +85,7 @@ class Actor:
                 self._ports.server_logs.unwatch(effect.server)
                 self._submit("mps", partial(self._mps.close, effect.server), _nothing)
             case fx.TerminateClient():
-                self._submit("mps", partial(self._mps.terminate_client, effect.server, effect.pid), _nothing)
+                self._terminate(effect)
             case fx.Watch():
                 self._submit("mps", partial(self._mps.daemon, effect.server), partial(self._daemon, effect.server))
                 return self._ports.server_logs.watch(effect.server, self._mps.logs(effect.server))
@@ -163,6 +163,12 @@ class Actor:
             self._asked[server] = wished
             self._ask(server)
         return ev.ServerSeen(server=server, sight=Sight(state.value), asked=asked)
+
+    def _terminate(self, effect: fx.TerminateClient) -> None:
+        """Only a process that is the task's now: its number may have become another's."""
+        peer = self._peers.get(effect.ref)
+        if peer is not None and peer.pid in self._ports.procfs.ancestors(effect.pid):
+            self._submit("mps", partial(self._mps.terminate_client, effect.server, effect.pid), _nothing)
 
     def _daemon(self, server: ServerId, daemon: Process | Exception | None) -> None:
         if not isinstance(daemon, Exception):

@@ -31,14 +31,15 @@ class Connections:
                 yield from self.heard(line, parsed, state)
 
     def heard(self, line: ServerLine, parsed: LogLine, state: State) -> Iterator[ev.Event]:
-        self._clients.daemon(parsed.writer)
+        domain = line.server.domain
+        self._clients.daemon(parsed.writer, domain)
         match parsed.kind:
             case LogKind.STARTING_SERVER | LogKind.SERVER_READY:
-                self._clients.daemon(parsed.pid)
+                self._clients.daemon(parsed.pid, domain)
             case LogKind.NEW_CLIENT | LogKind.CONNECTED:
                 yield from self._dead_strangers(line.server, state)
                 fresh = parsed.kind is LogKind.NEW_CLIENT
-                client = self._clients.connected(parsed.pid) if fresh else self._clients.resolve(parsed.pid)
+                client = (self._clients.connected if fresh else self._clients.resolve)(parsed.pid, domain)
                 if client is None or client.task is None:
                     yield ev.ClientJoined(server=line.server, client=client or Client(pid=parsed.pid))
             case LogKind.EXIT:

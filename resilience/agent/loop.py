@@ -49,7 +49,7 @@ class Agent:
         self._node = node
         self._mode = settings.recovery.mode
         self._ports = ports
-        clock, clients = ports.clock, Clients(ports.procfs)
+        clock, clients = ports.clock, Clients(ports.procfs, ports.leases)
         observer = Observer(clock)
         peers = Peers(ports.supervisors)
         logs = JobLogs(node, clock, peers)

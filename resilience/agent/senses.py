@@ -109,7 +109,9 @@ class Senses:
             return
         source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
         server = line.server
-        client = self._inside(server, self._clients.resolve(parsed.pid), state) if what is What.CULPRIT else None
+        client = None
+        if what is What.CULPRIT:
+            client = self._inside(server, self._clients.resolve(parsed.pid, server.domain), state)
         now = self._see(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         yield ev.Seen(observation=now, client=client)
 
@@ -152,7 +154,9 @@ class Senses:
             self._gpus.lies(GpuUuid(parsed.uuid), parsed.bus)
             return
         pid = parsed.pid if self._kernel_log.names_our_processes else None
-        client = None if re.match(r"nvidia-cuda-mps", parsed.name) else self._clients.resolve(pid)
+        client = self._clients.resolve(pid)
+        if client is not None and client.task is None and re.match(r"nvidia-cuda-mps", parsed.name):
+            client = None  # a daemon, whose environment names a job; a task's process may call itself anything
         now = self._see(
             Source.KMSG,
             What.XID,

@@ -76,6 +76,12 @@ class ProcfsTree:
                     return True
         return False
 
+    def uid(self, pid: int) -> int | None:
+        for line in _read(self._root / str(pid) / "status").splitlines():
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+        return None
+
     def job(self, pid: int) -> JobId | None:
         try:
             with (self._root / str(pid) / "environ").open("rb") as file:
