@@ -293,8 +293,8 @@ class Answer:
 
 
 class Worker(Feed, Protocol):
-    """Threads for what takes its time, one a lane, each in order: `mps` for the MPS daemons, `slurm` for Slurm, and
-    `account` for jobs' accounts, which must not wait behind a requeue."""
+    """Threads for what takes its time, one a lane, each in order: `mps:<domain>` for the MPS daemons of a fault domain, `slurm`
+    for Slurm, and `account` for jobs' accounts, which must not wait behind a requeue."""
 
     def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
         """Have `call` made on a lane's thread; `then` is given what it returned or raised."""
@@ -316,7 +316,7 @@ class Ports:
     journal: AgentJournal
     leases: Leases
     mps: Mps
-    """Called from the worker's lane `mps` only, but for pipe() and logs(), which are pure."""
+    """Called from the worker's lanes `mps:<domain>` only, each for its domain, but for pipe() and logs(), which are pure."""
     slurm: Slurm
     """Called from the worker's lanes `slurm` and `account` only."""
     gpus: Gpus
@@ -331,4 +331,4 @@ class Ports:
     guard: Guard | None = None
     """The guard module may come and go; None: this node never has one."""
     end_client: ClientEnd | None = None
-    """Called on the worker's lane `mps`; goes with `guard`."""
+    """Called on the worker's lane of the server's domain, or `end`; goes with `guard`."""

@@ -56,11 +56,19 @@ class FakeMps:
     broken: bool = False
     daemons: dict[ServerId, Process | None] = field(default_factory=dict)
     """None: it has ended. One that is not here cannot be told from others."""
+    stopped: dict[DomainKey, threading.Event] = field(default_factory=dict)
+    """Domains whose daemons answer nobody until the event is set."""
 
     def state(self, server: ServerId) -> ServerState:
+        self._wait(server)
         if self.broken:
             raise MpsControlError("mps", "no answer", server.color)
         return self.states.get(server, ServerState.ACTIVE)
+
+    def _wait(self, server: ServerId) -> None:
+        if server.domain in self.stopped:
+            self.calls.append(("unanswered", server))
+            self.stopped[server.domain].wait(BOUND)
 
     def clients(self, server: ServerId) -> tuple[int, ...]:
         return ()
@@ -80,6 +88,7 @@ class FakeMps:
         return ()
 
     def daemon(self, server: ServerId) -> Process | None:
+        self._wait(server)
         if server not in self.daemons:
             raise MpsControlError("mps", "daemon cannot be told from others", server.color)
         return self.daemons[server]

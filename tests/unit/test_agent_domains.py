@@ -1,6 +1,9 @@
 """What one user's log, words and processes say reaches nobody in another's domain."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from resilience.model import effect as fx
 from resilience.model.ids import Color, DomainKey, JobId
 from resilience.model.lease import Lease
 from resilience.model.observation import Client
+from resilience.ports import ServerState
 from tests.unit.agent_kit import FakeLeases, FakeProcfs, Site, until
 from tests.unit.machine_kit import lease, ref, server
 
@@ -86,6 +90,34 @@ def test_a_decoy_in_another_log_does_not_hide_the_culprit(tmp_path: Path) -> Non
         site.log("a", f"Client {{PID: {guilty.pid}, Context: 1}} encountered a fatal GPU error.")
         assert other.hear("verdict")["part"] == "bystander"
         assert guilty.hear("verdict")["part"] == "culprit"
+
+
+# ---------------------------------------------------------------- daemons
+def test_daemons_that_answer_nobody_hold_up_their_own_domain_alone(tmp_path: Path) -> None:
+    with Site(tmp_path) as site, released(site, BOB) as stopped:
+        for _ in range(30):
+            loud = site.task(bobs(5))
+            loud.hear("place")
+            loud.close()
+        until(lambda: len(site.journal("task.hello")) == 30, "hellos")
+        guilty, other = site.task(lease(1)).run(), site.task(lease(2)).run()
+        site.mps.states[server("a")] = ServerState.FAULT
+        guilty.say("exit", role="active", pid=guilty.pid, status=256)
+        assert other.hear("verdict")["action"] in ("promote", "restore")
+        site.mps.states[server("a")] = ServerState.ACTIVE
+        until(lambda: site.journal("server.rebuilt"), "the server")
+        assert not stopped.is_set()
+        assert [call for call in site.mps.calls if call[0] == "unanswered"] == [("unanswered", server("a", BOB))]
+
+
+@contextmanager
+def released(site: Site, domain: DomainKey) -> Iterator[threading.Event]:
+    """A domain whose daemons are stopped, until the test is over."""
+    stopped = site.mps.stopped[domain] = threading.Event()
+    try:
+        yield stopped
+    finally:
+        stopped.set()
 
 
 # ---------------------------------------------------------------- words of supervisors
