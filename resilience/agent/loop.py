@@ -54,7 +54,7 @@ class Agent:
         peers = Peers(ports.supervisors)
         logs = JobLogs(node, clock, peers)
         self._gpus = KnownGpus(ports.gpus, ports.guard)
-        self._connections = Connections(clients, ports.procfs)
+        self._connections = Connections(clients, ports.procfs, clock)
         self._actor = Actor(node, settings, ports, peers, logs)
         self._senses = Senses(
             clock=clock,

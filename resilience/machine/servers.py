@@ -22,6 +22,8 @@ _FIRST_POLL = 0.02
 _FAST_POLL = 0.025
 """Seconds between questions while a task waits for the answer; one costs the daemon about 3 ms."""
 _SLOW_POLL = 0.25
+_STRANGERS = 255
+"""Clients outside our supervisors that are kept of one pair: the latest. A log can name any number."""
 _COMING = (Health.UP, Health.FAULTED, Health.REPLACING, Health.OPENING)
 
 
@@ -281,7 +283,8 @@ def wants_standby(task: Task) -> bool:
 def client_joined(turn: Turn, event: ClientJoined) -> None:
     pair = turn.pair_of(event.server)
     if pair is not None:
-        turn.pair(pair, strangers={**pair.strangers, event.client.pid: event.server.color})
+        latest = list(pair.strangers.items())[-_STRANGERS:]
+        turn.pair(pair, strangers={**dict(latest), event.client.pid: event.server.color})
 
 
 def client_left(turn: Turn, event: ClientLeft) -> None:
