@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from resilience.adapters.mps.log_turns import MOST, REST, LogTurns
-from resilience.adapters.mps.server_logs import _LINES, ServerLogFollower
+from resilience.adapters.linux.turns import REST, Turns
+from resilience.adapters.mps.server_logs import _LINES, MOST, ServerLogFollower
 from resilience.model.ids import DomainKey
 from tests.unit.agent_kit import readable, until
 from tests.unit.machine_kit import server
@@ -12,25 +12,22 @@ A, B = DomainKey("u1001"), DomainKey("u1002")
 
 
 def test_who_costs_much_rests_alone_and_not_for_ever() -> None:
-    turns = LogTurns()
-    turns.spend(B, 3, 200, 0.0)
-    turns.spend(A, MOST, 0, 0.0)
+    turns: Turns[DomainKey] = Turns(MOST)
+    assert not turns.spend(B, 3, 0.0)
+    assert not turns.spend(A, MOST - 1, 0.0)
+    assert turns.spend(A, 1, 0.5)
+    assert not turns.spend(A, MOST, 0.5), "it rests already"
     assert (turns.rests(A), turns.rests(B)) == (True, False)
-    assert turns.wait(0.25) == REST - 0.25
-    assert turns.woken(REST - 0.1) == frozenset()
-    assert turns.woken(REST) == {A}
+    assert turns.wait(0.75) == REST - 0.25
+    assert turns.woken(REST) == frozenset()
+    assert turns.woken(REST + 0.5) == {A}
     assert not turns.rests(A)
-    assert turns.wait(REST) is None
+    assert turns.wait(2.0) is None
 
 
-def test_looks_and_bytes_cost_too_and_a_second_forgives() -> None:
-    turns = LogTurns()
-    for _ in range(MOST // 5):
-        turns.spend(A, 0, 4096, 0.0)
-    assert turns.rests(A)
-    for number in range(10):
-        turns.spend(B, MOST // 2, 0, 1.5 * number)
-    assert not turns.rests(B)
+def test_a_second_forgives() -> None:
+    turns: Turns[DomainKey] = Turns(MOST)
+    assert not any(turns.spend(B, MOST // 2 + 1, 1.5 * number) for number in range(10))
 
 
 def test_of_lines_without_end_the_last_are_taken_apart(tmp_path: Path) -> None:
