@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
+from resilience.agent.chatter import Chatter
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.peers import Peers
 from resilience.model import effect as fx
@@ -45,7 +46,10 @@ class _Account:
 class Actor:
     """Effects to the world."""
 
-    def __init__(self, node: NodeName, settings: Settings, ports: Ports, peers: Peers, logs: JobLogs) -> None:
+    def __init__(
+        self, node: NodeName, settings: Settings, ports: Ports, peers: Peers, logs: JobLogs, chatter: Chatter
+    ) -> None:
+        self._chatter = chatter
         self._node = node
         self._settings = settings
         self._ports = ports
@@ -79,7 +83,8 @@ class Actor:
             case fx.JobLine():
                 self._job_logs.tell(effect.job, effect.record)
             case fx.Journal():
-                self._ports.journal.append(effect.record)
+                for record in self._chatter.written(effect.record):
+                    self._ports.journal.append(record)
             case fx.SetActive():
                 self._ports.leases.set_active(effect.server)
             case fx.Poll():

@@ -15,6 +15,7 @@ from functools import partial
 from typing import ParamSpec
 
 from resilience.agent.act import Actor, urgency
+from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.gpus import KnownGpus
@@ -55,7 +56,8 @@ class Agent:
         logs = JobLogs(node, clock, peers)
         self._gpus = KnownGpus(ports.gpus, ports.guard)
         self._connections = Connections(clients, ports.procfs, clock)
-        self._actor = Actor(node, settings, ports, peers, logs)
+        chatter = Chatter(clock)
+        self._actor = Actor(node, settings, ports, peers, logs, chatter)
         self._senses = Senses(
             clock=clock,
             journal=ports.journal,
@@ -76,6 +78,7 @@ class Agent:
             clients=clients,
             peers=peers,
             logs=logs,
+            chatter=chatter,
             gpus=self._gpus,
             observer=observer,
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from resilience.agent import messages
 from resilience.agent.budget import Budget, Taken
+from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.job_logs import JobLogs
@@ -48,6 +49,7 @@ class Reception:
         clients: Clients,
         peers: Peers,
         logs: JobLogs,
+        chatter: Chatter,
         gpus: KnownGpus,
         observer: Observer,
     ) -> None:
@@ -59,6 +61,7 @@ class Reception:
         self._clients = clients
         self._peers = peers
         self._logs = logs
+        self._chatter = chatter
         self._gpus = gpus
         self._see = observer.see
         self._tasks: dict[Peer, TaskRef] = {}
@@ -124,6 +127,7 @@ class Reception:
         self._peers.put(words.ref, peer)
         self._clients.learn(peer.pid, words.ref, lease.domain, peer.pid)
         self._domains[words.ref] = lease.domain
+        self._chatter.learn(words.ref.job, lease.uid)
         yield ev.Hello(
             ref=words.ref,
             lease=replace(lease, options=chosen),
@@ -162,7 +166,9 @@ class Reception:
                 now = self._see(Source.CLIENT, What.CUDA, message.text, pid=message.pid, cuda=message.cuda)
                 yield ev.Seen(observation=now, client=Client(pid=message.pid, task=ref, job=ref.job))
             case KeeperWords():
-                self._journal.append(rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state))
+                said = rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state)
+                for record in self._chatter.written(said):
+                    self._journal.append(record)
             case ev.Started():
                 if not self._clients.learn(message.pid, ref, self._domains[ref], peer.pid):
                     raise WireError("agent socket", "started names a process that is not the task's", message.pid)

@@ -108,6 +108,26 @@ def test_a_user_who_talks_without_end_is_turned_away(tmp_path: Path) -> None:
     assert len([row for row in site.journal("task.gone") if row.get("refused")]) == 1
 
 
+def test_what_tasks_say_of_themselves_fills_no_journal_and_hides_no_fault(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.agent._reception._chatter._budget = Budget(40)
+        loud, other = site.task(lease(1)).run(), site.task(lease(2)).run()
+        for _ in range(30):
+            loud.say("keeper", state="lost")
+            brief = site.task(lease(1), 1)
+            brief.hear("place")
+            brief.close()
+        site.log("a", f"Client {{PID: {loud.pid}, Context: 1}} encountered a fatal GPU error.")
+        other.hear("verdict")
+        until(lambda: site.journal("incident.attributed"), "the record of the fault")
+        told = [row for row in site.journal("observation") if "is not written down" in row["text"]]
+        assert len(told) == 1
+        assert "uid 1001" in told[0]["text"]
+        tasks = [*site.journal("task.hello"), *site.journal("task.gone")]
+        keepers = [row for row in site.journal("observation") if row["what"] == "keeper"]
+        assert len(tasks) + len(keepers) == 40
+
+
 def test_what_one_says_does_not_count_for_another() -> None:
     budget = Budget(3)
     assert [budget.take(1001, 0.0) for _ in range(4)] == [Taken.YES, Taken.YES, Taken.LAST, Taken.NO]
