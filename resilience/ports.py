@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from resilience.model.event import Event
-from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
+from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
@@ -93,6 +93,9 @@ class Leases(Protocol):
     def active(self, server: ServerId) -> Color | None:
         """Colour that new tasks of this server's domain and GPU join."""
 
+    def servers(self, key: DomainKey) -> tuple[ServerId, ...]:
+        """The pipe directories of a domain, living or not."""
+
     def set_active(self, server: ServerId) -> None:
         """Make `server` the one that new tasks join."""
 
@@ -107,8 +110,8 @@ class Procfs(Protocol):
     def stopped(self, pid: int) -> bool:
         """Whether the process, or one that it has started, is stopped: by a signal, a debugger or a frozen cgroup."""
 
-    def owner(self, pid: int) -> int | None:
-        """The user whose process it is, None when it is gone."""
+    def uid(self, pid: int) -> int | None:
+        """Whose process it is (its real uid), None when it is gone."""
 
     def job(self, pid: int) -> JobId | None:
         """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
@@ -306,8 +309,8 @@ class Answer:
 
 
 class Worker(Feed, Protocol):
-    """Threads for what takes its time, one a lane, each in order: `mps` for the MPS daemons, `slurm` for Slurm, and
-    `account` for jobs' accounts, which must not wait behind a requeue."""
+    """Threads for what takes its time, one a lane, each in order: `mps:<domain>` for the MPS daemons of a fault domain, `slurm`
+    for Slurm, and `account` for jobs' accounts, which must not wait behind a requeue."""
 
     def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
         """Have `call` made on a lane's thread; `then` is given what it returned or raised."""
@@ -329,7 +332,7 @@ class Ports:
     journal: AgentJournal
     leases: Leases
     mps: Mps
-    """Called from the worker's lane `mps` only, but for daemon() on `door`, too, and pipe() and logs(), which are pure."""
+    """Called from the worker's lanes `mps:<domain>` only, each for its domain, but for pipe() and logs(), which are pure."""
     slurm: Slurm
     """Called from the worker's lanes `slurm` and `account` only."""
     gpus: Gpus
@@ -344,7 +347,7 @@ class Ports:
     guard: Guard | None = None
     """The guard module may come and go; None: this node never has one."""
     end_client: ClientEnd | None = None
-    """Called on the worker's lane `mps`; goes with `guard`."""
+    """Called on the worker's lane of the server's domain, or `end`; goes with `guard`."""
     openings: Openings | None = None
     """None: jobs are known by their supervisors alone."""
     notes: Notes | None = None

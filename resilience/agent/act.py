@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
+from resilience.agent.chatter import Chatter
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.peers import Peers
 from resilience.model import effect as fx
@@ -45,7 +46,10 @@ class _Account:
 class Actor:
     """Effects to the world."""
 
-    def __init__(self, node: NodeName, settings: Settings, ports: Ports, peers: Peers, logs: JobLogs) -> None:
+    def __init__(
+        self, node: NodeName, settings: Settings, ports: Ports, peers: Peers, logs: JobLogs, chatter: Chatter
+    ) -> None:
+        self._chatter = chatter
         self._node = node
         self._settings = settings
         self._ports = ports
@@ -58,6 +62,11 @@ class Actor:
         self._accounts: dict[JobId, _Account] = {}
         self._asked: dict[ServerId, float] = {}
         """Servers whose state is being asked for, and when that was last wished."""
+        self._followed: set[ServerId] = set()
+        self._finding: set[ServerId] = set()
+        """Servers whose daemon is being asked for."""
+        self._looking: set[JobId] = set()
+        """Jobs that Slurm is being asked about."""
 
     def carry_out(self, effect: fx.Effect) -> tuple[ServerLine, ...]:
         """Do it. Gives the past lines of a log that is followed from now on."""
@@ -74,7 +83,8 @@ class Actor:
             case fx.JobLine():
                 self._job_logs.tell(effect.job, effect.record)
             case fx.Journal():
-                self._ports.journal.append(effect.record)
+                for record in self._chatter.written(effect.record):
+                    self._ports.journal.append(record)
             case fx.SetActive():
                 self._ports.leases.set_active(effect.server)
             case fx.Poll():
@@ -83,11 +93,11 @@ class Actor:
                 self._open(effect)
             case fx.Close():
                 self._ports.server_logs.unwatch(effect.server)
-                self._submit("mps", partial(self._mps.close, effect.server), _nothing)
+                self._submit(lane(effect.server), partial(self._mps.close, effect.server), _nothing)
             case fx.TerminateClient():
-                self._submit("mps", partial(self._mps.terminate_client, effect.server, effect.pid), _nothing)
+                self._terminate(effect)
             case fx.Watch():
-                self._submit("mps", partial(self._mps.daemon, effect.server), partial(self._daemon, effect.server))
+                self._find_daemon(effect.server)
                 return self._ports.server_logs.watch(effect.server, self._mps.logs(effect.server))
             case fx.Unwatch():
                 self._unwatch(effect.server)
@@ -95,7 +105,7 @@ class Actor:
                 self._look(effect)
             case fx.LookUpJob():
                 self._job_logs.begin(effect.job)
-                self._submit("slurm", partial(self._slurm.job, effect.job), self._job)
+                self._look_up(effect.job)
             case fx.AskRequeue():
                 self._requeue(effect)
             case fx.AskDrain():
@@ -152,7 +162,7 @@ class Actor:
             asked = self._ports.clock.monotonic()
             return asked, self._mps.state(server)
 
-        self._submit("mps", call, partial(self._state, server))
+        self._submit(lane(server), call, partial(self._state, server))
 
     def _state(self, server: ServerId, value: tuple[float, ServerState] | Exception) -> ev.Event:
         wished = self._asked.pop(server, 0.0)
@@ -164,11 +174,26 @@ class Actor:
             self._ask(server)
         return ev.ServerSeen(server=server, sight=Sight(state.value), asked=asked)
 
+    def _terminate(self, effect: fx.TerminateClient) -> None:
+        """Only a process that is the task's now: its number may have become another's."""
+        peer = self._peers.get(effect.ref)
+        if peer is not None and peer.pid in self._ports.procfs.ancestors(effect.pid):
+            self._submit(lane(effect.server), partial(self._mps.terminate_client, effect.server, effect.pid), _nothing)
+
+    def _find_daemon(self, server: ServerId) -> None:
+        """Once at a time, however often a domain comes and goes."""
+        self._followed.add(server)
+        if server not in self._finding:
+            self._finding.add(server)
+            self._submit(lane(server), partial(self._mps.daemon, server), partial(self._daemon, server))
+
     def _daemon(self, server: ServerId, daemon: Process | Exception | None) -> None:
-        if not isinstance(daemon, Exception):
+        self._finding.discard(server)
+        if server in self._followed and not isinstance(daemon, Exception):
             self._ports.daemons.watch(server, daemon, self._mps.pipe(server))
 
     def _unwatch(self, server: ServerId) -> None:
+        self._followed.discard(server)
         self._ports.server_logs.unwatch(server)
         self._ports.daemons.unwatch(server)
         for timer in [timer for timer in self.timers if isinstance(timer, OfServer) and timer.server == server]:
@@ -185,7 +210,7 @@ class Actor:
         def then(left: str | Exception) -> ev.Event:
             return ev.ServerOpened(server=effect.server, ok=isinstance(left, str), detail=_words(left))
 
-        self._submit("mps", call, then)
+        self._submit(lane(effect.server), call, then)
 
     # ------------------------------------------------------------ Slurm
     def _requeue(self, ask: fx.AskRequeue) -> None:
@@ -239,13 +264,25 @@ class Actor:
             known = frozenset[TaskRef]() if isinstance(stopped, Exception) else stopped
             return ev.Looked(about=look.about, stopped=known)
 
-        self._submit("look", call, then)
+        self._submit(f"look:{look.refs[0].job if look.refs else ''}", call, then)
 
-    def _job(self, info: JobInfo | Exception) -> ev.Event | None:
+    def _look_up(self, job: JobId) -> None:
+        """Once at a time, however often its tasks come and go."""
+        if job not in self._looking:
+            self._looking.add(job)
+            self._submit("slurm", partial(self._slurm.job, job), partial(self._job, job))
+
+    def _job(self, job: JobId, info: JobInfo | Exception) -> ev.Event | None:
+        self._looking.discard(job)
         if isinstance(info, Exception):
             return None
         self._job_logs.lies(info)
         return ev.JobKnown(job=info.job, batch=info.batch, requeueable=info.requeue, why=info.no_requeue)
+
+
+def lane(server: ServerId) -> str:
+    """A daemon runs as its domain's user, who can stop it: nobody else waits for its answers."""
+    return f"mps:{server.domain}"
 
 
 def _nothing(_: object) -> None:

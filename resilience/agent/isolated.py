@@ -57,7 +57,8 @@ class Isolated:
             return
         if not known:
             return
-        self._worker.submit("mps", partial(self._end, process, server), partial(self._ended, record))
+        lane = f"mps:{server.domain}" if server is not None else "end"
+        self._worker.submit(lane, partial(self._end, process, server), partial(self._ended, record))
 
     def _ended(self, record: Record, left: str | Exception) -> None:
         self._tell("ended", str(left) or f"process {record.pid} ({record.comm}) was isolated and ended", record)

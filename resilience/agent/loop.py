@@ -15,6 +15,7 @@ from functools import partial
 from typing import ParamSpec
 
 from resilience.agent.act import Actor, urgency
+from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.gpus import KnownGpus
@@ -51,14 +52,15 @@ class Agent:
         self._node = node
         self._mode = settings.recovery.mode
         self._ports = ports
-        clock, clients = ports.clock, Clients(ports.procfs)
+        clock, clients = ports.clock, Clients(ports.procfs, ports.leases)
         observer = Observer(clock)
         peers = Peers(ports.supervisors)
         logs = JobLogs(node, clock, peers, ports.notes, ports.worker)
         self._gpus = KnownGpus(ports.gpus, ports.guard, ports.journal)
         self._holders = Holders(ports.leases, logs, self._gpus)
-        self._connections = Connections(clients, ports.procfs)
-        self._actor = Actor(node, settings, ports, peers, logs)
+        self._connections = Connections(clients, ports.procfs, clock)
+        chatter = Chatter(clock)
+        self._actor = Actor(node, settings, ports, peers, logs, chatter)
         self._senses = Senses(
             clock=clock,
             journal=ports.journal,
@@ -79,6 +81,7 @@ class Agent:
             clients=clients,
             peers=peers,
             logs=logs,
+            chatter=chatter,
             gpus=self._gpus,
             observer=observer,
             newcomers=Newcomers(

@@ -10,13 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from resilience.agent.act import lane
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import Color, DomainKey, GpuMinor, ServerId
 from resilience.ports import Mps, Worker
-
-_LANE = "door"
-"""Of the worker: a server of another domain that is just started must not keep a task waiting."""
 
 
 class Newcomers:
@@ -43,7 +41,7 @@ class Newcomers:
             self._take(event)
             return
         if door in self._waiting:
-            self._waiting[door].append((event, here))
+            self._waiting[door] = [one for one in self._waiting[door] if one[1]()] + [(event, here)]
             return
         self._waiting[door] = [(event, here)]
         colors = event.lease.colors or (event.server.color,)
@@ -52,7 +50,7 @@ class Newcomers:
         def call() -> frozenset[Color]:
             return frozenset(one.color for one in servers if self._gone(one))
 
-        self._worker.submit(_LANE, call, partial(self._looked, door))
+        self._worker.submit(lane(event.server), call, partial(self._looked, door))
 
     def _looked(self, door: tuple[DomainKey, GpuMinor], dead: frozenset[Color] | Exception) -> None:
         known = frozenset[Color]() if isinstance(dead, Exception) else dead

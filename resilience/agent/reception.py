@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from resilience.agent import messages
 from resilience.agent.budget import Budget, Taken
+from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.job_logs import JobLogs
@@ -19,7 +20,7 @@ from resilience.agent.senses import Observer
 from resilience.model import event as ev
 from resilience.model import records as rec
 from resilience.model.errors import ConfigError, WireError
-from resilience.model.ids import Color, ServerId, TaskRef
+from resilience.model.ids import Color, DomainKey, ServerId, TaskRef
 from resilience.model.lease import Lease, LeaseState
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import JobOptions
@@ -51,6 +52,7 @@ class Reception:
         clients: Clients,
         peers: Peers,
         logs: JobLogs,
+        chatter: Chatter,
         gpus: KnownGpus,
         observer: Observer,
         newcomers: Newcomers,
@@ -63,10 +65,12 @@ class Reception:
         self._clients = clients
         self._peers = peers
         self._logs = logs
+        self._chatter = chatter
         self._gpus = gpus
         self._see = observer.see
         self._newcomers = newcomers
         self._tasks: dict[Peer, TaskRef] = {}
+        self._domains: dict[TaskRef, DomainKey] = {}
         self._refusals = Budget(REFUSALS)
         self._words = Budget(WORDS)
         self._turned_away: Peer | None = None
@@ -115,7 +119,9 @@ class Reception:
             raise WireError("agent socket", f"GPU is not in the lease of job {words.ref.job}", words.gpu)
         chosen = self._options(words, lease)
         here = ServerId(domain=lease.domain, gpu=words.gpu, color=lease.colors[0] if lease.colors else Color("a"))
-        active = words.color if words.resumed and words.color else self._leases.active(here)
+        active = self._color(words, lease, here)
+        if not self._clients.learn(words.active, words.ref, lease.domain, peer.pid):
+            raise WireError("agent socket", "active_pid names a process that is not the task's", words.active)
         for minor, uuid in lease.gpus:
             self._gpus.learn(uuid, minor)
         if (turned := self._gpus.guard_turned()) is not None:
@@ -126,9 +132,9 @@ class Reception:
             self._supervisors.drop(before)
         self._tasks[peer] = words.ref
         self._peers.put(words.ref, peer)
-        self._clients.learn(peer.pid, words.ref)
-        if words.active and self._clients.belongs(words.active, peer.pid):
-            self._clients.learn(words.active, words.ref)
+        self._clients.learn(peer.pid, words.ref, lease.domain, peer.pid)
+        self._domains[words.ref] = lease.domain
+        self._chatter.learn(words.ref.job, lease.uid)
         hello = ev.Hello(
             ref=words.ref,
             lease=replace(lease, options=chosen),
@@ -141,6 +147,16 @@ class Reception:
             session=words.session,
         )
         self._newcomers.hello(hello, lambda: self._peers.get(words.ref) is peer)
+
+    def _color(self, words: HelloWords, lease: Lease, here: ServerId) -> Color | None:
+        """The server that the task uses already, which must be one of its domain; or the one that new tasks join."""
+        if not (words.resumed and words.color):
+            return self._leases.active(here)
+        if words.color not in lease.colors and replace(here, color=words.color) not in self._leases.servers(
+            lease.domain
+        ):
+            raise WireError("agent socket", f"color names no server of job {words.ref.job}", words.color)
+        return words.color
 
     def _options(self, words: HelloWords, lease: Lease) -> JobOptions:
         """What a supervisor says that its task asked for, within what the site allows and the job has: anybody can start
@@ -158,11 +174,12 @@ class Reception:
                 now = self._see(Source.CLIENT, What.CUDA, message.text, pid=message.pid, cuda=message.cuda)
                 yield ev.Seen(observation=now, client=Client(pid=message.pid, task=ref, job=ref.job))
             case KeeperWords():
-                self._journal.append(rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state))
+                said = rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state)
+                for record in self._chatter.written(said):
+                    self._journal.append(record)
             case ev.Started():
-                if not self._clients.belongs(message.pid, peer.pid):
+                if not self._clients.learn(message.pid, ref, self._domains[ref], peer.pid):
                     raise WireError("agent socket", "started names a process that is not the task's", message.pid)
-                self._clients.learn(message.pid, ref)
                 yield message
             case _:
                 yield message
@@ -174,6 +191,6 @@ class Reception:
         if self._peers.get(ref) is peer:
             self._peers.remove(ref)
             yield ev.Gone(ref=ref)
-            self._clients.forget(ref)
+            self._clients.forget(ref, self._domains.pop(ref))
             if next(self._peers.of_job(ref.job), None) is None:
                 self._logs.forget(ref.job)

@@ -5,7 +5,7 @@ method takes one piece of news and yields the events that follow from it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from resilience import catalog
 from resilience.agent.budget import Budget, Taken
@@ -38,6 +38,9 @@ _TEXT = 300
 """Characters of a source's own words that are kept."""
 _LINES = 6000
 """Lines of one server's logs in a minute that mean something to us. A fault of 60 clients writes some 300."""
+READ = 30_000
+"""Lines of one domain in a minute, whatever is in them: a server that recovers is asked 40 times a second, and repeats each
+question in its log."""
 
 
 class Observer:
@@ -82,6 +85,7 @@ class Senses:
         self._isolated = isolated
         self._kernel_log = kernel_log
         self._lines = Budget(_LINES)
+        self._read = Budget(READ)
         self._unread = Unread()
 
     def warm_up(self) -> None:
@@ -94,16 +98,14 @@ class Senses:
         self._clock.boot_id()
 
     def server_line(self, line: ServerLine, state: State) -> Iterator[ev.Event]:
+        if not self._budgeted(self._read, line.server.domain, line, READ):
+            return
         parsed = mpslog.parse_line(line.text)
         if parsed is None:
             yield from self._unread_line(line)
         if parsed is None or parsed.kind is LogKind.ORDINARY:
             return
-        taken = self._lines.take(line.server, self._clock.monotonic())
-        if taken is not Taken.YES:
-            if taken is Taken.LAST:
-                text = f"more than {_LINES} lines in a minute: the rest of them is not read"
-                self._journal.append(rec.Sighting(source=Source.SERVER_LOG, server=line.server, text=text))
+        if not self._budgeted(self._lines, line.server, line, _LINES):
             return
         yield from self._connections.heard(line, parsed, state)
         what = _SIGHTS.get(parsed.kind)
@@ -111,9 +113,19 @@ class Senses:
             return  # root's daemon does not obey a user's quit
         source = Source.CONTROL_LOG if line.control else Source.SERVER_LOG
         server = line.server
-        client = self._inside(server, self._clients.resolve(parsed.pid), state) if what is What.CULPRIT else None
+        client = None
+        if what is What.CULPRIT:
+            client = self._inside(server, self._clients.resolve(parsed.pid, server.domain), state)
         now = self._see(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         yield ev.Seen(observation=now, client=client)
+
+    def _budgeted(self, budget: Budget, key: Hashable, line: ServerLine, most: int) -> bool:
+        """Whether one more line is taken; that no more are is told once a minute."""
+        taken = budget.take(key, self._clock.monotonic())
+        if taken is Taken.LAST:
+            text = f"more than {most} lines in a minute: the rest of them is not read"
+            self._journal.append(rec.Sighting(source=Source.SERVER_LOG, server=line.server, text=text))
+        return taken is Taken.YES
 
     def _unread_line(self, line: ServerLine) -> Iterator[ev.Event]:
         if text := self._unread.text(line, self._clock.monotonic()):
@@ -154,7 +166,9 @@ class Senses:
             self._gpus.lies(GpuUuid(parsed.uuid), parsed.bus)
             return
         pid = parsed.pid if self._kernel_log.names_our_processes else None
-        client = None if re.match(r"nvidia-cuda-mps", parsed.name) else self._clients.resolve(pid)
+        client = self._clients.resolve(pid)
+        if client is not None and client.task is None and re.match(r"nvidia-cuda-mps", parsed.name):
+            client = None  # a daemon, whose environment names a job; a task's process may call itself anything
         now = self._see(
             Source.KMSG,
             What.XID,

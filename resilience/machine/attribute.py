@@ -6,12 +6,14 @@
   weak     the only earlier suspect, but newcomers may have done it: not enough to fail anyone, enough to try it alone
   none     then one of the clients did it: an earlier suspect or a newcomer, if an unattributed fault came before
 
-A hardware fault and a daemon's end are nobody's: everyone is a bystander.
+A hardware fault and a daemon's end are nobody's: everyone is a bystander. A program's word for that counts as long as no
+evidence names anyone and the server goes on.
 """
 
 from collections.abc import Iterable
 
-from resilience.model.fault import DeviceState, Fault, FaultClass, Reach
+from resilience.machine.classify import USER_MADE, excuses
+from resilience.model.fault import Fault, Reach
 from resilience.model.ids import TaskRef
 from resilience.model.incident import Attribution, Confidence, Evidence
 from resilience.model.observation import Client, Observation, Source, What
@@ -19,7 +21,6 @@ from resilience.model.radius import Radius, Server
 from resilience.model.world import Suspicion
 
 _ORDER = {Confidence.NONE: 0, Confidence.WEAK: 1, Confidence.STRONG: 2, Confidence.CERTAIN: 3}
-_USER_MADE = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
 
 
 def weigh(seen: Observation, fault: Fault, client: Client | None) -> Evidence | None:
@@ -30,16 +31,14 @@ def weigh(seen: Observation, fault: Fault, client: Client | None) -> Evidence | 
         return Evidence(client=client, confidence=Confidence.CERTAIN, why=f"server log names {client}")
     if seen.what is What.ISOLATED:
         return Evidence(client=client, confidence=Confidence.CERTAIN, why=f"the guard names {client}")
-    if seen.what is What.XID and seen.source is Source.KMSG and fault.kind in _USER_MADE:
+    if seen.what is What.XID and seen.source is Source.KMSG and fault.kind in USER_MADE:
         return Evidence(client=client, confidence=Confidence.STRONG, why=f"Xid {seen.xid} names {client}")
     return None
 
 
 def blameless(fault: Fault) -> bool:
-    """Nobody's program can have caused this."""
-    return fault.kind in (FaultClass.SERVER, FaultClass.CONTROL_DAEMON) or (
-        fault.kind is FaultClass.DEVICE and fault.device is not DeviceState.FINE
-    )
+    """Nobody's program can have caused this: not when only a program says so, which may be the one that did it."""
+    return excuses(fault) and not fault.heard
 
 
 def attribute(
@@ -56,10 +55,12 @@ def attribute(
     best = max(evidence, key=lambda item: _ORDER[item.confidence], default=None)
     if best is not None and best.confidence.names:
         return Attribution(confidence=best.confidence, culprit=best.client, why=(best.why,))
+    if excuses(fault) and not isinstance(radius, Server):
+        return Attribution(confidence=Confidence.NONE, blameless=True, why=(f"a program's word: {fault.words}",))
     if radius.complete and len(clients) == 1 and not radius.strangers:
         (only,) = clients
         return _named(only, Confidence.CERTAIN, f"the {radius.WHERE}'s only client")
-    apart = not isinstance(radius, Server) and (fault.reach is Reach.PROCESS or fault.kind in _USER_MADE)
+    apart = not isinstance(radius, Server) and (fault.reach is Reach.PROCESS or fault.kind in USER_MADE)
     if radius.complete and apart and len(radius.hits) == 1:
         (only,) = radius.hits
         return _named(only, Confidence.STRONG, "only this process was hit")

@@ -11,6 +11,8 @@ from resilience.model.fault import WEIGHT, DeviceState, Fault, FaultClass, Reach
 from resilience.model.observation import Observation, Source, What
 
 _ORDER = list(DeviceState)
+USER_MADE = (FaultClass.MMU, FaultClass.SM, FaultClass.HANG)
+"""What a program does."""
 _VAGUE = {0, 719, 999}
 """CUDA numbers whose words say less than an Xid's: none, launch failure, unknown."""
 
@@ -23,8 +25,8 @@ def classify(seen: Observation) -> Fault:
         case What.CUDA:
             row = catalog.cuda_errors().get(seen.cuda)
             if row is not None:
-                return row.fault
-            return Fault(reach=Reach.PROCESS, cuda=seen.cuda, words=f"CUDA error {seen.cuda}")
+                return replace(row.fault, heard=True)
+            return Fault(reach=Reach.PROCESS, cuda=seen.cuda, words=f"CUDA error {seen.cuda}", heard=True)
         case What.CULPRIT | What.HANDLING | What.FAULT_STATE:
             return Fault(words="GPU fault")
         case What.ISOLATED:
@@ -57,8 +59,21 @@ def condemns(seen: Observation, fault: Fault) -> bool:
     return fault.device.out_of_use and seen.source in (Source.KMSG, Source.NVML)
 
 
+def excuses(fault: Fault) -> bool:
+    """What is nobody's doing: hardware or a daemon failed."""
+    return fault.kind in (FaultClass.SERVER, FaultClass.CONTROL_DAEMON) or (
+        fault.kind is FaultClass.DEVICE and fault.device is not DeviceState.FINE
+    )
+
+
 def merge(one: Fault, two: Fault) -> Fault:
-    """The fault behind both sightings: the heavier class, the worse device, the number and words that say more."""
+    """The fault behind both sightings: the heavier class, the worse device, the number and words that say more.
+
+    A program that says that nobody did it does not outweigh the driver, which says that a program did.
+    """
+    for heard, known in ((one, two), (two, one)):
+        if heard.heard and excuses(heard) and not known.heard and known.kind in USER_MADE:
+            return known
     if WEIGHT[two.kind] > WEIGHT[one.kind]:
         one, two = two, one
     words = one.words
@@ -73,4 +88,5 @@ def merge(one: Fault, two: Fault) -> Fault:
         xid=xid,
         cuda=one.cuda or two.cuda,
         words=words,
+        heard=one.heard and (two.heard or two.kind is not one.kind),
     )

@@ -53,7 +53,20 @@ def look(turn: Turn, name: IncidentId) -> None:
         if part is Part.CULPRIT and waits and not blameless(incident.fault):
             continue
         recover.begin(turn, name, ref, part)
+    _convict(turn, name)
     outside.look(turn, turn.incidents[name])
+
+
+def _convict(turn: Turn, name: IncidentId) -> None:
+    """A culprit that got another part first, on its own word that nobody did it."""
+    incident = turn.incidents[name]
+    guilty = incident.attribution.culprit.task if incident.attribution and incident.attribution.culprit else None
+    case = incident.cases.get(guilty) if guilty is not None else None
+    if guilty is None or case is None or incident.parts.get(guilty) is not Part.CULPRIT or case.part is Part.CULPRIT:
+        return
+    task = turn.tasks.get(guilty)
+    if task is not None and not task.over and _part(incident, guilty) is Part.CULPRIT:
+        recover.begin(turn, name, guilty, Part.CULPRIT)
 
 
 def _part(incident: Incident, ref: TaskRef) -> Part:

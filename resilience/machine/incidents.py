@@ -135,6 +135,7 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
     incident = turn.incident(
         incident,
         fault=merged,
+        attribution=None if _excused(incident) and now.source is not Source.CLIENT else incident.attribution,
         sources=incident.sources if len(incident.sources) >= _SOURCES else (*incident.sources, now.source),
         evidence=incident.evidence if known or evidence is None else (*incident.evidence, evidence),
     )
@@ -147,6 +148,11 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
             for job in {ref.job for ref in incident.clients}:
                 turn.job_line(job, record)
     return incident
+
+
+def _excused(incident: Incident) -> bool:
+    """Decided on a program's word that nobody did it: what the driver says afterwards has it decided again."""
+    return incident.fault.heard and incident.attribution is not None and incident.attribution.blameless
 
 
 def hit(turn: Turn, incident: Incident) -> None:

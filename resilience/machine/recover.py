@@ -57,7 +57,9 @@ def _culprit(turn: Turn, name: IncidentId, ref: TaskRef) -> None:
     """The one that did it: fail, quarantine or requeue, as its job chose."""
     incident, task = turn.incidents[name], turn.tasks[ref]
     if incident.fault.kind is FaultClass.HANG and task.active and ref not in incident.hits:
-        turn.act(fx.TerminateClient(server=incident.server, pid=task.active))  # it gets an error, and ends by itself
+        turn.act(
+            fx.TerminateClient(ref=ref, server=incident.server, pid=task.active)
+        )  # it gets an error, and ends by itself
     refusal = jobs.refusal(turn, ref.job)
     action, why = policy.culprit(task, refusal)
     did = f"this task caused the GPU fault ({incident.fault.numbers()})"

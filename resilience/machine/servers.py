@@ -23,6 +23,8 @@ _FIRST_POLL = 0.02
 _FAST_POLL = 0.025
 """Seconds between questions while a task waits for the answer; one costs the daemon about 3 ms."""
 _SLOW_POLL = 0.25
+_STRANGERS = 255
+"""Clients outside our supervisors that are kept of one pair: the latest. A log can name any number."""
 _COMING = (Health.UP, Health.FAULTED, Health.REPLACING, Health.OPENING)
 
 
@@ -297,7 +299,9 @@ def client_joined(turn: Turn, event: ClientJoined) -> None:
         of = {other: owner for other, owner in pair.jobs.items() if other != pid}
         if lease is not None and lease.domain == pair.domain and lease.uid == event.uid:
             of[pid] = lease.job
-        turn.pair(pair, strangers={**pair.strangers, pid: event.server.color}, jobs=of)
+        latest = dict(list(pair.strangers.items())[-_STRANGERS:])
+        of = {other: owner for other, owner in of.items() if other in latest or other == pid}
+        turn.pair(pair, strangers={**latest, pid: event.server.color}, jobs=of)
 
 
 def client_left(turn: Turn, event: ClientLeft) -> None:

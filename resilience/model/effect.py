@@ -92,6 +92,7 @@ class Close:
 class TerminateClient:
     """End a hung culprit's contexts; its process gets error 810 and ends by itself."""
 
+    ref: TaskRef
     server: ServerId
     pid: int
 

@@ -76,6 +76,8 @@ class Fault:
     cuda: int = 0
     words: str = ""
     """What it is in a few words for a person, e.g. "illegal address"."""
+    heard: bool = False
+    """Its class is a program's word, and nobody else has said so."""
 
     def numbers(self) -> str:
         """`illegal address, Xid 31`: the words with the driver's numbers, for one-line accounts."""

@@ -11,6 +11,7 @@ import pytest
 
 from resilience.adapters.linux import agent_socket
 from resilience.adapters.linux.agent_socket import AgentSocket
+from resilience.adapters.linux.turns import REST
 from resilience.agent import reception
 from resilience.agent.budget import Budget, Taken
 from tests.unit.agent_kit import Site, until
@@ -44,6 +45,43 @@ def test_one_user_cannot_take_all_connections(end: AgentSocket, tmp_path: Path) 
     until(lambda: end.read() == () and not end._of_user, "everybody's leave")
 
 
+def test_users_take_turns_and_who_says_too_much_rests_alone(shared_path: Path) -> None:
+    now = [100.0]
+    end = AgentSocket(str(shared_path / "s"), lambda: now[0])
+    with ExitStack() as stack:
+        loud = [stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(20)]
+        for peer in loud:
+            peer.setblocking(False)
+            peer.connect(str(shared_path / "s"))
+        other = subprocess.Popen(
+            [sys.executable, "-c", _CONNECT, str(shared_path / "s")], user=65534, stdout=subprocess.PIPE, text=True
+        )
+        heard: list[tuple[int, ...]] = []
+
+        def quiet_one() -> object:
+            for peer in loud:
+                with suppress(OSError):
+                    for _ in range(100):
+                        peer.send(b"keeper state=lost")
+            packets = end.read()
+            heard.append(tuple(packet.peer.uid for packet in packets))
+            if 65534 in heard[-1]:
+                end.send(next(packet.peer for packet in packets if packet.peer.uid == 65534), b"welcome")
+            return other.poll() is not None
+
+        until(quiet_one, "the other's end")
+        assert other.communicate(timeout=10)[0] == "welcome\n"
+        assert all(65534 in users[:2] for users in heard if 65534 in users), (
+            "it waits for one word of another's at most"
+        )
+        assert max(users.count(0) for users in heard) <= agent_socket._TURN + agent_socket._BURST
+        until(lambda: not end.read(), "the rest")
+        assert sum(users.count(0) for users in heard) < agent_socket.MOST + 200
+        now[0] += REST
+        assert end.read(), "after its rest it is heard again"
+    end.close()
+
+
 def test_refusals_do_not_fill_the_journal(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         for _ in range(reception.REFUSALS + 20):
@@ -68,6 +106,26 @@ def test_a_user_who_talks_without_end_is_turned_away(tmp_path: Path) -> None:
         assert "messages in a minute" in loud.hear("refuse")["reason"]
     assert len(site.journal("observation")) < 200
     assert len([row for row in site.journal("task.gone") if row.get("refused")]) == 1
+
+
+def test_what_tasks_say_of_themselves_fills_no_journal_and_hides_no_fault(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        site.agent._reception._chatter._budget = Budget(40)
+        loud, other = site.task(lease(1)).run(), site.task(lease(2)).run()
+        for _ in range(30):
+            loud.say("keeper", state="lost")
+            brief = site.task(lease(1), 1)
+            brief.hear("place")
+            brief.close()
+        site.log("a", f"Client {{PID: {loud.pid}, Context: 1}} encountered a fatal GPU error.")
+        other.hear("verdict")
+        until(lambda: site.journal("incident.attributed"), "the record of the fault")
+        told = [row for row in site.journal("observation") if "is not written down" in row["text"]]
+        assert len(told) == 1
+        assert "uid 1001" in told[0]["text"]
+        tasks = [*site.journal("task.hello"), *site.journal("task.gone")]
+        keepers = [row for row in site.journal("observation") if row["what"] == "keeper"]
+        assert len(tasks) + len(keepers) == 40
 
 
 def test_what_one_says_does_not_count_for_another() -> None:

@@ -24,7 +24,7 @@ from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.agent import Agent
 from resilience.model.errors import MpsControlError, SlurmAway
-from resilience.model.ids import Color, GpuUuid, JobId, NodeName, Process, ServerId
+from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Options, Recovery, Settings
 from resilience.parse import options
@@ -56,11 +56,19 @@ class FakeMps:
     broken: bool = False
     daemons: dict[ServerId, Process | None] = field(default_factory=dict)
     """None: it has ended. One that is not here cannot be told from others."""
+    stopped: dict[DomainKey, threading.Event] = field(default_factory=dict)
+    """Domains whose daemons answer nobody until the event is set."""
 
     def state(self, server: ServerId) -> ServerState:
+        self._wait(server)
         if self.broken:
             raise MpsControlError("mps", "no answer", server.color)
         return self.states.get(server, ServerState.ACTIVE)
+
+    def _wait(self, server: ServerId) -> None:
+        if server.domain in self.stopped:
+            self.calls.append(("unanswered", server))
+            self.stopped[server.domain].wait(BOUND)
 
     def clients(self, server: ServerId) -> tuple[int, ...]:
         return ()
@@ -80,6 +88,7 @@ class FakeMps:
         return ()
 
     def daemon(self, server: ServerId) -> Process | None:
+        self._wait(server)
         if server not in self.daemons:
             raise MpsControlError("mps", "daemon cannot be told from others", server.color)
         return self.daemons[server]
@@ -134,6 +143,8 @@ class FakeSlurm:
 class FakeLeases:
     leases: dict[JobId, Lease] = field(default_factory=dict)
     actives: list[ServerId] = field(default_factory=list)
+    there: list[ServerId] = field(default_factory=list)
+    """Servers whose pipe directory exists."""
 
     def read(self, job: JobId) -> Lease | None:
         return self.leases.get(job)
@@ -143,6 +154,9 @@ class FakeLeases:
 
     def active(self, server: ServerId) -> Color | None:
         return Color("a")
+
+    def servers(self, key: DomainKey) -> tuple[ServerId, ...]:
+        return tuple(self.there)
 
     def set_active(self, server: ServerId) -> None:
         self.actives.append(server)
@@ -165,10 +179,12 @@ class FakeProcfs:
 
     parents: dict[int, int] = field(default_factory=dict)
     jobs: dict[int, JobId] = field(default_factory=dict)
+    uids: dict[int, int] = field(default_factory=dict)
+    began: dict[int, int] = field(default_factory=dict)
     still: set[int] = field(default_factory=set)
 
     def starttime(self, pid: int) -> int | None:
-        return 1 if pid in self.parents else None
+        return self.began.get(pid, 1) if pid in self.parents else None
 
     def ancestors(self, pid: int) -> tuple[int, ...]:
         found: list[int] = []
@@ -177,8 +193,8 @@ class FakeProcfs:
             found.append(pid)
         return tuple(found)
 
-    def owner(self, pid: int) -> int | None:
-        return 1001 if pid in self.parents else None
+    def uid(self, pid: int) -> int | None:
+        return self.uids.get(pid, 1001)
 
     def job(self, pid: int) -> JobId | None:
         return self.jobs.get(pid)

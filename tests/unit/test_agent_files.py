@@ -13,6 +13,7 @@ from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.model.errors import ResilienceError
+from resilience.model.ids import JobId
 from resilience.model.records import AgentStarted, AgentStopped, Sighting, SlurmIntent
 from resilience.ports import ServerLine
 from tests.unit.agent_kit import readable, until
@@ -83,6 +84,23 @@ def test_a_rotated_journal_begins_anew(tmp_path: Path) -> None:
     journal.append(AgentStopped())
     assert [row["event"] for row in _rows(path)] == ["agent.stopped"]
     journal.close()
+
+
+def test_a_long_journal_is_moved_away_by_its_writers(tmp_path: Path) -> None:
+    """Several write it: none moves away what another has just begun."""
+    path = tmp_path / "j.jsonl"
+    writers = [JournalFile(str(path), SystemClock(), rotate=2000) for _ in range(3)]
+    for number in range(200):
+        writers[number % 3].append(SlurmIntent(ask="drain", job=JobId(number)))
+        assert path.stat().st_size < 2200
+        moved = tmp_path / "j.jsonl.1"
+        kept = [*(_rows(moved) if moved.exists() else []), *_rows(path)]
+        jobs = [row["job"] for row in kept]
+        assert jobs == list(range(number + 1 - len(jobs), number + 1)), "nothing between was lost"
+        assert len(jobs) > min(number, 15)
+    assert writers[0].recent()[-1].record.jobs() == frozenset({199})
+    assert len(writers[0].recent()) == len(kept)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["j.jsonl", "j.jsonl.1"]
 
 
 def test_recent_skips_what_is_broken(tmp_path: Path) -> None:

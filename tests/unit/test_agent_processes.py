@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,17 @@ def test_lanes_do_not_wait_for_each_other() -> None:
     worker.read()[0].take()
     assert heard[1] == b"x"
     assert worker.read() == ()
+
+
+def test_an_idle_lane_has_no_thread_and_gets_another() -> None:
+    worker = WorkerThreads(idle=0.01)
+    before = threading.active_count()
+    for number in range(50):
+        worker.submit(f"mps:{number}", lambda: 1, lambda _: None)
+    until(lambda: threading.active_count() <= before and not worker._lanes, "the end of idle threads")
+    heard: list[object] = []
+    worker.submit("mps:1", lambda: 2, heard.append)
+    until(lambda: [answer.take() for answer in worker.read()] and heard[-1:] == [2], "an answer of a lane begun anew")
 
 
 # ---------------------------------------------------------------- agent socket

@@ -59,5 +59,5 @@ def test_a_lease_that_comes_or_goes_is_news(tmp_path: Path) -> None:
 
 
 def test_whose_a_process_is() -> None:
-    assert ProcfsTree().owner(os.getpid()) == os.getuid()
-    assert ProcfsTree().owner(1 << 30) is None
+    assert ProcfsTree().uid(os.getpid()) == os.getuid()
+    assert ProcfsTree().uid(1 << 30) is None

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, JobId
@@ -210,3 +212,49 @@ def test_what_a_dead_standby_says_of_its_fault_is_not_about_the_task_that_left_i
     assert node.told()[2] == ("restore", "bystander", "b")
     node.cuda(other, 719, 2)
     assert len(node.journal("incident.opened")) == 1
+
+
+# ---------------------------------------------------------------- a program's word
+def test_a_programs_word_for_hardware_does_not_hide_whom_the_log_names() -> None:
+    node = Node()
+    guilty, liar = node.task(1), node.task(2)
+    node.cuda(liar, 214)
+    assert node.told() == {2: ("promote", "bystander", "b")}
+    node.culprit(guilty)
+    node.xid(31, guilty)
+    assert node.told([*node.log, *node.wait(0.2)])[1] == ("fail", "culprit", "")
+    assert "illegal address" in node.verdicts(node.log)[guilty].reason
+    assert node.journal("incident.attributed")[-1]["culprit"] == "job 1 step 0 task 0"
+
+
+@pytest.mark.parametrize("driver", ["log", "kernel"])
+def test_one_who_says_that_it_is_hardware_and_then_does_it_is_the_culprit(driver: str) -> None:
+    node = Node()
+    guilty, _ = node.task(1), node.task(2)
+    node.cuda(guilty, 214)
+    if driver == "log":
+        node.culprit(guilty)
+    else:
+        node.handling()
+        node.xid(31, guilty)
+    effects = [*node.log, *node.wait(0.2)]
+    assert node.told(effects) == {1: ("fail", "culprit", ""), 2: ("promote", "bystander", "b")}
+
+
+def test_a_programs_word_excuses_nobody_of_a_server_that_is_hit() -> None:
+    node = Node()
+    liar, _ = node.task(1), node.task(2)
+    node.handling()
+    node.cuda(liar, 214)
+    node.wait(0.2)
+    assert node.journal("incident.attributed")[-1]["suspects"] == ["1.0.0", "2.0.0"]
+
+
+def test_the_drivers_word_for_hardware_excuses_everyone_whatever_programs_say() -> None:
+    node = Node()
+    named, other = node.task(1), node.task(2)
+    node.culprit(named)
+    node.xid(94, named)
+    node.cuda(other, 700)
+    node.wait(0.2)
+    assert {one.part.value for one in node.verdicts(node.log).values()} == {"bystander"}

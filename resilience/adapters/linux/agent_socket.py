@@ -2,14 +2,21 @@
 
 The socket is open to everyone (0666): the agent checks each peer's uid against its job's lease. Nothing here blocks. A
 peer that does not read what it is sent is dropped once its queue is full; more peers than the limit are turned away.
+Users take turns: a bounded number of packets of each at a time, in turn. One who says or knocks too much is not listened to for
+a second (turns.py).
 """
 
 import os
 import select
 import socket
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import zip_longest
 
+from resilience.adapters.linux.alarm import Alarm
+from resilience.adapters.linux.turns import Turns
 from resilience.contract import contract
 from resilience.model.errors import ResilienceError
 from resilience.parse import ucred
@@ -22,19 +29,31 @@ _PEERS_OF_USER = 1024
 """Of one user at most: nobody can take all of them and shut the others' supervisors out."""
 _QUEUE = 256
 """Packets that wait for one peer at most."""
-_BURST = 64
+_BURST = 16
 """Packets read from one peer at a time, so that none keeps the others waiting."""
+_TURN = 64
+"""Of one user."""
+_KNOCKS = 64
+"""Connections taken at a time."""
+MOST = 3000
+"""Units of one user in a second: a packet is one. 256 tasks that start at once, or recover, come to some 1500."""
+_KNOCK = 2
 
 
 class AgentSocket:
     """Supervisors port."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, now: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._epoll = select.epoll()
         self._peers: dict[int, tuple[Peer, socket.socket, deque[bytes]]] = {}
         self._of_user: Counter[int] = Counter()
         self._gone: list[Peer] = []
+        self._now = now
+        self._turns: Turns[int] = Turns(MOST)
+        self._alarm = Alarm()
+        self._first = 0
+        """Who of those that have something to say comes first: the next one each time."""
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.setblocking(False)
@@ -53,34 +72,64 @@ class AgentSocket:
             ) from error
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._epoll.register(self._alarm.fd, select.EPOLLIN)
 
     def fileno(self) -> int:
         return self._epoll.fileno()
 
     def read(self) -> tuple[Packet, ...]:
-        packets: list[Packet] = []
-        for fd, events in self._epoll.poll(0):
+        now = self._now()
+        self._alarm.read()
+        self._listen_again(now)
+        said: dict[int, list[Packet]] = {}
+        ready = self._epoll.poll(0, _PEERS + 8)
+        self._first = (self._first + 1) % max(1, len(ready))
+        for fd, events in [*ready[self._first :], *ready[: self._first]]:
             if fd == self._listener.fileno():
-                self._accept()
+                self._accept(now)
             elif fd == self._wake:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
             elif fd in self._peers:
                 if events & select.EPOLLOUT:
                     self._flush(fd)
-                if events & ~select.EPOLLOUT:
-                    packets += self._receive(fd)
+                mine = said.setdefault(self._peers[fd][0].uid, [])
+                if events & ~select.EPOLLOUT and len(mine) < _TURN:
+                    mine += self._receive(fd)
+        for uid, mine in said.items():
+            if self._turns.spend(uid, len(mine), now):
+                self._hush(uid)
+        if (seconds := self._turns.wait(now)) is not None:
+            self._alarm.set(seconds)
+        packets = [packet for turn in zip_longest(*said.values()) for packet in turn if packet is not None]
         packets += [Packet(peer=peer, data=None) for peer in self._gone]
         self._gone.clear()
         return tuple(packets)
 
-    def _accept(self) -> None:
-        while True:
+    def _hush(self, uid: int) -> None:
+        """Not even woken by one who rests."""
+        for fd, (peer, _, _) in self._peers.items():
+            if peer.uid == uid:
+                self._epoll.unregister(fd)
+
+    def _listen_again(self, now: float) -> None:
+        woken = self._turns.woken(now)
+        for fd, (peer, _, waiting) in self._peers.items() if woken else ():
+            if peer.uid in woken:
+                self._epoll.register(fd, _interest(waiting))
+
+    def _accept(self, now: float) -> None:
+        for _ in range(_KNOCKS):
             try:
-                connection, _ = self._listener.accept()
+                connection, _address = self._listener.accept()
             except OSError:
                 return
-            pid, uid, _ = ucred.peer(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE))
+            pid, uid, _gid = ucred.peer(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE))
+            if self._turns.spend(uid, _KNOCK, now):
+                self._hush(uid)
+            if self._turns.rests(uid):
+                connection.close()
+                continue
             if len(self._peers) >= _PEERS or self._of_user[uid] >= _PEERS_OF_USER:
                 connection.close()
                 continue
@@ -120,7 +169,7 @@ class AgentSocket:
             except OSError:
                 return  # the peer has gone: reading will say so
         waiting.append(data)
-        self._epoll.modify(peer.id, select.EPOLLIN | select.EPOLLOUT)
+        self._watch(peer.id)
         if len(waiting) > _QUEUE:
             self._forget(peer.id)
             self._gone.append(peer)
@@ -137,7 +186,12 @@ class AgentSocket:
                 waiting.clear()
                 break
             waiting.popleft()
-        self._epoll.modify(fd, select.EPOLLIN)
+        self._watch(fd)
+
+    def _watch(self, fd: int) -> None:
+        peer, _, waiting = self._peers[fd]
+        if not self._turns.rests(peer.uid):
+            self._epoll.modify(fd, _interest(waiting))
 
     def drop(self, peer: Peer) -> None:
         entry = self._peers.get(peer.id)
@@ -150,7 +204,8 @@ class AgentSocket:
         self._of_user[peer.uid] -= 1
         if not self._of_user[peer.uid]:
             del self._of_user[peer.uid]
-        self._epoll.unregister(fd)
+        if not self._turns.rests(peer.uid):
+            self._epoll.unregister(fd)
         _hang_up(connection)
 
     def close(self) -> None:
@@ -158,9 +213,14 @@ class AgentSocket:
             self._forget(fd)
         self._listener.close()
         self._epoll.close()
+        self._alarm.close()
         os.close(self._wake)
         with suppress(OSError):
             os.unlink(self._path)
+
+
+def _interest(waiting: deque[bytes]) -> int:
+    return select.EPOLLIN | select.EPOLLOUT if waiting else select.EPOLLIN
 
 
 def _hang_up(connection: socket.socket) -> None:

@@ -31,6 +31,8 @@ _LINE = 1 << 16
 _MOST = 1 << 18
 """Bytes of one file that are read at a time: 2000 lines and more, and some 30 ms of work. A fault writes about 200."""
 
+_ANY = 1 << 30
+
 
 class Inotify:
     """A watch descriptor per directory."""
@@ -68,35 +70,40 @@ class Inotify:
 
 
 class Tail:
-    """One growing file; of what has come since the last time the last `most` bytes are read."""
+    """One growing file; of what has come since the last time the last `most` bytes are read, and of these the last lines."""
 
-    def __init__(self, path: str, *, most: int = _MOST) -> None:
+    def __init__(self, path: str, *, most: int = _MOST, lines: int = _ANY) -> None:
         self.path = path
+        self.size = 0
+        """Bytes that were read the last time."""
         self._most = most
+        self._lines = lines
         self._fd = -1
         self._inode = 0
         self._offset = 0
         self._rest = b""
 
-    def skip(self, keep: int) -> list[str]:
-        """Go to the end; returns the complete lines among the last `keep` bytes."""
+    def skip(self, keep: int, *, most: int = _ANY) -> list[str]:
+        """Go to the end; returns the complete lines among the last `keep` bytes, the last `most` of them."""
+        self.size = 0
         if not self._open():
             return []
         self._offset = max(0, os.fstat(self._fd).st_size - keep)
         cut = self._offset > 0
-        lines = self._grown()
+        lines = self._grown(most)
         return lines[1:] if cut else lines
 
     def read(self) -> list[str]:
         """Lines that came since the last time."""
         lines: list[str] = []
+        self.size = 0
         if self._fd >= 0:
-            lines = self._grown()
+            lines = self._grown(self._lines)
             if self._replaced():
-                lines += self._grown()  # what was written between those two looks
+                lines += self._grown(self._lines)  # what was written between those two looks
                 self.close()
         if self._fd < 0 and self._open():
-            lines += self._grown()
+            lines += self._grown(self._lines)
         return lines
 
     def close(self) -> None:
@@ -122,7 +129,7 @@ class Tail:
         except OSError:
             return True
 
-    def _grown(self) -> list[str]:
+    def _grown(self, most: int) -> list[str]:
         """What has come up to now; of what comes meanwhile another event tells."""
         end = os.fstat(self._fd).st_size
         if end < self._offset:
@@ -133,7 +140,10 @@ class Tail:
         lines: list[str] = []
         while self._offset < end and (chunk := os.pread(self._fd, min(_CHUNK, end - self._offset), self._offset)):
             self._offset += len(chunk)
-            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            self.size += len(chunk)
+            *whole, self._rest = (self._rest + chunk).rsplit(b"\n", most + 1)
             self._rest = self._rest[:_LINE]
+            if len(whole) > most:
+                lines, whole = [], whole[1:]  # what was before them is not taken apart
             lines += [line.decode("utf-8", "replace") for line in whole]
-        return lines[1:] if cut else lines
+        return lines[1:][-most:] if cut else lines[-most:]

@@ -76,11 +76,10 @@ class ProcfsTree:
                     return True
         return False
 
-    def owner(self, pid: int) -> int | None:
+    def uid(self, pid: int) -> int | None:
         for line in _read(self._root / str(pid) / "status").splitlines():
-            name, _, ids = line.partition(":")
-            if name == "Uid":
-                return int(ids.split()[0])
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
         return None
 
     def job(self, pid: int) -> JobId | None:

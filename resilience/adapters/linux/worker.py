@@ -1,6 +1,7 @@
 """Threads for calls that take their time, one a lane, each in order; results come back through a descriptor.
 
 A call that raises gives its exception as the result. A lane's slow calls hold up no other lane.
+A lane that had nothing to do for a while has no thread.
 Threads are daemon threads: a call that hangs does not keep the agent from ending.
 """
 
@@ -15,12 +16,16 @@ from resilience.model.event import Event
 from resilience.ports import Answer
 
 T = TypeVar("T")
+_IDLE = 30.0
+"""Seconds after which a lane's thread ends."""
 
 
 class WorkerThreads:
     """Worker port. A lane's thread starts with its first call."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle: float = _IDLE) -> None:
+        self._idle = idle
+        self._guard = threading.Lock()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._done: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._lanes: dict[str, queue.SimpleQueue[Callable[[], Answer]]] = {}
@@ -29,15 +34,24 @@ class WorkerThreads:
         return self._fd
 
     def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
-        if lane not in self._lanes:
-            calls: queue.SimpleQueue[Callable[[], Answer]] = queue.SimpleQueue()
-            self._lanes[lane] = calls
-            threading.Thread(target=self._run, args=(calls,), name=f"mpsr-{lane}", daemon=True).start()
-        self._lanes[lane].put(partial(_answer, call, then))
+        with self._guard:
+            fresh = lane not in self._lanes
+            calls = self._lanes.setdefault(lane, queue.SimpleQueue())
+            calls.put(partial(_answer, call, then))
+        if fresh:
+            threading.Thread(target=self._run, args=(lane, calls), name=f"mpsr-{lane}", daemon=True).start()
 
-    def _run(self, calls: "queue.SimpleQueue[Callable[[], Answer]]") -> None:
+    def _run(self, lane: str, calls: "queue.SimpleQueue[Callable[[], Answer]]") -> None:
         while True:
-            self._done.put(calls.get()())
+            try:
+                call = calls.get(timeout=self._idle)
+            except queue.Empty:
+                with self._guard:
+                    if calls.empty():
+                        del self._lanes[lane]
+                        return
+                continue
+            self._done.put(call())
             os.eventfd_write(self._fd, 1)
 
     def read(self) -> tuple[Answer, ...]:
