@@ -82,7 +82,16 @@ def test_environment(slurm: Site, name: str, value: str, line: str | None) -> No
 
 @pytest.mark.parametrize(
     "plugin_argument",
-    ["lock=dmain", "default.domain=world", "nonsense", "run=relative", "apptainer=yes", "batch_hint=1", "mpsr=bin/mpsr", "forbid=domain=user"],
+    [
+        "lock=dmain",
+        "default.domain=world",
+        "nonsense",
+        "run=relative",
+        "apptainer=yes",
+        "batch_hint=1",
+        "mpsr=bin/mpsr",
+        "forbid=domain=user",
+    ],
 )
 def test_of_the_administrator(slurm: Site, plugin: object, plugin_argument: str) -> None:
     """Told once; who did not ask is not touched, who asked is refused."""

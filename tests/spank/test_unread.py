@@ -52,7 +52,11 @@ def rest(slurm: Site, submit: str, plugin: Callable[..., None]) -> Callable[...,
         ((), {"MPSR_MPS": "on", "MPSR_THREADS": "20"}, f"{ON}threads=20;"),
         (("#SBATCH --mps",), {}, ON),
         (("# a comment", "", "#SBATCH -J name --mps-threads 30 # --mps=off"), {}, f"{ON}threads=30;"),
-        (("#SBATCH --mps", "#SBATCH --mps-threads=40", "#SBATCH --mps-threads=30"), {"MPSR_THREADS": "20"}, f"{ON}threads=30;"),
+        (
+            ("#SBATCH --mps", "#SBATCH --mps-threads=40", "#SBATCH --mps-threads=30"),
+            {"MPSR_THREADS": "20"},
+            f"{ON}threads=30;",
+        ),
     ],
 )
 def test_what_is_asked_for_holds(
