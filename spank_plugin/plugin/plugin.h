@@ -41,6 +41,9 @@ char *mpsr_launcher_path(char line[2 * MPSR_WHY_BYTES]);
 void mpsr_binds_add(spank_t spank, const char *run);
 void mpsr_binds_remove(spank_t spank, const char *run);
 
+/* batch_options.c: what a batch job that sbatch has not read asks for */
+void mpsr_batch_options(spank_t spank);
+
 /* batch.c: a batch script (`script`) or salloc's shell, with the environment of MPS */
 void mpsr_batch_script(spank_t spank, bool script);
 

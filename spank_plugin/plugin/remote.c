@@ -62,7 +62,11 @@ static void ask_environment(spank_t spank) {
 /* Before any container. A step that did not ask costs nothing more. */
 void mpsr_remote_options(spank_t spank) {
     struct mpsr_options options;
+    uint32_t step = 0;
     ask_environment(spank);
+    if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_BATCH &&
+        !*mpsr_plugin.problem)
+        mpsr_batch_options(spank);
     mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
     if (mpsr_options_on(&options, MPSR_OPTION_MPS))
         mpsr_launcher_hold();

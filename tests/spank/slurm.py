@@ -129,14 +129,14 @@ class Cluster:
         return int(done.stdout.split(";")[0]), output.read_text(encoding="utf-8")
 
     def node_state(self) -> str:
-        return self.run("sinfo", "-h", "-N", "-o", "%T").stdout.strip()
+        return self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T").stdout.strip()
 
     def job(self, job: int) -> str:
         """`scontrol show job` of one job."""
         return self.run("scontrol", "-o", "show", "job", str(job)).stdout
 
 
-def _write(directory: Path) -> Path:
+def _write(directory: Path, more: str) -> Path:
     for name in ("run", "log", "state", "spool/n0", "munge", "work"):
         (directory / name).mkdir(parents=True)
     directory.chmod(0o755)
@@ -156,19 +156,19 @@ def _write(directory: Path) -> Path:
     ctld_port, slurmd_port = _free_ports(2)
     host = os.uname().nodename.split(".", maxsplit=1)[0]
     conf = directory / "slurm.conf"
-    conf.write_text(_SLURM_CONF.format(dir=directory, host=host, ctld_port=ctld_port, slurmd_port=slurmd_port))
+    conf.write_text(_SLURM_CONF.format(dir=directory, host=host, ctld_port=ctld_port, slurmd_port=slurmd_port) + more)
     return conf
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[Cluster]:
-    """A cluster for the time of the block."""
-    conf = _write(directory)
+def cluster(directory: Path, conf: str = "") -> Iterator[Cluster]:
+    """A cluster for the time of the block; `conf`: more lines of its slurm.conf."""
+    file = _write(directory, conf)
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C",
         "HOME": "/root",
-        "SLURM_CONF": str(conf),
+        "SLURM_CONF": str(file),
     }
     with (directory / "log/init.log").open("wb") as log:
         init = subprocess.Popen(

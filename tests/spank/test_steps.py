@@ -176,8 +176,10 @@ def test_a_batch_script_gets_the_environment_but_no_supervisor(slurm: Site) -> N
         "tr '\\0' ' ' </proc/$PPID/cmdline; echo; echo $CUDA_MPS_PIPE_DIRECTORY $CUDA_VISIBLE_DEVICES ${MPSR_ARGV0-x}"
     )
     _, out = slurm.cluster.batch(script, "--mps")
-    assert out.splitlines()[0].startswith("slurmstepd")
-    assert out.splitlines()[1] == f"{slurm.run}/n0/d/u0/g0/a GPU-aaaa x"
+    hint, parent, environment = out.splitlines()
+    assert "mpsr: batch script: " in hint
+    assert parent.startswith("slurmstepd: [")
+    assert environment == f"{slurm.run}/n0/d/u0/g0/a GPU-aaaa x"
 
 
 def test_a_step_that_is_off_in_a_job_that_is_on(slurm: Site) -> None:

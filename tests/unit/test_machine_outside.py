@@ -46,6 +46,7 @@ def test_one_that_is_hit_has_its_job_requeued_and_told() -> None:
     assert node.comments(1)[0].split("; ")[-1].startswith("a culprit is not requeued")
     node.handling()
     assert requeued(node) == [2], "once"
+    assert len([one for one in node.lines(2) if "not recovered" in one]) == 1
 
 
 def test_who_was_hit_and_left_before_anybody_was_named_counts() -> None:

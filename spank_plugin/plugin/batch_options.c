@@ -1,0 +1,124 @@
+/* What a batch job asks for in words that only sbatch would have read: the twins in its environment
+ * (MPSR_MPS=on) and the #SBATCH lines of its script. A job that came by slurmrestd, or was changed
+ * by job_submit.lua, has them still.
+ *
+ * Only what nobody has asked for otherwise is looked at: of a job of sbatch's nothing new comes of
+ * it. What cannot be had refuses the job, in task_init. The job's prolog knew of nothing: late.c
+ * has it done, on the job's other nodes as well (SLURM_SPANK_MPSR goes with the steps).
+ */
+#include "plugin.h"
+#include "shared/text.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SCRIPT_BYTES = 65536 };
+
+static bool given[MPSR_OPTIONS]; /* by Slurm: what sbatch has read already */
+
+static bool ask(int index, const char *text) {
+    return given[index] ||
+           mpsr_ask(&mpsr_plugin.asked, &mpsr_plugin.site, index, text, mpsr_plugin.problem);
+}
+
+/* The steps of the script are to have them, too: as Slurm hands a job's options on. */
+static void hand_on(spank_t spank) {
+    for (int index = 0; index < MPSR_OPTIONS; index++) {
+        char name[MPSR_WHY_BYTES], text[MPSR_VALUE_BYTES + sizeof(MPSR_FROM_ENV)];
+        enum mpsr_layer layer = mpsr_plugin.asked.layer[index];
+        if (layer != MPSR_LAYER_NONE && mpsr_option_variable(index, name, sizeof(name)) &&
+            mpsr_format(text, sizeof(text), "%s%s", layer == MPSR_LAYER_ENV ? MPSR_FROM_ENV : "",
+                        mpsr_plugin.asked.options.value[index]))
+            spank_setenv(spank, name, text, 1);
+    }
+}
+
+static bool ask_twins(spank_t spank) {
+    for (int index = 0; index < MPSR_OPTIONS; index++) {
+        char twin[MPSR_VALUE_BYTES * 2], offer[sizeof(twin) + sizeof(MPSR_FROM_ENV)];
+        spank_err_t answer = spank_getenv(spank, mpsr_option_specs[index].env, twin, sizeof(twin));
+        if (answer != ESPANK_SUCCESS || !*twin)
+            continue;
+        mpsr_format(offer, sizeof(offer), MPSR_FROM_ENV "%s", twin);
+        if (!ask(index, offer))
+            return false;
+    }
+    return true;
+}
+
+/* `--mps`, `--mps-domain=job`, `--mps-domain job`: the option's number, -1 for another's. `*value`:
+ * what follows the equals sign, NULL without one. */
+static int option_of(char *word, char **value) {
+    if (strncmp(word, "--", 2))
+        return -1;
+    char *equals = strchr(word, '=');
+    if (equals)
+        *equals = '\0';
+    *value = equals ? equals + 1 : NULL;
+    for (int index = 0; index < MPSR_OPTIONS; index++)
+        if (!strcmp(word + 2, mpsr_option_specs[index].option))
+            return index;
+    return -1;
+}
+
+static bool ask_line(char *line) {
+    char *rest = NULL, *value = NULL;
+    for (char *word = strtok_r(line, " \t", &rest); word; word = strtok_r(NULL, " \t", &rest)) {
+        if (*word == '#')
+            return true; /* the rest is for people */
+        int index = option_of(word, &value);
+        if (index < 0)
+            continue;
+        if (!value && mpsr_option_specs[index].kind != MPSR_KIND_FLAG)
+            value = strtok_r(NULL, " \t", &rest);
+        if (!ask(index, value))
+            return false;
+    }
+    return true;
+}
+
+/* As sbatch reads them: up to the first line that is a command, and of the job's first component.
+ */
+static void ask_script(const char *path) {
+    static char text[SCRIPT_BYTES];
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    if (length <= 0)
+        return;
+    text[length] = '\0';
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        line[strcspn(line, "\r")] = '\0';
+        if (line[strspn(line, " \t")] != '#' && line[strspn(line, " \t")])
+            return;
+        if (strncmp(line, "#SBATCH", 7) || !strchr(" \t", line[7]))
+            continue;
+        char *words = line + 7 + strspn(line + 7, " \t");
+        if (!strncmp(words, "hetjob", 6) || !strncmp(words, "packjob", 7) || !ask_line(words))
+            return;
+    }
+}
+
+void mpsr_batch_options(spank_t spank) {
+    struct mpsr_options options;
+    char wire[MPSR_WIRE_MAX_BYTES + 1];
+    int count = 0;
+    char **arguments = NULL;
+    for (int index = 0; index < MPSR_OPTIONS; index++)
+        given[index] = mpsr_plugin.asked.layer[index] != MPSR_LAYER_NONE;
+    if (spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, sizeof(wire)) == ESPANK_SUCCESS ||
+        !ask_twins(spank))
+        return; /* a job that sbatch has read */
+    if (spank_get_item(spank, S_JOB_ARGV, &count, &arguments) == ESPANK_SUCCESS && count > 0)
+        ask_script(arguments[0]);
+    mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
+    if (!mpsr_options_on(&options, MPSR_OPTION_MPS))
+        return;
+    mpsr_options_serialize(&options, wire);
+    spank_setenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, 1);
+    hand_on(spank);
+}
