@@ -40,6 +40,8 @@
 #define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
 #define MPSR_PATH_HOOK_SOCKET "%s/%s/hooks.sock" /* run, node */
 #define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
+#define MPSR_PATH_HERE_LEASE "%s/.here/jobs/%s.lease" /* run, job */
+#define MPSR_PATH_HERE_PIPE "%s/.here/jobs/%s.pipe" /* run, job */
 #define MPSR_PATH_LATE_LOCK "%s/%s/late.lock" /* run, node */
 #define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s" /* run, node, job */
 #define MPSR_PATH_SPILL_NOTES "%s/%s/jobs/%s/spills" /* run, node, job */
