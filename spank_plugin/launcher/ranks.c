@@ -18,7 +18,7 @@
 enum {
     FIRST_MS = 250,  /* from one look to the next, at first */
     SPREAD = 8,      /* later: this part of the time since the start */
-    LAST_MS = 60000, /* and at most: some milliseconds of work for a process with 1000 mappings */
+    LAST_MS = 60000, /* and at most: a look reads every mapping of the task */
 };
 
 /* MPICH, Intel MPI, MVAPICH, Open MPI, Cray MPICH; PMI-1, PMI-2, PMIx; NVSHMEM's bootstraps. */

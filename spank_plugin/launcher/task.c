@@ -52,8 +52,15 @@ int task_gpu(const struct mpsr_lease *lease, const char *visible, long local) {
 static bool lease_path(char path[MPSR_LEASE_PATH], char why[MPSR_WHY_BYTES]) {
     const char *given = getenv(MPSR_ENV_LEASE), *job = getenv("SLURM_JOB_ID");
     const char *node = getenv("SLURMD_NODENAME");
-    if (given && *given)
+    if (given && *given) {
+        ssize_t length =
+            strstr(given, "/.here/jobs/") ? readlink(given, path, MPSR_LEASE_PATH) : -1;
+        if (length > 0 && length < MPSR_LEASE_PATH) { /* trusted or not by where it leads */
+            path[length] = '\0';
+            return true;
+        }
         return mpsr_copy(path, MPSR_LEASE_PATH, given);
+    }
     snprintf(why, MPSR_WHY_BYTES, "no SLURM_JOB_ID and SLURMD_NODENAME: not in a Slurm job");
     return job && node &&
            mpsr_format(path, MPSR_LEASE_PATH, MPSR_PATH_LEASE, MPSR_PATH_RUN, node, job);

@@ -106,6 +106,38 @@ static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_le
                      : "");
 }
 
+/* Does a name that is the same on each node lead to what we mean? */
+static bool leads_to(const char *link, const char *target) {
+    char found[MPSR_LEASE_PATH];
+    ssize_t length = readlink(link, found, sizeof(found) - 1);
+    found[length > 0 ? length : 0] = '\0';
+    return length > 0 && !strcmp(found, target);
+}
+
+/* An mpiexec hands the environment of a batch script to all nodes. So what it has of ours says the
+ * same on each of them, and leads to that node's own: names below the prolog's links, and the GPU
+ * by its number at the server of that name, which has one. On a host with several slurmd the names
+ * may be another node's: then it is told exactly, and is good for this node alone, as it is in a
+ * job of one node. */
+static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease) {
+    char id[24], link[MPSR_LEASE_PATH], held[MPSR_LEASE_PATH];
+    if (spank_getenv(spank, "SLURM_HET_SIZE", held, sizeof(held)) != ESPANK_SUCCESS &&
+        spank_getenv(spank, "SLURM_JOB_NUM_NODES", held, sizeof(held)) == ESPANK_SUCCESS &&
+        !strcmp(held, "1"))
+        return;
+    snprintf(id, sizeof(id), "%ld", lease->job);
+    if (spank_getenv(spank, "CUDA_MPS_PIPE_DIRECTORY", held, sizeof(held)) == ESPANK_SUCCESS &&
+        mpsr_format(link, sizeof(link), MPSR_PATH_HERE_PIPE, lease->run, id) &&
+        leads_to(link, held)) {
+        spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", link, 1);
+        spank_setenv(spank, "CUDA_VISIBLE_DEVICES", "0", 1);
+    }
+    if (spank_getenv(spank, MPSR_ENV_LEASE, held, sizeof(held)) == ESPANK_SUCCESS &&
+        mpsr_format(link, sizeof(link), MPSR_PATH_HERE_LEASE, lease->run, id) &&
+        leads_to(link, held))
+        spank_setenv(spank, MPSR_ENV_LEASE, link, 1);
+}
+
 /* Environment of what has no supervisor: it joins the server of one GPU that is active now. Plain
  * commands of a batch script use the first GPU. */
 static void environment_of_mps(spank_t spank, const struct mpsr_lease *lease,
@@ -207,6 +239,7 @@ int mpsr_remote_task(spank_t spank) {
     spank_get_item(spank, S_JOB_STEPID, &step);
     if (step == STEP_BATCH || step == STEP_INTERACTIVE) {
         environment_of_mps(spank, &lease, &options, 0);
+        same_on_each_node(spank, &lease);
         mpsr_batch_script(spank, step == STEP_BATCH);
     } else
         supervise(spank, &lease, &options);

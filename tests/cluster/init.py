@@ -115,9 +115,11 @@ def start(plan: Plan) -> dict[str, Callable[[], int]]:
     site.simulated_hosts(plan)
     if plan.accounting:
         accounting.start(plan.accounting, run, write)
+    for node in plan.nodes if plan.plugin else ():
+        separate(node)
     run("slurmctld", "-c", env=plan.environment(plan.nodes[0]))
     for node in plan.nodes:
-        run("slurmd", "-N", node, env=plan.environment(node))
+        run(*of_node(node), "slurmd", "-N", node, env=plan.environment(node))
     agents = {node: agent(plan, node) for node in plan.nodes} if plan.plugin else {}
     deadline = time.monotonic() + START_SECONDS
     while run("sinfo", "-h", "-N", "-o", "%T").split() != ["idle"] * len(plan.nodes):
@@ -127,6 +129,28 @@ def start(plan: Plan) -> dict[str, Callable[[], int]]:
     return agents
 
 
+def separate(node: str) -> None:
+    """A view of the files for one node's daemons: what a host has of its own node alone is not another's.
+
+    A process that sleeps holds it: to bind a mount namespace to a file is refused now and then (EINVAL).
+    """
+    here, view = Path("/run/mpsr/.here"), Path("/run/sandbox/view") / node
+    for directory in (here, view.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    hold = f"mount -t tmpfs -o mode=755 tmpfs {here} && echo there && exec sleep infinity"
+    holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    if holder.stdout.readline() != "there\n":
+        raise RuntimeError(f"no view of its own for {node}")
+    view.write_text(f"{holder.pid}\n")
+
+
+def of_node(node: str) -> tuple[str, ...]:
+    """What is put before a command that is to see the files as a node's daemons do."""
+    view = Path("/run/sandbox/view") / node
+    return ("nsenter", f"--target={view.read_text().strip()}", "--mount") if view.exists() else ()
+
+
 def agent(plan: Plan, node: str) -> Callable[[], int]:
     """How one node's agent is started: as a service manager would, with a log file, again when it ends."""
 
@@ -134,7 +158,7 @@ def agent(plan: Plan, node: str) -> Callable[[], int]:
         environment = plan.environment(node) | {"MPSR_CONFIG": f"/etc/slurm/mpsr-{node}.yaml"}
         log = os.open(f"/var/log/slurm/agent.{node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            command = [plan.python, "-m", "resilience.cli.main", "agent", "--node", node]
+            command = [*of_node(node), plan.python, "-m", "resilience.cli.main", "agent", "--node", node]
             return subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             ).pid

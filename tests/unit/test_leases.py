@@ -58,6 +58,30 @@ def files(run: Path, journal: MemoryJournal | None = None) -> LeaseFiles:
     return LeaseFiles(str(run), NodeName("n0"), journal or MemoryJournal(), trusted=os.geteuid())
 
 
+def test_names_that_are_the_same_on_each_node_lead_to_the_nodes_own(run: Path) -> None:
+    leases = files(run)
+    (run / "n0/d/u1001/g0").mkdir(parents=True)
+    leases.set_active(SERVER)
+    leases.write(LEASE)
+    here = run / ".here/jobs"
+    assert {link.name: str(link.readlink()) for link in here.iterdir()} == {
+        "12.lease": f"{run}/n0/jobs/12.lease",
+        "12.pipe": f"{run}/n0/d/u1001/g0/b",
+    }
+    leases.write(replace(LEASE, state=LeaseState.REFUSED, colors=(), gpus=()))
+    assert [link.name for link in here.iterdir()] == ["12.lease"]
+    assert leases.remove(JOB) == ()
+    assert list(here.iterdir()) == []
+
+
+def test_another_node_of_the_same_host_keeps_its_names(run: Path) -> None:
+    leases, other = files(run), LeaseFiles(str(run), NodeName("n00"), MemoryJournal(), trusted=os.geteuid())
+    other.write(LEASE)
+    leases.write(LEASE)
+    assert leases.remove(JOB) == ()
+    assert (run / ".here/jobs/12.lease").readlink() == run / "n00/jobs/12.lease"
+
+
 def test_a_lease_comes_back_as_it_was_written(run: Path) -> None:
     leases = files(run)
     assert leases.read(JOB) is None

@@ -54,6 +54,26 @@ def test_a_task_that_died_of_itself_beside_a_fault_that_spared_it_is_not_held_fo
     assert node.told(node.wait(0.2))[1] == ("none", "unknown", "")
 
 
+def test_a_wired_task_that_is_no_rank_of_mpi_has_its_standby_and_every_rung() -> None:
+    node = Node()
+    guilty, wired = node.task(1), node.task(2, mpi=True)
+    effects = node.do(ev.RanksKnown(ref=wired, mpi=False))
+    assert node.of(fx.StartStandby, effects) == [fx.StartStandby(ref=wired, server=server("b"))]
+    assert node.of(fx.StartStandby, node.do(ev.RanksKnown(ref=wired, mpi=False))) == []
+    node.standby(wired, "b")
+    node.culprit(guilty)
+    assert node.told()[2][0] == "promote"
+
+
+def test_a_task_that_is_seen_to_be_a_rank_of_mpi_comes_back_with_its_job_only() -> None:
+    node = Node()
+    guilty, rank = node.task(1), node.task(2)
+    node.do(ev.RanksKnown(ref=rank, mpi=True))
+    assert node.state.tasks[rank].standby_server is None
+    node.culprit(guilty)
+    assert node.told()[2][0] == "requeue"
+
+
 def test_a_resumed_task_keeps_its_server() -> None:
     node = Node()
     hello = ev.Hello(

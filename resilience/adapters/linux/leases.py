@@ -9,6 +9,7 @@ from it that a domain is unused.
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 
 from resilience import contract
 from resilience.adapters.linux.discards import Discards
@@ -88,6 +89,36 @@ class LeaseFiles:
         make_dirs(os.path.dirname(path))
         check_trusted(os.path.dirname(path), owner=self._trusted)
         write_whole(path, text.render(lease), mode=0o644)
+        self._link(lease)
+
+    def _link(self, lease: Lease) -> None:
+        """The job's names that are the same on each of its nodes: an mpiexec hands a batch script's environment to them all.
+
+        Another node of this host (several slurmd) may have them: then its own stay, and ours does without.
+        """
+        links = self._links(lease.job)
+        targets = {links[0]: self.path(lease.job)}
+        if lease.gpus and lease.colors:
+            first = ServerId(domain=lease.domain, gpu=lease.gpus[0][0], color=lease.colors[0])
+            first = replace(first, color=self.active(first) or first.color)
+            targets[links[1]] = contract.path(
+                "pipe", run=self._run, node=self._node, key=first.domain, gpu=first.gpu, color=first.color
+            )
+        make_dirs(os.path.dirname(links[0]))
+        for link in links:
+            self._unlink(link)
+        for link, target in targets.items():
+            with suppress(FileExistsError):
+                os.symlink(target, link)
+
+    def _links(self, job: JobId) -> tuple[str, str]:
+        return contract.path("here_lease", run=self._run, job=job), contract.path("here_pipe", run=self._run, job=job)
+
+    def _unlink(self, link: str) -> None:
+        """Remove a link of ours."""
+        with suppress(FileNotFoundError):
+            if os.readlink(link).startswith(contract.path("node", run=self._run, node=self._node) + "/"):
+                os.unlink(link)
 
     def make_job_dir(self, lease: Lease, rooms: Rooms) -> None:
         self._discards.prepare()
@@ -98,6 +129,11 @@ class LeaseFiles:
         """Remove a job's lease, also a half-written one; returns what could not be removed."""
         path = self.path(job)
         directory, name = os.path.split(path)
+        for link in self._links(job):
+            try:
+                self._unlink(link)
+            except OSError as error:
+                return (f"{link}: {error.strerror}",)
         with suppress(FileNotFoundError):
             for entry in os.listdir(directory):
                 if entry == name or (entry.startswith(f"{name}.") and entry.endswith(".new")):
