@@ -38,9 +38,10 @@ class ServerLogFollower:
             self._arm(known)
             return ()
         self.unwatch(server)
+        room = os.path.dirname(os.path.dirname(directory))
         tails = (
-            (True, Tail(os.path.join(directory, "control.log"))),
-            (False, Tail(os.path.join(directory, "server.log"))),
+            (True, Tail(os.path.join(directory, "control.log"), room=room)),
+            (False, Tail(os.path.join(directory, "server.log"), room=room)),
         )
         known = _Watched(directory=directory, tails=tails)
         self._watched[server] = known
