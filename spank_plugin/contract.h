@@ -1,5 +1,5 @@
-/* Rendered from resilience/contract/contract.toml by `python -m resilience.contract.render`. Do not
- * edit: tests/unit/test_contract.py fails when this file is stale. */
+/* Rendered from resilience/contract/contract.toml by `python -m resilience.contract.render`. Do not edit:
+ * tests/unit/test_contract.py fails when this file is stale. */
 #ifndef MPSR_CONTRACT_H
 #define MPSR_CONTRACT_H
 
@@ -38,27 +38,27 @@
 #define MPSR_PATH_RUN "/run/mpsr"
 #define MPSR_PATH_LOG "/var/log/mpsr"
 #define MPSR_PATH_LAUNCHER "/usr/libexec/mpsr/mpsr-launch"
-#define MPSR_PATH_NODE "%s/%s"                         /* run, node */
-#define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock"      /* run, node */
-#define MPSR_PATH_HOOK_SOCKET "%s/%s/hooks.sock"       /* run, node */
-#define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease"          /* run, node, job */
-#define MPSR_PATH_HERE_LEASE "%s/.here/jobs/%s.lease"  /* run, job */
-#define MPSR_PATH_HERE_PIPE "%s/.here/jobs/%s.pipe"    /* run, job */
-#define MPSR_PATH_LATE_LOCK "%s/%s/late.lock"          /* run, node */
-#define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s"              /* run, node, job */
-#define MPSR_PATH_SPILL_NOTES "%s/%s/jobs/%s/spills"   /* run, node, job */
+#define MPSR_PATH_NODE "%s/%s" /* run, node */
+#define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
+#define MPSR_PATH_HOOK_SOCKET "%s/%s/hooks.sock" /* run, node */
+#define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
+#define MPSR_PATH_HERE_LEASE "%s/.here/jobs/%s.lease" /* run, job */
+#define MPSR_PATH_HERE_PIPE "%s/.here/jobs/%s.pipe" /* run, job */
+#define MPSR_PATH_LATE_LOCK "%s/%s/late.lock" /* run, node */
+#define MPSR_PATH_JOB_DIR "%s/%s/jobs/%s" /* run, node, job */
+#define MPSR_PATH_SPILL_NOTES "%s/%s/jobs/%s/spills" /* run, node, job */
 #define MPSR_PATH_REQUEUE_MARK "%s/%s/jobs/%s.requeue" /* run, node, job */
-#define MPSR_PATH_DOMAIN "%s/%s/d/%s"                  /* run, node, key */
-#define MPSR_PATH_PIPE "%s/%s/d/%s/g%s/%s"             /* run, node, key, gpu, color */
-#define MPSR_PATH_ACTIVE "%s/%s/d/%s/g%s/active"       /* run, node, key, gpu */
-#define MPSR_PATH_CUT "%s/%s/d/%s/g%s/cut"             /* run, node, key, gpu */
-#define MPSR_PATH_PARTITIONS "%s/%s/d/%s/g%s/%s.sm"    /* run, node, key, gpu, color */
-#define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s"          /* log, node, key, gpu, color */
-#define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl"        /* log, node */
-#define MPSR_PATH_METRICS "%s/mpsr-%s.prom"            /* metrics, node */
-#define MPSR_PATH_SPILLS "%s/%s/spills"                /* log, node */
-#define MPSR_PATH_GONE "%s/%s/gone"                    /* run, node */
-#define MPSR_PATH_GONE_LOGS "%s/%s/gone"               /* log, node */
+#define MPSR_PATH_DOMAIN "%s/%s/d/%s" /* run, node, key */
+#define MPSR_PATH_PIPE "%s/%s/d/%s/g%s/%s" /* run, node, key, gpu, color */
+#define MPSR_PATH_ACTIVE "%s/%s/d/%s/g%s/active" /* run, node, key, gpu */
+#define MPSR_PATH_CUT "%s/%s/d/%s/g%s/cut" /* run, node, key, gpu */
+#define MPSR_PATH_PARTITIONS "%s/%s/d/%s/g%s/%s.sm" /* run, node, key, gpu, color */
+#define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s" /* log, node, key, gpu, color */
+#define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
+#define MPSR_PATH_METRICS "%s/mpsr-%s.prom" /* metrics, node */
+#define MPSR_PATH_SPILLS "%s/%s/spills" /* log, node */
+#define MPSR_PATH_GONE "%s/%s/gone" /* run, node */
+#define MPSR_PATH_GONE_LOGS "%s/%s/gone" /* log, node */
 
 /* exit codes of our own programs */
 #define MPSR_EXIT_OK 0
@@ -94,34 +94,40 @@ enum mpsr_option {
     MPSR_OPTIONS
 };
 
-/* X(option, key, env, kind, choices joined by ',', max, default, arg, help), in the contract's
- * order */
-#define MPSR_OPTION_TABLE(X)                                                                       \
-    X("mps", "mps", "MPSR_MPS", MPSR_KIND_FLAG, "", 0, "off", "off",                               \
-      "run the tasks under a resilient MPS server; --mps=off switches it off")                     \
-    X("mps-domain", "domain", "MPSR_DOMAIN", MPSR_KIND_CHOICE, "job,user,shared", 0, "user",       \
-      "job|user|shared", "who shares an MPS server, and so its faults, with this job")             \
-    X("mps-threads", "threads", "MPSR_THREADS", MPSR_KIND_PERCENT, "", 0, "", "PCT",               \
-      "share of the GPU's threads for each task (with SM partitions: for the job), 1 to 100 "      \
-      "percent")                                                                                   \
-    X("mps-memory", "memory", "MPSR_MEMORY", MPSR_KIND_SIZE, "", 0, "", "SIZE",                    \
-      "device memory limit of each task, such as 4G")                                              \
-    X("mps-state", "state", "MPSR_STATE", MPSR_KIND_SIZE, "", 0, "", "SIZE",                       \
-      "most kept state that each task may hold, such as 2G")                                       \
-    X("mps-standby", "standby", "MPSR_STANDBY", MPSR_KIND_FLAG, "", 0, "on", "off",                \
-      "keep a hot standby on a spare server; --mps-standby=off does without")                      \
-    X("mps-recover", "recover", "MPSR_RECOVER", MPSR_KIND_LIST,                                    \
-      "standby,restore,relaunch,requeue", 0, "standby,restore,relaunch,requeue", "RUNG,...",       \
-      "rungs of the recovery ladder that may be used")                                             \
-    X("mps-retries", "retries", "MPSR_RETRIES", MPSR_KIND_COUNT, "", 100, "3", "N",                \
-      "recoveries of one task before the job is requeued")                                         \
-    X("mps-on-culprit", "on-culprit", "MPSR_ON_CULPRIT", MPSR_KIND_CHOICE,                         \
-      "fail,quarantine,requeue", 0, "fail", "fail|quarantine|requeue",                             \
-      "what becomes of this job when it caused the fault itself")                                  \
-    X("mps-ranks", "ranks", "MPSR_RANKS", MPSR_KIND_CHOICE, "auto,independent,together", 0,        \
-      "auto", "auto|independent|together",                                                         \
-      "can a task of a step come back alone? auto: unless its program is MPI's")                   \
-    X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", 0,      \
-      "mps", "mps|standby|isolation", "refuse to run with less than this")
+/* X(option, key, env, kind, choices joined by ',', max, default, arg, help), in the contract's order */
+#define MPSR_OPTION_TABLE(X) \
+    X("mps", "mps", "MPSR_MPS", MPSR_KIND_FLAG, "", \
+      0, "off", "off", \
+      "run the tasks under a resilient MPS server; --mps=off switches it off") \
+    X("mps-domain", "domain", "MPSR_DOMAIN", MPSR_KIND_CHOICE, "job,user,shared", \
+      0, "user", "job|user|shared", \
+      "who shares an MPS server, and so its faults, with this job") \
+    X("mps-threads", "threads", "MPSR_THREADS", MPSR_KIND_PERCENT, "", \
+      0, "", "PCT", \
+      "share of the GPU's threads for each task (with SM partitions: for the job), 1 to 100 percent") \
+    X("mps-memory", "memory", "MPSR_MEMORY", MPSR_KIND_SIZE, "", \
+      0, "", "SIZE", \
+      "device memory limit of each task, such as 4G") \
+    X("mps-state", "state", "MPSR_STATE", MPSR_KIND_SIZE, "", \
+      0, "", "SIZE", \
+      "most kept state that each task may hold, such as 2G") \
+    X("mps-standby", "standby", "MPSR_STANDBY", MPSR_KIND_FLAG, "", \
+      0, "on", "off", \
+      "keep a hot standby on a spare server; --mps-standby=off does without") \
+    X("mps-recover", "recover", "MPSR_RECOVER", MPSR_KIND_LIST, "standby,restore,relaunch,requeue", \
+      0, "standby,restore,relaunch,requeue", "RUNG,...", \
+      "rungs of the recovery ladder that may be used") \
+    X("mps-retries", "retries", "MPSR_RETRIES", MPSR_KIND_COUNT, "", \
+      100, "3", "N", \
+      "recoveries of one task before the job is requeued") \
+    X("mps-on-culprit", "on-culprit", "MPSR_ON_CULPRIT", MPSR_KIND_CHOICE, "fail,quarantine,requeue", \
+      0, "fail", "fail|quarantine|requeue", \
+      "what becomes of this job when it caused the fault itself") \
+    X("mps-ranks", "ranks", "MPSR_RANKS", MPSR_KIND_CHOICE, "auto,independent,together", \
+      0, "auto", "auto|independent|together", \
+      "can a task of a step come back alone? auto: unless its program is MPI's") \
+    X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", \
+      0, "mps", "mps|standby|isolation", \
+      "refuse to run with less than this")
 
 #endif

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from resilience.adapters.gpu import guard
+from resilience.adapters.linux.processes import has_any
 from resilience.contract import exit_code
 from resilience.hooks import mapping, partitions
 from resilience.hooks.beginning import begin, failed
@@ -35,13 +36,15 @@ from resilience.ports import Clock, Gpus, Journal, ServerOwner
 def prolog(
     environ: Mapping[str, str], settings: Settings, *, gpus: Callable[[], Gpus], clock: Clock, journal: Journal
 ) -> int:
-    """Exit status: 0, or 1 and the word `drain` when the site wants that for failures of ours and there was one."""
+    """Exit status: 0, or 1 and the word `drain` when the site wants that for failures of ours and there was one that the
+    job's user cannot have caused."""
     if (begun := begin(environ, settings, gpus=gpus, clock=clock, journal=journal)) is None:
         return failed(settings)
     job, node = begun
     if not job.asked:
         return exit_code("ok")
     lease = _refused(job, settings, clock)
+    others = settings.prolog.on_failure == "drain" and _may_be_the_users(node, lease)
     try:
         options = domain_plan.in_force(job.asked, settings.options)
         if not options.mps:
@@ -53,12 +56,20 @@ def prolog(
         _refuse(node, lease, error)
     except (ResilienceError, OSError) as error:
         _refuse(node, lease, error)
-        return exit_code("ok") if node.rooms.full(lease.domain) else failed(settings)
+        return exit_code("ok") if others or _may_be_the_users(node, lease) else failed(settings)
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)
         _refuse(node, lease, error)
         return failed(settings)
     return exit_code("ok")
+
+
+def _may_be_the_users(node: Node, lease: Lease) -> bool:
+    """Whether the job's user could have made it fail: with a process here, which may stop or end what runs as the user,
+    or with a room that is full. Neither is of use against servers that run as root."""
+    if lease.options.domain is Domain.SHARED:
+        return False
+    return node.rooms.full(lease.domain) or has_any(lease.uid)
 
 
 def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,10 +107,7 @@ def test_a_fault_in_our_own_code_refuses_the_job(node: World) -> None:
 
 def test_a_path_that_is_too_long_for_a_socket(node: World) -> None:
     long = node.base / ("x" * 80)
-    node.settings = type(node.settings)(
-        paths=type(node.settings.paths)(run=str(long), log=f"{node.base}/log", mps_control="/nonexistent"),
-        mps=node.settings.mps,
-    )
+    node.settings = replace(node.settings, paths=replace(node.settings.paths, run=str(long)))
     assert node.prolog(node.environ(12)) == 0
     reason = text.parse((long / "n0/jobs/12.lease").read_text()).reason
     assert "longer than 107 bytes" in reason
@@ -122,9 +121,26 @@ def test_only_a_failure_of_ours_drains_and_only_where_the_site_says_so(
     assert strict.prolog(node.environ(12, "mps=on;domain=evil")) == 0
     assert strict.prolog(node.environ(12, ON, {"SLURM_JOB_GPUS": "", "CUDA_VISIBLE_DEVICES": ""})) == 0
     assert capsys.readouterr().out == ""
-    assert strict.prolog(node.environ(12)) == 1
+    assert strict.prolog(node.environ(12, uid=64208)) == 1  # who has no process here
     assert capsys.readouterr().out == "drain\n"
     assert node.prolog(node.environ(12)) == 0
+
+
+def test_what_the_jobs_user_may_have_done_drains_no_node(node: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A process of the user, which may stop the daemon that is started as the user; it hides, as far as one can."""
+    strict, user = node.drained(), 64209
+    hides = "import ctypes; ctypes.CDLL(None).prctl(4, 0); print('up', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hides], user=user, group=user, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"up\n"
+        assert strict.prolog(node.environ(12, uid=user)) == 0
+        assert text.parse(node.lease(12)).state is LeaseState.REFUSED
+        assert capsys.readouterr().out == ""
+        other.kill()
+    assert strict.prolog(node.environ(13, uid=user)) == 1
+    assert capsys.readouterr().out == "drain\n"
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

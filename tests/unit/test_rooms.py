@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from resilience.adapters.linux.discards import Discards
+from resilience.adapters.linux.inotify import Tail
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.linux.rooms import Rooms
 from resilience.adapters.mps.domain_locks import DomainLocks
@@ -73,6 +74,30 @@ def scenario(base: str) -> None:
         assert not os.path.exists(job)
         os.close(held)
     assert base not in Path("/proc/self/mounts").read_text()
+
+
+def writes_for_ever(base: str) -> None:
+    """Ten times what the room holds, each time followed; then the domain's file is another one of the same number."""
+    rooms = Rooms(NODE, Paths(run=f"{base}/run", log=f"{base}/log"), 1)
+    path = f"{base}/room"
+    tails: list[Tail] = []
+    for again in ("first", "second"):
+        os.makedirs(path, exist_ok=True)
+        rooms.make(path)
+        os.makedirs(f"{path}/g0/a")
+        tails = tails or [Tail(f"{path}/g0/a/server.log", room=path)]
+        with open(f"{path}/g0/a/server.log", "a") as log:
+            for number in range(160):
+                log.write(f"{again} {number}".ljust((1 << 16) - 1) + "\n")
+                log.flush()
+                assert [line.split() for line in tails[0].read()] == [[again, str(number)]]
+        assert os.stat(log.name).st_size == 160 << 16
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_log_that_is_followed_never_fills_its_room(tmp_path: Path) -> None:
+    done = run(OWN, f"writes_for_ever({str(tmp_path)!r})")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def run(own: tuple[str, ...], code: str) -> "subprocess.CompletedProcess[str]":

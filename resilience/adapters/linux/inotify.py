@@ -10,6 +10,7 @@ import ctypes
 import os
 import stat
 import struct
+from contextlib import suppress
 
 from resilience.model.errors import ResilienceError
 
@@ -30,6 +31,11 @@ _LINE = 1 << 16
 """Longest line that is put together; a longer one is cut here."""
 _MOST = 1 << 18
 """Bytes of one file that are read at a time: 2000 lines and more, and some 30 ms of work. A fault writes about 200."""
+_KEPT = 1 << 18
+"""Bytes before the end of what has been read that a file in a room keeps at least."""
+_PUNCH = 0x1 | 0x2
+"""FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 _ANY = 1 << 30
 
@@ -72,14 +78,17 @@ class Inotify:
 class Tail:
     """One growing file; of what has come since the last time the last `most` bytes are read, and of these the last lines."""
 
-    def __init__(self, path: str, *, most: int = _MOST, lines: int = _ANY) -> None:
+    def __init__(self, path: str, *, most: int = _MOST, lines: int = _ANY, room: str = "") -> None:
+        """`room`: where that is a mount, what has been read goes from it but for the end: its writer may write for ever."""
         self.path = path
         self.size = 0
         """Bytes that were read the last time."""
+        self._room = room
+        self._given_back = 0
         self._most = most
         self._lines = lines
         self._fd = -1
-        self._inode = 0
+        self._file = (0, 0)
         self._offset = 0
         self._rest = b""
 
@@ -104,6 +113,8 @@ class Tail:
                 self.close()
         if self._fd < 0 and self._open():
             lines += self._grown(self._lines)
+        if self._room and self._offset - self._given_back > 2 * _KEPT:
+            self._give_back(self._offset - _KEPT)
         return lines
 
     def close(self) -> None:
@@ -120,14 +131,25 @@ class Tail:
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             return False
-        self._fd, self._inode, self._offset, self._rest = fd, status.st_ino, 0, b""
+        self._fd, self._file, self._offset, self._rest = fd, (status.st_dev, status.st_ino), 0, b""
+        self._given_back = 0
         return True
+
+    def _give_back(self, end: int) -> None:
+        """The file keeps its length, and has a hole before `end`."""
+        self._given_back = end
+        if os.path.ismount(self._room):
+            with suppress(OSError):
+                fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | _FLAGS)
+                _LIBC.fallocate64(fd, _PUNCH, ctypes.c_int64(0), ctypes.c_int64(end))
+                os.close(fd)
 
     def _replaced(self) -> bool:
         try:
-            return os.lstat(self.path).st_ino != self._inode
+            status = os.lstat(self.path)
         except OSError:
             return True
+        return (status.st_dev, status.st_ino) != self._file  # each tmpfs counts its files anew
 
     def _grown(self, most: int) -> list[str]:
         """What has come up to now; of what comes meanwhile another event tells."""

@@ -99,6 +99,17 @@ def living(uid: int) -> Iterator[Seen]:
                 yield seen
 
 
+def has_any(uid: int) -> bool:
+    """Whether a process of a user lives, also one that hides behind PR_SET_DUMPABLE."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError):
+                rows = _read(f"/proc/{entry}/status", 1 << 14).partition("\nUid:")[2].partition("\n")[0].split()
+                if str(uid) in rows and int(entry) != os.getpid():
+                    return True
+    return False
+
+
 def end(meant: Iterable[Seen], *, grace: float, still_meant: Callable[[Seen], bool]) -> tuple[Seen, ...]:
     """SIGTERM, wait `grace` seconds for all together, SIGKILL; returns those that outlive it.
 

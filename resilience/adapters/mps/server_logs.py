@@ -60,9 +60,10 @@ class ServerLogFollower:
                 self._arm(known)
             return ()
         self.unwatch(server)
+        room = os.path.dirname(os.path.dirname(directory))
         tails = (
-            (True, Tail(os.path.join(directory, "control.log"), lines=_LINES)),
-            (False, Tail(os.path.join(directory, "server.log"), lines=_LINES)),
+            (True, Tail(os.path.join(directory, "control.log"), lines=_LINES, room=room)),
+            (False, Tail(os.path.join(directory, "server.log"), lines=_LINES, room=room)),
         )
         known = _Watched(directory=directory, tails=tails)
         self._watched[server] = known
