@@ -20,8 +20,8 @@ from resilience.ports import Clock, Procfs, ServerLine
 _EVERY = 1.0
 """Seconds between two looks for clients of one GPU's servers that have ended without a line."""
 _PAIRS = 4096
-PAST = 2000
-"""Lines of one domain's past in a minute: a domain can come and go all the time."""
+JOINS = 1200
+"""Clients of one domain in a minute that are looked up as they connect; later ones when a fault names them."""
 
 
 class Connections:
@@ -30,16 +30,14 @@ class Connections:
     def __init__(self, clients: Clients, procfs: Procfs, clock: Clock) -> None:
         self._clients = clients
         self._clock = clock
-        self._past = Budget(PAST)
+        self._joins = Budget(JOINS)
         self._looked: dict[tuple[DomainKey, GpuMinor], float] = {}
         self._procfs = procfs
 
     def past(self, lines: tuple[ServerLine, ...], state: State) -> Iterator[ev.Event]:
         """Lines from before a log was followed: only who is connected, and who the daemons are."""
-        now = self._clock.monotonic()
         for line in lines:
-            parsed = mpslog.parse_line(line.text)
-            if parsed is not None and self._past.take(line.server.domain, now) is not Taken.NO:
+            if (parsed := mpslog.parse_line(line.text)) is not None:
                 yield from self.heard(line, parsed, state)
 
     def heard(self, line: ServerLine, parsed: LogLine, state: State) -> Iterator[ev.Event]:
@@ -49,6 +47,8 @@ class Connections:
             case LogKind.STARTING_SERVER | LogKind.SERVER_READY:
                 self._clients.daemon(parsed.pid, domain)
             case LogKind.NEW_CLIENT | LogKind.CONNECTED:
+                if self._joins.take(domain, self._clock.monotonic()) is Taken.NO:
+                    return
                 yield from self._dead_strangers(line.server, state)
                 fresh = parsed.kind is LogKind.NEW_CLIENT
                 client = (self._clients.connected if fresh else self._clients.resolve)(parsed.pid, domain)

@@ -45,6 +45,8 @@ def step(state: State, event: ev.Event, now: Moment) -> tuple[State, tuple[Effec
     """The state after `event`, and what is to be done about it, in order."""
     turn = Turn(state, now)
     _handle(turn, event)
+    if isinstance(event, ev.ClientJoined | ev.ClientLeft):
+        return turn.result()  # no task, server or incident is another for it, and a log can hold any number of them
     servers.sweep(turn)
     servers.reopen(turn)
     decide.settle_all(turn)

@@ -211,7 +211,7 @@ class Supervisor:
         self.pid = 1000 * job + 10 * task
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(BOUND)
-        self.socket.connect(path)
+        until(lambda: self._connects(path), "a connection")
         hello: dict[str, object] = {
             "v": 1,
             "job": job,
@@ -230,6 +230,14 @@ class Supervisor:
             "session": 0,
         }
         self.say("hello", **(hello | words))
+
+    def _connects(self, path: str) -> bool:
+        """False when too many others are before it: it tries again, as the real one does."""
+        try:
+            self.socket.connect(path)
+        except BlockingIOError:
+            return False
+        return True
 
     def say(self, verb: str, /, **words: object) -> None:
         self.socket.send(pack(verb, **words))

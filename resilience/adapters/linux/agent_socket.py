@@ -29,12 +29,14 @@ _PEERS_OF_USER = 1024
 """Of one user at most: nobody can take all of them and shut the others' supervisors out."""
 _QUEUE = 256
 """Packets that wait for one peer at most."""
-_BURST = 16
+_BURST = 8
 """Packets read from one peer at a time, so that none keeps the others waiting."""
-_TURN = 64
+_TURN = 16
 """Of one user."""
-_KNOCKS = 64
-"""Connections taken at a time."""
+_KNOCKS = 128
+"""Connections taken at a time: some 3 ms, when they are closed at once."""
+_QUEUED = 4096
+"""Connections that may wait for that; the kernel allows no more than net.core.somaxconn."""
 MOST = 3000
 """Units of one user in a second: a packet is one. 256 tasks that start at once, or recover, come to some 1500."""
 _KNOCK = 2
@@ -62,7 +64,7 @@ class AgentSocket:
                 os.unlink(path)
             self._listener.bind(path)
             os.chmod(path, 0o666)
-            self._listener.listen(512)
+            self._listener.listen(_QUEUED)
         except OSError as error:
             raise ResilienceError(
                 "agent socket",

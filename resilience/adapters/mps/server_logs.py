@@ -20,12 +20,12 @@ from resilience.ports import ServerLine
 _PAST = 1 << 18
 """Bytes at the end of a log that are handed on when following begins: who has connected so far."""
 _PAST_LINES = 1000
-MOST = 2000
+MOST = 1000
 """Units of one domain in a second. A fault of 60 clients, with a server that is asked for its state, costs some 500."""
 _LOOK = 4
 _BYTES = 4096
 """So many cost as much as a line."""
-_LINES = 500
+_LINES = 400
 """Lines of one file that are read at a time. A fault of 60 clients writes some 300."""
 
 
