@@ -20,7 +20,7 @@ def node_name(named: str | None, root: str = "") -> NodeName:
         return NodeName(chosen)
     host = socket.gethostname().split(".")[0]
     try:
-        there = sorted(entry.name for entry in os.scandir(root) if entry.is_dir()) if root else []
+        there = sorted(one.name for one in os.scandir(root) if one.is_dir() and one.name[0] != ".") if root else []
     except OSError:
         there = []
     if not there or host in there:

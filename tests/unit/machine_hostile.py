@@ -109,6 +109,8 @@ class Hostile(Onlooker):
         near = self.tasks[who].server
         if what is What.SERVER_GONE or (what in (What.HANDLING, What.CULPRIT) and not self.cut):
             self.struck(near)
+        if what is What.DAEMON_GONE:
+            self.gone.add(near)
         client = Client(pid=self.tasks[who].active or 1, task=who, job=who.job) if named else None
         self.see(what, near, Source.SERVER_LOG, client)
 
@@ -227,6 +229,7 @@ class Hostile(Onlooker):
         if not self.tasks:
             self.hit.clear()
             self.down.clear()
+            self.gone.clear()
             self.broken = False
 
     def pick(self, data: st.DataObject) -> TaskRef:

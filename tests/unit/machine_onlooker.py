@@ -61,6 +61,8 @@ class Onlooker(RuleBasedStateMachine):
         self.hit: set[ServerId] = set()
         """Servers that something said are hit, and not seen to recover since."""
         self.down: set[ServerId] = set()
+        self.gone: set[ServerId] = set()
+        """Servers whose control daemon has ended: nobody can join them till they are opened anew."""
         self.broken = False
         self.requeued: set[JobId] = set()
         self.refused: set[JobId] = set()
@@ -103,6 +105,7 @@ class Onlooker(RuleBasedStateMachine):
                 case fx.Open():
                     self.opening.append(one.server)
                     self.down.discard(one.server)
+                    self.gone.discard(one.server)
                 case _:
                     pass
         for one in effects:
@@ -217,7 +220,8 @@ class Onlooker(RuleBasedStateMachine):
         tried = [_RUNG_OF[action] for action in told if action in _RUNG_OF]
         left = known.retries < known.options.retries or any(rung is not Rung.REQUEUE for rung in tried)
         alone = known.mpi
-        possible = any(server(color) not in self.down for color in ("a", "b") if self.exists(color))
+        lost = self.down | self.gone
+        possible = any(server(color) not in lost for color in ("a", "b") if self.exists(color))
         below = max((_ORDER.index(rung) for rung in tried if rung is not Rung.REQUEUE), default=-1)
         found: list[Rung] = []
         for rung in known.options.recover:
