@@ -76,4 +76,4 @@ module_init(mg_init);
 module_exit(mg_exit);
 MODULE_LICENSE("GPL v2");
 MODULE_DESCRIPTION("Isolates fatal MMU faults of one MPS client from its neighbours");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION("0.2.0");

@@ -90,23 +90,23 @@ def test_shells_find_the_completions(system: System) -> None:
 
 def test_the_guard_is_registered_with_dkms(system: System, packages: Packages) -> None:
     system.install(system.add(packages["mps-guard-dkms"]))
-    assert system.good("dkms", "status") == "mps-guard/0.1.0: added\n"
+    assert system.good("dkms", "status") == "mps-guard/0.2.0: added\n"
     sources = {path.name for path in (REPO / "kernel_module").glob("*.[ch]")}
-    assert sources <= {path.name for path in (system.root / "usr/src/mps-guard-0.1.0").iterdir()}
+    assert sources <= {path.name for path in (system.root / "usr/src/mps-guard-0.2.0").iterdir()}
     system.good("apt-get", "purge", "-y", "mps-guard-dkms")
     assert system.good("dkms", "status") == ""
-    assert not (system.root / "usr/src/mps-guard-0.1.0").exists()
+    assert not (system.root / "usr/src/mps-guard-0.2.0").exists()
 
 
 def test_an_upgrade_disturbs_nobody(system: System, packages: Packages, tmp_path: Path) -> None:
-    newer = [system.add(repacked(packages[name], "0.1.1", tmp_path)) for name in ("mpsr", "mpsr-plugin")]
+    newer = [system.add(repacked(packages[name], "0.2.1", tmp_path)) for name in ("mpsr", "mpsr-plugin")]
     alone = system.run("apt-get", "install", "-s", newer[0])
     assert alone.status != 0, "a plugin of another version would do"
-    assert "mpsr-plugin (>= 0.1.1)" in alone.out, alone.out
+    assert "mpsr-plugin (>= 0.2.1)" in alone.out, alone.out
     system.write("tmp/upgrade.sh", (REPO / "tests/packages/upgrade.sh").read_text(), mode=0o755)
     out = system.good("/tmp/upgrade.sh", *newer)
     assert out.endswith("undisturbed\n"), out
-    assert system.good("dpkg-query", "-W", "-f", "${Version}", "mpsr") == "0.1.1"
+    assert system.good("dpkg-query", "-W", "-f", "${Version}", "mpsr") == "0.2.1"
 
 
 def test_it_leaves_nothing_but_the_sites_files(system: System) -> None:
