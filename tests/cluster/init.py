@@ -20,6 +20,8 @@ from tests.cluster.plan import REPO, USERS, Plan
 
 FRESH = ("/run", "/home", "/tmp", "/dev/shm", "/var/log", "/var/spool", "/etc/slurm")
 """Directories that become empty file systems of the sandbox."""
+HERE = Path("/run/mpsr/.here")
+"""What a node has of its own and all call the same."""
 STICKY = ("/tmp", "/dev/shm")
 START_SECONDS = 20.0
 LAID_OUT = "laid-out"
@@ -78,6 +80,7 @@ def layout(plan: Plan) -> None:
     for directory in FRESH:
         mode = "1777" if directory in STICKY else "755"
         run("mount", "-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", directory)
+        run("mount", "--make-shared", directory)  # as on a host: the views of the nodes share it
     Path("/run/shm").symlink_to("/dev/shm")
     people()
     run("hostname", "localhost")
@@ -115,8 +118,12 @@ def start(plan: Plan) -> dict[str, Callable[[], int]]:
     site.simulated_hosts(plan)
     if plan.accounting:
         accounting.start(plan.accounting, run, write)
-    for node in plan.nodes if plan.plugin else ():
-        separate(node)
+    if plan.plugin:
+        HERE.mkdir(parents=True, exist_ok=True)
+        run("mount", "--bind", str(HERE), str(HERE))
+        run("mount", "--make-private", str(HERE))
+        for node in plan.nodes:
+            separate(node)
     run("slurmctld", "-c", env=plan.environment(plan.nodes[0]))
     for node in plan.nodes:
         run(*of_node(node), "slurmd", "-N", node, env=plan.environment(node))
@@ -134,11 +141,11 @@ def separate(node: str) -> None:
 
     A process that sleeps holds it: to bind a mount namespace to a file is refused now and then (EINVAL).
     """
-    here, view = Path("/run/mpsr/.here"), Path("/run/sandbox/view") / node
-    for directory in (here, view.parent):
-        directory.mkdir(parents=True, exist_ok=True)
-    hold = f"mount -t tmpfs -o mode=755 tmpfs {here} && echo there && exec sleep infinity"
-    holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", hold], stdout=subprocess.PIPE, text=True)
+    view = Path("/run/sandbox/view") / node
+    view.parent.mkdir(exist_ok=True)
+    hold = f"mount -t tmpfs -o mode=755 tmpfs {HERE} && echo there && exec sleep infinity"
+    command = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", hold]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     if holder.stdout.readline() != "there\n":
         raise RuntimeError(f"no view of its own for {node}")

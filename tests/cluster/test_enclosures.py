@@ -56,5 +56,5 @@ def test_what_a_daemon_has_become_goes_with_the_job(cluster: Sandbox) -> None:
     assert closed["residue"] == []
     cluster.path("/home/bob/go").touch()
     assert cluster.wait(neighbour)["JobState"] == "COMPLETED"
-    assert cluster.output(neighbour, "bob") == "whole /run/mpsr/n0/d/u64102/g0/a\n"
+    assert cluster.output(neighbour, "bob") == "whole /run/mpsr/n0/d/u3000064102/g0/a\n"
     assert cluster.residue() == []

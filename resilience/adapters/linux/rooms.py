@@ -2,9 +2,9 @@
 
 One for each job's directory, two for each fault domain of a user or job: its pipe directories, its logs. The prolog
 mounts them before the job's first process, so that containers and private namespaces that are made for the job show
-them; they go with MNT_DETACH (discards.py), which takes no time however full they are. A room is mounted in the mount
-namespace of process 1 or not at all: elsewhere slurmd, the agent and the jobs would not see the same. Where none can be
-had the directory is a plain one, which is told.
+them; they go with MNT_DETACH (discards.py), which takes no time however full they are. A room shows in the mount
+namespace of process 1 or there is none: otherwise slurmd, the agent and the jobs would not see the same. Where none can
+be had the directory is a plain one, which is told.
 """
 
 import ctypes
@@ -24,6 +24,7 @@ _INODES = 1024
 """A MiB, which is what as many cost the kernel."""
 _FLAGS = 0x2 | 0x4 | 0x8
 """MS_NOSUID | MS_NODEV | MS_NOEXEC."""
+_MNT_DETACH = 2
 _LOGS = ("control.log", "server.log")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -111,20 +112,23 @@ class Rooms:
         return os.path.dirname(os.path.dirname(one))
 
     def _mounted(self, path: str, owner: str) -> bool:
-        if not in_first_namespace():
-            _say(f"{path}: files there have no limit: not in the mount namespace of process 1")
-            return False
         data = f"{owner},size={self._mib}m,nr_inodes={self._mib * _INODES}"
-        if _LIBC.mount(b"mpsr", os.fsencode(path), b"tmpfs", _FLAGS, data.encode()) == 0:
+        if _LIBC.mount(b"mpsr", os.fsencode(path), b"tmpfs", _FLAGS, data.encode()) != 0:
+            _say(f"{path}: files there have no limit: tmpfs: {os.strerror(ctypes.get_errno())}")
+            return False
+        if _shows_in_first_namespace(path):
             return True
-        _say(f"{path}: files there have no limit: tmpfs: {os.strerror(ctypes.get_errno())}")
+        _LIBC.umount2(os.fsencode(path), _MNT_DETACH)
+        _say(f"{path}: files there have no limit: not in the mount namespace of process 1")
         return False
 
 
-def in_first_namespace() -> bool:
-    """Whether this process mounts where the node's services look."""
+def _shows_in_first_namespace(path: str) -> bool:
+    """Whether a mount is seen where the node's services look: made there, or propagated to there."""
+    mount = os.path.realpath(path)
     try:
-        return os.stat("/proc/self/ns/mnt").st_ino == os.stat("/proc/1/ns/mnt").st_ino
+        with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            return any(line.split(maxsplit=5)[4] == mount for line in lines)
     except OSError:
         return False
 
