@@ -225,10 +225,11 @@ def test_a_server_that_lost_its_partitions_counts_as_absent_and_is_made_anew(her
     assert here.mps().state(at("a")) is ServerState.ABSENT
     assert here.mps().state(at("b")) is ServerState.ACTIVE
     assert here.lease(12).state is LeaseState.OPEN
-    assert here.prolog(13).isolation is Isolation.DOMAINS  # others hold leases on it: the agent's business
+    other = here.prolog(13)  # others hold leases on a: the agent's business
+    assert (other.isolation, other.colors, other.slots) == (Isolation.SM, ("b",), ((0, 2),))
     here.mps().close(at("a"))
     here.mps().open(at("a"), GpuUuid(here.sim.gpus[0].uuid), OWNER)
-    assert here.prolog(14).slots == ((0, 2),)
+    assert here.prolog(14).slots == ((0, 3),)
 
 
 def test_a_quarantine_server_has_none(here: Site) -> None:
