@@ -124,7 +124,7 @@ def kill_server(stage: Stage, color: str) -> None:
 def test_a_replaced_server_is_cut_again_before_a_task_comes_back_to_it(stage: Stage) -> None:
     since = time.monotonic()
     reference = stage.reference()
-    job = stage.solver(ASK)
+    job = stage.solver(ASK, pace_ms=40)
     stage.under_way([job])
 
     def times(number: int) -> bool:
