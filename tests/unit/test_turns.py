@@ -42,7 +42,7 @@ def test_of_lines_without_end_the_last_are_taken_apart(tmp_path: Path) -> None:
 
 def test_the_quiet_come_first_and_the_loud_are_read_again_after_their_rest(tmp_path: Path) -> None:
     now = [100.0]
-    logs = ServerLogFollower(lambda: now[0])
+    logs = ServerLogFollower(lambda: now[0], most=1000)
     places = {server(color, domain): tmp_path / domain / color for domain in (B, A) for color in "ab"}
     for one, place in places.items():
         place.mkdir(parents=True)

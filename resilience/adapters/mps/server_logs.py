@@ -40,7 +40,7 @@ class _Watched:
 class ServerLogFollower:
     """ServerLogs port."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, *, most: int = MOST) -> None:
         self._now = now
         self._notify = Inotify()
         self._alarm = Alarm()
@@ -48,7 +48,7 @@ class ServerLogFollower:
         for fd in (self._notify.fd, self._alarm.fd):
             self._epoll.register(fd, select.EPOLLIN)
         self._watched: dict[ServerId, _Watched] = {}
-        self._turns: Turns[DomainKey] = Turns(MOST)
+        self._turns: Turns[DomainKey] = Turns(most)
 
     def fileno(self) -> int:
         return self._epoll.fileno()
