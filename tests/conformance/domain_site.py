@@ -19,7 +19,9 @@ from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Client, wait_for
 from tests.unit.domain_world import NODE, ON, World, world
 
-USER, OTHER = 12345, 12346
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+USER, OTHER = 12345 + 2 * _WORKER, 12346 + 2 * _WORKER
+"""Of tests that run at once each has its own: what a user takes over or leaves is looked for on the whole machine."""
 """Users that no database knows; their group has the same number."""
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = 60000

@@ -132,7 +132,7 @@ def test_what_a_daemon_has_become_goes_with_the_job(
     assert place.epilog(12) == []
     assert of_user() == []
     place.nothing_left()
-    assert "mps u12345/g0/a: what has become of its daemon is ended: process " in capfd.readouterr().err
+    assert f"mps u{USER}/g0/a: what has become of its daemon is ended: process " in capfd.readouterr().err
     told = {str(closed["color"]): closed["ended"] for closed in place.node.journal.of("domain.closed")}
     assert "(kworker)" in str(told["a"])
     assert told["b"] is None
