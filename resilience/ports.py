@@ -167,10 +167,13 @@ class Gpu:
     driver: str
     bus_id: str
     """As NVML prints it, e.g. 00000000:06:00.0."""
-    mig: bool = False
-    """It is cut into MIG instances, or takes no work until it is. The kernel driver knows these by UUIDs that NVML does not tell."""
-    capability: int = 0
-    """Major number of the compute capability; 0 when the driver does not say."""
+    mig: bool | None = False
+    """It is cut into MIG instances, or takes no work until it is. The kernel driver knows these by UUIDs that NVML does not tell.
+    None: NVML answered with an error, which is in `unanswered`."""
+    capability: int | None = 0
+    """Major number of the compute capability; 0 when the driver knows no such question, None after an error."""
+    unanswered: tuple[str, ...] = ()
+    """What NVML answered with an error, in words."""
 
 
 class Gpus(Protocol):

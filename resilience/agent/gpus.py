@@ -25,7 +25,9 @@ class KnownGpus:
         """Ask the driver. A node where it does not answer has those GPUs that leases name."""
         try:
             for gpu in self._gpus.all():
-                self.learn(gpu.uuid, GpuMinor(gpu.minor), mig=gpu.mig)
+                self.learn(gpu.uuid, GpuMinor(gpu.minor), mig=gpu.mig is True)
+                for text in gpu.unanswered:
+                    print(f"mpsr: agent: {gpu.uuid}: {text}", file=sys.stderr, flush=True)
                 if (bus := xid.parse_bus(gpu.bus_id)) is not None:
                     self._by_bus[bus] = GpuMinor(gpu.minor)
         except GpuError as error:

@@ -37,14 +37,17 @@ def findings(level: Level, found: Found, gpus: tuple[Gpu, ...]) -> list[Finding]
     if found.strays:
         text = f"{found.strays} cancels came without a record before them, and passed"
         said.append(warning("guard module", text, f"{about} takes another path: mpsr guard test, and report it"))
-    return said + [finding for gpu in gpus if (finding := _gpu(found, gpu))]
+    return said + [finding for gpu in gpus if not gpu.mig and (finding := _gpu(found, gpu))]
 
 
 def _gpu(found: Found, gpu: Gpu) -> Finding | None:
-    if gpu.mig:
-        hint = "they are known to the kernel driver by UUIDs that it tells nobody"
-        return warning("guard module", f"does not isolate on instances of a GPU in MIG mode: {gpu.uuid}", hint)
-    if gpu.capability and found.cancels and not found.covers(gpu.capability):
+    """A GPU in MIG mode is told of by check/gpus.py."""
+    if not found.cancels:
+        return None
+    if gpu.capability is None:
+        text = f"may not cover a {gpu.name}, whose compute capability NVML does not tell: {gpu.uuid}"
+        return warning("guard module", text, "its faults may reach all clients of their server")
+    if gpu.capability and not found.covers(gpu.capability):
         text = f"does not cover a {gpu.name} (compute capability {gpu.capability}): {gpu.uuid}"
         return warning("guard module", text, "its faults reach all clients of their server")
     return None

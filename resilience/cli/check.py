@@ -21,7 +21,7 @@ from resilience.adapters.mps.mps_control import SERVER_PROGRAM
 from resilience.adapters.mps.mps_talk import search_path
 from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.adapters.slurm.slurm_program import beside
-from resilience.check import containers, controller, enclosures, guard, plugstack, slurm_conf
+from resilience.check import containers, controller, enclosures, gpus, guard, plugstack, slurm_conf
 from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.config import settings
@@ -31,6 +31,8 @@ from resilience.model.settings import Settings
 from resilience.ports import Gpu
 
 _SLURM_CONF = "/etc/slurm/slurm.conf"
+_NO_LIBRARY = (12,)
+"""NVML_ERROR_LIBRARY_NOT_FOUND: the library, or pynvml."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         if stack := arguments.plugstack or stack_file:
             found += plugstack.check(stack, chosen)
         found += _node(chosen)
+        present = _gpus(found)
+        found += gpus.check(present)
         found += enclosures.check(chosen)
-        found += _guard(chosen.paths.kmsg)
+        found += guard.check(guard_module.level(), guard_module.found(), present, chosen.paths.kmsg)
         found += containers.check(chosen)
     for finding in found:
         if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):
@@ -132,7 +136,6 @@ def _node(chosen: Settings) -> list[Finding]:
         _library("libcuda.so.1"),
         _library("libnvidia-ml.so.1"),
         _pynvml(),
-        *_mig(),
     ]
     if os.path.exists(paths.kmsg):
         if os.geteuid() == 0 and not os.access(paths.kmsg, os.R_OK):
@@ -153,15 +156,13 @@ def _node(chosen: Settings) -> list[Finding]:
     return found
 
 
-def _guard(kmsg: str) -> list[Finding]:
-    return guard.check(guard_module.level(), guard_module.found(), _gpus(), kmsg)
-
-
-def _gpus() -> tuple[Gpu, ...]:
-    """None where the driver does not answer, which is said elsewhere."""
+def _gpus(found: list[Finding]) -> tuple[Gpu, ...]:
+    """None where the driver does not answer. A library that is missing is said elsewhere, any other reason here."""
     try:
         return NvmlGpus().all()
-    except GpuError:
+    except GpuError as error:
+        if error.code not in _NO_LIBRARY:
+            found.append(warning("NVML", str(error), error.hint or "no GPU is known here until it answers"))
         return ()
 
 
@@ -218,14 +219,6 @@ def _library(name: str) -> Finding:
             name, "cannot be loaded", "comes with NVIDIA's driver; a GPU node needs it, a submit host does not"
         )
     return fine(name, "can be loaded")
-
-
-def _mig() -> list[Finding]:
-    cut = [gpu.uuid for gpu in _gpus() if gpu.mig]
-    if not cut:
-        return []
-    hint = "name the device files in paths.devices where a node has other GPUs, too; nvidia-smi -mig 0 switches it off"
-    return [note("MIG", f"is on: jobs on instances have no MPS of ours: {', '.join(cut)}", hint)]
 
 
 def _pynvml() -> Finding:

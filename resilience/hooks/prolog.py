@@ -80,6 +80,9 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     cut = frozenset(gpu.uuid for gpu in present if gpu.mig)
     gpus = domain_plan.pick_gpus(job.gpus, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files, cut)
     without = ""
+    for gpu in present:
+        if gpu.unanswered and gpu.uuid in dict(gpus).values():
+            print(f"mpsr: prolog: job {lease.job}: {gpu.uuid}: {'; '.join(gpu.unanswered)}", file=sys.stderr)
     if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
         try:
             partitions.possible([gpu for gpu in present if gpu.uuid in dict(gpus).values()])

@@ -38,7 +38,7 @@ MIB = 1 << 20
 TRAILER = struct.Struct("=16sQi")
 TRAILER_BYTES = 4096
 """The last page of a memory file says what it is: 16 bytes of magic, its size, its GPU (see pool.c)."""
-BUILT_IN = ("context_mib", "recovery_action")
+BUILT_IN = ("capability_error", "context_mib", "mig", "mig_error", "recovery_action")
 """Numbers that the profile has no key for."""
 
 

@@ -245,7 +245,14 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(const struct sim_gpu 
     NVML_CHECK(nvml_device_ok(device) && major != NULL && minor != NULL);
     *major = 9;
     *minor = 0;
-    return NVML_SUCCESS;
+    return (nvmlReturn_t)sim_number(&nvml_host, "capability_error", NVML_SUCCESS);
+}
+
+SIM_EXPORT nvmlReturn_t nvmlDeviceGetMigMode(const struct sim_gpu *device, unsigned *current,
+                                             unsigned *pending) {
+    NVML_CHECK(nvml_device_ok(device) && current != NULL && pending != NULL);
+    *current = *pending = sim_number(&nvml_host, "mig", 0) != 0;
+    return (nvmlReturn_t)sim_number(&nvml_host, "mig_error", NVML_SUCCESS);
 }
 
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(const struct sim_gpu *device,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resilience.adapters.gpu.guard import found
-from resilience.check import guard
+from resilience.check import gpus, guard
 from resilience.check.finding import Level as Word
 from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid
@@ -22,7 +22,7 @@ def sysfs(tmp_path: Path, **values: object) -> tuple[str, str]:
     return str(parameters), str(tmp_path / "version")
 
 
-def gpu(capability: int, *, mig: bool = False) -> Gpu:
+def gpu(capability: int | None, *, mig: bool = False) -> Gpu:
     return Gpu(minor=0, uuid=GpuUuid("GPU-1"), name="X", driver="580", bus_id="0:6:0.0", capability=capability, mig=mig)
 
 
@@ -64,7 +64,11 @@ def test_a_covered_driver_is_told_by_what_is_hooked(tmp_path: Path) -> None:
     ("values", "gpus", "says"),
     [
         ({"cancels": "volta hopper"}, (gpu(6),), "does not cover a X (compute capability 6): GPU-1"),
-        ({"cancels": "volta hopper"}, (gpu(9, mig=True),), "does not isolate on instances of a GPU in MIG mode: GPU-1"),
+        (
+            {"cancels": "volta hopper"},
+            (gpu(None),),
+            "may not cover a X, whose compute capability NVML does not tell: GPU-1",
+        ),
         (
             {"cancels": "volta hopper", "strays": 3},
             (gpu(9),),
@@ -78,6 +82,12 @@ def test_what_is_not_covered_is_a_warning(
 ) -> None:
     told = guard.findings(Level.ON, found(*sysfs(tmp_path, **values)), gpus)
     assert [finding.text for finding in told if finding.level is Word.WARNING] == [says]
+
+
+def test_a_gpu_in_mig_mode_is_told_of_once(tmp_path: Path) -> None:
+    cut = (gpu(9, mig=True),)
+    told = guard.findings(Level.ON, found(*sysfs(tmp_path, cancels="volta hopper")), cut) + gpus.check(cut)
+    assert [finding.subject for finding in told if "GPU-1" in finding.text] == ["MIG"]
 
 
 _MISSING = "6,812,5121,-;mps_guard: driver: unknown cancel function: uvm_hal_new_cancel_faults_va\n"

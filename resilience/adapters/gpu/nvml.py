@@ -42,12 +42,39 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _first(nvml: Any, call: str, handle: Any) -> int:
-    """The first number of an answer; 0 where the GPU or the driver knows no such thing and answers with an error."""
-    try:
-        return int(getattr(nvml, call)(handle)[0])
-    except nvml.NVMLError:
-        return 0
+class _Questions:
+    """Questions to one GPU that not every GPU and driver knows."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml = nvml
+        self._handle = handle
+        self._unknown = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        self.unanswered: list[str] = []
+
+    def first(self, call: str) -> int | None:
+        """The first number of an answer, 0 where GPU or driver has no such thing, None after any other error."""
+        try:
+            return int(getattr(self._nvml, call)(self._handle)[0])
+        except self._nvml.NVMLError as error:
+            if error.value in self._unknown:
+                return 0
+            self.unanswered.append(str(GpuError(call, int(error.value), str(error))))
+            return None
+
+
+def _gpu(nvml: Any, handle: Any, driver: str) -> Gpu:
+    asked = _Questions(nvml, handle)
+    mig, capability = asked.first("nvmlDeviceGetMigMode"), asked.first("nvmlDeviceGetCudaComputeCapability")
+    return Gpu(
+        minor=int(nvml.nvmlDeviceGetMinorNumber(handle)),
+        uuid=GpuUuid(_text(nvml.nvmlDeviceGetUUID(handle))),
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        driver=driver,
+        bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+        mig=None if mig is None else mig == _MIG_ON,
+        capability=capability,
+        unanswered=tuple(asked.unanswered),
+    )
 
 
 class NvmlGpus:
@@ -58,18 +85,7 @@ class NvmlGpus:
         try:
             driver = _text(nvml.nvmlSystemGetDriverVersion())
             handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-            return tuple(
-                Gpu(
-                    minor=int(nvml.nvmlDeviceGetMinorNumber(handle)),
-                    uuid=GpuUuid(_text(nvml.nvmlDeviceGetUUID(handle))),
-                    name=_text(nvml.nvmlDeviceGetName(handle)),
-                    driver=driver,
-                    bus_id=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
-                    mig=_first(nvml, "nvmlDeviceGetMigMode", handle) == _MIG_ON,
-                    capability=_first(nvml, "nvmlDeviceGetCudaComputeCapability", handle),
-                )
-                for handle in handles
-            )
+            return tuple(_gpu(nvml, handle, driver) for handle in handles)
         except nvml.NVMLError as error:
             raise GpuError("NVML", int(error.value), str(error)) from error
 
