@@ -145,7 +145,7 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
         )
         turn.journal(record)
         if incident.attribution is not None:  # the logs of its jobs have a first line already, which did not know
-            for job in {ref.job for ref in incident.clients}:
+            for job in {ref.job for ref in incident.clients} | incident.told:
                 turn.job_line(job, record)
     return incident
 

@@ -5,7 +5,7 @@ import pytest
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, JobId
-from resilience.model.observation import Client, What
+from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Recovery
 from resilience.model.world import Sight
@@ -47,6 +47,18 @@ def test_one_that_is_hit_has_its_job_requeued_and_told() -> None:
     node.handling()
     assert requeued(node) == [2], "once"
     assert len([one for one in node.lines(2) if "not recovered" in one]) == 1
+
+
+def test_who_was_told_hears_what_the_driver_says_later() -> None:
+    node = Node()
+    opened(node, 1)
+    opened(node, 2)
+    guilty = joined(node, 1, 100)
+    joined(node, 2, 200)
+    node.see(What.CULPRIT, color="a", client=guilty)
+    node.see(What.XID, source=Source.KMSG, client=guilty, xid=31)
+    for job in (1, 2):
+        assert sum("the GPU fault on GPU-" in line and "Xid 31" in line for line in node.lines(job)) == 1
 
 
 def test_who_was_hit_and_left_before_anybody_was_named_counts() -> None:
