@@ -6,8 +6,11 @@ top; nothing is started or changed. With --once, or when standard output is no t
 
 import argparse
 import os
+import signal
 import sys
 import time
+from threading import Event
+from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
@@ -58,13 +61,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.once or not sys.stdout.isatty():
         console.print(screen.draw(look(chosen, node)), no_wrap=True, crop=True)
         return exit_code("ok")
+    stop = _asked_to_stop()
     with Live(screen.draw(look(chosen, node)), console=console, screen=True, auto_refresh=False) as live:
-        try:
-            while True:
-                time.sleep(arguments.interval)
-                live.update(screen.draw(look(chosen, node)), refresh=True)
-        except KeyboardInterrupt:
-            return exit_code("ok")
+        while not stop.wait(arguments.interval):
+            live.update(screen.draw(look(chosen, node)), refresh=True)
+    return exit_code("ok")
+
+
+def _asked_to_stop() -> Event:
+    """Set by Ctrl-C or SIGTERM. A second Ctrl-C interrupts a look that takes long."""
+    stop = Event()
+
+    def asked(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, asked)
+    return stop
 
 
 def look(chosen: Settings, node: NodeName) -> View:

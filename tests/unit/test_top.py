@@ -117,13 +117,16 @@ def test_it_looks_again_until_ctrl_c_and_leaves_the_terminal_as_it_was(tmp_path:
     environ = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen([*command, "--config", str(config)], stdin=theirs, stdout=theirs, env=environ) as top:
         os.close(theirs)
-        seen = b""
-        while seen.count(b"does not answer") < 2:
-            seen += read(ours)
-        top.send_signal(signal.SIGINT)
-        while piece := read(ours):
-            seen += piece
-        assert top.wait(30) == exit_code("ok")
+        try:
+            seen = b""
+            while seen.count(b"does not answer") < 2:
+                seen += read(ours)
+            top.send_signal(signal.SIGINT)
+            while piece := read(ours):
+                seen += piece
+            assert top.wait(30) == exit_code("ok")
+        finally:
+            top.kill()
     os.close(ours)
     assert seen.index(b"\x1b[?1049h") < seen.index(b"does not answer") < seen.rindex(b"\x1b[?1049l")
 
