@@ -12,11 +12,11 @@ from ctypes import c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint6
 from typing import Any
 
 from resilience.model.errors import StateError
+from resilience.state import dtypes
 from resilience.state.driver import Gpu
-from resilience.state.layout import ITEM_BYTES, ArraySpec
+from resilience.state.layout import ArraySpec
 
 _DLPACK_CUDA = 2
-_DLPACK_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 
 
 class DeviceArray:
@@ -42,11 +42,13 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        kind, size = ITEM_BYTES[self.dtype]
+        item = dtypes.TYPES[self.dtype]
+        if not item.kind:  # hasattr() is false then, and consumers take the array by DLPack
+            raise AttributeError(f"array {self.name}: the CUDA array interface has no {self.dtype}: use DLPack")
         return {
             "shape": self.shape,
-            "typestr": f"{'|' if size == 1 else '<'}{kind}{size}",
-            "data": (self.ptr, False),
+            "typestr": f"{'|' if item.nbytes == 1 else '<'}{item.kind}{item.nbytes}",
+            "data": (self.ptr if self.size else 0, False),
             "strides": None,
             "version": 3,
             "stream": self._gpu.stream,
@@ -63,12 +65,15 @@ class DeviceArray:
 
     def zero(self) -> None:
         """Fill with zeros, on the session's stream."""
-        self._gpu.zero(self.ptr, self.nbytes)
+        if self.nbytes:
+            self._gpu.zero(self.ptr, self.nbytes)
 
     def copy_from(self, source: Any) -> None:
         """Fill from host memory: anything with the buffer protocol, C-contiguous and of the same number of bytes."""
         view = memoryview(source)
         self._check(view)
+        if not self.nbytes:
+            return
         if view.readonly:
             content = view.tobytes()
             self._gpu.upload(self.ptr, ctypes.cast(c_char_p(content), c_void_p).value or 0, self.nbytes)
@@ -80,6 +85,8 @@ class DeviceArray:
         """Copy into host memory: anything writable with the buffer protocol, of the same number of bytes."""
         view = memoryview(target)
         self._check(view)
+        if not self.nbytes:
+            return
         host = (ctypes.c_char * self.nbytes).from_buffer(view)
         self._gpu.download(ctypes.addressof(host), self.ptr, self.nbytes)
 
@@ -89,11 +96,11 @@ class DeviceArray:
         return bytes(host)
 
     def numpy(self) -> Any:
-        """A copy as a numpy array."""
+        """A copy as a numpy array; without ml_dtypes one of bits, of a type that numpy has not."""
         import numpy as np
 
-        host = np.empty(self.shape, self.dtype)
-        self.copy_to(host)
+        host = np.empty(self.shape, dtypes.numpys(self.dtype))
+        self.copy_to(host.reshape(-1).view("uint8"))
         return host
 
     def _check(self, view: memoryview) -> None:
@@ -156,15 +163,15 @@ _DESTROY = _CALLBACK(_destroy)
 
 
 def _capsule(array: DeviceArray) -> object:
-    kind, size = ITEM_BYTES[array.dtype]
+    item = dtypes.TYPES[array.dtype]
     shape = (c_int64 * array.ndim)(*array.shape)
     tensor = _Tensor(
         data=array.ptr,
         device_type=_DLPACK_CUDA,
         device_id=array.__dlpack_device__()[1],
         ndim=array.ndim,
-        code=_DLPACK_CODES[kind],
-        bits=8 * size,
+        code=item.dlpack,
+        bits=8 * item.nbytes,
         lanes=1,
         shape=shape,
         deleter=ctypes.cast(_DELETE, c_void_p),

@@ -52,6 +52,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "cuModuleGetFunction": [POINTER(c_void_p), c_void_p, c_char_p],
     "cuFuncLoad": [c_void_p],
     "cuLaunchKernel": [c_void_p, *[c_uint] * 7, c_void_p, POINTER(c_void_p), POINTER(c_void_p)],
+    "cuMemGetInfo_v2": [POINTER(c_size_t), POINTER(c_size_t)],
     "cuMemAlloc_v2": [_PTR, c_size_t],
     "cuMemFree_v2": [c_uint64],
     "cuMemcpyHtoDAsync_v2": [c_uint64, c_void_p, c_size_t, c_void_p],
@@ -243,6 +244,13 @@ class Gpu:
         self.driver("cuLaunchKernel", function, grid, 1, 1, block, 1, 1, 0, self.stream, pointers, None)
 
     # ------------------------------------------------------------ memory
+    @property
+    def total(self) -> int:
+        """Bytes of memory that the device has."""
+        free, total = c_size_t(), c_size_t()
+        self.driver("cuMemGetInfo_v2", byref(free), byref(total))
+        return total.value
+
     def allocate(self, size: int) -> int:
         """Plain device memory; the address."""
         address = c_uint64()

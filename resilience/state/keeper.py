@@ -8,8 +8,8 @@ Who may talk to it: a peer with the keeper's own uid that shows the token (MPSR_
 (MPSR_STANDBY_TOKEN). Everyone else gets `refused` and a line on the keeper's standard error, which the supervisor passes
 to the recovery log. One connection at most is the writer.
 
-A standby is told what is held and gets no descriptor of it: it cannot reach the memory that another process works on.
-`take` gives it them, against the token that the supervisor sends with the word `promote` and not before.
+A standby is told what is held and gets no descriptor but the table's: it cannot reach the memory that another process works
+on. `take` gives it them, against the token that the supervisor sends with the word `promote` and not before.
 
 It ends when its parent (the supervisor) has gone, on SIGTERM and SIGINT, and removes its socket. It may be SIGKILLed:
 the program still holds the descriptors and deposits them with the next keeper.
@@ -21,13 +21,13 @@ Messages (JSON objects, resilience/state/wire.py), program → keeper and its an
     drop                           dropped                              writer only: its program has ended well
     wait                           layout layout + descriptors          answered as soon as something is held
     take token expected            taken layout + descriptors           a standby that was promoted: it is the writer
-    status                         status arrays bytes limit_mib peers writer sequence step
+    status                         status regions bytes limit_mib peers writer sequence step
     anything else, or not allowed  refused reason busy             busy: the old writer still lives, try again
 
-`expected` true: something was held; while nothing is, the writer stays who it is. `role` is active, standby (no
-descriptors before `take`) or reader. A layout is an object with `regions`: the size in bytes of each descriptor's
-memory, in order. The first descriptor is the commit record and is not among them. The keeper does not read the rest
-of the layout.
+`expected` true: something was held; while nothing is, the writer stays who it is. `role` is active, standby (the table
+alone before `take`) or reader. A layout is an object with `name`, whose it is, and `regions`: the size in bytes of each
+descriptor's memory, in order. Before those come two that are not among them: the table, which says what lies where and is
+sealed (resilience/state/table.py), and the commit record. The keeper reads neither the table nor the name.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ from typing import Any, NoReturn
 
 from resilience.model.errors import ResilienceError, StateError, WireError
 from resilience.parse import ucred
-from resilience.state import record, wire
-from resilience.state.names import EXIT_OK, EXIT_USAGE, PROTOCOL_VERSION, STANDBY_TOKEN, TOKEN
+from resilience.state import record, table, wire
+from resilience.state.names import EXIT_OK, EXIT_USAGE, STANDBY_TOKEN, STATE_VERSION, TOKEN
 
 _MAX_PEERS = 64
 """Connections at once; a task has two or three."""
@@ -96,20 +96,23 @@ class Holdings:
             raise Refused("layout has no list of regions")
         if not all(type(size) is int and size > 0 for size in regions):
             raise Refused("sizes of regions must be whole numbers above 0")
-        if len(fds) != len(regions) + 1:
-            raise Refused(f"{len(regions)} regions and a record need {len(regions) + 1} descriptors, not {len(fds)}")
+        if len(fds) != len(regions) + 2:
+            needed = f"{len(regions)} regions, a table and a record need {len(regions) + 2} descriptors"
+            raise Refused(f"{needed}, not {len(fds)}")
         total = sum(regions)
         if self.limit_mib and total > self.limit_mib * _MIB:
             raise Refused(
                 f"kept state of {total / _MIB:.0f} MiB is over the limit of {self.limit_mib} MiB (--mps-state); "
-                "each kept array counts twice"
+                "a kept array counts twice"
             )
+        if not table.sealed(fds[0]):
+            raise Refused("the first descriptor is not a table")
         try:
-            readable = len(os.pread(fds[0], record.SIZE, 0)) == record.SIZE
+            readable = len(os.pread(fds[1], record.SIZE, 0)) == record.SIZE
         except OSError:
             readable = False
         if not readable:
-            raise Refused("the first descriptor is not a commit record")
+            raise Refused("the second descriptor is not a commit record")
         self.drop()
         self.layout, self.fds, self.total = layout, fds, total
 
@@ -221,8 +224,8 @@ class Keeper:
         return False
 
     def _attach(self, peer: Peer, message: wire.Message) -> None:
-        if message.get("v") != PROTOCOL_VERSION:
-            raise Refused(f"speaks version {message.get('v')!r}, the keeper version {PROTOCOL_VERSION}")
+        if message.get("v") != STATE_VERSION:
+            raise Refused(f"speaks version {message.get('v')!r}, the keeper version {STATE_VERSION}")
         role = message.get("role")
         known = self._shows(message, self._token)
         if not known and not (role == "standby" and self._shows(message, self._standby_token)):
@@ -256,13 +259,14 @@ class Keeper:
 
     def _hand_out(self, peer: Peer, answer: wire.Message) -> None:
         peer.waits = False
-        self._send(peer, answer | {"layout": self._held.layout}, [] if peer.role == "standby" else self._held.fds)
+        shown = self._held.fds[:1] if peer.role == "standby" else self._held.fds
+        self._send(peer, answer | {"layout": self._held.layout}, shown)
 
     def _status(self) -> wire.Message:
-        commit = record.read_fd(self._held.fds[0]) if self._held.fds else None
+        commit = record.read_fd(self._held.fds[1]) if self._held.fds else None
         return {
             "op": "status",
-            "arrays": len(self._held.fds) // 2,
+            "regions": len(self._held.layout["regions"]) if self._held.layout else 0,
             "bytes": self._held.total,
             "limit_mib": self._held.limit_mib,
             "peers": len(self._peers),

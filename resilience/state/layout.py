@@ -1,34 +1,29 @@
-"""What kept state consists of: the arrays by name, shape and type, and the regions of device memory that hold them.
+"""What kept state consists of: arrays by name, shape and type, the areas that they lie in, and the memory of those.
 
-The text forms (in a deposit at the keeper, in the head of a spill file) are read back with every field checked; what
-does not fit raises StateError naming the array. Sizes are bytes.
+An area holds arrays side by side, so that small ones share pages. It has one span of addresses, or two (`work`, `kept`),
+and each span has memory behind it in parts, one descriptor each, in the order of the addresses.
+
+The text forms (the table of a deposit, the head of a spill file) are read back with every field checked; what does not
+fit raises StateError naming the array. Sizes are bytes.
 """
 
+import json
 import math
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from resilience.model.errors import StateError
-from resilience.state.names import MAX_FDS
+from resilience.state import dtypes
+from resilience.state.names import STATE_VERSION
 
-ITEM_BYTES = {
-    "float16": ("f", 2),
-    "float32": ("f", 4),
-    "float64": ("f", 8),
-    "complex64": ("c", 8),
-    "complex128": ("c", 16),
-    "int8": ("i", 1),
-    "int16": ("i", 2),
-    "int32": ("i", 4),
-    "int64": ("i", 8),
-    "uint8": ("u", 1),
-    "uint16": ("u", 2),
-    "uint32": ("u", 4),
-    "uint64": ("u", 8),
-    "bool": ("b", 1),
-}
-"""Type name → (kind letter of the array interface, bytes of one item)."""
-MAX_ARRAYS = (MAX_FDS - 1) // 2
+ALIGNMENT = 512
+"""Of an array in its area: what the allocators of torch and cupy give."""
+_MAX_SIZE = 1 << 48
+_MAX_ARRAYS = 1 << 16
+DEVICE = "device"
+STATE = "state"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,64 +34,141 @@ class ArraySpec:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype][1]
+        return math.prod(self.shape) * dtypes.TYPES[self.dtype].nbytes
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}{list(self.shape)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """An array with the size of each of its two regions and the addresses at which its program has them."""
+class Span:
+    """A range of addresses and the sizes of the memory behind it, in parts."""
+
+    address: int
+    parts: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """`where` its memory is, of which `kind` its arrays are, how much of it they use, and its spans: work, then kept."""
+
+    where: str
+    kind: str
+    used: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """An array, the number of its area, and where in it the array begins."""
 
     spec: ArraySpec
-    region: int
-    work: int
-    kept: int
+    area: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    areas: tuple[Area, ...]
+    arrays: tuple[Placed, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the memory of each descriptor, in order: areas, their spans, their parts."""
+        return [size for area in self.areas for span in area.spans for size in span.parts]
+
+    def spec(self, name: str) -> ArraySpec | None:
+        return next((array.spec for array in self.arrays if array.spec.name == name), None)
+
+
+def aligned(size: int) -> int:
+    """The next place for an array."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def spec(name: object, shape: object, dtype: object) -> ArraySpec:
-    """A checked description of an array; `dtype` may be a name or anything whose `str()` or `.name` is one."""
+    """A checked description of an array. Raises StateError.
+
+    shape: a whole number or several, of Python or numpy; () for a single item, 0 for none.
+    dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
+    """
     if not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable():
         raise StateError("array", "a name is 1 to 64 printable characters", repr(name)[:80])
-    text = dtype if isinstance(dtype, str) else str(getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype))
-    if text not in ITEM_BYTES:
-        raise StateError(f"array {name}", "unknown type", text, hint=f"known: {', '.join(ITEM_BYTES)}")
-    sizes = (shape,) if isinstance(shape, int) else shape
-    if not isinstance(sizes, tuple | list) or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise StateError(f"array {name}", "a shape is whole numbers above 0", repr(shape)[:80])
-    if len(sizes) > 32 or math.prod(sizes) >= 1 << 48:
+    try:
+        kind = dtypes.name_of(dtype)
+    except ValueError as error:
+        known = f"known: {', '.join(dtypes.TYPES)}; keep other data as bytes"
+        raise StateError(f"array {name}", "unknown type", error, hint=known) from None
+    sizes = _sizes(shape)
+    if sizes is None or any(size < 0 for size in sizes):
+        raise StateError(f"array {name}", "a shape is whole numbers from 0 on", repr(shape)[:80])
+    if len(sizes) > 32 or math.prod(max(size, 1) for size in sizes) * dtypes.TYPES[kind].nbytes >= _MAX_SIZE:
         raise StateError(f"array {name}", "shape is too large", repr(shape)[:80])
-    return ArraySpec(name=name, shape=tuple(int(size) for size in sizes), dtype=text)
+    return ArraySpec(name=name, shape=sizes, dtype=kind)
 
 
-def render(arrays: list[Kept], name: str = "") -> dict[str, Any]:
-    """The layout as it goes to the keeper: regions in the order of the descriptors (work, kept, work, kept, …).
+def _sizes(shape: Any) -> tuple[int, ...] | None:
+    """Whole numbers of any library as Python's; None for what is no shape."""
+    try:
+        given = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        return None if any(isinstance(size, bool) for size in given) else tuple(map(operator.index, given))
+    except TypeError:
+        return None
 
-    `name`: whose it is (resilience/state/identity.py).
-    """
-    rows = [[a.spec.name, list(a.spec.shape), a.spec.dtype, a.region, a.work, a.kept] for a in arrays]
-    return {"name": name, "regions": [a.region for a in arrays for _ in range(2)], "arrays": rows}
+
+def render(layout: Layout) -> bytes:
+    """The table of a deposit."""
+    areas = [[a.where, a.kind, a.used, [[span.address, list(span.parts)] for span in a.spans]] for a in layout.areas]
+    arrays = [[a.spec.name, list(a.spec.shape), a.spec.dtype, a.area, a.at] for a in layout.arrays]
+    return json.dumps({"format": STATE_VERSION, "areas": areas, "arrays": arrays}, separators=(",", ":")).encode(
+        "ascii"
+    )
 
 
-def parse(layout: dict[str, Any]) -> list[Kept]:
-    """The arrays of a layout from the keeper. Raises StateError."""
-    rows = layout.get("arrays")
-    if not isinstance(rows, list) or len(rows) > MAX_ARRAYS:
-        raise StateError("kept state", "layout has no list of arrays", repr(rows)[:80])
-    arrays = []
-    for row in rows:
-        if not isinstance(row, list) or len(row) != 6 or not all(isinstance(number, int) for number in row[3:]):
-            raise StateError("kept state", "layout has a bad row", repr(row)[:80])
-        array = Kept(spec=spec(*row[:3]), region=row[3], work=row[4], kept=row[5])
-        if array.region < array.spec.nbytes:
-            raise StateError(f"array {array.spec.name}", "region is smaller than the array", array.region)
-        arrays.append(array)
-    if layout.get("regions") != [a.region for a in arrays for _ in range(2)]:
-        raise StateError("kept state", "regions do not fit the arrays", repr(layout.get("regions"))[:80])
-    if len({a.spec.name for a in arrays}) != len(arrays):
-        raise StateError("kept state", "layout names an array twice")
-    return arrays
+def parse(text: bytes) -> Layout:
+    """The layout of a table. Raises StateError."""
+    try:
+        table = json.loads(text)
+        if table["format"] != STATE_VERSION:
+            hint = "end the job's programs, or use the version of mpsr that they use"
+            raise StateError("kept state", "is of another version of mpsr", table["format"], hint=hint)
+        areas = tuple(_area(*row) for row in table["areas"])
+        rows = table["arrays"]
+        if len(rows) > _MAX_ARRAYS:
+            raise ValueError(f"{len(rows)} arrays")
+        arrays = tuple(Placed(spec=spec(*row[:3]), area=_number(row[3]), at=_number(row[4])) for row in rows)
+        for array in arrays:
+            if array.at + array.spec.nbytes > areas[array.area].used:
+                raise ValueError(f"array {array.spec.name} does not fit its area")
+        if len({array.spec.name for array in arrays}) != len(arrays):
+            raise ValueError("an array is named twice")
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise StateError("kept state", "its table cannot be read", repr(error)[:120]) from None
+    return Layout(areas=areas, arrays=arrays)
+
+
+_SPANS = {STATE: 2}
+"""Kind of an area → its spans."""
+
+
+def _area(where: object, kind: object, used: object, spans: list[Any]) -> Area:
+    made = tuple(Span(address=_number(address), parts=tuple(map(_number, parts))) for address, parts in spans)
+    if where != DEVICE or not isinstance(kind, str) or len(made) != _SPANS.get(kind):
+        raise ValueError(f"area {where!r} {kind!r} with {len(made)} spans")
+    size = _number(used)
+    if any(span.size < size for span in made):
+        raise ValueError(f"area {where} {kind} is smaller than its arrays")
+    return Area(where=str(where), kind=kind, used=size, spans=made)
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"no number of bytes: {value!r}")
+    return value
 
 
 def check_same(declared: ArraySpec, held: ArraySpec | None, where: str) -> None:

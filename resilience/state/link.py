@@ -17,7 +17,7 @@ from typing import Any
 
 from resilience.model.errors import StateError, WireError
 from resilience.state import wire
-from resilience.state.names import PROTOCOL_VERSION
+from resilience.state.names import STATE_VERSION
 
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.1
@@ -29,7 +29,7 @@ _TAKE_TIMEOUT = 5.0
 _LOST = "keeper and program ended together; the next rung starts from the state on disk, if any"
 
 Deposit = tuple[dict[str, Any], list[int]]
-"""A layout and its descriptors: commit record, then work and kept of each array; none for a standby."""
+"""A layout and its descriptors: table, commit record, and those of the memory; the table alone for a standby."""
 
 
 def owned(held: Deposit | None, name: str) -> Deposit | None:
@@ -85,7 +85,7 @@ class KeeperLink:
         self._socket = connection
         connection.settimeout(_ANSWER_TIMEOUT)
         connection.connect(self._path)
-        message = {"op": "attach", "v": PROTOCOL_VERSION, "token": self._token, "role": self.role}
+        message = {"op": "attach", "v": STATE_VERSION, "token": self._token, "role": self.role}
         answer, fds = self._ask(message)
         return (answer["layout"], fds) if answer.get("layout") else None
 

@@ -1,8 +1,9 @@
-"""Device memory of kept arrays: per array a `work` and a `kept` region, each with a descriptor that keeps it alive.
+"""Device memory of kept arrays: spans of addresses with exportable memory behind them, a descriptor a part.
 
 Relies on cuMemCreate memory living as long as a handle, mapping or descriptor of it does (cuda.h; hypotheses H1 and
-H2 of docs/adr/0002). Regions are never given back before the process ends: the keeper and this process hold the same
-memory, and the last one to go frees it.
+H2 of docs/adr/0002), and on a range of addresses being used across the mappings in it, as torch's expandable segments
+do. Memory is never given back before the process ends: the keeper and this process hold the same, and the last one to go
+frees it.
 
 A standby has stand-ins: one granule of device memory of its own (2 MiB), mapped again and again at the addresses of
 `work`, and the addresses of `kept` with nothing behind them. So its program has its pointers, may launch kernels on
@@ -10,116 +11,149 @@ them and capture graphs, and reaches no byte of what another process works on. A
 their place: a mapping belongs to addresses, and what was captured names addresses.
 """
 
+import ctypes
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from resilience.model.errors import GpuError
+from resilience.state import layout
 from resilience.state.driver import Gpu, GpuFault
-from resilience.state.layout import ArraySpec, Kept
+
+_FEW = 24
+"""Parts of a span that grow it by a sixteenth at least; later ones by an eighth. So a span of 80 GiB has at most 110, and a
+message to the keeper room for all."""
+_WARM = 1 << 21
+"""Bytes of each span that a standby reads once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
-    address: int
-    size: int
-    fd: int
+class DeviceSpan:
+    """`address` is fixed; memory is added behind it as arrays come. Everything is done on the session's stream."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One kept array in this process."""
-
-    spec: ArraySpec
-    work: Region
-    kept: Region
-
-    @property
-    def regions(self) -> tuple[Region, Region]:
-        return self.work, self.kept
-
-    @property
-    def fds(self) -> tuple[int, int]:
-        return self.work.fd, self.kept.fd
-
-    @property
-    def row(self) -> Kept:
-        return Kept(spec=self.spec, region=self.work.size, work=self.work.address, kept=self.kept.address)
-
-    def save(self, gpu: Gpu) -> None:
-        """work → kept, on the stream."""
-        gpu.copy(self.kept.address, self.work.address, self.spec.nbytes)
-
-    def load(self, gpu: Gpu) -> None:
-        """kept → work, on the stream."""
-        gpu.copy(self.work.address, self.kept.address, self.spec.nbytes)
-
-
-def _create(gpu: Gpu, size: int) -> Region:
-    handle, fd = gpu.create(size)
-    address = gpu.map(handle, size)
-    gpu.release(handle)  # the mapping and the descriptor keep the memory
-    return Region(address=address, size=size, fd=fd)
-
-
-def create(gpu: Gpu, spec: ArraySpec) -> Pair:
-    """New memory for an array; `work` is zero-filled. Raises GpuError, out of memory with a hint."""
-    size = gpu.rounded(spec.nbytes)
-    try:
-        pair = Pair(spec=spec, work=_create(gpu, size), kept=_create(gpu, size))
-    except GpuFault:
-        raise
-    except GpuError as error:
-        hint = f"array {spec} needs {2 * size >> 20} MiB of device memory: a kept array is there twice"
-        raise GpuError(error.call, error.code, error.observed, hint=hint) from error
-    gpu.zero(pair.work.address, size)
-    return pair
-
-
-def take_in(gpu: Gpu, array: Kept, fds: tuple[int, int]) -> Pair:
-    """Map the memory that another process made, at its addresses where they are free here."""
-    regions = []
-    for fd, at in zip(fds, (array.work, array.kept), strict=True):
-        handle = gpu.take_in(fd)
-        regions.append(Region(address=gpu.map(handle, array.region, at=at), size=array.region, fd=fd))
-        gpu.release(handle)
-    return Pair(spec=array.spec, work=regions[0], kept=regions[1])
-
-
-class StandIns:
-    """The stand-ins of a standby's arrays, until `give_way`."""
-
-    def __init__(self, gpu: Gpu, arrays: list[Kept]) -> None:
+    def __init__(self, gpu: Gpu, address: int, reserved: int) -> None:
         self._gpu = gpu
-        self._granule, fd = gpu.create(gpu.granularity)
-        os.close(fd)
-        self.pairs = [self._stand_in(array) for array in arrays]
-        if arrays:
-            gpu.zero(self.pairs[0].work.address, gpu.granularity)  # all of them at once: they are the same bytes
+        self.address = address
+        self._reserved = reserved
+        self.parts: list[int] = []
+        self.fds: list[int] = []
 
-    def _stand_in(self, array: Kept) -> Pair:
-        gpu, size = self._gpu, array.region
-        work, kept = gpu.reserve(size, at=array.work), gpu.reserve(size, at=array.kept)
-        for address in range(work, work + size, gpu.granularity):
-            gpu.place(self._granule, address, gpu.granularity)
-        gpu.open(work, size)
-        regions = (Region(address=address, size=size, fd=-1) for address in (work, kept))
-        return Pair(spec=array.spec, work=next(regions), kept=next(regions))
+    @property
+    def size(self) -> int:
+        return sum(self.parts)
 
-    def give_way(self, fds: dict[str, tuple[int, int]]) -> dict[str, Pair]:
-        """Put the memory of each array, by its name, where its stand-in was. What was written to the stand-ins is gone."""
-        self._gpu.synchronize()  # a kernel that a program left running would meet a hole, and its server end
-        pairs = {}
-        for pair in self.pairs:
-            self._gpu.clear(pair.work.address, pair.work.size)
-            work, kept = (self._put(fd, region) for fd, region in zip(fds[pair.spec.name], pair.regions, strict=True))
-            pairs[pair.spec.name] = Pair(spec=pair.spec, work=work, kept=kept)
-        self._gpu.release(self._granule)
-        self.pairs = []
-        return pairs
+    @property
+    def row(self) -> layout.Span:
+        return layout.Span(address=self.address, parts=tuple(self.parts))
 
-    def _put(self, fd: int, where: Region) -> Region:
-        handle = self._gpu.take_in(fd)
-        self._gpu.place(handle, where.address, where.size)
-        self._gpu.open(where.address, where.size)
-        self._gpu.release(handle)
-        return Region(address=where.address, size=where.size, fd=fd)
+    def reach(self, size: int, *, ahead: bool) -> None:
+        """Have zero-filled memory up to `size` bytes; `ahead`: some more, so that the parts stay few. Raises GpuError."""
+        if size <= self.size:
+            return None
+        need = self._gpu.rounded(size - self.size)
+        growth = self._gpu.rounded(self.size // (16 if len(self.parts) < _FEW else 8)) if ahead else 0
+        if growth > need and self.size + growth <= self._reserved:
+            try:
+                return self._add(growth)
+            except GpuFault:
+                raise
+            except GpuError:  # out of memory: what is needed may be there still
+                pass
+        return self._add(need)
+
+    def _add(self, size: int) -> None:
+        handle, fd = self._gpu.create(size)
+        self._put(handle, size)
+        self._gpu.open(self.address + self.size, size)
+        self._gpu.zero(self.address + self.size, size)
+        self.parts.append(size)
+        self.fds.append(fd)
+
+    def _put(self, handle: int, size: int, at: int | None = None) -> None:
+        """Map a handle behind the memory that is there; mapping and descriptor keep the memory."""
+        try:
+            self._gpu.place(handle, self.address + (self.size if at is None else at), size)
+        finally:
+            self._gpu.release(handle)
+
+    def take_in(self, parts: Sequence[int], fds: Sequence[int]) -> None:
+        """The memory that another process made, behind these addresses."""
+        at = 0
+        for size, fd in zip(parts, fds, strict=True):
+            self._put(self._gpu.take_in(fd), size, at)
+            at += size
+        self.parts, self.fds = list(parts), list(fds)
+        self._gpu.open(self.address, at)
+
+    def stand_in(self, granule: int, size: int) -> None:
+        """The same granule again and again."""
+        for address in range(self.address, self.address + size, self._gpu.granularity):
+            self._gpu.place(granule, address, self._gpu.granularity)
+        self._gpu.open(self.address, size)
+
+    def clear(self, size: int) -> None:
+        """Take the stand-ins away. Work that uses them must be done."""
+        self._gpu.clear(self.address, size)
+
+    def copy(self, source: "DeviceSpan", size: int) -> None:
+        self._gpu.copy(self.address, source.address, size)
+
+    def write(self, at: int, content: bytearray) -> None:
+        if content:
+            host = (ctypes.c_char * len(content)).from_buffer(content)
+            self._gpu.upload(self.address + at, ctypes.addressof(host), len(content))
+
+    def read(self, at: int, size: int) -> bytearray:
+        content = bytearray(size)
+        if size:
+            host = (ctypes.c_char * size).from_buffer(content)
+            self._gpu.download(ctypes.addressof(host), self.address + at, size)
+        return content
+
+
+class DeviceMemory:
+    """Makes the spans of one GPU."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._granule = 0
+
+    def new(self) -> DeviceSpan:
+        """Addresses for as much as the GPU has; they cost nothing."""
+        size = self._gpu.rounded(self._gpu.total)
+        return DeviceSpan(self._gpu, self._gpu.reserve(size), size)
+
+    def take_in(self, row: layout.Span, fds: Sequence[int]) -> DeviceSpan:
+        """The memory of another process, at its addresses where they are free here."""
+        span = DeviceSpan(self._gpu, self._gpu.reserve(row.size, at=row.address), row.size)
+        span.take_in(row.parts, fds)
+        return span
+
+    def stand_in(self, row: layout.Span, *, used: bool) -> DeviceSpan:
+        """Addresses that another process has; `used`: with stand-ins behind them, else with nothing."""
+        span = DeviceSpan(self._gpu, self._gpu.reserve(row.size, at=row.address), row.size)
+        if used:
+            first = not self._granule
+            if first:
+                self._granule, fd = self._gpu.create(self._gpu.granularity)
+                os.close(fd)
+            span.stand_in(self._granule, row.size)
+            if first:
+                self._gpu.zero(span.address, self._gpu.granularity)  # all of them at once: they are the same bytes
+        return span
+
+    def give_way(self) -> None:
+        """The stand-ins have gone."""
+        if self._granule:
+            self._gpu.release(self._granule)
+            self._granule = 0
+
+    def warm(self, spans: Sequence[DeviceSpan]) -> None:
+        """Do once, to no effect, what a take-over does: first copies are slow, and their code is loaded late."""
+        scratch = self._gpu.allocate(_WARM)
+        for span in spans:
+            self._gpu.copy(scratch, span.address, min(span._reserved, _WARM))
+        self._gpu.synchronize_stream()
+        self._gpu.free(scratch)
+
+    def wait(self) -> None:
+        """Wait for the copies."""
+        self._gpu.synchronize_stream()

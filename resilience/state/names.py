@@ -13,6 +13,7 @@ SPILL = env("spill")
 SPILL_MS = env("spill_ms")
 
 PROTOCOL_VERSION = int(contract()["wire"]["protocol_version"])
+STATE_VERSION = int(contract()["wire"]["state_version"])
 MAX_FDS = int(contract()["wire"]["max_fds"])
 
 EXIT_OK = exit_code("ok")

@@ -11,7 +11,7 @@ from resilience.model.errors import GpuError, ResilienceError
 from resilience.state import names
 from resilience.state.arrays import cupy_works
 from resilience.state.driver import NO_GPU, Gpu, GpuFault
-from resilience.state.stores import GpuStore, HostStore, Store
+from resilience.state.stores import GpuStore, HostStore, KeptStore, Store
 
 _WAIT_FOR_SERVER = 20.0
 """Seconds that a program waits for an MPS server that is not ready (807): a rebuild takes about one."""
@@ -43,7 +43,7 @@ def open_store(gpu: Gpu | None, arrays: str, *, shared: bool) -> Store:
     if gpu is None:
         return HostStore()
     cupy = arrays == "cupy" or (arrays == "auto" and cupy_works())
-    return GpuStore(gpu, shared=shared, cupy=cupy)
+    return KeptStore(gpu, cupy=cupy) if shared else GpuStore(gpu, cupy=cupy)
 
 
 def _refuse(wrong: str, observed: object) -> NoReturn:

@@ -27,17 +27,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
-from resilience.state import identity, layout, names, record
+from resilience.state import identity, layout, names, record, table
 from resilience.state.bringing import bring
 from resilience.state.driver import Gpu, GpuFault
-from resilience.state.layout import ArraySpec, Kept, check_same
+from resilience.state.layout import ArraySpec, Layout, check_same
 from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.record import COPYING, HELD, Commit, Record
 from resilience.state.spillfile import Spilled
 from resilience.state.spills import Spills
 from resilience.state.standing import Standby, cannot
-from resilience.state.stores import GpuStore, Store
+from resilience.state.stores import KeptStore, Store
 from resilience.state.supervisor import Supervisor, flush_streams
 
 _opened = False
@@ -83,7 +83,7 @@ class Session:
         self._pid = os.getpid()
         self._declared: dict[str, ArraySpec] = {}
         self._scratch: set[str] = set()
-        self._held: list[Kept] | None = None
+        self._held: Layout | None = None
         self._disk: Spilled | None = None
         self._sealed = False
         self._faulted = False
@@ -137,16 +137,16 @@ class Session:
 
     def _take_in(self, held: Deposit) -> None:
         """Have the memory of a state that another process made: in place of the stand-ins, where there are some."""
-        assert isinstance(self._store, GpuStore)
+        assert isinstance(self._store, KeptStore)
         assert self._link is not None
         description, fds = held
-        arrays = layout.parse(description)
-        self._record = Record(fds[0])
+        there = layout.parse(table.read(fds[0]))
+        self._record = Record(fds[1])
         if self._held is None:
-            self._store.take_in(arrays, fds[1:])
+            self._store.take_in(there, fds[2:])
         else:
-            self._store.give_way(arrays, fds[1:])
-        self._held = arrays
+            self._store.give_way(there, fds[2:])
+        self._held = there
         self._link.remember(description, fds)
 
     def _go_on(self, source: str) -> None:
@@ -192,7 +192,7 @@ class Session:
         self._settle()
         self._declared[name] = spec
         if self._held is not None:
-            check_same(spec, next((a.spec for a in self._held if a.spec.name == name), None), "held by the keeper")
+            check_same(spec, self._held.spec(name), "held by the keeper")
         elif self._disk:
             check_same(spec, next((a for a in self._disk.arrays if a.name == name), None), "on disk")
         array = self._store.add(spec, kept=True)
@@ -210,8 +210,8 @@ class Session:
             return
         if not owned(known, self._owner):
             raise StateError("standby", "the state that is kept is another program's", known[0].get("name"))
-        assert isinstance(self._store, GpuStore)
-        self._held = layout.parse(known[0])
+        assert isinstance(self._store, KeptStore)
+        self._held = layout.parse(table.read(known[1][0]))
         self._store.stand_in(self._held)
 
     def _become_active(self) -> None:
@@ -235,7 +235,7 @@ class Session:
         if self._sealed:
             return
         self._settle()
-        there = [array.spec for array in self._held or ()] or (self._disk.arrays if self._disk else [])
+        there = [array.spec for array in self._held.arrays] if self._held else self._disk.arrays if self._disk else []
         if missing := {spec.name for spec in there} - self._declared.keys():
             raise StateError(f"array {min(missing)}", "is in the state to go on from, but was not declared")
         self._sealed = True
@@ -243,26 +243,26 @@ class Session:
             if self._link:
                 self._link.watch()
             self._stand_by(self._standby)
-        elif self._held is None and self._link and isinstance(self._store, GpuStore):
+        elif self._held is None and self._link and isinstance(self._store, KeptStore):
             self._deposit(self._store, self._link)
         if self._link:
             self._link.watch()
         self._disk = None
 
-    def _deposit(self, store: GpuStore, link: KeeperLink) -> None:
+    def _deposit(self, store: KeptStore, link: KeeperLink) -> None:
         """The first commit, so that whoever takes over later always finds one, and the descriptors to the keeper."""
-        if not store.pairs:
+        if not self._declared:
             return
+        store.synchronize()
+        store.close()
         self._record = Record.create()
         self._write(max(self._sequence, 0), self.step, self.values)
-        pairs = list(store.pairs.values())
-        link.put(
-            layout.render([pair.row for pair in pairs], self._owner),
-            [self._record.fd, *(fd for p in pairs for fd in p.fds)],
-        )
+        there = store.layout
+        fds = [table.make(layout.render(there)), self._record.fd, *store.fds]
+        link.put({"name": self._owner, "regions": there.sizes}, fds)
 
     def _stand_by(self, standby: Standby) -> None:
-        if isinstance(self._store, GpuStore):
+        if isinstance(self._store, KeptStore):
             self._store.warm()
         self._store.synchronize()  # what it has rehearsed is done when it says that it is ready
         gc.collect()  # not in the middle of the promotion

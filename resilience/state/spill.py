@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from resilience.model.errors import GpuError, ResilienceError, StateError
-from resilience.state import identity, layout, leftover, names, spillfile
+from resilience.state import identity, layout, leftover, names, spillfile, table
 from resilience.state.driver import Gpu
 from resilience.state.link import Deposit, KeeperLink
 from resilience.state.record import COPYING, Record
 from resilience.state.spillfile import Place
-from resilience.state.stores import GpuStore
+from resilience.state.stores import KeptStore
 
 _KEEPER_TIMEOUT = 1.0
 _SERVER_TIMEOUT = 10.0
@@ -35,15 +35,14 @@ def on_disk(where: Place) -> int:
 
 def spill(where: Place, held: Deposit) -> int:
     """Write the committed state; its sequence. Raises StateError or GpuError."""
-    description, fds = held
-    arrays = layout.parse(description)
-    record = Record(fds[0])
+    _, fds = held
+    record = Record(fds[1])
     before = record.latest()
     if before is None or before.sequence <= on_disk(where):
         return before.sequence if before else -1
     gpu = Gpu(wait_for_server=_SERVER_TIMEOUT)
-    store = GpuStore(gpu, shared=True, cupy=False)
-    store.take_in(arrays, fds[1:])
+    store = KeptStore(gpu, cupy=False)
+    store.take_in(layout.parse(table.read(fds[0])), fds[2:])
     for _ in range(_TRIES):
         content = store.read(work=before.phase == COPYING)
         after = record.latest()

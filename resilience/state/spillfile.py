@@ -31,13 +31,17 @@ from resilience.state import identity, layout
 from resilience.state.layout import ArraySpec
 from resilience.state.names import SPILL
 
-_MAGIC = b"mpsr-spill-2\n"
+_MAGIC = b"mpsr-spill-3\n"
 _ANY_MAGIC = b"mpsr-spill-"
 _HEAD = struct.Struct("<II")
 _CRC = struct.Struct("<I")
-_MAX_HEAD = 1 << 20
+_MAX_HEAD = 1 << 24
 _CHUNK = 1 << 24
 """Bytes written and summed at a time."""
+
+
+class _OtherVersion(ValueError):
+    """Written by another version of mpsr."""
 
 
 class ForeignDirectory(StateError):
@@ -109,7 +113,7 @@ def write(
     sequence: int,
     step: int,
     values: dict[str, Any],
-    content: Iterable[tuple[ArraySpec, bytes | bytearray]],
+    content: Iterable[tuple[ArraySpec, bytes | bytearray | memoryview]],
 ) -> None:
     """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission, another's)."""
     _keep_apart(where)
@@ -174,7 +178,7 @@ def own_directory(path: Path | str) -> Iterator[int]:
         os.close(fd)
 
 
-def _put(file: IO[bytes], data: bytes | bytearray, crc: int) -> int:
+def _put(file: IO[bytes], data: bytes | bytearray | memoryview, crc: int) -> int:
     """Write all of it; the CRC so far."""
     view = memoryview(data)
     while view:
@@ -199,6 +203,9 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
             raise StateError("spill", f"{where.path} is not a file of this user", f"uid {found.st_uid}")
         try:
             return _parse(file, where, content=content)
+        except _OtherVersion as error:
+            hint = "remove it to start afresh, or use the version of mpsr that wrote it"
+            raise StateError("spill", f"{where.path} is of another version of mpsr", error, hint=hint) from None
         except (ValueError, TypeError, KeyError, RecursionError, StateError) as error:
             raise StateError("spill", f"{where.path} is damaged", error, hint="remove it to start afresh") from None
 
@@ -206,8 +213,7 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
 def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
     start = _exactly(file, len(_MAGIC) + _HEAD.size)
     if not start.startswith(_MAGIC):
-        other = start.startswith(_ANY_MAGIC)
-        raise ValueError(f"of another version of mpsr: {_version(start)}" if other else "no spilled state")
+        raise _OtherVersion(_version(start)) if start.startswith(_ANY_MAGIC) else ValueError("no spilled state")
     length, checksum = _HEAD.unpack_from(start, len(_MAGIC))
     if length > _MAX_HEAD:
         raise ValueError(f"head of {length} bytes")

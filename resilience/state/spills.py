@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from resilience.model.errors import StateError
 from resilience.model.settings import Kept as Defaults
 from resilience.state import identity, leftover, names, spillfile
-from resilience.state.layout import ArraySpec
 from resilience.state.record import Commit
 from resilience.state.spillfile import ForeignDirectory, Place, Spilled
 from resilience.state.spillthread import SpillThread
+from resilience.state.stores import Content
 
 _NO_SPILLS = "nothing is spilled, and a requeued job starts afresh; work in a directory that nobody else may write"
 _NOT_TAKEN = "this program starts afresh; session(name=…) keeps a program's state its own whatever its command is"
 _TWIN = "after a requeue nothing tells whose state is whose, so both start afresh; give each a name: session(name=…)"
-_Content = Callable[[], list[tuple[ArraySpec, bytearray]]]
+_Content = Callable[[], Content]
 
 
 class Spills:

@@ -10,8 +10,8 @@ from typing import Any
 
 from resilience.model.errors import StateError
 from resilience.state import spillfile
-from resilience.state.layout import ArraySpec
 from resilience.state.spillfile import Place
+from resilience.state.stores import Content
 
 
 class SpillThread:
@@ -41,7 +41,7 @@ class SpillThread:
         sequence: int,
         step: int,
         values: dict[str, Any],
-        content: list[tuple[ArraySpec, bytearray]],
+        content: Content,
     ) -> None:
         self.join()
         self._last = now

@@ -17,7 +17,7 @@ from resilience.model.errors import WireError
 from resilience.state.names import MAX_FDS
 
 MAX_BYTES = 65536
-"""Longest packet: a layout of 126 arrays with long names takes about 40 KiB."""
+"""Longest packet: a layout with the sizes of 251 regions takes about 4 KiB."""
 _INT = array.array("i").itemsize
 Message = dict[str, Any]
 

@@ -24,37 +24,43 @@ SIZES_MIB = (2, 64, 1024, 8192)
 _TOKENS = {"MPSR_TOKEN": "the-programs", "MPSR_STANDBY_TOKEN": "the-standbys"}
 _HOLDS = """
 import sys
-from resilience.state import layout, memory
+from resilience.state import layout, table
 from resilience.state.driver import Gpu
 from resilience.state.link import KeeperLink
 from resilience.state.record import HELD, Commit, Record
-gpu, size = Gpu(), int(sys.argv[2]) << 20
-spec = layout.spec("u", size, "uint8")
-pair = memory.Pair(spec=spec, work=memory._create(gpu, size), kept=memory._create(gpu, size))
+from resilience.state.stores import KeptStore
+size = int(sys.argv[2]) << 20
+gpu = Gpu()
+gpu.zero = lambda address, size: None
+store = KeptStore(gpu, cupy=False)
+store.add(layout.spec("u", size, "uint8"), kept=True)
+store.close()
 record = Record.create()
 record.write(Commit(0, HELD, 0, {}))
-KeeperLink(sys.argv[1], "the-programs", "active").put(layout.render([pair.row]), [record.fd, *pair.fds])
+there = store.layout
+fds = [table.make(layout.render(there)), record.fd, *store.fds]
+KeeperLink(sys.argv[1], "the-programs", "active").put({"regions": there.sizes}, fds)
 print("held", flush=True)
 sys.stdin.read()
 """
 _STANDS_BY = """
 import gc, json, sys, time
-from resilience.state import layout
+from resilience.state import layout, table
 from resilience.state.driver import Gpu
 from resilience.state.link import KeeperLink
-from resilience.state.stores import GpuStore
-store = GpuStore(Gpu(), shared=True, cupy=False)
+from resilience.state.stores import KeptStore
+store = KeptStore(Gpu(), cupy=False)
 link = KeeperLink(sys.argv[1], "the-standbys", "standby")
 began = time.monotonic()
-store.stand_in(layout.parse(link.first[0]))
+store.stand_in(layout.parse(table.read(link.first[1][0])))
 ready = time.monotonic()
 store.warm()
 link.watch()
 gc.collect()
 word = time.monotonic()
-description, fds = link.take("the-programs", expected=True)
+_, fds = link.take("the-programs", expected=True)
 taken = time.monotonic()
-store.give_way(layout.parse(description), fds[1:])
+store.give_way(layout.parse(table.read(fds[0])), fds[2:])
 end = time.monotonic()
 times = {"promotion": end - word, "memory": end - taken, "stand_ins": ready - began}
 print(json.dumps({name: 1000 * spent for name, spent in times.items()}))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from resilience.state import table
 from resilience.state.link import KeeperLink
 from resilience.state.record import HELD, Commit, Record
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-secret"
 STANDBY_TOKEN = "a-standbys"
 MIB = 1 << 20
+TABLE = b"what lies where: the keeper does not read it"
 
 
 def eventually(true: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -58,12 +60,12 @@ class Running:
 
 
 def deposit(text: bytes = b"state") -> tuple[dict[str, Any], list[int], Record]:
-    """A layout with one array, its two memfds and a record that holds a commit."""
+    """A layout with one array: its table, a record that holds a commit, and the two memfds of its memory."""
     record = Record.create()
     record.write(Commit(0, HELD, 41, {"r": 0.5}))
-    fds = [record.fd]
+    fds = [table.make(TABLE), record.fd]
     for _ in range(2):
         fd = os.memfd_create("region")
         os.write(fd, text)
         fds.append(fd)
-    return {"regions": [2 * MIB, 2 * MIB], "arrays": [["u", [2], "float64", 2 * MIB, 0, 0]]}, fds, record
+    return {"name": "u", "regions": [2 * MIB, 2 * MIB]}, fds, record

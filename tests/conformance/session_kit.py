@@ -62,10 +62,10 @@ KILLED = """
 import os, signal, sys
 sys.argv = sys.argv[1:]
 point, at, script = sys.argv.pop(0), int(sys.argv.pop(0)), sys.argv[0]
-from resilience.state import record, stores
-from resilience.state.memory import Pair
+from resilience.state import record
+from resilience.state.areas import Area
 
-write, save, copy = record.Record.write, stores.GpuStore.save, Pair.save
+write, copy = record.Record.write, Area.save
 def now(): os.kill(os.getpid(), signal.SIGKILL)
 def writing(self, commit):
     global current
@@ -73,13 +73,13 @@ def writing(self, commit):
     if commit.sequence == at and point == ("before-copying", "before-held")[commit.phase]: now()
     write(self, commit)
     if commit.sequence == at and point == ("after-copying", "after-held")[commit.phase]: now()
-def saving(self, gpu):
+def saving(self):
     if current.sequence == at and point == "between-arrays":
-        gpu.copy(self.kept.address, self.work.address, self.spec.nbytes // 2)
-        gpu.synchronize()
+        self.spans[1].copy(self.work, self.used // 2)
+        self.memory.wait()
         now()
-    copy(self, gpu)
-record.Record.write, Pair.save = writing, saving
+    copy(self)
+record.Record.write, Area.save = writing, saving
 exec(compile(open(script).read(), script, "exec"), {"__name__": "__main__", "__file__": script})
 """
 

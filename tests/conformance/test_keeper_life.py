@@ -26,8 +26,8 @@ def test_the_writer_deposits_again_when_the_keeper_was_killed(keeper: Running) -
     try:
         taken = eventually(lambda: second.link("reader").first)
         assert taken[0] == layout
-        assert os.pread(taken[1][1], 9, 0) == b"bytes"
-        assert Record(taken[1][0]).latest() == Commit(1, HELD, 99, {})
+        assert os.pread(taken[1][2], 9, 0) == b"bytes"
+        assert Record(taken[1][1]).latest() == Commit(1, HELD, 99, {})
         assert eventually(lambda: second.link("reader").status()["peers"] >= 3)
     finally:
         active.close()
@@ -49,7 +49,7 @@ def test_a_promoted_standby_waits_for_the_next_keeper_and_for_who_has_the_state(
         threading.Timer(0.05, active.watch).start()
         held = standby.take(TOKEN, expected=True)
         assert held is not None
-        assert os.pread(held[1][1], 9, 0) == b"bytes"
+        assert os.pread(held[1][2], 9, 0) == b"bytes"
         standby.remember(*held)
         active.close()
         second.end()

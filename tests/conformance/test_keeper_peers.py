@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
 from resilience.state import wire
+from resilience.state.names import STATE_VERSION
 from tests.conformance.keeper_kit import TOKEN, Running, eventually
 
 
@@ -65,13 +66,13 @@ def test_a_flood_of_refusals_does_not_flood_the_log(keeper: Running) -> None:
 
 
 ATTACHED = st.fixed_dictionaries(
-    {"op": st.just("attach"), "v": st.just(1), "token": st.just(TOKEN), "role": st.just("active")}
+    {"op": st.just("attach"), "v": st.just(STATE_VERSION), "token": st.just(TOKEN), "role": st.just("active")}
 )
 FIELDS = st.none() | st.integers() | st.text(max_size=9) | st.lists(st.integers(), max_size=3)
 MESSAGES = st.fixed_dictionaries(
     {"op": st.sampled_from(["attach", "put", "wait", "take", "status", "x", ""])},
     optional={
-        "v": st.just(1) | FIELDS,
+        "v": st.just(STATE_VERSION) | FIELDS,
         "token": st.just(TOKEN) | FIELDS,
         "role": st.sampled_from(["active", "standby", "reader"]) | FIELDS,
         "layout": FIELDS | st.fixed_dictionaries({"regions": FIELDS}),
@@ -97,7 +98,7 @@ def test_no_message_ends_the_keeper_or_leaks_a_descriptor(keeper: Running, packe
     probe = keeper.link("reader")
     status = probe.status()
     probe.close()
-    held = 2 * status["arrays"] + (1 if status["arrays"] else 0)
+    held = status["regions"] + (2 if status["regions"] else 0)
     descriptors = Path(f"/proc/{keeper.process.pid}/fd")
     # 0, 1, 2, the listener, the parent's pidfd; connections may still be going
     eventually(lambda: len(list(descriptors.iterdir())) <= 5 + held + 2)

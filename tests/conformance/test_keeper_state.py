@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from resilience.model.errors import StateError
-from resilience.state import wire
+from resilience.state import table, wire
 from resilience.state.record import HELD, Commit, Record
-from tests.conformance.keeper_kit import MIB, ROOT, STANDBY_TOKEN, TOKEN, Running, deposit
+from tests.conformance.keeper_kit import MIB, ROOT, STANDBY_TOKEN, TABLE, TOKEN, Running, deposit
 
 
 def test_what_was_deposited_outlives_the_depositor(keeper: Running) -> None:
@@ -27,8 +27,8 @@ def test_what_was_deposited_outlives_the_depositor(keeper: Running) -> None:
     taken = keeper.link().first
     assert taken is not None
     assert taken[0] == layout
-    assert [os.pread(fd, 20, 0) for fd in taken[1][1:]] == [b"kept bytes"] * 2
-    assert Record(taken[1][0]).latest() == Commit(0, HELD, 41, {"r": 0.5})
+    assert [os.pread(fd, 20, 0) for fd in taken[1][2:]] == [b"kept bytes"] * 2
+    assert Record(taken[1][1]).latest() == Commit(0, HELD, 41, {"r": 0.5})
 
 
 def test_status_tells_what_is_held(keeper: Running) -> None:
@@ -38,7 +38,7 @@ def test_status_tells_what_is_held(keeper: Running) -> None:
     active.put(layout, fds)
     status = active.status()
     assert status["writer"] == os.getpid()
-    assert (status["arrays"], status["bytes"], status["sequence"], status["step"]) == (1, 4 * MIB, 0, 41)
+    assert (status["regions"], status["bytes"], status["sequence"], status["step"]) == (2, 4 * MIB, 0, 41)
 
 
 def test_a_standby_waits_for_the_layout(keeper: Running) -> None:
@@ -51,7 +51,7 @@ def test_a_standby_waits_for_the_layout(keeper: Running) -> None:
     held = standby.heard_layout()
     assert held is not None
     assert held[0] == layout
-    assert held[1] == [], "a standby has no descriptor of what another process works on"
+    assert [table.read(fd) for fd in held[1]] == [TABLE], "a standby has no descriptor of what another process works on"
     assert keeper.link("reader").first is not None
     active.close()
 
@@ -76,14 +76,14 @@ def test_a_promoted_standby_is_the_writer_at_once(keeper: Running) -> None:
     held = standby.take(TOKEN, expected=True)
     assert held is not None
     assert held[0] == layout
-    assert [os.pread(fd, 9, 0) for fd in held[1][1:]] == [b"one", b"one"]
+    assert [os.pread(fd, 9, 0) for fd in held[1][2:]] == [b"one", b"one"]
     with pytest.raises(StateError, match="not the writer"):
         active.put(layout, fds)
     changed, others, _ = deposit(b"two")
     standby.put(changed, others)
     taken = keeper.link("reader").first
     assert taken is not None
-    assert os.pread(taken[1][1], 9, 0) == b"two"
+    assert os.pread(taken[1][2], 9, 0) == b"two"
 
 
 @pytest.mark.parametrize("token", [STANDBY_TOKEN, "", "a-guess"])
@@ -93,16 +93,17 @@ def test_a_standby_that_was_not_promoted_gets_nothing(keeper: Running, token: st
     layout, fds, _ = deposit(b"live")
     active.put(layout, fds)
     standby = keeper.link("standby")
-    assert standby.first == (layout, [])
+    assert standby.first is not None
+    assert (standby.first[0], list(map(table.read, standby.first[1]))) == (layout, [TABLE])
     with pytest.raises(StateError, match="not promoted"):
         standby.take(token, expected=True)
-    for asked in ({"op": "wait"}, {"op": "status"}):
-        assert standby._ask(asked)[1] == []
+    assert list(map(table.read, standby._ask({"op": "wait"})[1])) == [TABLE]
+    assert standby._ask({"op": "status"})[1] == []
     for done in ({"op": "put", "layout": layout}, {"op": "drop"}):
         with pytest.raises(StateError, match="not the writer"):
             standby._ask(done)
     assert active.status()["writer"] == os.getpid()
-    assert active.status()["arrays"] == 1
+    assert active.status()["regions"] == 2
     active.put(layout, fds)
     for role in ("active", "reader"):
         with pytest.raises(StateError, match="wrong token"):
@@ -120,7 +121,7 @@ def test_a_program_that_ended_well_leaves_nothing(keeper: Running) -> None:
     layout, fds, _ = deposit()
     active.put(layout, fds)
     active.drop()
-    assert (active.status()["arrays"], active.status()["bytes"]) == (0, 0)
+    assert (active.status()["regions"], active.status()["bytes"]) == (0, 0)
     active.close()
     assert keeper.link().first is None
 
@@ -160,10 +161,10 @@ def test_the_limit_holds_and_what_was_kept_stays(tmp_path: Path) -> None:
     [
         (None, 1, "no list of regions"),
         ({"regions": "x"}, 1, "no list of regions"),
-        ({"regions": [1, -1]}, 3, "above 0"),
-        ({"regions": [True, 1.5]}, 3, "above 0"),
-        ({"regions": [1, 1]}, 2, "need 3 descriptors, not 2"),
-        ({"regions": [1, 1]}, 0, "need 3 descriptors, not 0"),
+        ({"regions": [1, -1]}, 4, "above 0"),
+        ({"regions": [True, 1.5]}, 4, "above 0"),
+        ({"regions": [1, 1]}, 3, "need 4 descriptors, not 3"),
+        ({"regions": [1, 1]}, 0, "need 4 descriptors, not 0"),
     ],
 )
 def test_bad_deposits_are_refused(keeper: Running, layout: Any, count: int, wrong: str) -> None:
@@ -171,7 +172,8 @@ def test_bad_deposits_are_refused(keeper: Running, layout: Any, count: int, wron
     _, fds, _ = deposit()
     with pytest.raises(StateError, match=wrong):
         active.put(layout, fds[:count])
-    with pytest.raises(StateError, match="not a commit record"):
-        active.put({"regions": [1, 1]}, fds[1:] + fds[:1])
+    for mixed, said in ((fds[1:] + fds[:1], "not a table"), ([fds[0], *fds[2:], fds[1]], "not a commit record")):
+        with pytest.raises(StateError, match=said):
+            active.put({"regions": [1, 1]}, mixed)
     active.put({"regions": [1, 1]}, fds)
-    assert active.status()["arrays"] == 1
+    assert active.status()["regions"] == 2

@@ -180,7 +180,7 @@ def taking(*values, **named):
     return held
 KeeperLink.take = taking
 before(Gpu, "clear", "unmap"); before(Gpu, "place", "map"); before(Gpu, "open", "access")
-before(stores.GpuStore, "load", "load")
+before(stores.KeptStore, "load", "load")
 exec(compile(script, "script", "exec"), {"__name__": "__main__"})
 """
 
@@ -314,8 +314,7 @@ CALLS = """
 import json
 from resilience.state import layout
 from resilience.state.driver import Driver, Gpu
-from resilience.state.layout import Kept
-from resilience.state.memory import StandIns
+from resilience.state.stores import KeptStore
 gpu, rows, calls = Gpu(), [], 0
 result = Driver.result
 def counted(self, *call):
@@ -327,13 +326,18 @@ for mib in (2, 8192):
     size = mib << 20
     fds = [gpu.create(size)[1] for _ in range(2)]
     calls = 0
-    spec = layout.spec("u", size, "uint8")
-    stand_ins = StandIns(gpu, [Kept(spec=spec, region=size, work=0, kept=0)])
+    spans = (layout.Span(address=0, parts=(size,)),) * 2
+    area = layout.Area(where="device", kind="state", used=size, spans=spans)
+    array = layout.Placed(spec=layout.spec("u", size, "uint8"), area=0, at=0)
+    state = layout.Layout(areas=(area,), arrays=(array,))
+    store = KeptStore(gpu, cupy=False)
+    store.stand_in(state)
     before, calls = calls, 0
-    pair = stand_ins.give_way({"u": tuple(fds)})["u"]
+    store.give_way(state, fds)
     rows.append((before, calls))
-    gpu.zero(pair.work.address + size - 8, 8)
-    gpu.copy(pair.kept.address + size - 8, pair.work.address + size - 8, 8)
+    work, kept = (span.address for span in store._areas[0].spans)
+    gpu.zero(work + size - 8, 8)
+    gpu.copy(kept + size - 8, work + size - 8, 8)
     gpu.synchronize()
 print(json.dumps(rows))
 """

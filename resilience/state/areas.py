@@ -1,0 +1,111 @@
+"""Areas: arrays of one kind side by side, in memory that outlives the process.
+
+An area of kind `state` has two spans: `work`, which the program works on, and `kept`, the last commit. `kept` is made when
+the declarations have ended, as large as it needs to be then. A commit is one copy an area, however many arrays lie in it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from resilience.state import layout
+from resilience.state.layout import STATE
+
+
+class Span(Protocol):
+    """Addresses with memory behind them (resilience/state/memory.py)."""
+
+    address: int
+    parts: list[int]
+    fds: list[int]
+
+    @property
+    def row(self) -> layout.Span: ...
+    def reach(self, size: int, *, ahead: bool) -> None: ...
+    def take_in(self, parts: Sequence[int], fds: Sequence[int]) -> None: ...
+    def clear(self, size: int) -> None: ...
+    def copy(self, source: Any, size: int) -> None: ...
+    def write(self, at: int, content: bytearray) -> None: ...
+    def read(self, at: int, size: int) -> bytearray: ...
+
+
+class Memory(Protocol):
+    """Makes spans in one kind of memory."""
+
+    def new(self) -> Span: ...
+    def take_in(self, row: layout.Span, fds: Sequence[int]) -> Span: ...
+    def stand_in(self, row: layout.Span, *, used: bool) -> Span: ...
+    def give_way(self) -> None: ...
+    def warm(self, spans: Sequence[Any]) -> None: ...
+    def wait(self) -> None: ...
+
+
+class Area:
+    """`used` bytes of arrays; `spans` are work and, once the declarations have ended, kept."""
+
+    def __init__(self, where: str, kind: str, memory: Memory, spans: list[Span], used: int = 0) -> None:
+        self.where = where
+        self.kind = kind
+        self.used = used
+        self.memory = memory
+        self.spans = spans
+
+    @property
+    def work(self) -> Span:
+        return self.spans[0]
+
+    @property
+    def row(self) -> layout.Area:
+        return layout.Area(
+            where=self.where, kind=self.kind, used=self.used, spans=tuple(span.row for span in self.spans)
+        )
+
+    @property
+    def fds(self) -> list[int]:
+        return [fd for span in self.spans for fd in span.fds]
+
+    def place(self, size: int) -> int:
+        """Room for one more array of zeros; where in the area it begins. Raises GpuError."""
+        at = layout.aligned(self.used)
+        self.work.reach(at + max(size, 1), ahead=True)
+        self.used = at + size
+        return at
+
+    def close(self) -> None:
+        """No more arrays come. Raises GpuError."""
+        if self.kind == STATE:
+            kept = self.memory.new()
+            kept.reach(max(self.used, 1), ahead=False)
+            self.spans.append(kept)
+
+    def save(self) -> None:
+        """work → kept; does not wait."""
+        if self.kind == STATE:
+            self.spans[1].copy(self.work, self.used)
+
+    def load(self) -> None:
+        """kept → work; does not wait."""
+        if self.kind == STATE:
+            self.work.copy(self.spans[1], self.used)
+
+    def committed(self, *, work: bool) -> bytearray:
+        """The bytes of the last commit; `work`: while that is COPYING."""
+        return (self.work if work else self.spans[-1]).read(0, self.used)
+
+
+def taken_in(memory: Memory, row: layout.Area, fds: Iterator[int]) -> Area:
+    """An area that another process made; takes its descriptors off `fds`."""
+    spans = [memory.take_in(span, [next(fds) for _ in span.parts]) for span in row.spans]
+    return Area(row.where, row.kind, memory, spans, row.used)
+
+
+def stand_in(memory: Memory, row: layout.Area) -> Area:
+    """The same at the same addresses, with nothing that the other process uses."""
+    spans = [memory.stand_in(span, used=not number) for number, span in enumerate(row.spans)]
+    return Area(row.where, row.kind, memory, spans, row.used)
+
+
+def give_way(area: Area, row: layout.Area, fds: Iterator[int]) -> None:
+    """The memory itself in place of the stand-ins."""
+    area.work.clear(row.spans[0].size)
+    for span, there in zip(area.spans, row.spans, strict=True):
+        span.take_in(there.parts, [next(fds) for _ in there.parts])
