@@ -15,9 +15,11 @@ die() {
 }
 
 # The first group builds and lints; the second is the private Slurm cluster (Debian 12's srun --mpi=pmix looks for
-# libpmix.so, which only the -dev package has); bubblewrap makes containers in its tests.
+# libpmix.so, which only the -dev package has); bubblewrap makes containers in its tests. The third are other ways to
+# submit a job and to start its processes; none of them changes what builds here (no MPI's headers come along).
 build=(git gcc g++ libc6-dev make python3 python3-venv clang-format shellcheck libslurm-dev)
 cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount libpmix-dev bubblewrap)
+ways=(slurmrestd curl mpich openmpi-bin openssh-server)
 
 missing() {
     local package
@@ -55,12 +57,12 @@ install() {
 
 packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        say "this is not Debian: no packages are installed; needed: ${build[*]} ${cluster[*]}"
+        say "this is not Debian: no packages are installed; needed: ${build[*]} ${cluster[*]} ${ways[*]}"
         say "without Slurm and root 'make lint' and the unit tier of 'make test' still run"
         return
     fi
     local absent
-    mapfile -t absent < <(missing "${build[@]}" "${cluster[@]}")
+    mapfile -t absent < <(missing "${build[@]}" "${cluster[@]}" "${ways[@]}")
     [ ${#absent[@]} -eq 0 ] && return
     if [ "$(id -u)" != 0 ]; then
         say "not root, so these packages stay missing: ${absent[*]}"
