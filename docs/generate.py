@@ -62,7 +62,10 @@ check` reads the file and says what is wrong. How to choose: [how-to/configure.m
 
 `options.defaults` maps the keys of [options.md](options.md) to values. `options.locked` lists keys that a user
 cannot set to anything else. `options.forbidden` lists `key=value` pairs that nobody may ask for; a pair that holds
-by default cannot be forbidden. """
+by default cannot be forbidden.
+
+`options.partitions` has the same three for jobs of single partitions of Slurm; each default, the whole of `locked` and
+the whole of `forbidden` stand in place of the site's ([how-to/partitions.md](../how-to/partitions.md)). """
 
 
 def site() -> str:

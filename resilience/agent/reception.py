@@ -162,7 +162,7 @@ class Reception:
         """What a supervisor says that its task asked for, within what the site allows and the job has: anybody can start
         mpsr-launch, with whatever in its environment."""
         try:
-            return rules.within(words.options, lease.options, self._rules)
+            return rules.within(words.options, lease.options, rules.of_partition(self._rules, lease.partition))
         except ConfigError as error:
             raise WireError(
                 "agent socket", f"{error.subject}: {error.wrong}", error.observed, hint=error.hint

@@ -13,12 +13,13 @@ from resilience.check.finding import Finding, fine, note, warning, wrong
 from resilience.check.slurm_conf import logical_lines
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Settings
+from resilience.model.settings import Partition, Settings
 from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.options import check_value
 
 _PLUGIN = "mpsr.so"
-_WORDS = ("launcher", "run", "prolog", "mpsr", "apptainer", "batch_hint", "lock", "forbid")
+_WORDS = ("launcher", "run", "prolog", "mpsr", "apptainer", "batch_hint", "lock", "forbid", "partition")
+_KEYS = tuple(spec["key"] for spec in contract()["option"].values())
 _DEPTH = 10
 
 
@@ -87,17 +88,39 @@ def _plugin(line: Line, plugin_dir: str) -> Finding:
     return wrong(f"{line.file}: {_PLUGIN}", f"is not there: {path}", hint)
 
 
+@dataclass(slots=True)
+class Choices:
+    """What the arguments say to one place: the site, or a partition. None: nothing."""
+
+    defaults: dict[str, str] = field(default_factory=dict)
+    locked: list[str] | None = None
+    forbidden: list[str] | None = None
+
+    def take(self, name: str, value: str) -> None:
+        """One argument. Raises ConfigError, for an unknown name too."""
+        if name == "lock":
+            self.locked = sorted({*(self.locked or ()), *map(_known, filter(None, value.split(",")))})
+        elif name == "forbid":
+            key, _, word = value.partition("=")
+            pairs = [f"{_known(key)}={check_value(key, word)}"] if value else []
+            self.forbidden = sorted({*(self.forbidden or ()), *pairs})
+        elif name.startswith("default."):
+            key = _known(name.removeprefix("default."))
+            self.defaults[key] = check_value(key, value)
+        else:
+            words = (*_WORDS, *(f"default.{key}" for key in _KEYS))
+            hint = did_you_mean(name, words, f"known: {', '.join(_WORDS)}, default.*", 0.6)
+            raise ConfigError("plugstack", "unknown argument", name, hint=hint)
+
+
 def _arguments(line: Line, settings: Settings) -> list[Finding]:
     found: list[Finding] = []
-    keys = [spec["key"] for spec in contract()["option"].values()]
-    defaults: dict[str, str] = {}
-    locked: set[str] = set()
-    forbidden: set[str] = set()
+    site, partitions = Choices(), dict[str, Choices]()
+    place = site
     paths = {"launcher": contract()["path"]["launcher"], "run": contract()["path"]["run"], "prolog": ""}
     paths |= {"apptainer": "on", "batch_hint": "on", "mpsr": ""}
     for argument in line.arguments:
         name, equals, value = argument.partition("=")
-        subject = f"{line.file}: {argument}"
         try:
             if not equals:
                 raise ConfigError(
@@ -105,24 +128,12 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
                 )
             if name in paths:
                 paths[name] = value
-            elif name == "lock":
-                for key in value.split(","):
-                    _known(key, keys)
-                    locked.add(key)
-            elif name == "forbid":
-                key, _, forbidden_value = value.partition("=")
-                _known(key, keys)
-                forbidden.add(f"{key}={check_value(key, forbidden_value)}")
-            elif name.startswith("default."):
-                key = name.removeprefix("default.")
-                _known(key, keys)
-                defaults[key] = check_value(key, value)
+            elif name == "partition":
+                place = partitions.setdefault(value, Choices())
             else:
-                words = (*_WORDS, *(f"default.{key}" for key in keys))
-                hint = did_you_mean(name, words, f"known: {', '.join(_WORDS)}, default.*", 0.6)
-                raise ConfigError("plugstack", "unknown argument", name, hint=hint)
+                place.take(name, value)
         except ConfigError as error:
-            found.append(wrong(subject, f"{error.wrong}: {error.observed}", error.hint))
+            found.append(wrong(f"{line.file}: {argument}", f"{error.wrong}: {error.observed}", error.hint))
     if found:
         return found
     if not os.access(paths["prolog"], os.X_OK):
@@ -135,10 +146,13 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
         ("launcher", paths["launcher"], settings.paths.launcher),
         ("apptainer", paths["apptainer"], settings.options.apptainer),
         ("batch_hint", paths["batch_hint"], settings.options.batch_hint),
-        ("default.*", defaults, given),
-        ("lock", sorted(locked), sorted(settings.options.locked)),
-        ("forbid", sorted(forbidden), sorted(settings.options.forbidden)),
+        ("default.*", site.defaults, given),
+        ("lock", site.locked or [], sorted(settings.options.locked)),
+        ("forbid", site.forbidden or [], sorted(settings.options.forbidden)),
     ]
+    for name in sorted({*partitions, *settings.options.partitions}):
+        ours, node = partitions.get(name), settings.options.partitions.get(name)
+        pairs.append((f"partition={name}", ours and _words(ours), node and _words(node)))
     for name, here, there in pairs:
         if here != there:
             text = f"differs from mpsr.yaml: {here or 'nothing'} here, {there or 'nothing'} there"
@@ -146,7 +160,18 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
     return found or [fine(f"{line.file}: arguments", "agree with mpsr.yaml")]
 
 
-def _known(key: str, keys: list[str]) -> None:
-    if key not in keys:
-        hint = did_you_mean(key, keys, f"known: {', '.join(keys)}")
+def _words(choices: Choices | Partition) -> str:
+    """All that a partition says of its own, in one form."""
+    words = [f"default.{key}={value}" for key, value in sorted(choices.defaults.items())]
+    words += [] if choices.locked is None else [f"lock={','.join(sorted(choices.locked))}"]
+    return (
+        " ".join(words + ([] if choices.forbidden is None else [f"forbid={','.join(sorted(choices.forbidden))}"]))
+        or "itself alone"
+    )
+
+
+def _known(key: str) -> str:
+    if key not in _KEYS:
+        hint = did_you_mean(key, _KEYS, f"known: {', '.join(_KEYS)}")
         raise ConfigError("plugstack", "unknown option key", key, hint=hint)
+    return key

@@ -12,14 +12,15 @@ import re
 import reprlib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from typing import Any, TypeVar, get_origin
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
 from resilience.adapters.linux.trust import check_status, check_trusted
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, TrustError
-from resilience.model.settings import Options, Path, Settings
+from resilience.model.settings import Options, Partition, Path, Settings
 from resilience.parse import rules
 from resilience.parse.hostlist import expand
 from resilience.parse.nearest import hint as did_you_mean
@@ -36,6 +37,9 @@ _HUGE = 10**15
 _PATH = re.compile(r"/[A-Za-z0-9._+@,:/-]*\Z")
 _DEVICES = re.compile(r"/[A-Za-z0-9._+:/-]*(?:\[[0-9,-]+\][A-Za-z0-9._+:/-]*)*\Z")
 _PROGRAM = re.compile(r"[A-Za-z0-9._+-]+\Z")
+_PARTITION = re.compile(r"[A-Za-z0-9._+-]{1,63}\Z")
+_MAX_PARTITIONS = 32
+"""The plugin has room for as many."""
 
 T = TypeVar("T")
 
@@ -153,8 +157,24 @@ def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
     if len(paths.run) > _MAX_RUN:
         hint = f"at most {_MAX_RUN} characters: sockets below it must fit into 107"
         raise ConfigError(f"{where}.run", "is too long for a socket's path", paths.run, hint=hint)
-    options = _checked_options(settings.options, f"{source}: {prefix}options")
-    return replace(settings, options=options)
+    where = f"{source}: {prefix}options"
+    options = replace(settings.options, partitions={})
+    partitions = {}
+    if len(settings.options.partitions) > _MAX_PARTITIONS:
+        raise ConfigError(
+            f"{where}.partitions", f"has more than {_MAX_PARTITIONS} entries", len(settings.options.partitions)
+        )
+    for name, own in settings.options.partitions.items():
+        there = f"{where}.partitions.{shown(name)[1:-1]}"
+        if not _PARTITION.match(name):
+            raise ConfigError(there, "is not a name", hint="letters, digits and . _ + -, at most 63")
+        merged = _checked_options(rules.of_partition(settings.options, name), there)
+        partitions[name] = Partition(
+            defaults={key: merged.defaults[key] for key in own.defaults},
+            locked=None if own.locked is None else merged.locked,
+            forbidden=None if own.forbidden is None else merged.forbidden,
+        )
+    return replace(settings, options=replace(_checked_options(options, where), partitions=partitions))
 
 
 def _check(where: str, field: Field[Any], value: Any) -> None:
@@ -240,7 +260,12 @@ def _typed(kind: Any, field: Field[Any], value: Any, source: str, key: str, root
             return {}
         if not isinstance(value, dict):
             raise ConfigError(where, "is not a mapping of keys to values", shown(value))
-        return {_word(f"{where}", name): _word(f"{where}.{name}", item) for name, item in value.items()}
+        items = ((_word(where, name), item) for name, item in value.items())
+        if is_dataclass(part := get_args(kind)[1]):
+            return {name: _typed(part, field, item, source, f"{key}.{name}", root) for name, item in items}
+        return {name: _word(f"{where}.{name}", item) for name, item in items}
+    if get_origin(kind) is UnionType:
+        kind = next(one for one in get_args(kind) if one is not NoneType)
     if get_origin(kind) is tuple:
         if value is None:
             return ()

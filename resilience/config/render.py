@@ -11,7 +11,7 @@ import math
 import os
 import re
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from resilience.config import mpsr_yaml
 from resilience.contract import contract
 from resilience.contract import path as path_of
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Settings, setting
+from resilience.model.settings import Partition, Settings, setting
+from resilience.parse import rules
 from resilience.parse.hostlist import expand
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -201,6 +202,7 @@ def files(site: Site, templates: Path) -> tuple[Rendered, ...]:
 
 def _values(site: Site) -> dict[str, Any]:
     names = node_names(site.nodes, "nodes")
+    options = site.settings.options
     per_node = "{node}" in site.gpus.files
     groups = [(name, site.gpus.files.replace("{node}", name)) for name in names] if per_node else []
     gres = f"gpu:{site.gpus.type}:{site.gpus.per_node}" if site.gpus.type else f"gpu:{site.gpus.per_node}"
@@ -213,23 +215,31 @@ def _values(site: Site) -> dict[str, Any]:
     for key, setting_field, _ in mpsr_yaml.leaves(Settings):
         section, name = key.split(".")
         value = getattr(getattr(site.settings, section), name)
-        shown = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=True)
+        shown = json.dumps(value, ensure_ascii=True, default=_own)
         sections.setdefault(section, []).append((name, shown, str(setting_field.metadata["help"])))
     return {
         "site": site,
         "run": site.settings.paths.run,
         "log": site.settings.paths.log,
-        "options": site.settings.options,
+        "options": options,
         "conf": site.slurm.conf_dir.rstrip("/") or "/",
         "gres": gres,
         "gres_types": _joined(site.slurm.gres_types, types),
         "prolog_flags": _joined(site.slurm.prolog_flags, ["Alloc"]),
         "device_groups": groups or [(site.nodes, site.gpus.files)],
         "sections": sections,
+        "asking": [
+            name for name in options.partitions if rules.defaults(rules.of_partition(options, name))["mps"] == "on"
+        ],
         "deadline": math.ceil(site.settings.prolog.timeout) + _DEADLINE_MARGIN,
         "env_config": contract()["env"]["config"],
         "hook_socket": path_of("hook_socket", run=site.settings.paths.run, node="$SLURMD_NODENAME"),
     }
+
+
+def _own(partition: Partition) -> dict[str, Any]:
+    """What a partition says of its own, for JSON."""
+    return {field.name: value for field in fields(partition) if (value := getattr(partition, field.name)) is not None}
 
 
 def _joined(site: str, ours: list[str]) -> str:

@@ -46,7 +46,7 @@ def prolog(
     lease = _refused(job, settings, clock)
     others = settings.prolog.on_failure == "drain" and _may_be_the_users(node, lease)
     try:
-        options = domain_plan.in_force(job.asked, settings.options)
+        options = domain_plan.in_force(job.asked, settings.options, job.partition)
         if not options.mps:
             return exit_code("ok")
         lease = replace(lease, options=options, domain=domain_plan.domain_key(options, job.job, job.uid))
@@ -237,6 +237,7 @@ def _refused(job: JobEnvironment, settings: Settings, clock: Clock) -> Lease:
         python=settings.paths.python,
         spill=settings.paths.spill,
         opened=clock.wall(),
+        partition=job.partition,
     )
 
 

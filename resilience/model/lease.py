@@ -52,6 +52,8 @@ class Lease:
     spill: str
     opened: float
     """Seconds since the epoch."""
+    partition: str = ""
+    """Slurm's partition, whose rules hold for the job; empty in a lease that an older version wrote."""
 
     def slot(self, gpu: GpuMinor) -> int:
         """The job's SM partition on a GPU, 0 without one."""

@@ -80,12 +80,25 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """What holds for jobs of one of Slurm's partitions in place of the site's: each default, all locks, all that is
+    forbidden. None: the site's."""
+
+    defaults: dict[str, str] = setting({}, "option key -> value that holds when the user says nothing")
+    locked: tuple[str, ...] | None = setting(None, "option keys that users cannot change")
+    forbidden: tuple[str, ...] | None = setting(None, "key=value pairs that are refused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What users may ask for, and what holds when they do not."""
 
     defaults: dict[str, str] = setting({}, "option key -> value that holds when the user says nothing")
     locked: tuple[str, ...] = setting((), "option keys that users cannot change")
     forbidden: tuple[str, ...] = setting(("domain=shared",), "key=value pairs that are refused")
+    partitions: dict[str, Partition] = setting(
+        {}, "Slurm partition -> {defaults, locked, forbidden} for its jobs; each stands in place of the site's"
+    )
     apptainer: str = setting(
         "on",
         "add the runtime directory to APPTAINER_BIND and SINGULARITY_BIND of jobs that asked",

@@ -43,6 +43,8 @@ class JobEnvironment:
     """Run by the plugin in slurmd's place: nothing but the job's identity, options and gres is there."""
     gpus: tuple[str, ...]
     """The job's GPUs in the order of CUDA_VISIBLE_DEVICES: Slurm's numbers (domain_plan.pick_gpus) or UUIDs."""
+    partition: str
+    """Slurm's partition that the job runs in; empty where it does not say."""
     share: int | None
     """Percent of a GPU that the job's gres/mps stands for; None without gres/mps."""
 
@@ -71,6 +73,7 @@ def job_environment(environ: Mapping[str, str]) -> JobEnvironment:
         gpus=held_gpus(environ.get(contract.env("late_gres"), ""))
         if late
         else job_gpus(environ.get("SLURM_JOB_GPUS", ""), environ.get("CUDA_VISIBLE_DEVICES", "")),
+        partition=environ.get("SLURM_JOB_PARTITION", ""),
         share=_percent(environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "")),
     )
 

@@ -15,6 +15,8 @@ _KEYS = (
     "version job uid gid user node restart state reason options domain isolation "
     "slots colors gpus run log agent python spill opened"
 ).split()
+_LATER = ("partition",)
+"""Keys that a lease from before an upgrade lacks."""
 _VERSION = "1"
 _LONG_MAX = (1 << 63) - 1
 _UINT_MAX = (1 << 32) - 1
@@ -34,7 +36,7 @@ def render(lease: Lease) -> str:
         "gpus": gpus,
         "opened": f"{lease.opened:.3f}",
     }
-    rows = (f"{key}={encode(special.get(key, getattr(lease, key, '')))}" for key in _KEYS)
+    rows = (f"{key}={encode(special.get(key, getattr(lease, key, '')))}" for key in (*_KEYS, *_LATER))
     return "\n".join(rows) + "\n"
 
 
@@ -81,6 +83,7 @@ def parse(text: str) -> Lease:
             python=values["python"],
             spill=values["spill"],
             opened=_seconds(values["opened"]),
+            partition=values.get("partition", ""),
         )
     except (ValueError, ConfigError) as error:
         raise WireError("lease", "bad value", error) from error

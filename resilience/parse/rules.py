@@ -1,11 +1,12 @@
 """What a site allows: its defaults, the options that it has locked, the values that it forbids. Pure.
 
-The one rule for `check`, `explain`, prolog and agent; `mpsr_site_allows` in spank_plugin/plugin/site.c is its twin, and
-tests/data/options.json holds both to the same cases. A list is forbidden by element: `recover=requeue` forbids every
-list that has `requeue` in it.
+The one rule for `check`, `explain`, prolog and agent; spank_plugin/plugin/site.c is its twin, and tests/data/options.json
+holds both to the same cases. `of_partition` gives the rules for the jobs of one partition. A list is forbidden by
+element: `recover=requeue` forbids every list that has `requeue` in it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
@@ -15,6 +16,20 @@ from resilience.parse import options
 
 _SPECS = {str(spec["key"]): spec for spec in contract()["option"].values()}
 _NAMES = {str(spec["key"]): f"--{name}" for name, spec in contract()["option"].items()}
+
+
+def of_partition(rules: Rules, partition: str) -> Rules:
+    """The rules for jobs of one of Slurm's partitions: what it says of its own stands in place of the site's."""
+    own = rules.partitions.get(partition)
+    if own is None:
+        return replace(rules, partitions={})
+    return replace(
+        rules,
+        defaults={**rules.defaults, **own.defaults},
+        locked=rules.locked if own.locked is None else own.locked,
+        forbidden=rules.forbidden if own.forbidden is None else own.forbidden,
+        partitions={},
+    )
 
 
 def defaults(rules: Rules) -> dict[str, str]:
@@ -67,10 +82,10 @@ def in_force(asked: Mapping[str, str], rules: Rules) -> JobOptions:
     """The options that hold for a user who asks for canonical values by key. Raises ConfigError for what is refused.
 
     What the site has by default is looked at too: a forbidden value is refused whoever put it there. A job that says
-    mps=off is refused nothing.
+    mps=off is refused nothing but that.
     """
     values = defaults(rules) | dict(asked)
-    for key, value in values.items() if asked.get("mps") != "off" else ():
-        if why := refusal(rules, key, value):
+    for key in values if asked.get("mps") != "off" else ("mps",):
+        if why := refusal(rules, key, value := values[key]):
             raise ConfigError(_NAMES[key], why, value, hint="leave it out, or ask the administrator")
     return options.from_values(values)

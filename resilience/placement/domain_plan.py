@@ -48,14 +48,17 @@ class Opening:
         )
 
 
-def in_force(asked: str, site: Rules) -> JobOptions:
-    """The options of a job on this node: what it asked for, where that is left open or locked the site's default."""
+def in_force(asked: str, site: Rules, partition: str = "") -> JobOptions:
+    """The options of a job of a Slurm partition on this node: what it asked for, where that is left open or locked the
+    default that holds there."""
     if len(asked) > _WIRE["max_bytes"] or not set(asked) <= set(_WIRE["charset"]):
         wire.parse(asked)
     pairs = [pair for pair in asked.split(";") if pair]
     wire.parse(";".join(pair for pair in pairs if not _left_open(pair)))
     given = dict(pair.split("=", 1) for pair in pairs if not _left_open(pair))
-    return rules.on_node({key: wire.check_value(key, value) for key, value in given.items()}, site)
+    return rules.on_node(
+        {key: wire.check_value(key, value) for key, value in given.items()}, rules.of_partition(site, partition)
+    )
 
 
 def domain_key(options: JobOptions, job: JobId, uid: int) -> DomainKey:

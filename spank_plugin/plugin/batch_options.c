@@ -118,7 +118,7 @@ void mpsr_batch_options(spank_t spank) {
     mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
     if (!mpsr_options_on(&options, MPSR_OPTION_MPS))
         return;
-    mpsr_options_serialize(&options, wire);
+    mpsr_asked_serialize(&mpsr_plugin.asked, &options, wire);
     spank_setenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, 1);
     hand_on(spank);
 }

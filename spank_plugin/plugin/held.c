@@ -1,9 +1,11 @@
-/* What Slurm's controller says of a job's gres on one node, through libslurm's own call.
+/* What Slurm's controller says of a job's gres on one node and of its partition, through libslurm's
+ * own call.
  *
  * No text of a user's is looked at: the job's record comes as a structure, of which the number, the
- * list of nodes and the gres are read, and all three are of slurmctld's own making. (`scontrol show
- * job` prints the user's texts between its lines, newlines and all.) libslurm is in every program
- * that loads the plugin. A call may take as long as slurmctld lets it: the caller has a deadline.
+ * list of nodes, the partition and the gres are read, and all are of slurmctld's own making.
+ * (`scontrol show job` prints the user's texts between its lines, newlines and all.) libslurm is in
+ * every program that loads the plugin. A call may take as long as slurmctld lets it: the caller has
+ * a deadline.
  */
 #include "plugin.h"
 #include "shared/text.h"
@@ -52,7 +54,7 @@ static const slurm_job_info_t *record(const job_info_msg_t *answer, uint32_t job
     return NULL;
 }
 
-bool mpsr_held_gres(uint32_t job, const char *node, char *text, size_t size) {
+bool mpsr_held(uint32_t job, const char *node, struct mpsr_held *held) {
     job_info_msg_t *answer = NULL;
     if (load(&answer, job) != SLURM_SUCCESS || !answer)
         return false;
@@ -60,7 +62,12 @@ bool mpsr_held_gres(uint32_t job, const char *node, char *text, size_t size) {
     const slurm_job_info_t *const found = record(answer, job);
     const int place = found && found->nodes ? position(found->nodes, node) : -1;
     if (place >= 0 && (uint32_t)place < found->gres_detail_cnt && found->gres_detail_str[place])
-        done = mpsr_copy(text, size, found->gres_detail_str[place]);
+        done = mpsr_copy(held->gres, sizeof(held->gres), found->gres_detail_str[place]);
+    if (!done)
+        held->gres[0] = '\0';
+    if (!found || !found->partition ||
+        !mpsr_copy(held->partition, sizeof(held->partition), found->partition))
+        held->partition[0] = '\0';
     slurm_free_job_info_msg(answer);
     return done;
 }

@@ -37,12 +37,14 @@ static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa,
 enum {
     LATE_MS = 50000, /* the hook has its own deadline, 40 s unless the site says otherwise */
     POLL_MS = 5,
-    VARIABLES = 9,
-    GRES = VARIABLES - 1, /* the last: become_hook fills it in */
+    VARIABLES = 10,
+    PARTITION = VARIABLES - 2, /* the last two: become_hook fills them in */
+    GRES = VARIABLES - 1,
     VARIABLE_BYTES = MPSR_WIRE_MAX_BYTES + 64,
 };
 
-/* The hook's whole environment but for the job's gres. False when something does not fit. */
+/* The hook's whole environment but for the job's partition and gres. False when something does not
+ * fit. */
 static bool environment(spank_t spank, const char *node, uint32_t job, const char *wire,
                         char text[VARIABLES][VARIABLE_BYTES], char *list[VARIABLES + 1]) {
     uid_t uid = 0;
@@ -60,6 +62,7 @@ static bool environment(spank_t spank, const char *node, uint32_t job, const cha
                 mpsr_format(text[6], VARIABLE_BYTES, MPSR_ENV_LATE "=1") &&
                 mpsr_format(text[7], VARIABLE_BYTES, "%s%s",
                             conf ? "SLURM_CONF=" : "MPSR_UNUSED=", conf ? conf : "") &&
+                mpsr_format(text[PARTITION], VARIABLE_BYTES, "SLURM_JOB_PARTITION=") &&
                 mpsr_format(text[GRES], VARIABLE_BYTES, MPSR_ENV_LATE_GRES "=");
     for (int index = 0; index < VARIABLES; index++)
         list[index] = text[index];
@@ -70,15 +73,16 @@ static bool environment(spank_t spank, const char *node, uint32_t job, const cha
 /* The child: slurmctld is asked here, where wait_for's deadline holds for it as well. */
 static void become_hook(const char *hook, const char *node, uint32_t job, char *const *list) {
     char *const command[] = {(char *)hook, NULL};
-    const size_t name = strlen(MPSR_ENV_LATE_GRES "=");
+    static struct mpsr_held held;
     sigset_t none;
     int nothing = open("/dev/null", O_RDWR);
     dup2(nothing, STDIN_FILENO);
     dup2(nothing, STDOUT_FILENO);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (!mpsr_held_gres(job, node, list[GRES] + name, VARIABLE_BYTES - name))
-        list[GRES][name] = '\0'; /* the prolog refuses a job without a GPU, and says so */
+    mpsr_held(job, node, &held); /* the prolog refuses a job without a GPU, and says so */
+    strcat(list[PARTITION], held.partition);
+    strcat(list[GRES], held.gres);
     execve(hook, command, list);
     _exit(MPSR_EXIT_NOT_EXECUTABLE);
 }
@@ -135,17 +139,20 @@ static int lock(const char *node) {
     return fd;
 }
 
-/* What the job asked for, if it asked for MPS. A batch step has the job's options; a step has its
+/* What the job asked for, if it is to have MPS. A batch step has the job's options; a step has its
  * own, and those of its job in its environment. */
-static bool job_asked(spank_t spank, uint32_t step, struct mpsr_options *options) {
-    char wire[MPSR_WIRE_MAX_BYTES + 1], why[MPSR_WHY_BYTES];
-    if (step == STEP_BATCH)
-        mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, options);
-    else if ((step >= STEP_LARGEST && step != STEP_INTERACTIVE) ||
-             spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, sizeof(wire)) != ESPANK_SUCCESS ||
-             !mpsr_options_parse(wire, options, why))
+static bool job_asked(spank_t spank, uint32_t step, char wire[MPSR_WIRE_MAX_BYTES + 1]) {
+    struct mpsr_options options;
+    char why[MPSR_WHY_BYTES];
+    if (step == STEP_BATCH) {
+        mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
+        mpsr_asked_serialize(&mpsr_plugin.asked, &options, wire);
+    } else if ((step >= STEP_LARGEST && step != STEP_INTERACTIVE) ||
+               spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, MPSR_WIRE_MAX_BYTES + 1) !=
+                   ESPANK_SUCCESS ||
+               !mpsr_options_parse(wire, &options, why))
         return false;
-    return mpsr_options_on(options, MPSR_OPTION_MPS);
+    return mpsr_options_on(&options, MPSR_OPTION_MPS);
 }
 
 /* A hook that still runs has written a lease as well: one that says refused, until all is open. */
@@ -160,15 +167,13 @@ void mpsr_remote_late(spank_t spank) {
     char *list[VARIABLES + 1] = {NULL}, wire[MPSR_WIRE_MAX_BYTES + 1], path[MPSR_LEASE_PATH];
     char id[24];
     const char *node = getenv("SLURMD_NODENAME"); /* slurmstepd's own; the step's comes later */
-    struct mpsr_options options;
     uint32_t job = 0, step = 0;
     if (!*mpsr_plugin.site.prolog || *mpsr_plugin.problem || !node ||
         spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
         spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS ||
-        !job_asked(spank, step, &options))
+        !job_asked(spank, step, wire))
         return;
     snprintf(id, sizeof(id), "%u", job);
-    mpsr_options_serialize(&options, wire);
     if (!mpsr_format(path, sizeof(path), MPSR_PATH_LEASE, mpsr_plugin.site.run, node, id) ||
         is_open(path) || !environment(spank, node, job, wire, text, list))
         return;

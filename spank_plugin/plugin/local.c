@@ -1,6 +1,7 @@
 /* sbatch, salloc and srun: options are taken, checked and handed on as one canonical string.
  *
- * SPANK_MPSR reaches Prolog and Epilog. A job that did not ask gets nothing: its environment is
+ * SPANK_MPSR reaches Prolog and Epilog; it says what was asked for, and the node adds what holds in
+ * the job's partition. A job that did not ask gets nothing: its environment is
  * what it would be without us.
  */
 #include "plugin.h"
@@ -18,9 +19,11 @@ int mpsr_local_options(spank_t spank) {
     mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
     if (!mpsr_options_on(&options, MPSR_OPTION_MPS)) {
         mpsr_withdraw_twins();
-        return ESPANK_SUCCESS;
+        if (mpsr_plugin.asked.layer[MPSR_OPTION_MPS] == MPSR_LAYER_NONE ||
+            !mpsr_site_partition_asks(&mpsr_plugin.site))
+            return ESPANK_SUCCESS; /* else the node must know that the user said no */
     }
-    mpsr_options_serialize(&options, wire);
+    mpsr_asked_serialize(&mpsr_plugin.asked, &options, wire);
     if (spank_job_control_setenv(spank, MPSR_ENV_JOB_CONTROL, wire, 1) != ESPANK_SUCCESS)
         slurm_error(MPSR_TAG ": options: not handed to the prolog by Slurm: %s", wire);
     return ESPANK_SUCCESS;

@@ -47,14 +47,21 @@ void mpsr_batch_options(spank_t spank);
 /* batch.c: a batch script (`script`) or salloc's shell, with the environment of MPS */
 void mpsr_batch_script(spank_t spank, bool script);
 
+/* partition.c: the rules of the job's partition, before Slurm hands over any option */
+void mpsr_enter_partition(spank_t spank);
+
 /* multi_prog.c */
 bool mpsr_several_programs(int count, char *const *arguments, const char *path);
 
 /* late.c: slurmstepd as root, when the prolog did not run */
 void mpsr_remote_late(spank_t spank);
 
-/* held.c: the gres that slurmctld gave a job on one node, in its own words: gpu:2(IDX:0-1). False:
- * none, or not to be had */
-bool mpsr_held_gres(uint32_t job, const char *node, char *text, size_t size);
+/* held.c: what slurmctld gave a job, in its own words: gres on one node, gpu:2(IDX:0-1), and the
+ * partition. False: no gres, or not to be had */
+struct mpsr_held {
+    char gres[MPSR_WIRE_MAX_BYTES];
+    char partition[MPSR_SITE_NAME];
+};
+bool mpsr_held(uint32_t job, const char *node, struct mpsr_held *held);
 
 #endif

@@ -34,6 +34,7 @@ static const char *const MPS_VARIABLES[] = {
 };
 
 int mpsr_remote_init(spank_t spank) {
+    mpsr_enter_partition(spank);
     return mpsr_register(spank);
 }
 

@@ -45,7 +45,7 @@ bool mpsr_ask(struct mpsr_asked *asked, const struct mpsr_site *site, int index,
 void mpsr_in_force(const struct mpsr_asked *asked, const struct mpsr_site *site,
                    struct mpsr_options *options) {
     bool wanted = false;
-    *options = site->defaults;
+    *options = site->rules.defaults;
     for (int index = 0; index < MPSR_OPTIONS; index++) {
         if (asked->layer[index] != MPSR_LAYER_NONE)
             mpsr_copy(options->value[index], MPSR_VALUE_BYTES, asked->options.value[index]);
@@ -55,4 +55,14 @@ void mpsr_in_force(const struct mpsr_asked *asked, const struct mpsr_site *site,
         mpsr_copy(options->value[MPSR_OPTION_MPS], MPSR_VALUE_BYTES, "on");
     if (site->broken)
         mpsr_copy(options->value[MPSR_OPTION_MPS], MPSR_VALUE_BYTES, "off");
+}
+
+void mpsr_asked_serialize(const struct mpsr_asked *asked, const struct mpsr_options *force,
+                          char out[MPSR_WIRE_MAX_BYTES + 1]) {
+    size_t used = 0;
+    for (int index = 0; index < MPSR_OPTIONS && used < MPSR_WIRE_MAX_BYTES; index++)
+        if (index == MPSR_OPTION_MPS || asked->layer[index] != MPSR_LAYER_NONE)
+            used += (size_t)snprintf(out + used, MPSR_WIRE_MAX_BYTES + 1 - used, "%s%s=%s",
+                                     used ? ";" : "", mpsr_option_specs[index].key,
+                                     force->value[index]);
 }

@@ -11,13 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Keys that must be there, in the order of protocols.md §3. */
+/* Keys that must be there, in the order of protocols.md §3; the last need not: a lease that was
+ * written before an upgrade has none. */
 static const char *const KEYS[] = {
-    "version", "job",    "uid",     "gid",    "user",      "node",  "restart",
-    "state",   "reason", "options", "domain", "isolation", "slots", "colors",
-    "gpus",    "run",    "log",     "agent",  "python",    "spill", "opened",
+    "version", "job",     "uid",    "gid",       "user",   "node",      "restart", "state",
+    "reason",  "options", "domain", "isolation", "slots",  "colors",    "gpus",    "run",
+    "log",     "agent",   "python", "spill",     "opened", "partition",
 };
-enum { KEY_COUNT = sizeof(KEYS) / sizeof(KEYS[0]) };
+enum { KEY_COUNT = sizeof(KEYS) / sizeof(KEYS[0]), NEEDED = KEY_COUNT - 1 };
 
 static bool gpus_of(char *text, struct mpsr_lease *lease) {
     char *rest = NULL;
@@ -125,6 +126,7 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
         {"agent", lease->agent, sizeof(lease->agent)},
         {"python", lease->python, sizeof(lease->python)},
         {"spill", lease->spill, sizeof(lease->spill)},
+        {"partition", lease->partition, sizeof(lease->partition)},
     };
     for (size_t index = 0; index < sizeof(words) / sizeof(words[0]); index++)
         if (!strcmp(key, words[index].key))
@@ -160,7 +162,7 @@ bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BY
             return false;
         }
     }
-    for (int index = 0; index < KEY_COUNT; index++)
+    for (int index = 0; index < NEEDED; index++)
         if (!seen[index]) {
             snprintf(why, MPSR_WHY_BYTES, "key missing: %s", KEYS[index]);
             return false;

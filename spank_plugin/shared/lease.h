@@ -49,7 +49,8 @@ struct mpsr_lease {
     char agent[MPSR_LEASE_PATH];
     char python[MPSR_LEASE_PATH];
     char spill[MPSR_LEASE_PATH];
-    int slots; /* 0: the job has no SM partitions */
+    char partition[MPSR_LEASE_WORD]; /* Slurm's, whose rules hold; empty: not known */
+    int slots;                       /* 0: the job has no SM partitions */
     struct mpsr_lease_slot slot[MPSR_LEASE_GPUS];
     int gpus;
     struct mpsr_lease_gpu gpu[MPSR_LEASE_GPUS];

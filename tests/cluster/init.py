@@ -129,7 +129,7 @@ def start(plan: Plan) -> dict[str, Callable[[], int]]:
         run(*of_node(node), "slurmd", "-N", node, env=plan.environment(node))
     agents = {node: agent(plan, node) for node in plan.nodes} if plan.plugin else {}
     deadline = time.monotonic() + START_SECONDS
-    while run("sinfo", "-h", "-N", "-o", "%T").split() != ["idle"] * len(plan.nodes):
+    while run("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() != ["idle"] * len(plan.nodes):
         if time.monotonic() > deadline:
             raise RuntimeError(f"nodes are not idle: {run('sinfo', '-h', '-N', '-o', '%N %T %E')}")
         time.sleep(0.02)

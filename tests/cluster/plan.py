@@ -47,6 +47,8 @@ class Plan:
     """key=value pairs that override the simulated GPU's profile."""
     site: str
     """YAML lines that are added to the site's choices."""
+    options: str = ""
+    """YAML lines that are added to the site's settings.options."""
     conf: tuple[str, ...] = ()
     """Lines that are added to slurm.conf."""
     accounting: int = 0

@@ -143,7 +143,7 @@ class Sandbox:
 
     def __init__(
         self, *, nodes: int = 2, gpus: int = 1, plugin: bool = True, real: RealGpu | None = None, minors: Sequence[int] = (),
-        journal_kib: int = 0, site: str = "", simulation: Sequence[str] = (), conf: Sequence[str] = (),
+        journal_kib: int = 0, site: str = "", options: str = "", simulation: Sequence[str] = (), conf: Sequence[str] = (),
         accounting: bool = False,
     ) -> None:  # fmt: skip
         """`minors` are the numbers of each node's simulated GPUs, 0 to `gpus` - 1 when it is left out."""
@@ -164,6 +164,7 @@ class Sandbox:
             journal_kib=journal_kib,
             simulated=tuple(simulation),
             site=site,
+            options=options,
             conf=tuple(conf),
             accounting=free_ports(1)[0] if accounting else 0,
         )

@@ -61,11 +61,12 @@ settings:
   paths:
     kmsg: "{kmsg}"
     cgroup: "{plan.cgroup}"
-  options:
-    forbidden: []
   state:
     spill_seconds: 0.5
-{plan.site}"""
+{plan.site}
+  options:
+    forbidden: []
+{plan.options}"""
 
 
 def command(plan: Plan) -> str:

@@ -81,9 +81,9 @@ static void lease(char *text) {
     for (int index = 0; index < parsed.slots; index++)
         printf("%ld:%ld,", parsed.slot[index].minor, parsed.slot[index].slot);
     putchar('.');
-    const char *const texts[] = {parsed.reason,    parsed.node,   parsed.domain,
-                                 parsed.isolation, parsed.colors, parsed.run,
-                                 parsed.agent,     parsed.python, parsed.spill};
+    const char *const texts[] = {parsed.reason, parsed.node,     parsed.domain, parsed.isolation,
+                                 parsed.colors, parsed.run,      parsed.agent,  parsed.python,
+                                 parsed.spill,  parsed.partition};
     for (size_t index = 0; index < sizeof(texts) / sizeof(texts[0]); index++)
         put(texts[index]);
     for (int index = 0; index < parsed.gpus; index++) {
@@ -105,13 +105,13 @@ static void gpu(char *text) {
     printf("ok %ld", made.gpu[task_gpu(&made, text, atol(local))].minor);
 }
 
-/* Arguments of plugstack.conf, then options as given (key=text), the two lists parted by '|', items
- * by ' '. */
+/* Arguments of plugstack.conf, then options as given (key=text), then the partition where one is
+ * entered: parted by '|', items by ' '. */
 static void site(char *text) {
     static struct mpsr_site read;
     struct mpsr_asked asked = {0};
     struct mpsr_options force;
-    char *list = strsep(&text, "|"), *arguments[64], *rest = NULL;
+    char *list = strsep(&text, "|"), *given = strsep(&text, "|"), *arguments[64], *rest = NULL;
     char line[2 * MPSR_WHY_BYTES], wire[MPSR_WIRE_MAX_BYTES + 1];
     int count = 0;
     for (char *item = strtok_r(list, " ", &rest); item && count < 64;
@@ -122,7 +122,9 @@ static void site(char *text) {
         printf("no %s", read.why);
         return;
     }
-    for (char *item = strtok_r(text ? text : "", " ", &rest); item;
+    if (text)
+        mpsr_site_enter(&read, text);
+    for (char *item = strtok_r(given ? given : "", " ", &rest); item;
          item = strtok_r(NULL, " ", &rest)) {
         char *value = strchr(item, '=');
         if (value)

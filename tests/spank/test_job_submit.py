@@ -1,4 +1,5 @@
-"""docs/how-to/job_submit.lua on a real slurmctld: partitions that force MPS, and such that forbid it."""
+"""docs/how-to/job_submit.lua on a real slurmctld: partitions that force MPS, and such that forbid it; and what a
+cli_filter.lua can do to our options."""
 
 import shutil
 import tempfile
@@ -13,7 +14,20 @@ from tests.spank.slurm import cluster, missing
 
 pytestmark = pytest.mark.cluster
 PLUGIN = "slurm-wlm/job_submit_lua.so"
+CLI_FILTER = """
+function slurm_cli_setup_defaults(options, early_pass) return slurm.SUCCESS end
+function slurm_cli_pre_submit(options, offset)
+  options["mps"] = "on"
+  if options["partition"] == "closed" then
+    slurm.log_error("closed today: %s", tostring(options["mps"]))
+    return slurm.ERROR
+  end
+  return slurm.SUCCESS
+end
+function slurm_cli_post_submit(offset, job_id, step_id) return slurm.SUCCESS end
+"""
 CONF = """JobSubmitPlugins=lua
+CliFilterPlugins=lua
 PartitionName=shared Nodes=ALL State=UP
 PartitionName=alone Nodes=ALL State=UP
 """
@@ -26,6 +40,7 @@ def lua(built: Path) -> Iterator[Site]:
         pytest.skip(f"no private cluster with job_submit/lua on this machine: {', '.join(lacking)}")
     with tempfile.TemporaryDirectory(prefix="mpsr-lua-", dir="/tmp", ignore_cleanup_errors=True) as name:
         shutil.copy(ROOT / "docs/how-to/job_submit.lua", name)
+        (Path(name) / "cli_filter.lua").write_text(CLI_FILTER)
         with cluster(Path(name), conf=CONF) as running, site(running, built) as it:
             it.plugin(f"prolog={running.dir}/prolog.hook", "batch_hint=off")
             yield it
@@ -69,3 +84,10 @@ def test_a_twin_counts_as_asked(lua: Site) -> None:
 def test_a_step_that_asks_may_use_it(lua: Site) -> None:
     done = lua.cluster.run("srun", "-Q", "-pshared", "--mps", "bash", "-c", "echo $MPSR_ROLE")
     assert done.stdout == "active\n"
+
+
+@pytest.mark.parametrize("command", [("sbatch", "--wrap=true"), ("srun", "true"), ("salloc", "true")])
+def test_a_cli_filter_refuses_and_knows_nothing_of_plugins(lua: Site, command: tuple[str, ...]) -> None:
+    done = lua.cluster.run(command[0], "-pclosed", "--mps", *command[1:])
+    assert done.returncode != 0
+    assert "closed today: nil" in done.stderr

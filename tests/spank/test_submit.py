@@ -29,10 +29,7 @@ def test_help_shows_every_option_tagged(slurm: Site, command: str) -> None:
 
 def test_the_canonical_string_reaches_prolog_and_epilog(slurm: Site) -> None:
     job, _ = slurm.cluster.batch("true", "--mps-threads=025", "--mps-memory=4g", "--mps-recover=requeue,restore")
-    line = (
-        "SPANK_MPSR=mps=on;domain=user;threads=25;memory=4096;state=;standby=on;recover=restore,requeue;"
-        "retries=3;on-culprit=fail;ranks=auto;require=mps\n"
-    )
+    line = "SPANK_MPSR=mps=on;threads=25;memory=4096;recover=restore,requeue\n"
     assert line in (slurm.cluster.dir / f"prolog.env.{job}").read_text()
     epilog = slurm.cluster.dir / f"epilog.env.{job}"
     wait_for(epilog.exists, "the epilog")
@@ -42,14 +39,14 @@ def test_the_canonical_string_reaches_prolog_and_epilog(slurm: Site) -> None:
 @pytest.mark.parametrize(
     ("arguments", "env", "options", "expected"),
     [
-        ("", {}, ["--mps"], {"mps": "on", "domain": "user"}),
+        ("", {}, ["--mps"], {"mps": "on"}),
         ("", {}, ["--mps-standby=off"], {"mps": "on", "standby": "off"}),
         ("", {"MPSR_DOMAIN": "job"}, ["--mps"], {"domain": "job"}),
         ("", {"MPSR_MPS": "on", "MPSR_THREADS": "5"}, [], {"mps": "on", "threads": "5"}),
         ("", {"MPSR_DOMAIN": "job"}, ["--mps-domain=user"], {"domain": "user"}),
         ("", {"MPSR_MPS": "off"}, ["--mps"], {"mps": "on"}),
         ("", {"MPSR_MPS": ""}, ["--mps"], {"mps": "on"}),
-        ("default.domain=job default.threads=7", {}, ["--mps"], {"domain": "job", "threads": "7"}),
+        ("default.domain=job default.threads=7", {}, ["--mps-threads=8"], {"mps": "on", "threads": "8"}),
         ("default.domain=job", {"MPSR_DOMAIN": "user"}, ["--mps"], {"domain": "user"}),
         ("default.mps=on", {}, [], {"mps": "on"}),
         ("lock=domain", {}, ["--mps-domain=user"], {"domain": "user"}),
@@ -59,7 +56,7 @@ def test_precedence(
     slurm: Site, plugin: object, arguments: str, env: dict[str, str], options: list[str], expected: dict[str, str]
 ) -> None:
     slurm.plugin(*arguments.split())
-    assert expected.items() <= submitted(slurm, *options, env=env).items()
+    assert submitted(slurm, *options, env=env) == {"mps": "on", **expected}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +68,7 @@ def test_precedence(
         ("", {}, ["--mps-threads=5", "--mps=off"]),
         ("default.mps=on", {}, ["--mps=off"]),
         ("default.mps=on", {"MPSR_MPS": "off"}, []),
+        ("partition=other default.mps=on", {}, []),
     ],
 )
 def test_off_hands_nothing_to_the_prolog(
@@ -78,6 +76,11 @@ def test_off_hands_nothing_to_the_prolog(
 ) -> None:
     slurm.plugin(*arguments.split())
     assert submitted(slurm, *options, env=env) == {}
+
+
+def test_a_no_is_handed_on_where_a_partition_says_yes(slurm: Site, plugin: object) -> None:
+    slurm.plugin("partition=main default.mps=on")
+    assert submitted(slurm, "--mps=off") == {"mps": "off"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from resilience.parse import lease as lease_text
 from resilience.parse import options, packet
 from tests.spank.conftest import Oracle
 from tests.spank.node import lease
-from tests.unit.test_options import changed
+from tests.unit.test_options import changed, option
 
 TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/packets.json").read_text(encoding="utf-8"))
 OPTIONS = json.loads((Path(__file__).resolve().parents[1] / "data/options.json").read_text(encoding="utf-8"))
@@ -122,15 +122,16 @@ def c_lease(oracle: Oracle, text: str) -> tuple[object, ...] | None:
     answer = oracle.ask("lease", text.encode())
     if answer[0] != "ok":
         return None
-    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[15::2], answer[16::2], strict=True))
+    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[16::2], answer[17::2], strict=True))
     pairs = (pair.split(":") for pair in answer[5].removesuffix(".").split(",") if pair)
     slots = tuple((int(minor), int(slot)) for minor, slot in pairs)
-    return (int(answer[1]), int(answer[2]), answer[3] == "1", slots, *map(unhex, answer[6:15]), gpus)
+    return (int(answer[1]), int(answer[2]), answer[3] == "1", slots, *map(unhex, answer[6:16]), gpus)
 
 
 def python_lease(text: str) -> tuple[object, ...]:
     it = lease_text.parse(text)
-    texts = (it.reason, it.node, it.domain, it.isolation, ",".join(it.colors), it.run, it.agent, it.python, it.spill)
+    texts = [it.reason, it.node, it.domain, it.isolation, ",".join(it.colors), it.run, it.agent, it.python, it.spill]
+    texts.append(it.partition)
     return (it.job, it.uid, it.state == "open", it.slots, *(str(text) for text in texts), it.gpus)
 
 
@@ -153,7 +154,9 @@ def test_a_lease_with_paths_as_long_as_the_kernel_takes_them(oracle: Oracle) -> 
 
 @pytest.mark.parametrize("line", GOOD.splitlines())
 def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> None:
-    assert c_lease(oracle, GOOD.replace(line + "\n", "")) is None
+    lacking = GOOD.replace(line + "\n", "")
+    older = python_lease(lacking) if line.startswith("partition=") else None
+    assert c_lease(oracle, lacking) == older
     assert c_lease(oracle, GOOD + line + "\n") is None
 
 
@@ -196,8 +199,9 @@ def test_which_gpu(oracle: Oracle, minors: str, local: int, visible: str, expect
     assert oracle.ask("gpu", f"{minors};{local};{visible}".encode()) == ["ok", str(expected)]
 
 
-def in_force(oracle: Oracle, arguments: str, *asked: str) -> dict[str, str] | str:
-    answer = oracle.ask("site", f"{arguments}|{' '.join(asked)}".encode())
+def in_force(oracle: Oracle, arguments: str, asked: str, partition: str | None = None) -> dict[str, str] | str:
+    entered = "" if partition is None else f"|{partition}"
+    answer = oracle.ask("site", f"{arguments}|{asked}{entered}".encode())
     if answer[0] != "ok":
         return " ".join(answer[1:])
     return dict(pair.split("=", 1) for pair in answer[1].split(";"))
@@ -227,6 +231,10 @@ def in_force(oracle: Oracle, arguments: str, *asked: str) -> dict[str, str] | st
         ("", "recover=requeue,standby", {"recover": "standby,requeue"}),
         ("lock=domain", "domain=user", {"domain": "user"}),
         ("default.domain=job lock=domain,threads", "mps", {"domain": "job"}),
+        # at submission the partition is not known: what one of them takes is taken
+        ("lock=domain partition=a lock=", "domain=job", {"domain": "job"}),
+        ("partition=a default.mps=on default.domain=job", "", {"mps": "off", "domain": "user"}),
+        ("forbid=domain=shared partition=a forbid=", "domain=shared", {"domain": "shared"}),
     ],
 )
 def test_layers(oracle: Oracle, arguments: str, asked: str, expected: dict[str, str]) -> None:
@@ -247,6 +255,10 @@ def test_layers(oracle: Oracle, arguments: str, asked: str, expected: dict[str, 
         ("default.recover=restore forbid=recover=requeue", "recover=restore,requeue",
          "mpsr: --mps-recover: requeue is forbidden by the administrator: restore,requeue"),
         ("lock=mps", "threads=9", "mpsr: --mps-threads: fixed by the administrator at off: 9"),
+        ("lock=domain partition=a lock=domain default.domain=shared", "domain=job",
+         "mpsr: --mps-domain: fixed by the administrator at user: job"),
+        ("forbid=domain=shared partition=a lock=threads", "domain=shared",
+         "mpsr: --mps-domain: shared is forbidden by the administrator: shared"),
         ("", "retries=101", "mpsr: --mps-retries: not a number from 0 to 100: 101"),
         # the administrator's own mistakes
         ("lock=dmain", "", "unknown key: lock=dmain"),
@@ -256,6 +268,11 @@ def test_layers(oracle: Oracle, arguments: str, asked: str, expected: dict[str, 
         ("forbid=domain", "", "unknown key: forbid=domain"),
         ("run=mpsr", "", "not an absolute path: run=mpsr"),
         ("forbid=domain=user", "", "forbidden, but the default (set default.domain): domain=user"),
+        ("partition=a forbid=domain=user", "", "a: forbidden, but the default (set default.domain): domain=user"),
+        ("partition=a partition=a", "", "not a new partition's name: partition=a"),
+        ("partition=a;b", "", "not a new partition's name: partition=a;b"),
+        ("partition=", "", "not a new partition's name: partition="),
+        (" ".join(f"partition=p{row}" for row in range(33)), "", "more than 32 partitions: partition=p32"),
     ],
 )  # fmt: skip
 def test_refusals(oracle: Oracle, arguments: str, asked: str, line: str) -> None:
@@ -275,17 +292,23 @@ def test_a_bad_value(oracle: Oracle, key: str, text: str) -> None:
     assert answer[0] == "no"
 
 
+def plugstack(row: dict[str, Any]) -> list[str]:
+    """What a site, or a partition, says of its own, as `mpsr render` writes it."""
+    words = [f"default.{key}={value}" for key, value in row.get("defaults", {}).items()]
+    words += [f"lock={','.join(row['locked'])}"] if "locked" in row else []
+    return words + [f"forbid={pair}" for pair in (row["forbidden"] or [""] if "forbidden" in row else [])]
+
+
 @pytest.mark.parametrize("row", OPTIONS["sites"], ids=lambda row: f"{row['asked']} {row.get('forbidden', '')}")
 def test_what_a_site_allows(oracle: Oracle, row: dict[str, Any]) -> None:
-    arguments = [f"default.{key}={value}" for key, value in row.get("defaults", {}).items()]
-    arguments += [f"lock={key}" for key in row.get("locked", [])] + [
-        f"forbid={pair}" for pair in row.get("forbidden", [])
-    ]
-    got = in_force(oracle, " ".join(arguments), row["asked"])
+    arguments = plugstack(row)
+    for name, own in row.get("partitions", {}).items():
+        arguments += [f"partition={name}", *plugstack(own)]
+    got = in_force(oracle, " ".join(arguments), row["asked"], row.get("partition"))
     if "refused" in row:
         name, why = row["refused"]
         assert isinstance(got, str)
-        assert got.startswith(f"mpsr: --mps-{name}: {why}: ")
+        assert got.startswith(f"mpsr: {option(name)}: {why}: ")
     else:
         assert isinstance(got, dict)
         assert row["holds"].items() <= got.items()

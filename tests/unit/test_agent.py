@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from resilience.agent.unread import LINES
 from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
 from resilience.model.options import Domain, Rung
-from resilience.model.settings import Options, Recovery
+from resilience.model.settings import Options, Partition, Recovery
 from resilience.ports import ServerState
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease, server
@@ -474,6 +475,17 @@ def test_a_locked_option_stays_as_the_job_has_it(tmp_path: Path) -> None:
         )
         (task,) = site.agent.state.tasks.values()
         assert (task.options.retries, task.options.domain) == (3, Domain.USER)
+
+
+def test_the_rules_of_the_jobs_partition_hold(tmp_path: Path) -> None:
+    rules = replace(SITE, partitions={"a": Partition(forbidden=("threads=90",), locked=())})
+    with Site(tmp_path, options=rules) as site:
+        mine = lease(1, recover=(Rung.STANDBY,))
+        here = replace(mine, partition="a")
+        assert "90 is forbidden" in site.task(here, options="mps=on;threads=90").hear("refuse")["reason"]
+        site.task(here, options="mps=on;recover=standby;retries=9").hear("place")
+        (task,) = site.agent.state.tasks.values()
+        assert task.options.retries == 9
 
 
 def test_what_the_job_was_allowed_stays_allowed_when_the_rules_change(tmp_path: Path) -> None:

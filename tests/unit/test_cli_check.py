@@ -232,6 +232,16 @@ def test_a_missing_include_and_a_circle_are_named(site: Site) -> None:
         (" run=/r", " apptainer=off run=/r", ["apptainer: differs from mpsr.yaml: off here, on there"]),
         (" run=/r", " batch_hint=off run=/r", ["batch_hint: differs from mpsr.yaml: off here, on there"]),
         ("lock=domain", "lockdomain", ["is not key=value: lockdomain"]),
+        (
+            "forbid=retries=0",
+            "forbid=retries=0 partition=a lock=mps",
+            ["partition=a: differs from mpsr.yaml: lock=mps here, nothing there"],
+        ),
+        (
+            "forbid=retries=0",
+            "forbid=retries=0 partition=a",
+            ["partition=a: differs from mpsr.yaml: itself alone here"],
+        ),
     ],
 )
 def test_a_spoilt_plugstack_is_named(site: Site, old: str, new: str, parts: list[str]) -> None:

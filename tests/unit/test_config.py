@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resilience.config import mpsr_yaml
 from resilience.config import settings as cli_settings
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Settings
+from resilience.model.settings import Partition, Settings
 
 
 def refusal(text: str) -> str:
@@ -74,6 +74,14 @@ def test_values_arrive_typed_and_options_canonical() -> None:
         ),
         ("options: {forbidden: [recover=requeue]}", ["forbids what holds by default: recover=requeue"]),
         (f"options: {{forbidden: {[f'retries={n}' for n in range(10, 50)]}}}", ["has more than 32 pairs: 40"]),
+        ("options: {partitions: {'a b': {}}}", ["options.partitions.a b: is not a name"]),
+        ("options: {partitions: {a: {locks: []}}}", ["unknown key: options.partitions.a.locks"]),
+        ("options: {partitions: {a: {locked: [dmain]}}}", ["options.partitions.a.locked: unknown option key: dmain"]),
+        ("options: {partitions: {a: {defaults: {domain: shared}}}}", ["forbids what holds by default: domain=shared"]),
+        (
+            f"options: {{partitions: {dict.fromkeys(map(str, range(33)))}}}".replace("None", "{}"),
+            ["options.partitions: has more than 32 entries: 33"],
+        ),
         ("recovery: {grace: 1, grace: 2}", ["mpsr.yaml:1: is not YAML: key given twice: grace"]),
         ("recovery: [", ["mpsr.yaml:1: is not YAML"]),
         ("- a\n- b", ["is not a mapping of keys to values"]),
@@ -85,6 +93,15 @@ def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
     for part in ["mpsr: mpsr.yaml", *parts]:
         assert part in message
     assert message.count("\n") <= 1
+
+
+def test_a_partition_has_its_own_in_canonical_form() -> None:
+    text = "options: {partitions: {a: {defaults: {mps: on, memory: 4G}, forbidden: []}, b: {locked: [mps, mps]}, c: }}"
+    assert mpsr_yaml.parse(text, "f").options.partitions == {
+        "a": Partition(defaults={"mps": "on", "memory": "4096"}, forbidden=()),
+        "b": Partition(locked=("mps",)),
+        "c": Partition(),
+    }
 
 
 def test_a_forbidden_default_may_be_replaced() -> None:

@@ -21,7 +21,7 @@ from resilience.parse.job_environment import job_environment, job_gpus, process_
 from resilience.parse.options import serialize
 from resilience.placement import domain_plan
 from tests.unit.test_leases import LEASE
-from tests.unit.test_options import TABLE, site_of
+from tests.unit.test_options import TABLE, option, site_of
 
 KEY = DomainKey("u1001")
 GPUS = ((GpuMinor(0), GpuUuid("GPU-0")), (GpuMinor(1), GpuUuid("GPU-1")))
@@ -55,13 +55,14 @@ def test_what_is_in_force(asked: str, rules: Rules, expected: JobOptions) -> Non
 @pytest.mark.parametrize("row", [row for row in TABLE["sites"] if "refused" in row], ids=lambda row: str(row["asked"]))
 def test_a_prolog_refuses_what_the_plugin_refuses(row: dict[str, Any]) -> None:
     """But for what is locked: there the site's value holds, since the job's string may be older than the lock."""
-    asked, site = f"mps=on;{row['asked'].lower()}", site_of(row)
+    asked, site = row["asked"].lower(), site_of(row)
+    asked = asked if asked.startswith("mps=") else f"mps=on;{asked}"
     if row.get("lock"):
         assert domain_plan.in_force(asked, site) == domain_plan.in_force("mps=on", site)
         return
     with pytest.raises(ConfigError) as caught:
         domain_plan.in_force(asked, site)
-    assert (caught.value.subject, caught.value.wrong) == (f"--mps-{row['refused'][0]}", row["refused"][1])
+    assert (caught.value.subject, caught.value.wrong) == (option(row["refused"][0]), row["refused"][1])
 
 
 def test_what_the_site_forbids_is_refused_also_as_its_own_default() -> None:

@@ -15,6 +15,7 @@ from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, Nod
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
 from resilience.model.settings import Options as Rules
+from resilience.model.settings import Partition
 from resilience.parse import lease as lease_text
 from resilience.parse import options, rules
 
@@ -112,6 +113,7 @@ leases = st.builds(
     agent=words,
     python=words,
     spill=words,
+    partition=words,
     opened=st.integers(0, 1 << 40).map(lambda milliseconds: milliseconds / 1000),
 )
 
@@ -186,20 +188,40 @@ def test_a_bad_value(key: str, text: str) -> None:
         options.check_value(key, text)
 
 
+def option(key: str) -> str:
+    """As a user writes it."""
+    return "--mps" if key == "mps" else f"--mps-{key}"
+
+
 def site_of(row: dict[str, Any]) -> Rules:
     given = {key: options.check_value(key, value) for key, value in row.get("defaults", {}).items()}
-    return Rules(defaults=given, locked=tuple(row.get("locked", ())), forbidden=tuple(row.get("forbidden", ())))
+    site = Rules(
+        defaults=given,
+        locked=tuple(row.get("locked", ())),
+        forbidden=tuple(row.get("forbidden", ())),
+        partitions={
+            name: Partition(
+                defaults={key: options.check_value(key, value) for key, value in own.get("defaults", {}).items()},
+                locked=tuple(own["locked"]) if "locked" in own else None,
+                forbidden=tuple(own["forbidden"]) if "forbidden" in own else None,
+            )
+            for name, own in row.get("partitions", {}).items()
+        },
+    )
+    return rules.of_partition(site, row.get("partition", ""))
 
 
-@pytest.mark.parametrize("row", TABLE["sites"], ids=lambda row: f"{row['asked']} {row.get('forbidden', '')}")
+@pytest.mark.parametrize(
+    "row", TABLE["sites"], ids=lambda row: f"{row['asked']} {row.get('partition', row.get('forbidden', ''))}"
+)
 def test_what_a_site_allows(row: dict[str, Any]) -> None:
     key, _, value = row["asked"].partition("=")
-    asked = {key: options.check_value(key, value)}
+    asked = {key: options.check_value(key, value)} if key else {}
     if "refused" in row:
         name, why = row["refused"]
         with pytest.raises(ConfigError) as caught:
             rules.in_force(asked, site_of(row))
-        assert (caught.value.subject, caught.value.wrong) == (f"--mps-{name}", why)
+        assert (caught.value.subject, caught.value.wrong) == (option(name), why)
     else:
         held = dict(pair.split("=", 1) for pair in options.serialize(rules.in_force(asked, site_of(row))).split(";"))
         assert row["holds"].items() <= held.items()

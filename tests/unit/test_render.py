@@ -125,6 +125,24 @@ def test_a_hook_runs_our_script_only_for_a_job_that_asked(tmp_path: Path, asked:
 
 
 @pytest.mark.parametrize(
+    ("partition", "asked", "seen"),
+    [("a", "", "mps=on"), ("c", "", "mps=on"), ("b", "", ""), ("", "", ""), ("a", "mps=off", ""),
+     ("a", "mps=on;threads=9", "mps=on;threads=9"), ("a/*", "", "")],
+)  # fmt: skip
+def test_a_hook_has_mps_in_a_partition_that_says_so(tmp_path: Path, partition: str, asked: str, seen: str) -> None:
+    script = tmp_path / "prolog"
+    script.write_text('#!/bin/sh\nprintf %s "$SPANK_MPSR"\n')
+    script.chmod(0o755)
+    hook = tmp_path / "hook"
+    partitions = "{a: {defaults: {mps: on}}, b: {}, c: {defaults: {mps: on}}}"
+    text = f"nodes: n0\ninstall: {{prolog: {script}}}\nsettings: {{options: {{partitions: {partitions}}}}}"
+    hook.write_text(rendered(text)["prolog.d/50-mpsr"])
+    environment = {"SLURM_JOB_PARTITION": partition} | ({"SPANK_MPSR": asked} if asked else {})
+    done = subprocess.run(["/bin/sh", hook], env=environment, capture_output=True, text=True, check=True, timeout=10)
+    assert done.stdout == seen
+
+
+@pytest.mark.parametrize(
     ("asked", "lease", "runs"),
     [("", False, False), ("mps=off", False, False), ("", True, True), ("mps=off", True, True), ("mps=on", False, True)],
 )
