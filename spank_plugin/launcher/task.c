@@ -1,6 +1,8 @@
 /* See task.h. */
 #include "task.h"
 
+#include "mpiexec.h"
+
 #include "shared/namespace.h"
 #include "shared/text.h"
 
@@ -122,9 +124,12 @@ static int hold_number(const struct task *task, long number, bool fresh) {
     return open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (fresh ? O_EXCL : 0), 0600);
 }
 
-/* Of a batch script or of salloc's shell: each start of a program is a task of its own. */
-static bool claim_fresh(struct task *task) {
-    for (long number = 0; number < STARTS; number++) {
+/* Of a batch script or of salloc's shell: each start of a program is a task of its own. Ranks of an
+ * mpiexec begin with their own numbers: they come in any order, and the same when the job is
+ * started again. */
+static bool claim_fresh(struct task *task, const struct mpiexec *mpiexec) {
+    for (long number = mpiexec ? mpiexec->rank : 0; number < STARTS;
+         number += mpiexec ? mpiexec->size : 1) {
         int fd = hold_number(task, number, true);
         if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB)) {
             task->rank = number;
@@ -141,9 +146,10 @@ static bool claim_fresh(struct task *task) {
 /* The number under which this supervisor is known: the task's rank, or the next free one when
  * another supervisor of the same task has that (one inside another). The descriptor is kept: its
  * lock ends with this process. A job directory that cannot be written costs only this. */
-static void claim_number(struct task *task) {
-    long tasks = environment_number("SLURM_STEP_NUM_TASKS", 1), number = task->rank;
-    if ((task->step == STEP_BATCH || task->step == STEP_INTERACTIVE) && claim_fresh(task))
+static void claim_number(struct task *task, const struct mpiexec *mpiexec) {
+    long tasks = mpiexec ? mpiexec->size : environment_number("SLURM_STEP_NUM_TASKS", 1);
+    long number = task->rank;
+    if ((task->step == STEP_BATCH || task->step == STEP_INTERACTIVE) && claim_fresh(task, mpiexec))
         return;
     for (int tries = 0; tries<SUPERVISORS; tries++, number += tasks> 0 ? tasks : 1) {
         int fd = hold_number(task, number, false);
@@ -173,14 +179,14 @@ static void spill_directory(struct task *task, const char *job) {
     dprintf(2, "  kept state of this task is not written to disk: a requeue begins from scratch\n");
 }
 
-static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
+static bool paths(struct task *task, const struct mpiexec *mpiexec, char why[MPSR_WHY_BYTES]) {
     char job[24];
     const struct mpsr_lease *lease = &task->lease;
     snprintf(job, sizeof(job), "%ld", lease->job);
     bool good = mpsr_format(task->job_dir, sizeof(task->job_dir), MPSR_PATH_JOB_DIR, lease->run,
                             lease->node, job);
     if (good)
-        claim_number(task);
+        claim_number(task, mpiexec);
     good = good && mpsr_format(task->keeper, sizeof(task->keeper), "%s/k%ld.%ld", task->job_dir,
                                task->step, task->rank);
     if (!good)
@@ -191,6 +197,15 @@ static bool paths(struct task *task, char why[MPSR_WHY_BYTES]) {
         return false;
     }
     return good;
+}
+
+/* Does CUDA_VISIBLE_DEVICES say what the plugin or a supervisor has put there for all ranks of a
+ * node, and no wrapper for this one? */
+static bool visible_to_all(const struct mpsr_lease *lease, const char *visible) {
+    bool ours = !visible || !strcmp(visible, "0");
+    for (int index = 0; visible && index < lease->gpus; index++)
+        ours |= !strcmp(lease->gpu[index].uuid, visible);
+    return ours;
 }
 
 int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_BYTES]) {
@@ -211,7 +226,16 @@ int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_
     task->step = environment_number("SLURM_STEP_ID", STEP_BATCH);
     task->rank = environment_number("SLURM_PROCID", 0);
     task->local = environment_number("SLURM_LOCALID", 0);
-    task->gpu = task_gpu(&task->lease, getenv("CUDA_VISIBLE_DEVICES"), task->local);
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    struct mpiexec mpiexec;
+    bool started = !program && mpiexec_of(&mpiexec); /* else srun has started it */
+    if (started) {
+        task->rank = mpiexec.rank;
+        task->local = mpiexec.local;
+        if (visible_to_all(&task->lease, visible))
+            visible = NULL;
+    }
+    task->gpu = task_gpu(&task->lease, visible, task->local);
     program_digest(task->command, task->program);
-    return paths(task, why) ? TASK_OK : MPSR_EXIT_REFUSED;
+    return paths(task, started ? &mpiexec : NULL, why) ? TASK_OK : MPSR_EXIT_REFUSED;
 }
