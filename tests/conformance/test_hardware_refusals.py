@@ -19,6 +19,7 @@ from tests.conformance.hardware_kit import (
     script,
 )
 from tests.gpusim.host import SimHost
+from tests.gpusim.inject import Injector
 
 pytestmark = [pytest.mark.sim, pytest.mark.timeout(900)]
 DECIDING = ("raw_fd_keeps_memory", "memory_survives_server_fault", "import_across_servers", "two_servers_one_gpu")
@@ -198,3 +199,14 @@ def test_without_libcuda_every_verdict_is_not_seen_and_the_run_ends_early(tmp_pa
     assert told.how("two_servers").startswith("not run: the GPU did not answer twice: libcuda.so.1")
     hypotheses = json.loads((tmp_path / "out/hypotheses.json").read_text())
     assert {one["agrees"] for one in hypotheses} == {None}
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(2, id="error"), pytest.param(3, id="wrong bytes", marks=pytest.mark.slow)]
+)
+def test_a_busy_clients_death_that_hurts_is_seen_and_the_way_of_ending_named(tmp_path: Path, how: int) -> None:
+    with SimHost(memory=MEMORY_MIB) as host:
+        Injector(host.path).set("busy_death_permille", 1000)
+        Injector(host.path).set("busy_death_how", how)
+        told = asked(tmp_path / "out", environ(host), "endings")
+    assert told.verdict("endings").seen == "others with SIGTERM; SIGKILL"

@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "gpusim"
 PROFILE = HERE / "profile_h200_580.toml"
 MODULES = (
-    "dialect mps_client mps_commands mps_control mps_daemon mps_host mps_inject mps_log mps_page "
+    "dialect mps_client mps_commands mps_control mps_daemon mps_endings mps_host mps_inject mps_log mps_page "
     "mps_partitions mps_server mps_spawn mps_ui mps_v3 mps_v3_clients mps_v3_commands mps_v3_config mps_v3_features "
     "mps_v3_forms mps_v3_namespaces mps_v3_partitions mps_v3_servers mps_wire"
 ).split()

@@ -38,12 +38,27 @@ static struct {
     int fd;
     struct sim_shared_page *page;
     char limits[256]; /* `<ordinal>:<bytes>,…` of the server, which counts its own GPUs */
-    int minors[SIM_MAX_GPUS], n_minors;
+    int minors[SIM_MAX_GPUS], n_minors, slot;
 } mps = {.fd = -1};
 
 uint32_t mps_sticky(void) {
     const struct sim_shared_page *page = mps.page;
-    return page == NULL ? 0 : atomic_load_explicit(&page->sticky, memory_order_relaxed);
+    if (page == NULL)
+        return 0;
+    const uint32_t sticky = atomic_load_explicit(&page->sticky, memory_order_relaxed);
+    const uint32_t hurt = mps_hurt();
+    return sticky != 0 ? sticky : hurt > SIM_WRONG_BYTES ? hurt : 0;
+}
+
+void mps_work(int more) {
+    if (mps.page != NULL)
+        atomic_fetch_add(&mps.page->client[mps.slot].busy, more);
+}
+
+uint32_t mps_hurt(void) {
+    const struct sim_shared_page *page = mps.page;
+    return page == NULL ? SIM_UNHURT
+                        : atomic_load_explicit(&page->client[mps.slot].hurt, memory_order_relaxed);
 }
 
 uint64_t mps_limit(int gpu) {
@@ -151,7 +166,7 @@ static void *read_server(void *unused) {
 static void *watch_page(void *unused) {
     (void)unused;
     const struct timespec again = {.tv_sec = WATCH_AGAIN_S};
-    while (atomic_load(&mps.page->sticky) == 0)
+    while (mps_sticky() == 0)
         syscall(SYS_futex, &mps.page->sticky, FUTEX_WAIT, 0, &again, NULL, 0);
     sim_stop_work();
     return NULL;
@@ -181,7 +196,7 @@ static bool minors_of(const char *answer, int *minors, int *n) {
 }
 
 static CUresult attach(const char *path, int *minors, int *n) {
-    char line[160], answer[512], pid[16];
+    char line[160], answer[512], pid[16], slot[16];
     int page_fd;
     const int fd = dial(path);
     if (fd < 0)
@@ -204,12 +219,14 @@ static CUresult attach(const char *path, int *minors, int *n) {
         if (page_fd >= 0)
             close(page_fd);
     }
-    if (page == MAP_FAILED || page->magic != SIM_PAGE_MAGIC) {
+    if (page == MAP_FAILED || page->magic != SIM_PAGE_MAGIC ||
+        !word(answer, "slot", slot, sizeof slot)) {
         close(fd);
         return result;
     }
     madvise(page, PAGE_BYTES, MADV_DONTFORK);
     mps.fd = fd;
+    mps.slot = atoi(slot);
     mps.page = page;
     mps.n_minors = *n;
     memcpy(mps.minors, minors, sizeof mps.minors);

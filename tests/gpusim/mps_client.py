@@ -2,7 +2,8 @@
 
 Job: attach through the control daemon, then obey lines on standard input: `look` prints what the shared page says,
 `fault <code> <xid>` marks the page and reports as the driver does, `silent <code>` marks the page and says nothing,
-`report <code> <xid>` only reports. The end of standard input is the end of the client. Tests drive it; by hand it
+`report <code> <xid>` only reports, `busy <n>` counts its work as the driver does, `hurt` prints what another's end has
+done to it. The end of standard input is the end of the client. Tests drive it; by hand it
 shows what a daemon answers:
 
     CUDA_MPS_PIPE_DIRECTORY=… gpusim-mps-client
@@ -35,8 +36,8 @@ def _partition(value: str) -> str:
     return value.partition("/")[2] or value
 
 
-def attach(pipe: str) -> tuple[socket, mmap.mmap]:
-    """The connection to a server and the shared page; SystemExit after saying why there is none."""
+def attach(pipe: str) -> tuple[socket, mmap.mmap, int]:
+    """The connection to a server, the shared page and the place of its slot there; SystemExit after saying why there is none."""
     try:
         control = mps_wire.connect(os.path.join(pipe, "control"))
     except OSError:
@@ -55,10 +56,11 @@ def attach(pipe: str) -> tuple[socket, mmap.mmap]:
     if not rights:
         raise SystemExit(0)
     descriptor = array.array("i", rights[0][2])[0]
-    return server, mmap.mmap(descriptor, 4096)
+    slot = int(mps_wire.parse(packet)[1]["slot"])
+    return server, mmap.mmap(descriptor, 4096), 16 + 8 * slot
 
 
-def obey(words: list[str], server: socket, page: mmap.mmap) -> None:
+def obey(words: list[str], server: socket, page: mmap.mmap, slot: int) -> None:
     """One line of standard input."""
     if words[0] in ("fault", "silent"):
         page[8:12] = struct.pack("=i", os.getpid())
@@ -68,11 +70,15 @@ def obey(words: list[str], server: socket, page: mmap.mmap) -> None:
     if words[0] == "look":
         _, sticky, culprit, generation = struct.unpack_from("=IIiI", page, 0)
         say(f"sticky={sticky} culprit={culprit} generation={generation}")
+    if words[0] == "busy":
+        page[slot : slot + 4] = struct.pack("=i", int(words[1]))
+    if words[0] == "hurt":
+        say(f"hurt={struct.unpack_from('=I', page, slot + 4)[0]}")
 
 
 def main() -> None:
     """Entry point of build/gpusim/bin/gpusim-mps-client."""
-    server, page = attach(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    server, page, slot = attach(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(server.fileno(), select.POLLIN)
@@ -85,7 +91,7 @@ def main() -> None:
                     return
                 *lines, buffered = (buffered + data).split(b"\n")
                 for line in lines:
-                    obey(line.decode().split(), server, page)
+                    obey(line.decode().split(), server, page, slot)
                 continue
             packet = mps_wire.receive(server)
             if packet == b"terminate":

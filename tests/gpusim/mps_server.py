@@ -19,17 +19,16 @@ import select
 import time
 
 from . import dialect as dialects
-from . import mps_host, mps_inject, mps_log, mps_page, mps_wire
+from . import mps_endings, mps_host, mps_inject, mps_log, mps_page, mps_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
 
 LINK, LISTENER, LOG = 3, 4, 5
-TERMINATE_SECONDS = 1.0
-"""How long a terminated client may take to answer; the real server ends a client's GPU work without its help."""
 NO_DEVICE = "no CUDA-capable device is detected"
 MMU_FAULT, SM_FAULT = 31, 13
+FOREVER = float("inf")
 CUDA_INVALID_VALUE, CUDA_SERVER_NOT_READY, CUDA_MAX_CLIENTS = 1, 807, 808
 CUDA_ILLEGAL_ADDRESS, CUDA_INVALID_RESOURCE_CONFIGURATION = 700, 915
 
@@ -37,13 +36,15 @@ CUDA_ILLEGAL_ADDRESS, CUDA_INVALID_RESOURCE_CONFIGURATION = 700, 915
 class Client:
     """One attached context: the pid and uid that the kernel vouches for, and where it stands.
 
-    `partition` is the static SM partition that it runs in, empty without one.
+    `partition` is the static SM partition that it runs in, empty without one; `slot` its place on the page.
     """
 
-    __slots__ = ("affected", "answered", "context", "partition", "pid", "sock", "terminated")
+    __slots__ = ("affected", "answered", "context", "page", "partition", "pid", "slot", "sock", "terminated")
 
-    def __init__(self, sock: socket, pid: int, context: int, partition: str) -> None:
+    def __init__(self, sock: socket, pid: int, context: int, partition: str, page: mps_page.Page) -> None:
         self.sock = sock
+        self.page = page
+        self.slot = page.take()
         self.pid = pid
         self.context = context
         self.partition = partition
@@ -73,7 +74,8 @@ class Server:
         self.contexts: dict[int, int] = {}
         self.retiring = False
         self.timer: tuple[float, str] | None = None
-        self.terminating: tuple[float, int] | None = None
+        self.terminating: mps_endings.Termination | None = None
+        self.lots = mps_endings.Lots()
         self.limits = config.get("limits", "")
         self.allowed: dict[int, tuple[str, float]] = {}
         self.percentage = float(config["percentage"])
@@ -149,7 +151,7 @@ class Server:
             self.drop(sock)
             return
         context = self.contexts[pid] = self.contexts.get(pid, 0) + 1
-        self.clients[sock.fileno()] = Client(sock, pid, context, partition)
+        client = self.clients[sock.fileno()] = Client(sock, pid, context, partition, self.page(partition))
         self.note("new", pid=pid, context=context)
         self.note("worker", pid=pid, context=context)
         for gpu in self.gpus:
@@ -159,9 +161,9 @@ class Server:
         minors = ",".join(str(gpu.minor) for gpu in self.gpus)
         limits, percentage = self.allowed.get(pid, (self.limits, self.percentage))
         answer = mps_wire.words(
-            "attached", context=context, minor=minors, percentage=percentage, limits=limits, pid=pid
+            "attached", context=context, minor=minors, percentage=percentage, limits=limits, pid=pid, slot=client.slot
         )
-        mps_wire.send(sock, answer, self.page(partition).descriptor)
+        mps_wire.send(sock, answer, client.page.descriptor)
 
     def page(self, partition: str) -> mps_page.Page:
         """The page that the clients of one partition share."""
@@ -204,6 +206,7 @@ class Server:
         self.note("exit", pid=client.pid, context=client.context)
         self.note("left", pid=client.pid, context=client.context, count=len(self.clients))
         self.report_clients()
+        self.bury(client)
         self.settle_termination()
         if client.partition in self.faulted and all(one.partition != client.partition for one in self.clients.values()):
             self.faulted.discard(client.partition)
@@ -214,6 +217,13 @@ class Server:
             self.timer = (time.monotonic() + mps_inject.number("rebuild_ms", 50) / 1000, "rebuilt")
         if not self.clients and (self.retiring or self.link is None):
             self.finish()
+
+    def bury(self, client: Client) -> None:
+        """A client has gone: with work in flight, and without terminate_client, that may hurt the others."""
+        busy = client.page.busy(client.slot) > 0 and not client.page.read()[0]
+        client.page.free(client.slot)
+        if busy and not client.terminated:
+            self.lots.draw([(one.page, one.slot) for one in self.clients.values() if one.pid != client.pid])
 
     # -- faults ---
 
@@ -299,24 +309,29 @@ class Server:
 
     def terminate(self, pid: int) -> None:
         """End one client's contexts; the answer follows when it has said that it knows."""
-        targets = [one for one in self.clients.values() if one.pid == pid and not one.terminated]
-        if not targets:
+        code = mps_inject.number("terminate_code", 0)
+        if code or not any(one.pid == pid and not one.terminated for one in self.clients.values()):
             self.note("terminate_unknown", pid=pid)
-            self.report("terminated", result=CUDA_INVALID_VALUE)
+            self.report("terminated", result=code or CUDA_INVALID_VALUE)
             return
-        for client in targets:
-            self.note("terminating", pid=pid, context=client.context)
-            client.terminated = True
-            mps_wire.send(client.sock, b"terminate")
-        self.terminating = (time.monotonic() + TERMINATE_SECONDS, pid)
-        self.report_clients()
+        self.terminating = mps_endings.Termination(pid, time.monotonic())
+        self.settle_termination()
 
-    def settle_termination(self, now: float = 0.0) -> None:
-        """Answer terminate_client when every context of the target has, has gone, or has had its time."""
-        if self.terminating is None:
+    def settle_termination(self) -> None:
+        """Begin terminate_client when it is time; answer when every context of the target has, has gone, or has had its
+        time."""
+        one, now = self.terminating, time.monotonic()
+        if one is None:
             return
-        deadline, pid = self.terminating
-        if now < deadline and any(one.pid == pid and not one.answered for one in self.clients.values()):
+        targets = [client for client in self.clients.values() if client.pid == one.pid]
+        if targets and not one.begun and now >= one.begins:
+            one.begun = True
+            for client in targets:
+                self.note("terminating", pid=one.pid, context=client.context)
+                client.terminated = True
+                mps_wire.send(client.sock, b"terminate")
+            self.report_clients()
+        if now < one.ends and any(not client.answered for client in targets):
             return
         self.terminating = None
         self.note("terminated")
@@ -327,7 +342,7 @@ class Server:
     def tick(self) -> float | None:
         """Do what is due; milliseconds until the next thing, or None."""
         now = time.monotonic()
-        self.settle_termination(now)
+        self.settle_termination()
         if self.timer is not None and now >= self.timer[0]:
             what, self.timer = self.timer[1], None
             if what == "rebuilt":
@@ -338,8 +353,10 @@ class Server:
             else:
                 self.log.note("Server has started")
             self.become("ACTIVE")
-        due = [when[0] for when in (self.timer, self.terminating) if when is not None]
-        return max(0.0, (min(due) - now) * 1000 + 1) if due else None
+        due = self.timer[0] if self.timer is not None else FOREVER
+        if self.terminating is not None:
+            due = min(due, self.terminating.due())
+        return max(0.0, (due - now) * 1000 + 1) if due != FOREVER else None
 
     def run(self) -> None:
         """Serve until SystemExit."""

@@ -189,6 +189,8 @@ bool sim_is_pinned_host(const void *pointer, size_t size);
 bool sim_is_mapped(CUdeviceptr address, size_t size, bool write);
 /* An access has found nothing there: put the memory there if it is mapped and may be used so. */
 bool sim_touched(CUdeviceptr address, bool write);
+/* One bit of each mapping is now another: at each call one eight bytes on. */
+void sim_spoil(void);
 void sim_context_memory_free(CUcontext context);
 void sim_memory_after_fork(void);
 
@@ -233,15 +235,24 @@ struct sim_shared_page {
     _Atomic uint32_t sticky;
     _Atomic int32_t culprit;
     uint32_t generation;
+    struct {
+        _Atomic int32_t busy;  /* pieces of this client's work that are not done */
+        _Atomic uint32_t hurt; /* by another's end: SIM_…, or the error of further calls */
+    } client[255];
 };
+
+enum { SIM_UNHURT, SIM_HANGS, SIM_WRONG_BYTES };
 
 #define SIM_PAGE_MAGIC 0x4D505331u
 
 /* Joins the MPS server if a control daemon listens. 0 with *mps set, or the error of cuInit.
  * `minors`: the server's GPUs. */
 CUresult mps_attach(bool *mps, int *minors, int *n);
-/* The server's sticky error; 0 without MPS. */
+/* The server's sticky error, or what another client's end has made of this one; 0 without MPS. */
 uint32_t mps_sticky(void);
+/* Work was queued (1) or is done (-1): the server asks for it when we end. */
+void mps_work(int more);
+uint32_t mps_hurt(void);
 /* Bytes that the server lets a client pin on a GPU (index into host.gpu); UINT64_MAX: no limit. */
 uint64_t mps_limit(int gpu);
 void mps_tell_fault(uint32_t code, int xid);

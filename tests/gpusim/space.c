@@ -172,6 +172,17 @@ bool sim_touched(CUdeviceptr address, bool write) {
     return good;
 }
 
+void sim_spoil(void) {
+    static uint64_t times;
+    pthread_mutex_lock(&sim.memory_lock);
+    for (size_t at = 0; at < n_mappings; at++)
+        if (!mappings[at]->unseen && mappings[at]->access == CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
+            *(unsigned char *)sim_host_address(mappings[at]->address +
+                                               8 * times % SIM_GRANULARITY) ^= 1;
+    times++;
+    pthread_mutex_unlock(&sim.memory_lock);
+}
+
 /* All that lie in the range, which cuts none. One call to the host for the lot: it is what the time
  * goes into. */
 void mappings_free(CUdeviceptr address, uint64_t size) {

@@ -45,6 +45,16 @@ void sim_stop_work(void) {
     pthread_mutex_unlock(&sim.queue_lock);
 }
 
+/* A piece of work, or what is left of it once another client's end has hurt this one. */
+static void run(struct sim_work *work) {
+    while (mps_hurt() == SIM_HANGS && sim_sticky() == CUDA_SUCCESS)
+        sim_sleep_ms(1);
+    if (sim_sticky() == CUDA_SUCCESS)
+        work->run(work);
+    if (mps_hurt() == SIM_WRONG_BYTES)
+        sim_spoil();
+}
+
 static void *stream_main(void *argument) {
     struct CUstream_st *s = argument;
     pthread_mutex_lock(&sim.queue_lock);
@@ -63,8 +73,8 @@ static void *stream_main(void *argument) {
             s->tail = NULL;
         s->in_work = true;
         pthread_mutex_unlock(&sim.queue_lock);
-        if (sim_sticky() == CUDA_SUCCESS)
-            work->run(work);
+        run(work);
+        mps_work(-1);
         if (work->drop != NULL)
             work->drop(work);
         free(work->waits);
@@ -191,6 +201,7 @@ CUresult sim_submit(CUstream s, struct sim_work *work) {
         else
             s->head = work;
         s->tail = work;
+        mps_work(1);
         s->submitted++;
         pthread_cond_signal(&s->work);
     }
