@@ -64,8 +64,10 @@ class Mps(Protocol):
     def clients(self, server: ServerId) -> tuple[int, ...]:
         """Process ids of the server's clients."""
 
-    def terminate_client(self, server: ServerId, pid: int) -> bool:
-        """End a client's contexts, also busy ones; True when the daemon answered 0. The process itself lives on."""
+    def end_clients(self, server: ServerId, meant: Callable[[int], bool]) -> tuple[int, ...]:
+        """End the contexts of those clients of the server that are meant, also busy ones: their process ids, within a second.
+
+        The processes live on, and get error 810. Raises MpsControlError also when the daemon refuses or does not answer."""
 
     def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
         """Have a living daemon with an ACTIVE server; idempotent. Clears away what a dead one left."""

@@ -178,7 +178,9 @@ class Actor:
         """Only a process that is the task's now: its number may have become another's."""
         peer = self._peers.get(effect.ref)
         if peer is not None and peer.pid in self._ports.procfs.ancestors(effect.pid):
-            self._submit(lane(effect.server), partial(self._mps.terminate_client, effect.server, effect.pid), _nothing)
+            self._submit(
+                lane(effect.server), partial(self._mps.end_clients, effect.server, effect.pid.__eq__), _nothing
+            )
 
     def _find_daemon(self, server: ServerId) -> None:
         """Once at a time, however often a domain comes and goes."""

@@ -18,6 +18,7 @@ from resilience.agent.act import Actor, urgency
 from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
+from resilience.agent.endings import Endings
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.holders import Holders
 from resilience.agent.isolated import Isolated
@@ -92,6 +93,7 @@ class Agent:
                 ),
                 take=self.take,
             ),
+            endings=Endings(ports.mps, ports.procfs, ports.worker, ports.journal, peers),
         )
         others = any(lease.state is LeaseState.OPEN for lease in ports.leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0

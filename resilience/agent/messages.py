@@ -52,6 +52,7 @@ Message = (
     | ev.Stepped
     | ev.RungFailed
     | ev.Spilled
+    | ev.Ending
     | FaultWords
     | KeeperWords
 )
@@ -117,6 +118,9 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             )
         case "spilled":
             return ev.Spilled(ref=ref, seq=_number(words, "seq", -1))
+        case "end":
+            number, color = _number(words, "n"), _color(_text(words, "color"))
+            return ev.Ending(ref=ref, number=number, pids=_pids(_text(words, "pids")), color=color)
         case "keeper":
             return KeeperWords(state=words.get("state", "")[:40])
         case _:
@@ -137,6 +141,11 @@ def _number(words: dict[str, str], key: str, default: int | None = None) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
         raise WireError("agent socket", f"{key} is not a number", text[:40] or "empty")
     return int(text)
+
+
+def _pids(text: str) -> tuple[int, ...]:
+    """Process ids with commas between them."""
+    return tuple(_number({"pids": word}, "pids") for word in text.split(","))
 
 
 def _code(words: dict[str, str]) -> int:

@@ -11,6 +11,7 @@ from resilience.agent import messages
 from resilience.agent.budget import Budget, Taken
 from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
+from resilience.agent.endings import Endings
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
@@ -20,7 +21,7 @@ from resilience.agent.senses import Observer
 from resilience.model import event as ev
 from resilience.model import records as rec
 from resilience.model.errors import ConfigError, WireError
-from resilience.model.ids import Color, DomainKey, ServerId, TaskRef
+from resilience.model.ids import Color, ServerId, TaskRef
 from resilience.model.lease import Lease, LeaseState
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import JobOptions
@@ -56,6 +57,7 @@ class Reception:
         gpus: KnownGpus,
         observer: Observer,
         newcomers: Newcomers,
+        endings: Endings,
     ) -> None:
         self._rules = site
         self._clock = clock
@@ -69,8 +71,10 @@ class Reception:
         self._gpus = gpus
         self._see = observer.see
         self._newcomers = newcomers
+        self._endings = endings
         self._tasks: dict[Peer, TaskRef] = {}
-        self._domains: dict[TaskRef, DomainKey] = {}
+        self._homes: dict[TaskRef, ServerId] = {}
+        """Domain and GPU of a task, with the colour that it came with."""
         self._refusals = Budget(REFUSALS)
         self._words = Budget(WORDS)
         self._turned_away: Peer | None = None
@@ -133,7 +137,7 @@ class Reception:
         self._tasks[peer] = words.ref
         self._peers.put(words.ref, peer)
         self._clients.learn(peer.pid, words.ref, lease.domain, peer.pid)
-        self._domains[words.ref] = lease.domain
+        self._homes[words.ref] = here
         self._chatter.learn(words.ref.job, lease.uid)
         hello = ev.Hello(
             ref=words.ref,
@@ -177,8 +181,10 @@ class Reception:
                 said = rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state)
                 for record in self._chatter.written(said):
                     self._journal.append(record)
+            case ev.Ending():
+                self._endings.asked(peer, message, replace(self._homes[ref], color=message.color))
             case ev.Started():
-                if not self._clients.learn(message.pid, ref, self._domains[ref], peer.pid):
+                if not self._clients.learn(message.pid, ref, self._homes[ref].domain, peer.pid):
                     raise WireError("agent socket", "started names a process that is not the task's", message.pid)
                 yield message
             case _:
@@ -191,6 +197,6 @@ class Reception:
         if self._peers.get(ref) is peer:
             self._peers.remove(ref)
             yield ev.Gone(ref=ref)
-            self._clients.forget(ref, self._domains.pop(ref))
+            self._clients.forget(ref, self._homes.pop(ref).domain)
             if next(self._peers.of_job(ref.job), None) is None:
                 self._logs.forget(ref.job)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from resilience.adapters.gpu.guard import ClientEnder
 from resilience.adapters.gpu.guard_follower import GuardFollower
 from resilience.adapters.gpu.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
 from resilience.adapters.linux.agent_socket import AgentSocket
@@ -30,6 +29,7 @@ from resilience.adapters.linux.lease_watch import LeaseWatch
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
+from resilience.adapters.mps.client_end import ClientEnder
 from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons

@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from resilience.adapters.linux.processes import Seen, end, living, look
+from resilience.adapters.linux.processes import Seen, living, look
+from resilience.adapters.mps.client_end import end
 from resilience.contract import exit_code
 from resilience.hooks import mapping
 from resilience.hooks.beginning import begin, failed
@@ -21,7 +22,7 @@ from resilience.hooks.closing import close_unused, prune_logs
 from resilience.hooks.leftovers import settle, sweep
 from resilience.hooks.node import Node
 from resilience.model.errors import ConfigError, GpuError, MpsControlError, ResilienceError
-from resilience.model.ids import DomainKey, ServerId
+from resilience.model.ids import DomainKey
 from resilience.model.lease import Lease
 from resilience.model.records import JobClosed
 from resilience.model.settings import Settings
@@ -138,11 +139,11 @@ def _end_leftovers(node: Node, job: JobEnvironment, key: DomainKey) -> list[str]
     processes = [seen for seen in living(job.uid) if _of_job(seen, job)]
     if not processes:
         return []
-    clients: dict[int, list[ServerId]] = {}
-    for server in (one for twin in domain_plan.twins(key) for one in node.leases.servers(twin)):
+    servers = [one for twin in domain_plan.twins(key) for one in node.leases.servers(twin)]
+    clients: set[int] = set()
+    for server in servers:
         try:
-            for pid in node.mps.clients(server):
-                clients.setdefault(pid, []).append(server)
+            clients.update(node.mps.clients(server))
         except MpsControlError as error:
             print(f"mpsr: epilog: {error}", file=sys.stderr)
     launcher = node.settings.paths.launcher
@@ -151,14 +152,10 @@ def _end_leftovers(node: Node, job: JobEnvironment, key: DomainKey) -> list[str]
         for seen in processes
         if seen.process.pid in clients or _KEEPER in seen.command or launcher in seen.command[:1]
     ]
-    for seen in meant:
-        for server in clients.get(seen.process.pid, ()):
-            try:
-                node.mps.terminate_client(server, seen.process.pid)
-            except MpsControlError as error:
-                print(f"mpsr: epilog: {seen}: {error}", file=sys.stderr)
     grace = min(node.settings.recovery.grace, node.left())
-    alive = end(meant, grace=grace, still_meant=lambda seen: _of_job(seen, job))
+    alive, wrong = end(node.mps, servers, meant, grace=grace, still_meant=lambda seen: _of_job(seen, job))
+    for words in wrong:
+        print(f"mpsr: epilog: {words}", file=sys.stderr)
     return [f"{seen} outlives SIGKILL" for seen in alive]
 
 

@@ -85,6 +85,23 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """A supervisor asks that the clients of these processes be ended before they are; it awaits `number`."""
+
+    ref: TaskRef
+    number: int
+    pids: tuple[int, ...]
+    color: Color
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsure:
+    """A client of a server could not be ended, and its control daemon does not answer."""
+
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
     ref: TaskRef
     incident: IncidentId
@@ -225,6 +242,7 @@ Event = (
     | RungFailed
     | Spilled
     | Gone
+    | Unsure
     | Seen
     | JobOpened
     | JobClosed

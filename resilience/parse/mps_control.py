@@ -127,9 +127,9 @@ def partitions_made(lines: tuple[str, ...], uuid: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(made))
 
 
-def terminated(lines: tuple[str, ...]) -> bool:
-    """Answer of terminate_client: 0, or a CUDA error number, or words."""
-    return bool(lines) and lines[-1] == "0"
+def terminated(lines: tuple[str, ...], asked: int = 1) -> bool:
+    """Answers to so many terminate_client: a 0 each, or a CUDA error number, or words."""
+    return lines == ("0",) * asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

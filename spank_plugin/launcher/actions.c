@@ -27,108 +27,8 @@ static void tell(const struct child *child, const char *verb, const char *key, c
 
 /* ---- ending */
 
-void kill_due(struct supervisor *self) {
-    for (int index = 0; index < RETIRED; index++) {
-        struct child *child = &self->retired[index];
-        if (child->kill_at && child->kill_at <= now_ms()) {
-            family_kill(&child->family);
-            child->kill_at = 0;
-        }
-    }
-    if (self->active.kill_at && self->active.kill_at <= now_ms()) {
-        family_kill(&self->active.family);
-        self->active.kill_at = 0;
-    }
-}
-
-/* From here on nothing that it does counts. */
-static void disown(struct child *child) {
-    child->told_to_go = true;
-    child->family.count = 0;
-    family_gather(&child->family, child->pid);
-}
-
-/* Ask a process to go and have it killed soon. A shell round the program would go on with its next
- * command: no delay then. */
-static void end(struct child *child) {
-    tell(child, "retire", NULL, NULL);
-    disown(child);
-    child->kill_at = now_ms() + (child->session && child->family.count == 1 ? RETIRE_MS : 0);
-}
-
-static void set_aside(struct supervisor *self, struct child *child) {
-    struct child *slot = &self->retired[0];
-    for (int index = 0; index < RETIRED; index++)
-        if (!self->retired[index].pid)
-            slot = &self->retired[index];
-    if (slot->pid) {
-        family_kill(&slot->family);
-        child_forget(slot);
-    }
-    *slot = *child;
-    slot->role = "retired";
-    memset(child, 0, sizeof(*child));
-    child->socket = -1;
-}
-
-void retire(struct supervisor *self, struct child *child) {
-    if (!child->pid)
-        return;
-    end(child);
-    set_aside(self, child);
-    kill_due(self);
-}
-
-/* A process whose place another has just taken. It has seen its fault and waits for us: it may wait
- * until the other has made its first step (`way_is_free`), whose cores and locks it would want for
- * its end. When the keeper has died lately it may be the only one that has the kept state: it gives
- * that to the next keeper, and the other takes it from there. */
-static void supersede(struct supervisor *self, struct child *old) {
-    if (!old->pid)
-        return;
-    disown(old);
-    old->kill_at = now_ms() + (self->keeper.up && !self->keeper.deaths ? SUPERSEDED_MS : HEIR_MS);
-    set_aside(self, old);
-}
-
-void keep_superseded(struct supervisor *self) {
-    for (int index = 0; self->recovering && index < RETIRED; index++)
-        if (self->retired[index].kill_at)
-            self->retired[index].kill_at = now_ms() + HEIR_MS;
-}
-
-void way_is_free(struct supervisor *self) {
-    for (int index = 0; index < RETIRED; index++)
-        if (self->retired[index].kill_at)
-            self->retired[index].kill_at = now_ms();
-    kill_due(self);
-}
-
 _Noreturn void finish(struct supervisor *self, int status) {
-    struct child *const all[] = {&self->active, &self->standby};
-    for (size_t index = 0; index < sizeof(all) / sizeof(all[0]); index++)
-        if (all[index]->pid) {
-            all[index]->family.count = 0;
-            family_gather(&all[index]->family, all[index]->pid);
-            family_kill(&all[index]->family);
-        }
-    for (int index = 0; index < RETIRED; index++)
-        if (self->retired[index].pid)
-            family_kill(&self->retired[index].family);
-    if (self->keeper.pid > 0)
-        kill(self->keeper.pid, SIGKILL);
-    if (self->spiller.pid > 0)
-        kill(self->spiller.pid, SIGKILL);
-    sigset_t child;
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    long long until = now_ms() + FAREWELL_MS;
-    pid_t gone = 0;
-    while ((gone = waitpid(-1, NULL, WNOHANG)) >= 0 && now_ms() < until) {
-        const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
-        if (gone == 0)
-            sigtimedwait(&child, NULL, &pause);
-    }
+    ending_all(self);
     if (self->keeper.wanted || self->keeper.deaths)
         unlink(self->task.keeper);
     signals_exit_as(status);
@@ -244,12 +144,11 @@ static bool spill(struct supervisor *self) {
                ON_SPILLED); /* a plain program keeps nothing: it may run until Slurm ends it */
     else {
         if (self->active.pid) /* kept state is to stand still */
-            end(&self->active);
+            ending_begin(self, &self->active);
         if (!partition_on(&self->task, self->order.color, partition) ||
             !spiller_start(&self->spiller, &self->task, self->order.pipe, partition))
             happen(self, ON_SPILLED);
     }
-    kill_due(self);
     return true;
 }
 
@@ -331,8 +230,7 @@ static bool act(struct supervisor *self, enum action action, enum event event, e
             self->deadline = now_ms() + TICK_MS; /* does not pass meanwhile: clock.c */
             return false;
         }
-        end(&self->active);
-        kill_due(self);
+        ending_begin(self, &self->active);
         return true;
     case LET_END:
         if (!self->active.pid)
@@ -343,8 +241,7 @@ static bool act(struct supervisor *self, enum action action, enum event event, e
     case SPILL:
         return spill(self);
     case PARK:
-        if (self->spiller.pid > 0)
-            kill(self->spiller.pid, SIGKILL);
+        retire_spiller(self);
         report_spilled(self);
         if (sigismember(&self->told, SIGTERM) == 1) /* came while it spilled */
             finish(self, SIGTERM);

@@ -19,9 +19,12 @@ struct child {
     char color[MPSR_VALUE_BYTES];
     bool session;         /* has said so: can be promoted and restored */
     bool ready;           /* a standby that waits */
+    bool faulted;         /* has reported a fault: its context is dead, and has no work */
     bool told_to_go;      /* by us: its exit status says nothing about the task */
+    bool reaped;          /* it has gone, and what it has started has not */
     struct family family; /* gathered when it is to go */
     long long kill_at;    /* milliseconds of the loop's clock; 0: not to be killed */
+    long asked;           /* the agent, to end its clients first: which question; 0: not yet */
 };
 
 /* Start the program; `partition` is its CUDA_MPS_SM_PARTITION, mostly empty. 0, or the errno of

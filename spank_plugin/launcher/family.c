@@ -109,7 +109,7 @@ static bool sweep(struct family *family) {
 }
 
 /* Until nothing new is found: members may be starting others meanwhile. */
-static void complete(struct family *family) {
+void family_complete(struct family *family) {
     bool quick = access("/proc/thread-self/children", R_OK) == 0;
     while (quick ? descend(family) : sweep(family))
         ;
@@ -119,11 +119,18 @@ void family_gather(struct family *family, pid_t root) {
     unsigned long long starttime = process_starttime(root);
     if (starttime)
         add(family, root, starttime);
-    complete(family);
+    family_complete(family);
+}
+
+bool family_gone(const struct family *family) {
+    for (int index = 0; index < family->count; index++)
+        if (process_starttime(family->member[index].pid) == family->member[index].starttime)
+            return false;
+    return true;
 }
 
 void family_kill(struct family *family) {
-    complete(family);
+    family_complete(family);
     for (int index = 0; index < family->count; index++)
         if (process_starttime(family->member[index].pid) == family->member[index].starttime)
             kill(family->member[index].pid, SIGKILL);

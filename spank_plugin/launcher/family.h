@@ -32,6 +32,12 @@ void family_gather(struct family *family, pid_t root);
 /* Is it, or anything that it has started, stopped by a signal or a debugger? */
 bool family_stopped(pid_t root);
 
+/* Add what members have started since. */
+void family_complete(struct family *family);
+
+/* No member lives any more. */
+bool family_gone(const struct family *family);
+
 /* SIGKILL every member that still lives, and all that they have started since. */
 void family_kill(struct family *family);
 

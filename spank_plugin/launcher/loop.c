@@ -41,6 +41,7 @@ static void on_fault(struct supervisor *self, struct child *child, const struct 
     if (child == &self->active)
         watch_ranks(self, true);
     report_fault(self, child, &report);
+    child->faulted = true;
     if (child == &self->active) {
         self->report = report;
         happen(self, ON_FAULT);
@@ -185,11 +186,7 @@ static void reap(struct supervisor *self) {
             self->spiller.pid = 0;
             happen(self, ON_SPILLED);
         }
-        for (int index = 0; index < RETIRED; index++)
-            if (self->retired[index].pid == pid) {
-                family_kill(&self->retired[index].family); /* what it leaves behind */
-                child_forget(&self->retired[index]);
-            }
+        ending_reaped(self, pid);
     }
 }
 
@@ -228,7 +225,7 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         read_agent(self);
         read_helpers(self);
         read_signals(self, signals);
-        kill_due(self);
+        ending_due(self);
         if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
             sight_look(&self->sight, &self->task, self->active.pid, self->pipe, now_ms());
         /* by the time of the last look: we may have been stopped since */

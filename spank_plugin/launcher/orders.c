@@ -126,13 +126,11 @@ static void on_agent_message(struct supervisor *self, const struct words *words)
     else if (!strcmp(words->verb, "release")) {
         self->hold_until = 0;
         happen(self, ON_RELEASED);
-    } else if (!strcmp(words->verb, "log")) {
-        mpsr_copy(self->log[0], sizeof(self->log[0]), words_get(words, "path"));
-        mpsr_copy(self->log[1], sizeof(self->log[1]), words_get(words, "other"));
-        recovery_log(self, words_get(words, "line"));
-        if (*words_get(words, "record"))
-            recovery_record(self, words_get(words, "record"));
-    } else if (!strcmp(words->verb, "refuse")) {
+    } else if (!strcmp(words->verb, "log"))
+        log_of_agent(self, words);
+    else if (!strcmp(words->verb, "ended"))
+        ending_answered(self, words_get(words, "n"));
+    else if (!strcmp(words->verb, "refuse")) {
         mpsr_format(self->order.reason, sizeof(self->order.reason), "%s",
                     words_get(words, "reason"));
         happen(self, ON_REFUSED);

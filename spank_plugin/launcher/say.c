@@ -124,3 +124,11 @@ void tell_user(const struct supervisor *self, const char *text) {
                 text);
     recovery_log(self, line);
 }
+
+void log_of_agent(struct supervisor *self, const struct words *words) {
+    mpsr_copy(self->log[0], sizeof(self->log[0]), words_get(words, "path"));
+    mpsr_copy(self->log[1], sizeof(self->log[1]), words_get(words, "other"));
+    recovery_log(self, words_get(words, "line"));
+    if (*words_get(words, "record"))
+        recovery_record(self, words_get(words, "record"));
+}

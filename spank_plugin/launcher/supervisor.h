@@ -1,8 +1,8 @@
 /* The supervisor of one task: what it knows, and the files that work on it.
  *
  * loop.c waits for news and turns them into events, orders.c those of the agent; transitions.c says
- * what an event means; actions.c does it; reports.c tells the agent; say.c is below them all. One
- * thread, one record, no allocation.
+ * what an event means; actions.c does it; ending.c ends processes; reports.c tells the agent; say.c
+ * is below them all. One thread, one record, no allocation.
  */
 #ifndef MPSR_SUPERVISOR_H
 #define MPSR_SUPERVISOR_H
@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "child.h"
 #include "container_check.h"
+#include "ending.h"
 #include "helpers.h"
 #include "ranks.h"
 #include "task.h"
@@ -25,15 +26,10 @@ enum {
     VERDICT_WAIT_MS = 10000,  /* for a verdict, before a failure is passed on */
     RECONNECT_MS = 100,       /* between two tries for a lost agent, at first */
     RECONNECT_SLOW_MS = 2000, /* later: an agent that stays away is not to cost a core */
-    RETIRE_MS = 100,          /* from `retire` to SIGKILL: time for one _exit */
-    SUPERSEDED_MS = 100,      /* that a faulted process may stay beside the one promoted: its end
-                                 would take time from the first step, but its server waits for it */
-    HEIR_MS = 3000,      /* the same when the keeper is not there: a new one starts in some 50 ms */
-    HOLD_MAX_MS = 10000, /* the longest that an agent may have a task stay after its end */
-    TICK_MS = 250,       /* between two looks while a deadline is set: have we been stopped? */
-    AGENT_FLAPS = 20,    /* connections lost before the task had a place: no agent, then */
-    FAREWELL_MS = 1000,  /* for killed processes to be gone before we are */
-    TIMES_MAX_MS = 86400000, /* a day: more is no time that an admin means */
+    HOLD_MAX_MS = 10000,      /* the longest that an agent may have a task stay after its end */
+    TICK_MS = 250,            /* between two looks while a deadline is set: have we been stopped? */
+    AGENT_FLAPS = 20,         /* connections lost before the task had a place: no agent, then */
+    TIMES_MAX_MS = 86400000,  /* a day: more is no time that an admin means */
 };
 static const long WINDOW_MAX_MS = 366L * 86400000; /* the same for a window of retries: a year */
 
@@ -78,6 +74,7 @@ struct supervisor {
     struct spiller spiller;
     struct order order;
     struct report report;
+    long asked; /* questions to the agent so far to end clients */
     struct sight sight;
     struct ranks ranks;
     char pipe[MPSR_LEASE_PATH]; /* of the server in use */
@@ -124,6 +121,8 @@ void retries_decay(struct supervisor *self);
 void recovery_log(const struct supervisor *self, const char *line);
 /* The same for programs, one JSON object, in the file beside it. */
 void recovery_record(const struct supervisor *self, const char *line);
+/* The agent's word `log`: where the log may lie, and what is to be written there. */
+void log_of_agent(struct supervisor *self, const struct words *words);
 
 /* loop.c */
 _Noreturn void supervise(struct supervisor *self, int signals);
@@ -135,11 +134,6 @@ void look_for_agent(struct supervisor *self);
 /* actions.c */
 void happen(struct supervisor *self, enum event event);
 void start_standby(struct supervisor *self);
-void retire(struct supervisor *self, struct child *child);
-void way_is_free(struct supervisor *self);
-/* The keeper has died: an old process may have to give it the kept state anew. */
-void keep_superseded(struct supervisor *self);
-void kill_due(struct supervisor *self);
 _Noreturn void finish(struct supervisor *self, int status);
 
 /* reports.c: messages to the agent */

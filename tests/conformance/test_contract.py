@@ -164,10 +164,10 @@ def test_the_adapter_opens_sees_and_closes_a_server(mps_stage: Stage, daemons: C
 def test_terminate_client_ends_one_client_and_only_that(mps_stage: Stage, daemons: ControlDaemons) -> None:
     target, other = (client_of(mps_stage, daemons, name) for name in ("target", "other"))
     mine = region(other, SIZE)
-    assert daemons.terminate_client(A, target.process.pid)
+    assert daemons.end_clients(A, target.process.pid.__eq__) == (target.process.pid,)
     assert heard(target, "sync")["code"] == TERMINATED
     assert heard(other, "fill", address=mine["address"], size=SIZE, seed=1)["code"] == 0
-    assert not daemons.terminate_client(A, 1)
+    assert daemons.end_clients(A, (1).__eq__) == ()
     os.close(mine["fd"])
 
 

@@ -75,8 +75,8 @@ def test_every_dialect_is_understood(sim_build: Path, dialect: str) -> None:
         mps = here.mps()
         culprit, bystander = here.client(), here.client()
         assert set(mps.clients(color("a"))) == {culprit.pid, bystander.pid}
-        assert mps.terminate_client(color("a"), 1) is False
-        assert mps.terminate_client(color("a"), bystander.pid) is True
+        assert mps.end_clients(color("a"), (1).__eq__) == ()
+        assert mps.end_clients(color("a"), bystander.pid.__eq__) == (bystander.pid,)
         assert bystander.read() == "terminated"
         culprit.tell("fault 700 31")
         wait_for("FAULT", lambda: mps.state(color("a")) is ServerState.FAULT or None)

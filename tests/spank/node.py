@@ -71,6 +71,8 @@ class Connection:
 
     socket: socket.socket
     heard: list[tuple[str, Words]] = field(default_factory=list)
+    ends_clients: bool = True
+    """Answers that clients have been ended, as soon as it hears the question."""
 
     def send(self, verb: str, **values: object) -> None:
         self.socket.send(packet.pack(verb, **values))
@@ -86,6 +88,8 @@ class Connection:
                 raise AssertionError(f"hung up before {verb} {values}; heard {self.heard}")
             got, found = packet.unpack(received)
             self.heard.append((got, found))
+            if got == "end" and self.ends_clients:
+                self.send("ended", n=found["n"])
             if got == verb and values.items() <= found.items():
                 return found
 

@@ -54,6 +54,8 @@ class FakeMps:
     states: dict[ServerId, ServerState] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
     broken: bool = False
+    joined: dict[ServerId, tuple[int, ...]] = field(default_factory=dict)
+    """Each server's clients."""
     daemons: dict[ServerId, Process | None] = field(default_factory=dict)
     """None: it has ended. One that is not here cannot be told from others."""
     stopped: dict[DomainKey, threading.Event] = field(default_factory=dict)
@@ -73,9 +75,13 @@ class FakeMps:
     def clients(self, server: ServerId) -> tuple[int, ...]:
         return ()
 
-    def terminate_client(self, server: ServerId, pid: int) -> bool:
-        self.calls.append(("terminate", server, pid))
-        return True
+    def end_clients(self, server: ServerId, meant: Callable[[int], bool]) -> tuple[int, ...]:
+        self._wait(server)
+        pids = tuple(filter(meant, self.joined.get(server, ())))
+        self.calls.append(("end", server, pids))
+        if self.broken:
+            raise MpsControlError("mps", "no answer", server.color)
+        return pids
 
     def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
         self.calls.append(("open", server, uuid, owner))

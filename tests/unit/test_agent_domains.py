@@ -158,7 +158,8 @@ def test_only_a_living_process_of_the_task_is_terminated(tmp_path: Path) -> None
     with Site(tmp_path) as site:
         site.task(lease(1)).hear("place")
         site.procfs.parents |= {7001: 1, 7002: os.getpid()}
+        site.mps.joined[server("a")] = (7000, 7001, 7002)
         for number in (7000, 7001, 7002):
             site.agent._actor.carry_out(fx.TerminateClient(ref=ref(1), server=server("a"), pid=number))
-        until(lambda: ("terminate", server("a"), 7002) in site.mps.calls, "the task's own")
-        assert [call for call in site.mps.calls if call[0] == "terminate"] == [("terminate", server("a"), 7002)]
+        until(lambda: ("end", server("a"), (7002,)) in site.mps.calls, "the task's own")
+        assert [call for call in site.mps.calls if call[0] == "end"] == [("end", server("a"), (7002,))]

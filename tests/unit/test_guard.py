@@ -7,12 +7,14 @@ holds the records of a real one against the same parser). Processes are real.
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from resilience.adapters.gpu.guard import ClientEnder, GuardDevice, clients, kill, level
-from resilience.adapters.linux.processes import starttime
+from resilience.adapters.gpu.guard import GuardDevice, clients, level
+from resilience.adapters.linux.processes import kill, starttime
+from resilience.adapters.mps.client_end import ClientEnder
 from resilience.model.errors import MpsControlError, ResilienceError, WireError
 from resilience.model.guard import Level
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, Process, ServerId
@@ -132,15 +134,16 @@ def test_clients(tmp_path: Path) -> None:
 class Server:
     """Mps port that records who is terminated, and whether the process lived then."""
 
-    def __init__(self, *, knows: bool = True, broken: bool = False) -> None:
-        self.knows, self.broken = knows, broken
+    def __init__(self, *joined: int, broken: bool = False) -> None:
+        self.joined, self.broken = joined, broken
         self.asked: list[tuple[ServerId, int, bool]] = []
 
-    def terminate_client(self, server: ServerId, pid: int) -> bool:
-        self.asked.append((server, pid, starttime(pid) is not None))
+    def end_clients(self, server: ServerId, meant: Callable[[int], bool]) -> tuple[int, ...]:
         if self.broken:
             raise MpsControlError("mps", "no answer", server.color)
-        return self.knows
+        pids = tuple(filter(meant, self.joined))
+        self.asked += [(server, pid, starttime(pid) is not None) for pid in pids]
+        return pids
 
     def state(self, server: ServerId) -> ServerState:
         raise NotImplementedError
@@ -176,7 +179,7 @@ def meant(process: "subprocess.Popen[bytes]") -> Process:
 
 
 def test_server_first_then_sigkill(sleeper: "subprocess.Popen[bytes]") -> None:
-    server = Server()
+    server = Server(sleeper.pid, os.getpid())
     assert ClientEnder(server)(meant(sleeper), SERVER) == ""
     assert server.asked == [(SERVER, sleeper.pid, True)]
     assert sleeper.wait(5) == -9
@@ -188,7 +191,7 @@ def test_a_server_that_does_not_help_does_not_save_the_client(sleeper: "subproce
 
 
 def test_a_server_that_does_not_know_the_client(sleeper: "subprocess.Popen[bytes]") -> None:
-    assert "does not know" in ClientEnder(Server(knows=False))(meant(sleeper), SERVER)
+    assert "does not know" in ClientEnder(Server())(meant(sleeper), SERVER)
     assert sleeper.wait(5) == -9
 
 

@@ -1,22 +1,17 @@
-"""The guard module's device: its records, the words it takes, and the safe end of a client that it isolated.
+"""The guard module's device: its records and the words it takes.
 
 /dev/mps_guard exists while mps_guard.ko is loaded; root alone may open it, and an open reader keeps the module loaded.
-Whether the module isolates anything is the business of its parameters, which everybody may read. The order in which a
-client ends (docs/explanation/isolation.md): first the MPS server takes its work off the GPU (terminate_client), then its
-process gets SIGKILL; the module keeps the address space for as long as work may still run in it.
+Whether the module isolates anything is the business of its parameters, which everybody may read.
 """
 
 import errno
 import os
 import re
-import signal
 
-from resilience.adapters.linux.processes import starttime
 from resilience.model.errors import ResilienceError
 from resilience.model.guard import Found, Level
-from resilience.model.ids import GpuUuid, Process, ServerId
+from resilience.model.ids import GpuUuid
 from resilience.parse.guard import SIZE, Record, parse_records
-from resilience.ports import Mps
 
 DEVICE = "/dev/mps_guard"
 PARAMETERS = "/sys/module/mps_guard/parameters"
@@ -122,45 +117,3 @@ class GuardDevice:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-class ClientEnder:
-    """ClientEnd port: ends an isolated client in the safe order."""
-
-    def __init__(self, mps: Mps) -> None:
-        self._mps = mps
-
-    def __call__(self, process: Process, server: ServerId | None) -> str:
-        """End a client; its server first, when that is known. What could not be done, in words; empty: all of it.
-
-        A process that has ended, or whose number is another's by now, is left alone and counts as ended.
-        """
-        wrong = ""
-        if server is not None:
-            try:
-                if not self._mps.terminate_client(server, process.pid):
-                    wrong = f"the server does not know process {process.pid}"
-            except ResilienceError as error:
-                wrong = str(error)
-        return "; ".join(word for word in (wrong, kill(process)) if word)
-
-
-def kill(process: Process) -> str:
-    """SIGKILL to a process and no other; why not, in words, empty when it got it or has gone."""
-    try:
-        handle = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return ""
-    except OSError as error:
-        return f"process {process.pid}: {error.strerror}"
-    try:
-        # The handle stands for one process: if that is the one meant now, the signal cannot reach another.
-        if starttime(process.pid) == process.starttime:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    except OSError as error:
-        return f"process {process.pid}: {error.strerror}"
-    finally:
-        os.close(handle)
-    return ""

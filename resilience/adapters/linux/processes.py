@@ -110,6 +110,27 @@ def has_any(uid: int) -> bool:
     return False
 
 
+def kill(process: Process) -> str:
+    """SIGKILL to a process and no other; why not, in words, empty when it got it or has gone."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return ""
+    except OSError as error:
+        return f"process {process.pid}: {error.strerror}"
+    try:
+        # The handle stands for one process: if that is the one meant now, the signal cannot reach another.
+        if starttime(process.pid) == process.starttime:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        return f"process {process.pid}: {error.strerror}"
+    finally:
+        os.close(handle)
+    return ""
+
+
 def end(meant: Iterable[Seen], *, grace: float, still_meant: Callable[[Seen], bool]) -> tuple[Seen, ...]:
     """SIGTERM, wait `grace` seconds for all together, SIGKILL; returns those that outlive it.
 

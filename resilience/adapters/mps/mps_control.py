@@ -26,7 +26,7 @@ from resilience.adapters.linux.discards import Discards
 from resilience.adapters.linux.guarded_files import make_dir, make_dirs
 from resilience.adapters.linux.processes import Seen, end, living, parent, wait_gone
 from resilience.adapters.mps.domain_locks import DomainLocks, talk_lock
-from resilience.adapters.mps.mps_talk import RETRY, TALK_TIMEOUT, ControlProgram
+from resilience.adapters.mps.mps_talk import ANSWER_SECONDS, RETRY, TALK_TIMEOUT, ControlProgram
 from resilience.adapters.mps.sm_partitions import SmPartitions
 from resilience.model.errors import DaemonGone, MpsControlError
 from resilience.model.ids import GpuUuid, NodeName, Process, ServerId
@@ -108,9 +108,23 @@ class ControlDaemons:
         _, lines = self._program.ask(server, "get_server_list")
         return parse.pids(lines)
 
-    def terminate_client(self, server: ServerId, pid: int) -> bool:
-        answers = [self._program.ask(server, f"terminate_client {one} {pid}")[1] for one in self.servers(server)]
-        return any(parse.terminated(lines) for lines in answers)
+    def end_clients(self, server: ServerId, meant: Callable[[int], bool]) -> tuple[int, ...]:
+        until = time.monotonic() + ANSWER_SECONDS
+        ended: list[int] = []
+        for one in parse.pids(self._program.ask(server, "get_server_list", until=until)[1]):
+            _, lines = self._program.ask(server, f"get_client_list {one}", until=until)
+            pids = [pid for pid in parse.pids(lines) if meant(pid)]
+            if not pids:
+                continue
+            _, said = self._program.ask(server, *(f"terminate_client {one} {pid}" for pid in pids), until=until)
+            ended += pids
+            if not parse.terminated(said, len(pids)):  # it may have ended by itself meanwhile
+                _, lines = self._program.ask(server, f"get_client_list {one}", until=until)
+                if not set(pids).isdisjoint(parse.pids(lines)):
+                    raise self._program.error(
+                        server, "terminate_client is refused", " ".join(said)[:200] or "no answer"
+                    )
+        return tuple(ended)
 
     def daemon(self, server: ServerId) -> Process | None:
         """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid).

@@ -23,6 +23,8 @@ from resilience.parse.mps_control import Talk
 
 TALK_TIMEOUT = 2.0
 """Seconds for one command (3 ms on all drivers) together with its other tries while the daemon is busy."""
+ANSWER_SECONDS = 1.0
+"""Seconds for terminate_client: whoever waits for it, to end a process or to die, waits no longer."""
 RETRY = 0.005
 """Seconds between two tries at a busy daemon."""
 NOTHING: Mapping[str, str] = {}
@@ -79,15 +81,21 @@ class ControlProgram:
     def server_log(self, server: ServerId) -> str:
         return read_or_empty(f"{self.logs(server)}/server.log")
 
-    def ask(self, server: ServerId, *commands: str, must_answer: bool = False) -> tuple[Talk, tuple[str, ...]]:
-        """The answer to some commands. Raises MpsControlError for a daemon that stays busy or does not answer."""
-        deadline = time.monotonic() + TALK_TIMEOUT
+    def ask(
+        self, server: ServerId, *commands: str, must_answer: bool = False, until: float | None = None
+    ) -> tuple[Talk, tuple[str, ...]]:
+        """The answer to some commands, by the time `until` of the monotonic clock, or within TALK_TIMEOUT.
+
+        Raises MpsControlError for a daemon that stays busy or does not answer."""
+        began = time.monotonic()
+        deadline = began + TALK_TIMEOUT if until is None else until
+        limit = round(deadline - began, 1)
         if not must_answer and not os.path.lexists(f"{self.pipe(server)}/control"):
             return Talk.NO_DAEMON, ()
         while True:
-            ran = self.talk(server, parse.script(*commands), timeout=TALK_TIMEOUT)
+            ran = self.talk(server, parse.script(*commands), timeout=max(RETRY, deadline - time.monotonic()))
             if ran.timed_out:
-                raise self.error(server, f"control daemon does not answer within {TALK_TIMEOUT:g} s", commands[0])
+                raise self.error(server, f"control daemon does not answer within {limit:g} s", commands[0])
             if ran.status in (126, 127) and not ran.stdout:
                 raise self.error(
                     server,
@@ -101,7 +109,7 @@ class ControlProgram:
             if talk is not Talk.BUSY:
                 return talk, lines
             if time.monotonic() >= deadline:
-                raise self.error(server, f"control daemon is busy for {TALK_TIMEOUT:g} s", commands[0])
+                raise self.error(server, f"control daemon is busy for {limit:g} s", commands[0])
             time.sleep(RETRY)
 
     def talk(self, server: ServerId, stdin: bytes, *, timeout: float) -> Ran:

@@ -25,12 +25,13 @@ from resilience.model.records.node import (
     ServerUnavailable,
 )
 from resilience.model.records.slurm import BreakerOpen, SlurmIntent, SlurmOutcome
-from resilience.model.records.tasks import TaskExit, TaskGone, TaskHello, TaskStopped
+from resilience.model.records.tasks import ClientEnded, TaskExit, TaskGone, TaskHello, TaskStopped
 
 __all__ = [
     "AgentStarted",
     "AgentStopped",
     "BreakerOpen",
+    "ClientEnded",
     "DomainClosed",
     "DomainOpened",
     "IncidentAttributed",

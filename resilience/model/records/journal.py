@@ -25,6 +25,7 @@ KINDS: Mapping[str, type[Record]] = {
         node.JobClosed,
         tasks.TaskHello,
         tasks.TaskGone,
+        tasks.ClientEnded,
         tasks.TaskExit,
         tasks.TaskStopped,
         incidents.Sighting,

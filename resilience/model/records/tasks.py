@@ -51,6 +51,23 @@ class TaskStopped(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEnded(Record):
+    EVENT: ClassVar[str] = "client.ended"
+    SINCE: ClassVar[str] = "0.2.0"
+    task: TaskRef | None = said("the task whose process is about to end", since="0.2.0")
+    server: ServerId | None = said("the server whose clients they are", since="0.2.0")
+    pids: tuple[int, ...] = said("process ids of the clients that terminate_client has ended", (), since="0.2.0")
+    wrong: str = said("why that could not be done", "", since="0.2.0")
+
+    def sentence(self) -> str:
+        if self.wrong:
+            return f"clients of {whom(self.task)} could not be ended before their processes{because(self.wrong)}"
+        ended = ", ".join(map(str, self.pids)) or "?"
+        where = f" off server {server_id(self.server)}" if self.server else ""
+        return f"{whom(self.task)}: work of process {ended} was taken{where} before its end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExit(Record):
     EVENT: ClassVar[str] = "task.exit"
     task: TaskRef | None = said("the task")
