@@ -6,7 +6,6 @@ exception (`resilience.model.errors`). Every call is bounded in time by its adap
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from resilience.model.event import Event
@@ -14,7 +13,8 @@ from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Pro
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
-from resilience.parse.guard import Record as GuardRecord
+from resilience.model.world import ServerState
+from resilience.parse.guard import GuardRecord
 
 T = TypeVar("T")
 
@@ -36,14 +36,6 @@ class Journal(Protocol):
 
         A full disk or an unwritable file never raises: the loss is counted and told in the next line that gets through.
         """
-
-
-class ServerState(StrEnum):
-    INITIALIZING = "INITIALIZING"
-    ACTIVE = "ACTIVE"
-    FAULT = "FAULT"
-    ABSENT = "ABSENT"
-    """No daemon, a daemon without a server, or one that has lost its SM partitions: nobody can join it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

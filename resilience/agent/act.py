@@ -20,9 +20,9 @@ from resilience.model.records import JobAccounted
 from resilience.model.records.told import admin_comment, drain_reason, requeue_comment
 from resilience.model.settings import Settings
 from resilience.model.timer import OfServer, Timer
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 from resilience.parse.packet import cut
-from resilience.ports import Done, JobInfo, Ports, Refused, ServerLine, ServerOwner, ServerState
+from resilience.ports import Done, JobInfo, Ports, Refused, ServerLine, ServerOwner
 
 _REASON = 800
 """Characters of a verdict's reason."""
@@ -172,7 +172,7 @@ class Actor:
         if asked < wished:
             self._asked[server] = wished
             self._ask(server)
-        return ev.ServerSeen(server=server, sight=Sight(state.value), asked=asked)
+        return ev.ServerSeen(server=server, sight=state, asked=asked)
 
     def _terminate(self, effect: fx.TerminateClient) -> None:
         """Only a process that is the task's now: its number may have become another's."""

@@ -13,7 +13,8 @@ from resilience.agent.peers import Peers
 from resilience.model import event as ev
 from resilience.model import records as rec
 from resilience.model.ids import ServerId
-from resilience.ports import Journal, Mps, Peer, Procfs, ServerState, Worker
+from resilience.model.world import ServerState
+from resilience.ports import Journal, Mps, Peer, Procfs, Worker
 
 
 class Endings:

@@ -14,7 +14,7 @@ from resilience.model.ids import Process, ServerId
 from resilience.model.observation import Client, Source
 from resilience.model.records import Sighting
 from resilience.model.world import State
-from resilience.parse.guard import Kind, Record
+from resilience.parse.guard import GuardRecord, Kind
 from resilience.ports import ClientEnd, Guard, Journal, Worker
 
 
@@ -32,7 +32,7 @@ class Isolated:
         """Clients that are being ended, until the module lets their address space go. Incidents' numbers would not do: a
         module that is loaded again counts from 1."""
 
-    def take(self, record: Record, state: State) -> tuple[Client | None, ServerId | None] | None:
+    def take(self, record: GuardRecord, state: State) -> tuple[Client | None, ServerId | None] | None:
         """Deal with one record. For a client's fault that was kept to it: who it is, and its server when that is known."""
         if record.kind is Kind.HELD:
             return None
@@ -49,7 +49,7 @@ class Isolated:
             self._finish(record, process, server)
         return client, server
 
-    def _finish(self, record: Record, process: Process, server: ServerId | None) -> None:
+    def _finish(self, record: GuardRecord, process: Process, server: ServerId | None) -> None:
         try:
             known = self._guard.acknowledge(record.incident)
         except ResilienceError as error:
@@ -60,10 +60,10 @@ class Isolated:
         lane = f"mps:{server.domain}" if server is not None else "end"
         self._worker.submit(lane, partial(self._end, process, server), partial(self._ended, record))
 
-    def _ended(self, record: Record, left: str | Exception) -> None:
+    def _ended(self, record: GuardRecord, left: str | Exception) -> None:
         self._tell("ended", str(left) or f"process {record.pid} ({record.comm}) was isolated and ended", record)
 
-    def _tell(self, what: str, text: str, record: Record) -> None:
+    def _tell(self, what: str, text: str, record: GuardRecord) -> None:
         self._journal.append(
             Sighting(source=Source.GUARD, what=what, text=text, pid=record.pid or None, guard_incident=record.incident)
         )

@@ -22,7 +22,7 @@ from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import Domain
 from resilience.model.world import State
 from resilience.parse import mpslog, xid
-from resilience.parse.guard import Record
+from resilience.parse.guard import GuardRecord
 from resilience.ports import Clock, Journal, KernelLog, Leases, ServerLine
 
 _SIGHTS = {
@@ -147,7 +147,7 @@ class Senses:
         text = "its control daemon has ended, or its directory was removed"
         yield ev.Seen(observation=self._see(Source.PROCESS, What.DAEMON_GONE, text, gpu=server.gpu, server=server))
 
-    def guard_record(self, record: Record, state: State) -> Iterator[ev.Event]:
+    def guard_record(self, record: GuardRecord, state: State) -> Iterator[ev.Event]:
         """What the guard says of a process is certain: it looked at its open files."""
         kept = self._isolated.take(record, state) if self._isolated is not None else None
         if kept is None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from resilience.model.errors import ResilienceError
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     FINE = "ok"
     NOTE = "note"
     """Good to know; nothing to do."""
@@ -17,7 +17,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    level: Level
+    level: Severity
     subject: str
     text: str
     hint: str = ""
@@ -28,19 +28,19 @@ class Finding:
 
 
 def fine(subject: str, text: str) -> Finding:
-    return Finding(level=Level.FINE, subject=subject, text=text)
+    return Finding(level=Severity.FINE, subject=subject, text=text)
 
 
 def note(subject: str, text: str, hint: str = "") -> Finding:
-    return Finding(level=Level.NOTE, subject=subject, text=text, hint=hint)
+    return Finding(level=Severity.NOTE, subject=subject, text=text, hint=hint)
 
 
 def warning(subject: str, text: str, hint: str = "") -> Finding:
-    return Finding(level=Level.WARNING, subject=subject, text=text, hint=hint)
+    return Finding(level=Severity.WARNING, subject=subject, text=text, hint=hint)
 
 
 def wrong(subject: str, text: str, hint: str = "") -> Finding:
-    return Finding(level=Level.ERROR, subject=subject, text=text, hint=hint)
+    return Finding(level=Severity.ERROR, subject=subject, text=text, hint=hint)
 
 
 def raised(error: ResilienceError) -> Finding:

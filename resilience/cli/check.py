@@ -22,7 +22,7 @@ from resilience.adapters.mps.mps_talk import search_path
 from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.adapters.slurm.slurm_program import beside
 from resilience.check import containers, controller, enclosures, gpus, guard, plugstack, slurm_conf
-from resilience.check.finding import Finding, Level, fine, note, raised, warning, wrong
+from resilience.check.finding import Finding, Severity, fine, note, raised, warning, wrong
 from resilience.cli.render import load_site
 from resilience.config import settings
 from resilience.contract import env, exit_code, path
@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         found += guard.check(guard_module.level(), guard_module.found(), present, chosen.paths.kmsg)
         found += containers.check(chosen)
     for finding in found:
-        if not arguments.quiet or finding.level in (Level.WARNING, Level.ERROR):
+        if not arguments.quiet or finding.level in (Severity.WARNING, Severity.ERROR):
             print(finding.lines())
-    count = {level: sum(finding.level is level for finding in found) for level in Level}
-    print(f"{count[Level.ERROR]} wrong, {count[Level.WARNING]} to look at")
-    return exit_code("usage" if count[Level.ERROR] else "ok")
+    count = {level: sum(finding.level is level for finding in found) for level in Severity}
+    print(f"{count[Severity.ERROR]} wrong, {count[Severity.WARNING]} to look at")
+    return exit_code("usage" if count[Severity.ERROR] else "ok")
 
 
 def _config(named: str | None, found: list[Finding]) -> Settings | None:

@@ -26,7 +26,7 @@ from resilience.model.ids import NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
 from resilience.model.records import Record
 from resilience.model.settings import Settings
-from resilience.ports import ServerState
+from resilience.model.world import ServerState
 
 _CONNECT_TIMEOUT = 2.0
 _ISOLATION = {

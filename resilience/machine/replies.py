@@ -16,7 +16,7 @@ from resilience.model.ids import JobId, ServerId
 from resilience.model.incident import Action, Outcome
 from resilience.model.observation import Source
 from resilience.model.timer import RebuildDue, Unanswered
-from resilience.model.world import Health, Job, Requeue, Sight
+from resilience.model.world import Health, Job, Requeue, ServerState
 
 _PROOF = 1.0
 """Seconds after which ACTIVE is believed without a trace of the rebuild: it took 1.1 s in NVIDIA's example."""
@@ -33,10 +33,10 @@ def server_seen(turn: Turn, event: ServerSeen) -> None:
     if known is None or event.sight is None:
         return
     known = turn.server(event.server, answered=max(known.answered, event.asked)) or known
-    if known.health is Health.UP and event.sight is Sight.FAULT:
+    if known.health is Health.UP and event.sight is ServerState.FAULT:
         _in_fault(turn, event.server)
         known = turn.server(event.server) or known
-    if known.health is Health.UP and event.sight is Sight.ACTIVE:
+    if known.health is Health.UP and event.sight is ServerState.ACTIVE:
         turn.server(event.server, active=max(known.active, event.asked))
         for incident in list(turn.incidents.values()):
             if incident.server == event.server and incident.slot and not incident.decided:
@@ -44,14 +44,14 @@ def server_seen(turn: Turn, event: ServerSeen) -> None:
     if known.health is not Health.FAULTED or event.asked < known.since:
         return
     match event.sight:
-        case Sight.FAULT:
+        case ServerState.FAULT:
             turn.server(event.server, fault_seen=True)
-        case Sight.ACTIVE:
+        case ServerState.ACTIVE:
             if known.fault_seen or known.recreated or event.asked - known.since >= _PROOF:
                 _up(turn, event.server, rec.ServerRebuilt)
-        case Sight.ABSENT:
+        case ServerState.ABSENT:
             servers.replace_now(turn, event.server)
-        case Sight.INITIALIZING:
+        case ServerState.INITIALIZING:
             turn.server(event.server, fault_seen=True)
 
 

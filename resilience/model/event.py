@@ -7,7 +7,7 @@ from resilience.model.ids import Color, GpuMinor, IncidentId, JobId, ServerId, T
 from resilience.model.lease import Lease
 from resilience.model.observation import Client, Observation
 from resilience.model.timer import StoppedCounts, Timer
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 
 
 class Role(StrEnum):
@@ -177,7 +177,7 @@ class ServerSeen:
     """The control daemon's answer to a question put at monotonic time `asked`; None when it gave none."""
 
     server: ServerId
-    sight: Sight | None
+    sight: ServerState | None
     asked: float
 
 

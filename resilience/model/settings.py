@@ -161,7 +161,7 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptState:
     spill_seconds: float = setting(
         60.0, "shortest time between two commits that are also written to disk", within=(0, 86_400)
     )
@@ -199,6 +199,6 @@ class Settings:
     options: Options = field(default_factory=Options)
     mps: Mps = field(default_factory=Mps)
     recovery: Recovery = field(default_factory=Recovery)
-    state: Kept = field(default_factory=Kept)
+    state: KeptState = field(default_factory=KeptState)
     prolog: Prolog = field(default_factory=Prolog)
     slurm: Slurm = field(default_factory=Slurm)

@@ -79,13 +79,14 @@ SERVING = (Health.UP, Health.CLOSED)
 """Whoever has joined such a server can go on."""
 
 
-class Sight(StrEnum):
-    """What get_server_status said (the values of ports.ServerState)."""
+class ServerState(StrEnum):
+    """What the control daemon says of its server: get_server_status, or the logs where the driver does not know that."""
 
     INITIALIZING = "INITIALIZING"
     ACTIVE = "ACTIVE"
     FAULT = "FAULT"
     ABSENT = "ABSENT"
+    """No daemon, a daemon without a server, or one that has lost its SM partitions: nobody can join it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

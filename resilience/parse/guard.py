@@ -1,4 +1,4 @@
-"""Records of /dev/mps_guard → Record. kernel_module/uapi/mps_guard.h is the format's specification.
+"""Records of /dev/mps_guard → GuardRecord. kernel_module/uapi/mps_guard.h is the format's specification.
 
 A read gives whole records of 128 bytes, in the machine's byte order. What does not follow the format raises WireError:
 another length, another version, a kind that is not known. A `why` that this version does not know is UNKNOWN, since a
@@ -72,7 +72,7 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class GuardRecord:
     sequence: int
     time_ns: int
     """CLOCK_MONOTONIC."""
@@ -126,14 +126,14 @@ def _why(number: int) -> Why:
         return Why.UNKNOWN
 
 
-def parse_records(data: bytes) -> tuple[Record, ...]:
+def parse_records(data: bytes) -> tuple[GuardRecord, ...]:
     """The records of one read. Raises WireError when the bytes do not follow the format."""
     if len(data) % SIZE:
         raise WireError("guard", f"not whole records of {SIZE} bytes", f"{len(data)} bytes")
     return tuple(_record(data[at : at + SIZE]) for at in range(0, len(data), SIZE))
 
 
-def _record(data: bytes) -> Record:
+def _record(data: bytes) -> GuardRecord:
     (
         version,
         size,
@@ -167,7 +167,7 @@ def _record(data: bytes) -> Record:
         raise WireError("guard", "unknown kind of record", kind)
     if pid < 0:
         raise WireError("guard", "bad process id", pid)
-    return Record(
+    return GuardRecord(
         sequence=sequence,
         time_ns=time_ns,
         incident=incident,

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from resilience.parse.mpslog import message
+
 SENTINEL = "get_default_active_thread_percentage"
 """Its answer always has a decimal point; terminate_client's answer, also a number, never has one."""
 MAX_LINE = 1024
@@ -28,7 +30,6 @@ _PID = re.compile(r"[1-9]\d{0,9}\Z")
 _WORDS = re.compile(r"[A-Za-z_0-9. /+=-]+\Z")
 _COUNT = re.compile(r"\d{1,5}\Z")
 _PARTITION = re.compile(r"[A-Za-z0-9+/=_-]{1,200}\Z")
-_LOG = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,6}) +([A-Za-z ]+?) +(\d+)\] ?(.*)\Z")
 _NO_DAEMON = "cannot find mps control daemon process"
 _BUSY_SERVER = re.compile(r"Server \d+ is <busy>", re.IGNORECASE)
 """In the programs' strings of 550; when a daemon says it has not been seen. It is no answer, so the question is asked again."""
@@ -132,23 +133,6 @@ def terminated(lines: tuple[str, ...], asked: int = 1) -> bool:
     return lines == ("0",) * asked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """One line of control.log or server.log. `pid` wrote it: padding with blanks is the daemon's."""
-
-    role: str
-    pid: int
-    text: str
-
-
-def log_line(line: str) -> LogLine | None:
-    """A line of a log, None when it is not one."""
-    match = _LOG.match(line.rstrip("\r\n"))
-    if match is None or len(match[3]) > 10:
-        return None
-    return LogLine(role=match[2], pid=int(match[3]), text=match[4].removeprefix("Volta MPS: "))
-
-
 def state_in_logs(control_log: str, server_log: str, server: int) -> str:
     """The server's state by its logs, a word of STATES, for drivers that do not know get_server_status."""
     state = "INITIALIZING"
@@ -156,8 +140,8 @@ def state_in_logs(control_log: str, server_log: str, server: int) -> str:
     if any(ready in line.lower() for line in control_log.splitlines()):
         state = "ACTIVE"
     for raw in server_log.splitlines():
-        line = log_line(raw)
-        if line is None or line.pid != server:
+        line = message(raw)
+        if line is None or line.writer != server:
             continue
         text = line.text.lower()
         if "server is handling a fatal gpu error" in text or "teardown sequence" in text:
@@ -191,7 +175,7 @@ def quits(control_log: str) -> int:
 def reason(server_log: str) -> str:
     """Why the last server could not start, in the driver's words; empty when the log does not say."""
     for raw in reversed(server_log.splitlines()):
-        line = log_line(raw)
+        line = message(raw)
         if line and re.search(r"fail|mismatch|denied|not supported|error", line.text, re.IGNORECASE):
             return printable(line.text)
     return ""

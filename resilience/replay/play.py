@@ -16,7 +16,7 @@ from resilience.model.incident import Action
 from resilience.model.records.journal import Entry, line, parse
 from resilience.model.settings import Settings
 from resilience.model.timer import Timer
-from resilience.model.world import Moment, Sight, State
+from resilience.model.world import Moment, ServerState, State
 from resilience.replay.script import Item, Life, Restart, Script, Shown
 
 _ANSWER = 0.003
@@ -162,7 +162,7 @@ class Play:
             case fx.Poll():
                 at = soon + _ANSWER
                 down = any(start <= at < end for start, end in self._script.down.get(effect.server, ()))
-                sight = Sight.FAULT if down else Sight.ACTIVE
+                sight = ServerState.FAULT if down else ServerState.ACTIVE
                 self._table.at(at, ev.ServerSeen(server=effect.server, sight=sight, asked=effect.asked))
             case fx.Open():
                 self._table.at(soon + _START, ev.ServerOpened(server=effect.server, ok=True, detail=""))

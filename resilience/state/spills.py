@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from resilience.model.errors import StateError
-from resilience.model.settings import Kept as Defaults
+from resilience.model.settings import KeptState as Defaults
 from resilience.state import identity, leftover, names, spillfile
 from resilience.state.record import Commit
 from resilience.state.spillfile import ForeignDirectory, Place, Spilled

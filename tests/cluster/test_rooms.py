@@ -27,12 +27,13 @@ for directory in sys.argv[1:]:
 ASKS = ("-wn0", "--mps", "--gres=shard:1")
 
 
+@pytest.mark.timeout(400)  # he makes 200,000 files
 def test_a_user_who_fills_his_directories_fills_nobody_elses(cluster: Sandbox) -> None:
     cluster.path("/home/bob/fills.py").write_text(FILLS)
     places = "/run/mpsr/n0/jobs/$SLURM_JOB_ID /run/mpsr/n0/d/u3000064102/g0/a /var/log/mpsr/n0/d/u3000064102/g0/a"
     script = f"python3 -IS fills.py {places}; touch full; until [ -e go ]; do sleep 0.05; done"
     job = cluster.sbatch(*ASKS, script=script, user="bob")
-    wait_for(lambda: cluster.path("/home/bob/full").exists(), 60, lambda: cluster.output(job, "bob"))
+    wait_for(lambda: cluster.path("/home/bob/full").exists(), 240, lambda: cluster.output(job, "bob"))
     said = [line for line in cluster.output(job, "bob").splitlines() if "mpsr: batch script" not in line]
     assert said == ["No space left on device True"] * 3
     for place in ("/run", "/var/log"):

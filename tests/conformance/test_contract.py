@@ -19,7 +19,8 @@ from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.settings import Paths, Settings
-from resilience.ports import ServerOwner, ServerState
+from resilience.model.world import ServerState
+from resilience.ports import ServerOwner
 from tests.cgroups import forget_cgroup
 from tests.conformance.state_harness import HEAT, LIMIT, eventually, undisturbed
 from tests.gpu.faults import MIB, commit, heard, region

@@ -14,7 +14,8 @@ import pytest
 from resilience.model.errors import MpsControlError
 from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.lease import LeaseState
-from resilience.ports import ServerOwner, ServerState
+from resilience.model.world import ServerState
+from resilience.ports import ServerOwner
 from tests.conformance.domain_site import USER, Site, color, site
 from tests.gpusim.mps_harness import wait_for
 from tests.unit.domain_world import ON

@@ -14,7 +14,7 @@ import pytest
 
 from resilience.model.errors import MpsControlError
 from resilience.model.lease import LeaseState
-from resilience.ports import ServerState
+from resilience.model.world import ServerState
 from tests.conformance.domain_site import OTHER, SLOW, USER, Site, color, site
 from tests.gpusim.mps_harness import wait_for
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from resilience.model.lease import LeaseState
-from resilience.ports import ServerState
+from resilience.model.world import ServerState
 from tests.conformance.domain_site import OTHER, SLOW, USER, Site, color, site
 from tests.gpusim.mps_harness import wait_for
 

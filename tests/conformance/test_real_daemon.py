@@ -16,8 +16,9 @@ from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.errors import MpsControlError
 from resilience.model.lease import LeaseState
+from resilience.model.world import ServerState
 from resilience.parse import lease as text
-from resilience.ports import ServerOwner, ServerState
+from resilience.ports import ServerOwner
 from tests.conformance.domain_site import color
 from tests.unit.domain_world import NODE, World, world
 

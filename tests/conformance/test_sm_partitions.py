@@ -14,7 +14,8 @@ import pytest
 
 from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.lease import Isolation, LeaseState
-from resilience.ports import ServerOwner, ServerState
+from resilience.model.world import ServerState
+from resilience.ports import ServerOwner
 from tests.conformance.domain_site import USER, Site, color, site
 from tests.gpusim.mps_harness import Client, wait_for
 

@@ -27,9 +27,10 @@ from resilience.model.errors import MpsControlError, SlurmAway
 from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Options, Recovery, Settings
+from resilience.model.world import ServerState
 from resilience.parse import options
 from resilience.parse.packet import pack, unpack
-from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner, ServerState
+from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0

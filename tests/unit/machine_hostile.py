@@ -11,7 +11,7 @@ from resilience.model.ids import Color, IncidentId, JobId, TaskRef
 from resilience.model.lease import Isolation
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 from tests.unit.machine_kit import lease, ref, server
 from tests.unit.machine_onlooker import Known, Onlooker
 
@@ -178,9 +178,9 @@ class Hostile(Onlooker):
     def spill(self, data: st.DataObject) -> None:
         self.event(ev.Spilled(ref=self.pick(data), seq=1))
 
-    @rule(color=st.sampled_from(["a", "b", "q1"]), sight=st.sampled_from(Sight), late=st.booleans())
-    def state_seen(self, color: str, sight: Sight, late: bool) -> None:
-        if sight is Sight.FAULT:
+    @rule(color=st.sampled_from(["a", "b", "q1"]), sight=st.sampled_from(ServerState), late=st.booleans())
+    def state_seen(self, color: str, sight: ServerState, late: bool) -> None:
+        if sight is ServerState.FAULT:
             self.struck(server(color))
         asked = self.node.now - (1.0 if late else 0.0)
         self.event(ev.ServerSeen(server=server(color), sight=sight, asked=asked))

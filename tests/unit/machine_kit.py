@@ -26,7 +26,7 @@ from resilience.model.options import JobOptions
 from resilience.model.records.told import admin_comment, log_line
 from resilience.model.settings import Mps, Recovery
 from resilience.model.timer import Timer
-from resilience.model.world import Moment, Sight, State
+from resilience.model.world import Moment, ServerState, State
 
 DOMAIN = DomainKey("u1001")
 GPU = GpuMinor(0)
@@ -231,13 +231,13 @@ class Node:
     ) -> tuple[fx.Effect, ...]:
         return self.do(ev.Exited(ref=who, role=role, pid=pid(who) + number, status=status))
 
-    def sight(self, color: str, sight: Sight) -> tuple[fx.Effect, ...]:
+    def sight(self, color: str, sight: ServerState) -> tuple[fx.Effect, ...]:
         return self.do(ev.ServerSeen(server=server(color), sight=sight, asked=self.now))
 
     def rebuilt(self, color: str) -> list[fx.Effect]:
         """The server goes through its fault state and takes clients again."""
-        effects = list(self.sight(color, Sight.FAULT))
-        return effects + list(self.sight(color, Sight.ACTIVE))
+        effects = list(self.sight(color, ServerState.FAULT))
+        return effects + list(self.sight(color, ServerState.ACTIVE))
 
 
 def pid(who: TaskRef) -> int:

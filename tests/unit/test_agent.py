@@ -17,7 +17,7 @@ from resilience.contract import exit_code
 from resilience.model.ids import JobId, Process
 from resilience.model.options import Domain, Rung
 from resilience.model.settings import Options, Partition, Recovery
-from resilience.ports import ServerState
+from resilience.model.world import ServerState
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease, server
 

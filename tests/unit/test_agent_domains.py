@@ -14,7 +14,7 @@ from resilience.model import effect as fx
 from resilience.model.ids import Color, DomainKey, JobId
 from resilience.model.lease import Lease
 from resilience.model.observation import Client
-from resilience.ports import ServerState
+from resilience.model.world import ServerState
 from tests.unit.agent_kit import FakeLeases, FakeProcfs, Site, until
 from tests.unit.machine_kit import lease, ref, server
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from resilience.check.containers import check
-from resilience.check.finding import Level
+from resilience.check.finding import Severity
 from resilience.model.settings import Options, Settings
 
 ENROOT = "enroot/mounts.d/50-mpsr.fstab"
@@ -20,7 +20,7 @@ def said(etc: Path, files: dict[str, str], apptainer: str = "on") -> list[tuple[
         (etc / name).parent.mkdir(parents=True, exist_ok=True)
         (etc / name).write_text(text)
     findings = check(Settings(options=Options(apptainer=apptainer)), etc)
-    return [(finding.level is Level.WARNING, finding.lines()) for finding in findings]
+    return [(finding.level is Severity.WARNING, finding.lines()) for finding in findings]
 
 
 def test_a_node_without_containers_has_nothing_to_hear(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resilience.check.enclosures import check
-from resilience.check.finding import Level
+from resilience.check.finding import Severity
 from resilience.model.settings import Paths, Settings
 
 V2 = "31 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
@@ -30,7 +30,7 @@ def node(root: Path, files: dict[str, str]) -> Settings:
     return Settings(paths=Paths(launcher=str(root / "bin/mpsr-launch")))
 
 
-def levels(root: Path, settings: Settings) -> dict[str, tuple[Level, str]]:
+def levels(root: Path, settings: Settings) -> dict[str, tuple[Severity, str]]:
     return {finding.subject: (finding.level, finding.lines()) for finding in check(settings, root)}
 
 
@@ -41,43 +41,43 @@ def _as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_good_node_has_nothing_to_hear(tmp_path: Path) -> None:
-    assert {level for level, _ in levels(tmp_path, node(tmp_path, {})).values()} == {Level.FINE}
+    assert {level for level, _ in levels(tmp_path, node(tmp_path, {})).values()} == {Severity.FINE}
 
 
 @pytest.mark.parametrize(
     ("files", "subject", "level", "words"),
     [
-        ({SCOPE: "0\n"}, SUBJECT["yama"], Level.WARNING, "take over the MPS daemons of his own domain: 0"),
-        ({SCOPE: ""}, SUBJECT["yama"], Level.WARNING, "this kernel has no Yama"),
-        ({SCOPE: "3\n"}, SUBJECT["yama"], Level.FINE, "3"),
-        ({"proc/sys/fs/suid_dumpable": "1\n"}, "fs.suid_dumpable", Level.ERROR, "could trace them"),
+        ({SCOPE: "0\n"}, SUBJECT["yama"], Severity.WARNING, "take over the MPS daemons of his own domain: 0"),
+        ({SCOPE: ""}, SUBJECT["yama"], Severity.WARNING, "this kernel has no Yama"),
+        ({SCOPE: "3\n"}, SUBJECT["yama"], Severity.FINE, "3"),
+        ({"proc/sys/fs/suid_dumpable": "1\n"}, "fs.suid_dumpable", Severity.ERROR, "could trace them"),
         (
             {"proc/self/mountinfo": FREEZER},
             SUBJECT["cgroup"],
-            Level.FINE,
+            Severity.FINE,
             "cgroup v1, freezer, at /sys/fs/cgroup/freezer",
         ),
-        ({"proc/self/mountinfo": ""}, SUBJECT["cgroup"], Level.WARNING, "found by their descent"),
-        ({"dev/nvidiactl": ""}, SUBJECT["uvm"], Level.WARNING, "nvidia-modprobe -u -c=0"),
+        ({"proc/self/mountinfo": ""}, SUBJECT["cgroup"], Severity.WARNING, "found by their descent"),
+        ({"dev/nvidiactl": ""}, SUBJECT["uvm"], Severity.WARNING, "nvidia-modprobe -u -c=0"),
     ],
 )
 def test_what_is_missing_is_named(
-    tmp_path: Path, files: dict[str, str], subject: str, level: Level, words: str
+    tmp_path: Path, files: dict[str, str], subject: str, level: Severity, words: str
 ) -> None:
     found = levels(tmp_path, node(tmp_path, files))
     assert found[subject][0] is level
     assert words in found[subject][1]
-    assert [other for other, (its, _) in found.items() if its is not Level.FINE and other != subject] == []
+    assert [other for other, (its, _) in found.items() if its is not Severity.FINE and other != subject] == []
 
 
 def test_a_node_that_lacks_the_program_is_wrong(tmp_path: Path) -> None:
     settings = node(tmp_path, {})
     (tmp_path / "bin/mpsr-enter").unlink()
     level, text = levels(tmp_path, settings)["mpsr-enter"]
-    assert (level, "install both" in text) == (Level.ERROR, True)
+    assert (level, "install both" in text) == (Severity.ERROR, True)
 
 
 def test_a_site_without_cgroups_is_told_what_that_means(tmp_path: Path) -> None:
     settings = node(tmp_path, {})
     level, text = levels(tmp_path, replace(settings, paths=replace(settings.paths, cgroup="")))["paths.cgroup"]
-    assert (level, "is empty" in text) == (Level.WARNING, True)
+    assert (level, "is empty" in text) == (Severity.WARNING, True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.check import plugstack, slurm_conf
-from resilience.check.finding import Finding, Level
+from resilience.check.finding import Finding, Severity
 from resilience.cli.main import main
 from resilience.config import render
 from resilience.config.mpsr_yaml import parse
@@ -75,7 +75,7 @@ settings:
 def test_what_every_step_is_wired_for_is_named(site: "Site", kind: str) -> None:
     site.change("slurm.conf", "ClusterName=t\n", f"ClusterName=t\nMpiDefault={kind}\n")
     found = next(finding for finding in site.slurm() if finding.subject.endswith(": MpiDefault"))
-    assert (found.level, found.text.split(":")[0]) == (Level.FINE if kind == "none" else Level.NOTE, kind)
+    assert (found.level, found.text.split(":")[0]) == (Severity.FINE if kind == "none" else Severity.NOTE, kind)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def errors(findings: list[Finding]) -> str:
-    return "\n".join(finding.lines() for finding in findings if finding.level is Level.ERROR)
+    return "\n".join(finding.lines() for finding in findings if finding.level is Severity.ERROR)
 
 
 def test_a_rendered_site_is_good(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def test_flags_that_set_alloc_will_do(site: Site, flags: str) -> None:
 def test_what_our_lines_take_from_the_sites_is_named(site: Site, line: str, parts: list[str]) -> None:
     site.change("slurm.conf", "include", f"{line}\ninclude")
     key = line.partition("=")[0]
-    assert not [one for one in site.slurm() if one.subject.endswith(key) and one.level is Level.FINE]
+    assert not [one for one in site.slurm() if one.subject.endswith(key) and one.level is Severity.FINE]
     for part in parts:
         assert part in errors(site.slurm())
 
@@ -164,7 +164,7 @@ def test_a_site_may_keep_its_own_lines(site: Site) -> None:
 
 def test_a_hook_of_the_sites_that_ours_replaces_is_named(site: Site) -> None:
     site.change("slurm.conf", "include", "Prolog=/usr/site/prolog\ninclude")
-    said = [one.lines() for one in site.slurm() if one.level is Level.WARNING]
+    said = [one.lines() for one in site.slurm() if one.level is Severity.WARNING]
     assert len(said) == 1
     assert "Prolog: the last line replaces an earlier one: /usr/site/prolog" in said[0]
 
@@ -199,7 +199,7 @@ def test_a_hook_that_starts_python_is_noted(site: Site) -> None:
     """One of before, which `mpsr render` would make anew, and one whose program is not there."""
     site.change("epilog.d/50-mpsr", "MPSR_HOOK=", "OTHER=")
     Path(site.conf.parent / "opt/mpsr-hook").unlink()
-    noted = {finding.subject.rpartition(": ")[2]: finding for finding in site.slurm() if finding.level is Level.NOTE}
+    noted = {finding.subject.rpartition(": ")[2]: finding for finding in site.slurm() if finding.level is Severity.NOTE}
     assert noted["Prolog"].text.endswith(f"starts Python for each job: {site.conf.parent}/opt/mpsr-hook")
     assert noted["Epilog"].text.endswith("starts Python for each job: no MPSR_HOOK")
 
@@ -253,7 +253,7 @@ def test_a_spoilt_plugstack_is_named(site: Site, old: str, new: str, parts: list
 
 def test_required_is_warned_of_and_a_second_line_refused(site: Site) -> None:
     site.change("plugstack.conf.d/mpsr.conf", "\noptional", "\nrequired")
-    assert any(finding.level is Level.WARNING and "drains" in finding.text for finding in site.plugstack())
+    assert any(finding.level is Severity.WARNING and "drains" in finding.text for finding in site.plugstack())
     line = (site.conf / "plugstack.conf.d/mpsr.conf").read_text()
     (site.conf / "plugstack.conf.d/other.conf").write_text(line)
     assert "loads mpsr.so 2 times" in errors(site.plugstack())

@@ -18,8 +18,9 @@ from resilience.adapters.mps.client_end import ClientEnder
 from resilience.model.errors import MpsControlError, ResilienceError, WireError
 from resilience.model.guard import Level
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, Process, ServerId
+from resilience.model.world import ServerState
 from resilience.parse.guard import Kind
-from resilience.ports import ServerOwner, ServerState
+from resilience.ports import ServerOwner
 from tests.unit.test_guard_records import SUNK, changed
 
 SERVER = ServerId(domain=DomainKey("u1001"), gpu=GpuMinor(0), color=Color("a"))

@@ -7,7 +7,7 @@ import pytest
 
 from resilience.adapters.gpu.guard import found
 from resilience.check import gpus, guard
-from resilience.check.finding import Level as Word
+from resilience.check.finding import Severity
 from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid
 from resilience.ports import Gpu
@@ -56,7 +56,7 @@ def test_each_gpu_needs_its_generations_cancel(tmp_path: Path, cancels: str, cap
 def test_a_covered_driver_is_told_by_what_is_hooked(tmp_path: Path) -> None:
     seen = found(*sysfs(tmp_path, cancels="volta hopper"))
     (told,) = guard.findings(Level.ON, seen, (gpu(9),))
-    assert told.level is Word.FINE
+    assert told.level is Severity.FINE
     assert told.text == "on; covers driver 580.142: hooks the cancels of volta, hopper"
 
 
@@ -81,7 +81,7 @@ def test_what_is_not_covered_is_a_warning(
     tmp_path: Path, values: dict[str, object], gpus: tuple[Gpu, ...], says: str
 ) -> None:
     told = guard.findings(Level.ON, found(*sysfs(tmp_path, **values)), gpus)
-    assert [finding.text for finding in told if finding.level is Word.WARNING] == [says]
+    assert [finding.text for finding in told if finding.level is Severity.WARNING] == [says]
 
 
 def test_a_gpu_in_mig_mode_is_told_of_once(tmp_path: Path) -> None:

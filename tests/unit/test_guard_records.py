@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.model.errors import WireError
-from resilience.parse.guard import SIZE, WORDS, Kind, Record, Why, parse_records
+from resilience.parse.guard import SIZE, WORDS, GuardRecord, Kind, Why, parse_records
 
 # Read from /dev/mps_guard in the virtual machine of tests/guard (Debian's 6.1.0-56-amd64): a client's fault is sunk.
 SUNK = bytes.fromhex(
@@ -22,7 +22,7 @@ SUNK = bytes.fromhex(
 def test_a_record_from_a_kernel() -> None:
     assert len(SUNK) == SIZE
     (record,) = parse_records(SUNK)
-    assert record == Record(
+    assert record == GuardRecord(
         sequence=176,
         time_ns=11880454445,
         incident=79,

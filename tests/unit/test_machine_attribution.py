@@ -8,7 +8,7 @@ from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color, JobId
 from resilience.model.observation import Client, Source, What
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 from tests.unit.machine_kit import Node, newest_incident, pid, server
 
 
@@ -124,7 +124,7 @@ def test_a_failure_without_a_fault_passes_on() -> None:
     who = node.task(1)
     node.task(2)
     node.exit(who)
-    node.sight("a", Sight.ACTIVE)
+    node.sight("a", ServerState.ACTIVE)
     assert node.told(node.wait(0.031)) == {1: ("none", "unknown", "")}
     assert not node.state.incidents
 
@@ -151,7 +151,7 @@ def test_a_failure_seen_only_in_the_servers_state() -> None:
     who = node.task(1)
     node.task(2)
     node.exit(who)
-    node.sight("a", Sight.FAULT)
+    node.sight("a", ServerState.FAULT)
     effects = node.wait(0.11)
     assert node.told(effects) == {1: ("promote", "suspect", "b")}
     assert [one.server for one in node.of(fx.Open, effects)] == [server("q1")]
@@ -161,7 +161,7 @@ def test_a_named_culprit_that_has_failed_is_not_passed_on_while_its_verdict_wait
     node = Node()
     only = node.task(1)
     node.exit(only)
-    node.sight("a", Sight.FAULT)
+    node.sight("a", ServerState.FAULT)
     assert node.told(node.wait(0.2)) == {1: ("fail", "culprit", "")}
 
 

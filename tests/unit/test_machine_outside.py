@@ -8,7 +8,7 @@ from resilience.model.ids import Color, JobId
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Recovery
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 from tests.unit.machine_kit import GPU, Node, lease, server
 
 ALICE = 1001
@@ -153,7 +153,7 @@ def test_servers_are_followed_as_long_as_a_lease_holds_them() -> None:
     node.see(What.FAULT_STATE, color="a")
     node.wait(1)
     assert node.rebuilt("a"), "it is mended with no task there"
-    node.sight("a", Sight.ACTIVE)
+    node.sight("a", ServerState.ACTIVE)
     node.do(ev.JobClosed(job=JobId(2)))
     assert {one.server for one in node.of(fx.Unwatch)} == {server("a"), server("b")}
     assert not node.state.pairs

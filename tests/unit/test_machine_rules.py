@@ -18,7 +18,7 @@ from resilience.model.ids import Color, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Part
 from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 from tests.unit.machine_hostile import Hostile, Partitioned
 from tests.unit.machine_kit import ref, server
 
@@ -133,8 +133,8 @@ def _story_of_a_quarantine() -> None:
         if job == 1:
             play.opened(True)
             assert play.tasks[who].server == server("q1")
-            play.state_seen("a", Sight.FAULT, False)
-            play.state_seen("a", Sight.ACTIVE, False)
+            play.state_seen("a", ServerState.FAULT, False)
+            play.state_seen("a", ServerState.ACTIVE, False)
     assert play.tasks[ref(3)].server == server("a")
 
 

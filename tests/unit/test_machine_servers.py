@@ -7,7 +7,7 @@ from resilience.model import event as ev
 from resilience.model.ids import Color
 from resilience.model.observation import Source, What
 from resilience.model.settings import Mps
-from resilience.model.world import Health, Sight
+from resilience.model.world import Health, ServerState
 from tests.unit.machine_kit import DOMAIN, GPU, Node, lease, newest_incident, ref, server
 
 
@@ -37,7 +37,7 @@ def test_a_server_that_does_not_recover_is_replaced() -> None:
     guilty, other = node.task(1), node.task(2)
     node.culprit(guilty)
     node.do(ev.Stepped(ref=other, incident=newest_incident(node), seq=3, ms=1.0))
-    node.sight("a", Sight.FAULT)
+    node.sight("a", ServerState.FAULT)
     effects = node.wait(10.1)
     assert [(one.server, one.anew) for one in node.of(fx.Open, effects)] == [(server("a"), True)]
     node.do(ev.ServerOpened(server=server("a"), ok=True, detail=""))
@@ -51,8 +51,8 @@ def test_an_answer_from_before_the_fault_proves_nothing() -> None:
     asked = node.now
     node.now += 0.001
     node.culprit(guilty)
-    node.do(ev.ServerSeen(server=server("a"), sight=Sight.FAULT, asked=node.now))
-    node.do(ev.ServerSeen(server=server("a"), sight=Sight.ACTIVE, asked=asked))
+    node.do(ev.ServerSeen(server=server("a"), sight=ServerState.FAULT, asked=node.now))
+    node.do(ev.ServerSeen(server=server("a"), sight=ServerState.ACTIVE, asked=asked))
     assert node.state.pairs[DOMAIN, GPU].health(Color("a")) is Health.FAULTED
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import JobId
-from resilience.model.world import Sight
+from resilience.model.world import ServerState
 from tests.unit.machine_kit import DOMAIN, GPU, Node, lease, pid, ref, server
 
 
@@ -36,7 +36,7 @@ def test_a_task_that_died_mute_waits_for_what_a_neighbour_has_seen() -> None:
     node = Node()
     mute, other = node.task(1), node.task(2)
     node.exit(mute)
-    node.sight("a", Sight.ACTIVE)
+    node.sight("a", ServerState.ACTIVE)
     node.wait(0.013)
     node.cuda(other)
     assert node.told(node.wait(0.025)) == {}
@@ -48,9 +48,9 @@ def test_a_task_that_died_of_itself_beside_a_fault_that_spared_it_is_not_held_fo
     node = Node()
     own, other = node.task(1), node.task(2)
     node.exit(own)
-    node.sight("a", Sight.ACTIVE)
+    node.sight("a", ServerState.ACTIVE)
     node.cuda(other)
-    node.sight("a", Sight.ACTIVE)
+    node.sight("a", ServerState.ACTIVE)
     assert node.told(node.wait(0.2))[1] == ("none", "unknown", "")
 
 

@@ -11,7 +11,7 @@ from resilience.model.lease import Isolation
 from resilience.model.observation import Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Recovery
-from resilience.model.world import Health, Sight
+from resilience.model.world import Health, ServerState
 from resilience.placement.domain_plan import PAIR
 from tests.unit.machine_kit import UUID, Node, ref, server
 from tests.unit.metrics_kit import BRIEFLY, changed, journalled
@@ -79,7 +79,7 @@ def test_a_fault_that_was_seen_in_two_partitions_is_one() -> None:
         node.task(number, isolation=Isolation.SM, slot=number)
         node.cuda(ref(number))
     assert changed(journalled(node))["mpsr_incidents_open"] == 2
-    node.sight("a", Sight.FAULT)
+    node.sight("a", ServerState.FAULT)
     figures = changed(journalled(node))
     assert figures["mpsr_incidents_open"] == 1
     assert not [key for key in figures if key.startswith("mpsr_faults_total")]
@@ -147,7 +147,7 @@ def test_whatever_happens_every_fault_is_counted_once(story: list[tuple[str, int
             case "handling":
                 node.see(What.HANDLING, color=color)
             case "fault" | "active":
-                node.do(ev.ServerSeen(server=server(color), sight=Sight[what.upper()], asked=node.now))
+                node.do(ev.ServerSeen(server=server(color), sight=ServerState[what.upper()], asked=node.now))
             case "daemon":
                 node.see(What.DAEMON_GONE, source=Source.PROCESS, color=color)
             case "opened" | "failed":

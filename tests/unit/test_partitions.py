@@ -8,7 +8,7 @@ from resilience.model.ids import DomainKey
 from resilience.model.lease import Isolation
 from resilience.model.observation import What
 from resilience.model.options import JobOptions
-from resilience.model.world import Health, Sight
+from resilience.model.world import Health, ServerState
 from resilience.parse import mps_control as parse
 from resilience.parse.job_environment import job_environment
 from resilience.parse.mps_control import PartitionTable
@@ -115,7 +115,7 @@ def two_partitions(**options: object) -> Node:
     return node
 
 
-def proven(node: Node, sight: Sight = Sight.ACTIVE) -> list[fx.Effect]:
+def proven(node: Node, sight: ServerState = ServerState.ACTIVE) -> list[fx.Effect]:
     """The control daemon's answers, as the machine's own questions bring them."""
     effects: list[fx.Effect] = []
     for _ in range(3):
@@ -172,7 +172,7 @@ def test_what_crosses_partitions_is_one_fault() -> None:
     effects += node.handling()
     assert node.told(effects) == {}
     assert len(node.state.incidents) == 2
-    effects = list(node.sight("a", Sight.FAULT))
+    effects = list(node.sight("a", ServerState.FAULT))
     assert len(node.state.incidents) == 1
     effects += node.xid(31, ref(1))
     effects += node.cuda(ref(1, 1), 700)
@@ -185,7 +185,7 @@ def test_a_task_that_the_fault_did_not_reach_is_not_told_even_when_the_server_is
     node = two_partitions()
     node.culprit(ref(1))
     node.cuda(ref(1), 719)
-    effects = list(node.sight("a", Sight.FAULT)) + node.wait(5)
+    effects = list(node.sight("a", ServerState.FAULT)) + node.wait(5)
     assert {one.ref for one in node.of(fx.Verdict, effects)} == {ref(1)}
 
 

@@ -11,7 +11,7 @@ import re
 from resilience.model.errors import ResilienceError
 from resilience.model.guard import Found, Level
 from resilience.model.ids import GpuUuid
-from resilience.parse.guard import SIZE, Record, parse_records
+from resilience.parse.guard import SIZE, GuardRecord, parse_records
 
 DEVICE = "/dev/mps_guard"
 PARAMETERS = "/sys/module/mps_guard/parameters"
@@ -83,7 +83,7 @@ class GuardDevice:
     def fileno(self) -> int:
         return self._fd
 
-    def read(self) -> tuple[Record, ...]:
+    def read(self) -> tuple[GuardRecord, ...]:
         """New records, oldest first. Raises WireError for those of another version."""
         try:
             return parse_records(os.read(self._fd, _RING * SIZE))

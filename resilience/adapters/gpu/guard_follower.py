@@ -16,7 +16,7 @@ from resilience.adapters.linux.inotify import NAMES, WRITES, Inotify
 from resilience.model.errors import ResilienceError
 from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid
-from resilience.parse.guard import Record
+from resilience.parse.guard import GuardRecord
 
 _CLOSED = (Level.ABSENT, Level.OFF)
 
@@ -42,7 +42,7 @@ class GuardFollower:
     def fileno(self) -> int:
         return self._poll.fileno()
 
-    def read(self) -> tuple[Record, ...]:
+    def read(self) -> tuple[GuardRecord, ...]:
         """New records, oldest first; takes notice of what the module does now. Raises WireError."""
         self._notify.read()
         try:
@@ -68,7 +68,7 @@ class GuardFollower:
         self._poll.close()
         self._notify.close()
 
-    def _records(self) -> tuple[Record, ...]:
+    def _records(self) -> tuple[GuardRecord, ...]:
         if self._device is None:
             return ()
         found = tuple(record for record in self._device.read() if (record.time_ns, record.sequence) > self._heard)

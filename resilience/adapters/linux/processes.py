@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from resilience.adapters.linux.proc_stat import proc_stat
 from resilience.model.ids import Process
 
 _ENVIRON_LIMIT = 1 << 20
@@ -40,24 +41,14 @@ class Seen:
 
 def starttime(pid: int) -> int | None:
     """Field 22 of /proc/<pid>/stat; None when the process is gone or a zombie."""
-    stat = _stat(pid)
-    return stat[1] if stat else None
+    stat = proc_stat(pid)
+    return None if stat is None or stat.gone else stat.starttime
 
 
 def parent(pid: int) -> int | None:
-    """Field 4 of the same; None when the process is gone or a zombie."""
-    stat = _stat(pid)
-    return stat[2] if stat else None
-
-
-def _stat(pid: int) -> tuple[str, int, int] | None:
-    """Name, start time and parent."""
-    text = _read(f"/proc/{pid}/stat", 4096)
-    head, _, tail = text.rpartition(")")
-    fields = tail.split()
-    if len(fields) < 20 or fields[0] in ("Z", "X", "x"):
-        return None
-    return head.partition("(")[2], int(fields[19]), int(fields[1])
+    """Field 4 of /proc/<pid>/stat; None when the process is gone or a zombie."""
+    stat = proc_stat(pid)
+    return None if stat is None or stat.gone else stat.parent
 
 
 def _read(path: str, limit: int) -> str:
@@ -74,8 +65,8 @@ def look(pid: int) -> Seen | None:
         uid = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
-    stat = _stat(pid)
-    if stat is None:
+    stat = proc_stat(pid)
+    if stat is None or stat.gone:
         return None
     environ = {
         name: value
@@ -85,8 +76,8 @@ def look(pid: int) -> Seen | None:
         if equals
     }
     command = tuple(_read(f"/proc/{pid}/cmdline", 1 << 16).split("\0"))
-    process = Process(pid=pid, starttime=stat[1])
-    return Seen(process=process, uid=uid, name=stat[0], environ=environ, command=command)
+    process = Process(pid=pid, starttime=stat.starttime)
+    return Seen(process=process, uid=uid, name=stat.name, environ=environ, command=command)
 
 
 def living(uid: int) -> Iterator[Seen]:

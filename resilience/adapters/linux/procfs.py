@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from resilience.adapters.linux.proc_stat import ProcStat, proc_stat
 from resilience.model.ids import JobId
 from resilience.parse.job_environment import process_job
 
@@ -18,24 +19,18 @@ class ProcfsTree:
         self._root = Path(root)
         self._cgroups = Path(cgroups)
 
-    def _stat(self, pid: int) -> list[str] | None:
-        """The fields after the command's name, which may itself hold blanks and parentheses (proc(5))."""
-        try:
-            text = (self._root / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
-        except OSError:
-            return None
-        fields = text.rpartition(")")[2].split()
-        return fields if len(fields) > 19 else None
+    def _stat(self, pid: int) -> ProcStat | None:
+        return proc_stat(pid, str(self._root))
 
     def starttime(self, pid: int) -> int | None:
-        fields = self._stat(pid)
-        return None if fields is None or fields[0] in "ZX" else int(fields[19])
+        stat = self._stat(pid)
+        return None if stat is None or stat.gone else stat.starttime
 
     def ancestors(self, pid: int) -> tuple[int, ...]:
         found: list[int] = []
         while len(found) < _DEPTH:
-            fields = self._stat(pid)
-            parent = int(fields[1]) if fields else 0
+            stat = self._stat(pid)
+            parent = stat.parent if stat else 0
             if parent <= 0 or parent in found:
                 break
             found.append(parent)
@@ -48,7 +43,7 @@ class ProcfsTree:
         family, look = {pid}, [pid]
         while look:
             one = look.pop()
-            if (self._stat(one) or " ")[0] in "Tt":
+            if (stat := self._stat(one)) is not None and stat.state in "Tt":
                 return True
             fresh = self._children(one) - family
             family |= fresh

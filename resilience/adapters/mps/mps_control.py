@@ -31,9 +31,10 @@ from resilience.adapters.mps.sm_partitions import SmPartitions
 from resilience.model.errors import DaemonGone, MpsControlError
 from resilience.model.ids import GpuUuid, NodeName, Process, ServerId
 from resilience.model.settings import Settings
+from resilience.model.world import ServerState
 from resilience.parse import mps_control as parse
 from resilience.parse.mps_control import Talk
-from resilience.ports import ServerOwner, ServerState
+from resilience.ports import ServerOwner
 
 _MULTIUSER = (("-multiuser-server",), ("--multiuser-server",))
 """How the option is written: in the documents and 550, and in the help of 580. A program that does not know one of them starts
