@@ -194,7 +194,10 @@ def metrics() -> str:
 
 
 _METRICS = "| metric | kind | labels | says |\n|---|---|---|---|\n"
-_MET = {"gpu": "the GPU's UUID", "xid": "an Xid that NVIDIA documents, else `none` or `other`"}
+_MET = {
+    "gpu": "the GPU's UUID; those of a server over several, with commas, when no Xid says which it was",
+    "xid": "an Xid that NVIDIA documents, else `none` or `other`",
+}
 _EVENTS = "| event, field | type | since | says |\n|---|---|---|---|\n"
 PAGES = {
     "reference/mpsr.yaml.md": mpsr_yaml,

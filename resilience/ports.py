@@ -61,8 +61,8 @@ class Mps(Protocol):
 
         The processes live on, and get error 810. Raises MpsControlError also when the daemon refuses or does not answer."""
 
-    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
-        """Have a living daemon with an ACTIVE server; idempotent. Clears away what a dead one left."""
+    def open(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner) -> None:
+        """Have a living daemon with an ACTIVE server over these GPUs; idempotent. Clears away what a dead one left."""
 
     def close(self, server: ServerId) -> tuple[str, ...]:
         """End server and daemon, remove its directories; returns what could not be removed, in words."""

@@ -90,6 +90,7 @@ enum mpsr_option {
     MPSR_OPTION_RETRIES,
     MPSR_OPTION_ON_CULPRIT,
     MPSR_OPTION_RANKS,
+    MPSR_OPTION_SERVERS,
     MPSR_OPTION_REQUIRE,
     MPSR_OPTIONS
 };
@@ -126,6 +127,9 @@ enum mpsr_option {
     X("mps-ranks", "ranks", "MPSR_RANKS", MPSR_KIND_CHOICE, "auto,independent,together", \
       0, "auto", "auto|independent|together", \
       "can a task of a step come back alone? auto: unless its program is MPI's") \
+    X("mps-servers", "servers", "MPSR_SERVERS", MPSR_KIND_CHOICE, "auto,gpu,job", \
+      0, "auto", "auto|gpu|job", \
+      "MPS servers for each GPU, or over all GPUs of the job? auto: job, when its tasks may have several whole GPUs") \
     X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", \
       0, "mps", "mps|standby|isolation", \
       "refuse to run with less than this")

@@ -206,7 +206,7 @@ class Actor:
 
         def call() -> str:
             left = self._mps.close(effect.server) if effect.anew else ()
-            self._mps.open(effect.server, effect.uuid, owner)
+            self._mps.open(effect.server, effect.uuids, owner)
             return f"left behind: {', '.join(left)}" if left else ""
 
         def then(left: str | Exception) -> ev.Event:

@@ -38,6 +38,7 @@ class Holders:
         active = []
         for minor, uuid in lease.gpus:
             self._gpus.learn(uuid, minor)
+        for (minor, _), *_ in lease.spans:
             here = ServerId(domain=lease.domain, gpu=minor, color=first)
             active.append((minor, self._leases.active(here) or first))
         return ev.JobOpened(lease=lease, active=tuple(active))

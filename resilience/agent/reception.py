@@ -122,7 +122,8 @@ class Reception:
         if words.gpu not in dict(lease.gpus):
             raise WireError("agent socket", f"GPU is not in the lease of job {words.ref.job}", words.gpu)
         chosen = self._options(words, lease)
-        here = ServerId(domain=lease.domain, gpu=words.gpu, color=lease.colors[0] if lease.colors else Color("a"))
+        first, _ = lease.span(words.gpu)[0]
+        here = ServerId(domain=lease.domain, gpu=first, color=lease.colors[0] if lease.colors else Color("a"))
         active = self._color(words, lease, here)
         if not self._clients.learn(words.active, words.ref, lease.domain, peer.pid):
             raise WireError("agent socket", "active_pid names a process that is not the task's", words.active)

@@ -12,13 +12,20 @@ from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung
+from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers
 from resilience.model.records.words import printable
 from resilience.model.settings import Options
 from resilience.parse import job_name, rules
 from resilience.parse import options as option_parser
 from resilience.report import journal_lines, story
 
+_SERVERS = {
+    Servers.AUTO: "each GPU has MPS servers of its own; a job with several whole GPUs on a node, whose tasks may have more than "
+    "one, has one pair over all of them, shared with nobody",
+    Servers.GPU: "each GPU has MPS servers of its own, and a task uses one GPU",
+    Servers.JOB: "one pair of MPS servers over all GPUs that the job has on a node, shared with nobody, without SM partitions; "
+    "the GPUs must be whole (gres/gpu)",
+}
 _JOB = re.compile(r"\d+(?:[_+.]|\Z)", re.ASCII)
 
 
@@ -84,7 +91,8 @@ def consequences(options: JobOptions) -> list[str]:
         Domain.SHARED: "this job shares its MPS servers with everybody's jobs on the same GPU, and so their faults",
     }
     lines = [
-        "mps=on: each task of each step runs under an MPS server, one server per GPU, and a supervisor watches it.",
+        "mps=on: each task of each step runs under an MPS server, and a supervisor watches it.",
+        f"servers={options.servers.value}: {_SERVERS[options.servers]}.",
         f"domain={options.domain.value}: {domains[options.domain]}.",
     ]
     if options.threads is not None:

@@ -50,6 +50,8 @@ class ServerRow:
     """New tasks join this one."""
     needed: bool
     """An open lease names it."""
+    gpus: tuple[int, ...] = ()
+    """All that it is over; `gpu` is the first."""
     partitions: int = 0
     """SM partitions that it is cut into."""
     pids: tuple[int, ...] = ()
@@ -141,8 +143,14 @@ def _servers(chosen: Settings, node: NodeName, files: LeaseFiles, leases: tuple[
         ServerId(domain=lease.domain, gpu=minor, color=color)
         for lease in leases
         if lease.state is LeaseState.OPEN
-        for minor, _ in lease.gpus
+        for (minor, _), *_ in lease.spans
         for color in lease.colors
+    }
+    several = {
+        (lease.domain, span[0][0]): tuple(minor for minor, _ in span)
+        for lease in leases
+        for span in lease.spans
+        if len(span) > 1
     }
     there = {server for key in files.domains() for server in files.servers(key)}
     rows = []
@@ -156,6 +164,7 @@ def _servers(chosen: Settings, node: NodeName, files: LeaseFiles, leases: tuple[
                 domain=server.domain,
                 gpu=server.gpu,
                 color=server.color,
+                gpus=several.get((server.domain, server.gpu), (server.gpu,)),
                 state=state,
                 clients=len(pids),
                 active=files.active(server) == server.color,
@@ -176,7 +185,8 @@ def lines(status: Status) -> list[str]:
     hooked = f" (hooks the cancels of {', '.join(status.guard_cancels)})" if status.guard is Level.ON else ""
     said.append(f"isolation of new jobs: {_ISOLATION[status.guard]}{hooked}{also}")
     for row in status.servers or ():
-        notes = [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
+        notes = [f"over GPUs {','.join(map(str, row.gpus))}"] * (len(row.gpus) > 1)
+        notes += [f"{row.clients} client{'' if row.clients == 1 else 's'}"]
         notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
         notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
         said.append(f"server {row.domain}/g{row.gpu}/{row.color}: {row.state}, {', '.join(notes)}")

@@ -120,6 +120,7 @@ def _gpus() -> tuple[tuple[GpuRow, ...], dict[int, int], str]:
 def _server(row: status.ServerRow) -> ServerRow:
     state, _, wrong = row.state.partition(" ")
     notes = [wrong.strip("()")] if wrong else []
+    notes += [f"over GPUs {','.join(map(str, row.gpus))}"] * (len(row.gpus) > 1)
     notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
     notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
     return ServerRow(
@@ -136,7 +137,7 @@ def _clients(seen: status.Status, used: dict[int, int]) -> tuple[ClientRow, ...]
     """Each client of each server with its job's lease; for a user, who may ask no server, each lease alone."""
     leases = {lease.job: lease for lease in seen.leases if lease.state is LeaseState.OPEN}
     if seen.servers is None:
-        held = [(lease, minor) for lease in leases.values() for minor, _ in lease.gpus]
+        held = [(lease, minor) for lease in leases.values() for (minor, _), *_ in lease.spans]
         return tuple(_client(None, f"{lease.domain}/g{minor}", lease.job, lease, seen, None) for lease, minor in held)
     processes, rows = ProcfsTree(), list[ClientRow]()
     for row in seen.servers:

@@ -19,6 +19,7 @@ from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.errors import MpsControlError
 from resilience.model.ids import JobId, NodeName, ServerId
 from resilience.model.settings import Settings
+from resilience.parse.gpu_request import GpuRequest
 from resilience.parse.job_environment import JobEnvironment
 from resilience.ports import Clock, Gpus, Journal
 
@@ -47,6 +48,10 @@ class Node:
     def over(self, job: JobId, restart: int) -> bool:
         """Whether Slurm holds a job, seen from its run number `restart`, to be over for good. Raises SlurmError."""
         return self._scontrol().over(job, restart)
+
+    def gpu_request(self, job: JobId) -> GpuRequest:
+        """How a job has asked for GPUs. Raises SlurmError."""
+        return self._scontrol().gpu_request(job)
 
     def _scontrol(self) -> "Scontrol":
         from resilience.adapters.slurm.scontrol import Scontrol

@@ -28,7 +28,7 @@ def possible(gpus: Iterable[Gpu]) -> None:
 
 def plan(node: Node, opening: Opening, fresh: Sequence[ServerId], percent: int) -> None:
     """Have servers that nobody uses cut for this share; those in use must have partitions that are large enough."""
-    for minor, _ in opening.gpus:
+    for ((minor, _),) in opening.spans:
         server = ServerId(domain=opening.key, gpu=minor, color=opening.colors[0])
         if server in fresh:
             node.mps.partitions.plan(server, percent)

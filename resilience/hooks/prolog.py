@@ -15,15 +15,15 @@ from functools import partial
 from resilience.adapters.gpu import guard
 from resilience.adapters.linux.processes import has_any
 from resilience.contract import exit_code
-from resilience.hooks import mapping, partitions
+from resilience.hooks import mapping, partitions, spans
 from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
 from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
 from resilience.model.guard import Level
-from resilience.model.ids import Color, GpuMinor, GpuUuid, ServerId
-from resilience.model.lease import Isolation, Lease, LeaseState
-from resilience.model.options import Domain, JobOptions, Require
+from resilience.model.ids import Color, GpuMinor, ServerId
+from resilience.model.lease import Devices, Isolation, Lease, LeaseState
+from resilience.model.options import Domain, JobOptions, Require, Servers
 from resilience.model.records import DomainOpened, JobOpened, JobRefused
 from resilience.model.settings import Settings
 from resilience.parse.hostlist import expand
@@ -78,12 +78,22 @@ def _open(node: Node, job: JobEnvironment, lease: Lease) -> None:
     devices = node.settings.paths.devices.replace("{node}", job.node)
     files = expand(devices, "paths.devices") if devices else ()
     cut = frozenset(gpu.uuid for gpu in present if gpu.mig)
-    gpus = domain_plan.pick_gpus(job.gpus, ((GpuMinor(gpu.minor), gpu.uuid) for gpu in present), files, cut)
+    there = tuple((GpuMinor(gpu.minor), gpu.uuid) for gpu in present)
+    gpus = domain_plan.pick_gpus(job.gpus, there, files, cut)
+    options = spans.settle(node, job.job, lease.options, gpus)
+    lease = replace(
+        lease,
+        options=options,
+        domain=domain_plan.domain_key(options, job.job, job.uid),
+        numbers=domain_plan.slurm_numbers(gpus, there, files),
+    )
     without = ""
     for gpu in present:
         if gpu.unanswered and gpu.uuid in dict(gpus).values():
             print(f"mpsr: prolog: job {lease.job}: {gpu.uuid}: {'; '.join(gpu.unanswered)}", file=sys.stderr)
-    if node.settings.mps.sm_partitions == "auto" and lease.options.domain is not Domain.JOB:
+    if node.settings.mps.sm_partitions == "auto" and options.servers is Servers.JOB:
+        without = spans.NO_PARTITION
+    elif node.settings.mps.sm_partitions == "auto" and options.domain is not Domain.JOB:
         try:
             partitions.possible([gpu for gpu in present if gpu.uuid in dict(gpus).values()])
             key = domain_plan.partitioned(lease.domain)
@@ -102,7 +112,7 @@ def _open_domain(
     node: Node,
     job: JobEnvironment,
     lease: Lease,
-    gpus: tuple[tuple[GpuMinor, GpuUuid], ...],
+    gpus: Devices,
     *,
     percent: int | None = None,
     without: str = "",
@@ -126,12 +136,13 @@ def _open_domain(
                 isolation=kept,
                 unpartitioned=without,
             )
-            servers = dict(plan.servers())
+            servers = plan.servers()
             fresh = domain_plan.unused(servers, node.leases.survey()[0])
             if percent is not None:
                 partitions.plan(node, plan, fresh, percent)
             work = {
-                one: partial(node.mps.open, one, uuid, owner, in_use=one not in fresh) for one, uuid in servers.items()
+                one: partial(node.mps.open, one, uuids, owner, in_use=one not in fresh)
+                for one, uuids in servers.items()
             }
             results = at_once(work, node.left())
             failures = {server: error for server, error in results.items() if isinstance(error, Exception)}
@@ -194,9 +205,11 @@ def _elsewhere(
         raise next(iter(failures.values()))
     broken = {server.color for server in failures}
     for color in colors or tuple(color for color in domain_plan.PAIR if color not in broken):
-        servers = {ServerId(domain=plan.key, gpu=gpu, color=color): uuid for gpu, uuid in plan.gpus}
+        servers = plan.servers([color])
         fresh = domain_plan.unused(servers, node.leases.survey()[0])
-        work = {one: partial(node.mps.open, one, uuid, owner, in_use=one not in fresh) for one, uuid in servers.items()}
+        work = {
+            one: partial(node.mps.open, one, uuids, owner, in_use=one not in fresh) for one, uuids in servers.items()
+        }
         if not any(isinstance(error, Exception) for error in at_once(work, node.left()).values()):
             return (color,)
     raise next(iter(failures.values()))

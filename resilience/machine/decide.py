@@ -46,8 +46,8 @@ def look(turn: Turn, name: IncidentId) -> None:
         task = turn.tasks.get(ref)
         if task is None or task.over or task.server != incident.server or ref in turn.incidents[name].cases:
             continue
-        if not (ref in incident.hits or (incident.hit and not servers.partitioned(turn, incident.server))):
-            continue  # of a hit server with SM partitions, a task that goes on may be one that the fault did not reach
+        if not (ref in incident.hits or (incident.hit and not servers.in_part(turn, incident.server))):
+            continue  # with SM partitions or several GPUs, a task that goes on may be one that the fault did not reach
         part = _part(incident, ref)
         waits = incident.fault.kind not in _KNOWN and turn.now.mono < incident.deadline
         if part is Part.CULPRIT and waits and not blameless(incident.fault):
@@ -161,7 +161,7 @@ def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
     """The GPU is out of use: whoever runs on it is requeued elsewhere or fails, and the node is drained."""
     uuid, fresh = GpuUuid(""), False
     for pair in incidents.of_gpu(turn, gpu):
-        uuid = pair.uuid
+        uuid = dict(pair.gpus)[gpu]
         for color in list(pair.servers):
             server = pair.server(color)
             if not turn.tasks_on(server) and incidents.joinable(turn, server) is None:
@@ -175,6 +175,7 @@ def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
             incident = turn.incident(
                 incident,
                 fault=merge(incident.fault, fault),
+                gpus=(uuid,),
                 sources=(*incident.sources, seen.source)[:16],
                 hit=True,
                 clients=incident.clients | everyone,
@@ -184,7 +185,7 @@ def condemn(turn: Turn, gpu: GpuMinor, seen: Observation, fault: Fault) -> None:
                 why = (f"{fault.numbers()}: nobody's doing",)
                 _settle_on(turn, incident, Attribution(confidence=Confidence.NONE, blameless=True, why=why))
     for incident in list(turn.incidents.values()):
-        if incident.server.gpu == gpu and incident.fault.device.out_of_use and incident.decided:
+        if gpu in servers.over(turn, incident.server) and incident.fault.device.out_of_use and incident.decided:
             for ref in sorted(incident.clients):
                 recover.give_up(turn, incident.id, ref)
             outside.look(turn, turn.incidents[incident.id])

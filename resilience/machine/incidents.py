@@ -8,9 +8,9 @@ from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
 from resilience.model import records as rec
 from resilience.model.fault import Fault, FaultClass
-from resilience.model.ids import GpuMinor, IncidentId, ServerId
+from resilience.model.ids import GpuMinor, GpuUuid, IncidentId, ServerId
 from resilience.model.incident import Incident
-from resilience.model.observation import Client, Observation, Source
+from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.radius import Partition, Process, Radius, Server
 from resilience.model.timer import AskState, Decide, ProveState, Window
 from resilience.model.world import Health, Pair
@@ -46,7 +46,7 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> 
     incident = Incident(
         id=IncidentId(f"{int(now.wall):x}-{turn.count}"),
         server=server,
-        uuid=pair.uuid,
+        gpus=pair.uuids,
         opened_wall=now.wall,
         opened=now.mono,
         deadline=now.mono + wait,
@@ -61,16 +61,16 @@ def open_incident(turn: Turn, server: ServerId, fault: Fault, slot: int = 0) -> 
         rec.IncidentOpened(
             incident=incident.id,
             server=server,
-            gpu=pair.uuid,
+            gpu=incident.uuid,
             partition=slot or None,
             clients=tuple(sorted(incident.clients)),
         )
     )
     window = turn.recovery.incident_window_ms / 1000
     for stray in turn.strays:
-        if stray.observation.gpu == server.gpu and now.mono - stray.observation.mono <= window:
+        if stray.observation.gpu in servers.over(turn, server) and now.mono - stray.observation.mono <= window:
             incident = join(turn, incident, stray.observation, stray.fault, None)
-    turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu != server.gpu)
+    turn.strays = tuple(stray for stray in turn.strays if stray.observation.gpu not in servers.over(turn, server))
     turn.timer(Decide(incident.id), after=wait)
     turn.timer(Window(incident.id), after=turn.recovery.incident_window_ms / 1000)
     turn.timer(AskState(server), after=_ASK)
@@ -135,6 +135,7 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
     incident = turn.incident(
         incident,
         fault=merged,
+        gpus=_which(turn, incident, now),
         attribution=None if _excused(incident) and now.source is not Source.CLIENT else incident.attribution,
         sources=incident.sources if len(incident.sources) >= _SOURCES else (*incident.sources, now.source),
         evidence=incident.evidence if known or evidence is None else (*incident.evidence, evidence),
@@ -148,6 +149,14 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
             for job in {ref.job for ref in incident.clients} | incident.told:
                 turn.job_line(job, record)
     return incident
+
+
+def _which(turn: Turn, incident: Incident, now: Observation) -> tuple[GpuUuid, ...]:
+    """The GPUs that it may have been: an Xid says on which the fault was."""
+    pair = turn.pair_of(incident.server)
+    if now.what is not What.XID or pair is None:
+        return incident.gpus
+    return tuple(uuid for minor, uuid in pair.gpus if minor == now.gpu and uuid in incident.gpus) or incident.gpus
 
 
 def _excused(incident: Incident) -> bool:
@@ -166,4 +175,4 @@ def hit(turn: Turn, incident: Incident) -> None:
 
 
 def of_gpu(turn: Turn, gpu: GpuMinor) -> list[Pair]:
-    return [pair for pair in turn.pairs.values() if pair.gpu == gpu]
+    return [pair for pair in turn.pairs.values() if gpu in dict(pair.gpus)]

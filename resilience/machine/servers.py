@@ -10,7 +10,7 @@ from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
 from resilience.model.event import ClientJoined, ClientLeft, GuardTurned
-from resilience.model.ids import Color, ServerId, TaskRef
+from resilience.model.ids import Color, GpuMinor, ServerId, TaskRef
 from resilience.model.incident import Action, Outcome
 from resilience.model.lease import Lease, in_force
 from resilience.model.observation import Source, What
@@ -31,6 +31,18 @@ _COMING = (Health.UP, Health.FAULTED, Health.REPLACING, Health.OPENING)
 def quarantine(pair: Pair, color: Color) -> bool:
     """A colour that is not one of those that take turns."""
     return color not in pair.colors
+
+
+def over(turn: Turn, server: ServerId) -> frozenset[GpuMinor]:
+    """The GPUs of a server."""
+    pair = turn.pair_of(server)
+    return frozenset(minor for minor, _ in pair.gpus) if pair else frozenset((server.gpu,))
+
+
+def in_part(turn: Turn, server: ServerId) -> bool:
+    """Whether a fault of this server may leave some of its clients alone: those of other SM partitions, or of other GPUs
+    than the culprit's (NVIDIA: a fault is contained to the GPUs that its clients share)."""
+    return partitioned(turn, server) or len(over(turn, server)) > 1
 
 
 def partitioned(turn: Turn, server: ServerId) -> bool:
@@ -220,7 +232,7 @@ def open_quarantine(turn: Turn, near: ServerId) -> ServerId:
 
 
 def _open(turn: Turn, pair: Pair, server: ServerId, *, anew: bool) -> None:
-    turn.act(fx.Open(server=server, uuid=pair.uuid, uid=pair.uid, gid=pair.gid, shared=pair.shared, anew=anew))
+    turn.act(fx.Open(server=server, uuids=pair.uuids, uid=pair.uid, gid=pair.gid, shared=pair.shared, anew=anew))
 
 
 # ---------------------------------------------------------------- where tasks go
@@ -357,13 +369,11 @@ def pair(turn: Turn, lease: Lease, server: ServerId) -> Pair:
     if known is None:
         began = lease.isolation
         shared = lease.options.domain is Domain.SHARED
-        uuid = dict(lease.gpus)[server.gpu]
         active = server.color if server.color in colors else colors[0]
         known = turn.pair(
             Pair(
                 domain=server.domain,
-                gpu=server.gpu,
-                uuid=uuid,
+                gpus=lease.span(server.gpu),
                 uid=0 if shared else lease.uid,
                 gid=0 if shared else lease.gid,
                 shared=shared,

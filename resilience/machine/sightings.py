@@ -83,9 +83,14 @@ def _place(turn: Turn, now: Observation, client: Client | None) -> tuple[ServerI
         return None, None
     if client.pid and client.pid == task.standby:
         return task.standby_server, None
-    if now.what is What.XID and (task.over or client.pid in task.left or now.gpu not in (None, task.server.gpu)):
+    if now.what is What.XID and (task.over or client.pid in task.left or not _on(turn, now, task.server)):
         return None, task
     return task.server, task
+
+
+def _on(turn: Turn, now: Observation, server: ServerId) -> bool:
+    """Whether a sighting's GPU, if it names one, is one of the server's."""
+    return now.gpu is None or now.gpu in servers.over(turn, server)
 
 
 def _slot(turn: Turn, server: ServerId, client: Client | None, task: Task | None) -> int:
@@ -128,7 +133,7 @@ def _stray(turn: Turn, now: Observation, fault: Fault, client: Client | None) ->
     """A sighting without a server: joins the latest incident of its GPU, else is kept for a while."""
     window = turn.recovery.incident_window_ms / 1000
     for incident in reversed(turn.incidents.values()):
-        if incident.server.gpu == now.gpu and turn.now.mono - incident.opened <= window:
+        if now.gpu in servers.over(turn, incident.server) and turn.now.mono - incident.opened <= window:
             incidents.join(turn, incident, now, fault, client)
             decide.look(turn, incident.id)
             return

@@ -76,7 +76,7 @@ def place(turn: Turn, ref: TaskRef) -> None:
         if color is None and any(pair.health(color) not in (Health.DOWN, Health.CLOSED) for color in pair.colors):
             return
         if color is None:
-            turn.do(fx.Refuse(ref=ref, reason=f"no MPS server on {pair.uuid} can be started or joined"))
+            turn.do(fx.Refuse(ref=ref, reason=f"no MPS server on {','.join(pair.uuids)} can be started or joined"))
             turn.task(ref, over=True)
             return
         server = pair.server(color)

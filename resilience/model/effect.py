@@ -74,7 +74,7 @@ class Open:
     """Start a server (quarantine), or end and start one anew (`anew`); ServerOpened follows."""
 
     server: ServerId
-    uuid: GpuUuid
+    uuids: tuple[GpuUuid, ...]
     uid: int
     gid: int
     shared: bool

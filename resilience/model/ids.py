@@ -37,6 +37,7 @@ class ServerId:
 
     domain: DomainKey
     gpu: GpuMinor
+    """Its GPU; the first of a server over several (model/lease.py)."""
     color: Color
 
 

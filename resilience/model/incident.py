@@ -113,7 +113,8 @@ class Case:
 class Incident:
     id: IncidentId
     server: ServerId
-    uuid: GpuUuid
+    gpus: tuple[GpuUuid, ...]
+    """Of the server; one, as soon as it is known which it was."""
     opened_wall: float
     opened: float
     deadline: float
@@ -142,6 +143,11 @@ class Incident:
     cases: Mapping[TaskRef, Case] = field(default_factory=dict)
     accounted: frozenset[JobId] = frozenset()
     """Jobs that have got their one-line account."""
+
+    @property
+    def uuid(self) -> str:
+        """Its GPU; of a server over several, all that it may be, with commas."""
+        return ",".join(self.gpus)
 
     @property
     def decided(self) -> bool:

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
-from resilience.model.options import JobOptions
+from resilience.model.options import JobOptions, Servers
+
+Devices = tuple[tuple[GpuMinor, GpuUuid], ...]
+"""GPUs, in the order of the job's CUDA_VISIBLE_DEVICES."""
 
 
 class LeaseState(StrEnum):
@@ -28,6 +31,11 @@ def in_force(began: Isolation, guard: bool, partition: bool) -> Isolation:
     return Isolation.SM if partition else Isolation.DOMAINS
 
 
+def spans(gpus: Devices, servers: Servers) -> tuple[Devices, ...]:
+    """The GPUs that each pair of servers is over: one each, or all of them. The first one names the servers."""
+    return (gpus,) if gpus and servers is Servers.JOB else tuple((gpu,) for gpu in gpus)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     job: JobId
@@ -44,7 +52,7 @@ class Lease:
     slots: tuple[tuple[GpuMinor, int], ...]
     """On each GPU the job's static SM partition: which one of its servers' (counted from 1). Empty without partitions."""
     colors: tuple[Color, ...]
-    gpus: tuple[tuple[GpuMinor, GpuUuid], ...]
+    gpus: Devices
     run: str
     log: str
     agent: str
@@ -54,6 +62,20 @@ class Lease:
     """Seconds since the epoch."""
     partition: str = ""
     """Slurm's partition, whose rules hold for the job; empty in a lease that an older version wrote."""
+    numbers: tuple[int, ...] = ()
+    """Slurm's own numbers of `gpus`, as SLURM_STEP_GPUS has them; empty: not known."""
+
+    @property
+    def spans(self) -> tuple[Devices, ...]:
+        """The GPUs of each of its pairs of servers."""
+        return spans(self.gpus, self.options.servers)
+
+    def span(self, gpu: GpuMinor) -> Devices:
+        """The GPUs of the servers that a GPU belongs to. Raises KeyError for one that is not the job's."""
+        for span in self.spans:
+            if gpu in dict(span):
+                return span
+        raise KeyError(gpu)
 
     def slot(self, gpu: GpuMinor) -> int:
         """The job's SM partition on a GPU, 0 without one."""

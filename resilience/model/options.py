@@ -29,6 +29,14 @@ class Ranks(StrEnum):
     TOGETHER = "together"
 
 
+class Servers(StrEnum):
+    AUTO = "auto"
+    GPU = "gpu"
+    """A pair of servers for each GPU."""
+    JOB = "job"
+    """One pair over all GPUs of the job on a node: a task can use several of them."""
+
+
 class Require(StrEnum):
     MPS = "mps"
     STANDBY = "standby"
@@ -49,4 +57,5 @@ class JobOptions:
     retries: int = 3
     on_culprit: OnCulprit = OnCulprit.FAIL
     ranks: Ranks = Ranks.AUTO
+    servers: Servers = Servers.AUTO
     require: Require = Require.MPS

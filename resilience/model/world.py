@@ -7,7 +7,7 @@ from enum import StrEnum
 from resilience.model.fault import Fault
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, IncidentId, JobId, NodeName, ServerId, TaskRef
 from resilience.model.incident import Incident
-from resilience.model.lease import Isolation, Lease
+from resilience.model.lease import Devices, Isolation, Lease
 from resilience.model.observation import Observation
 from resilience.model.options import JobOptions
 from resilience.model.records import JobAccounted, SlurmIntent
@@ -104,11 +104,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The servers of one fault domain on one GPU: the two that take turns, and quarantine servers."""
+    """The servers of one fault domain on one GPU, or over several: the two that take turns, and quarantine servers."""
 
     domain: DomainKey
-    gpu: GpuMinor
-    uuid: GpuUuid
+    gpus: Devices
+    """The first one names its servers."""
     uid: int
     gid: int
     shared: bool
@@ -125,6 +125,14 @@ class Pair:
     """The jobs of those of them that are a job's."""
     quarantines: int = 0
     """How many quarantine servers it has had: the next one's number."""
+
+    @property
+    def gpu(self) -> GpuMinor:
+        return self.gpus[0][0]
+
+    @property
+    def uuids(self) -> tuple[GpuUuid, ...]:
+        return tuple(uuid for _, uuid in self.gpus)
 
     def server(self, color: Color) -> ServerId:
         return ServerId(domain=self.domain, gpu=self.gpu, color=color)

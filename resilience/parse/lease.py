@@ -15,7 +15,7 @@ _KEYS = (
     "version job uid gid user node restart state reason options domain isolation "
     "slots colors gpus run log agent python spill opened"
 ).split()
-_LATER = ("partition",)
+_LATER = ("partition", "numbers")
 """Keys that a lease from before an upgrade lacks."""
 _VERSION = "1"
 _LONG_MAX = (1 << 63) - 1
@@ -34,6 +34,7 @@ def render(lease: Lease) -> str:
         "slots": ",".join(f"{minor}:{slot}" for minor, slot in lease.slots),
         "colors": ",".join(lease.colors),
         "gpus": gpus,
+        "numbers": ",".join(map(str, lease.numbers)),
         "opened": f"{lease.opened:.3f}",
     }
     rows = (f"{key}={encode(special.get(key, getattr(lease, key, '')))}" for key in (*_KEYS, *_LATER))
@@ -61,6 +62,9 @@ def parse(text: str) -> Lease:
             raise ValueError("open without a GPU or a domain")
         if not all(uuid for _, uuid in gpus):
             raise ValueError("a GPU without a UUID")
+        numbers = tuple(_number(word, 0, _MOST_MINOR) for word in values.get("numbers", "").split(",") if word)
+        if len(numbers) not in (0, len(gpus)):
+            raise ValueError("a number for some of the GPUs")
         slots = [pair.split(":", 1) for pair in values["slots"].split(",") if pair]
         return Lease(
             job=JobId(_number(values["job"], 1, _LONG_MAX)),
@@ -84,6 +88,7 @@ def parse(text: str) -> Lease:
             spill=values["spill"],
             opened=_seconds(values["opened"]),
             partition=values.get("partition", ""),
+            numbers=numbers,
         )
     except (ValueError, ConfigError) as error:
         raise WireError("lease", "bad value", error) from error

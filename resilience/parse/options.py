@@ -6,7 +6,7 @@ checked first, every value against contract.toml, and nothing is evaluated. Erro
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung
+from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers
 
 _OPTIONS = {spec["key"]: spec for spec in contract()["option"].values()}
 _CHARSET = frozenset(contract()["wire"]["charset"])
@@ -98,6 +98,7 @@ def from_values(values: dict[str, str]) -> JobOptions:
         retries=int(full["retries"]),
         on_culprit=OnCulprit(full["on-culprit"]),
         ranks=Ranks(full["ranks"]),
+        servers=Servers(full["servers"]),
         require=Require(full["require"]),
     )
 
@@ -124,6 +125,7 @@ def to_values(options: JobOptions) -> dict[str, str]:
         "retries": str(options.retries),
         "on-culprit": options.on_culprit.value,
         "ranks": options.ranks.value,
+        "servers": options.servers.value,
         "require": options.require.value,
     }
     return {key: values[key] for key in _OPTIONS}

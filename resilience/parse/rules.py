@@ -66,10 +66,10 @@ def on_node(asked: Mapping[str, str], rules: Rules) -> JobOptions:
 def within(asked: JobOptions, job: JobOptions, rules: Rules) -> JobOptions:
     """What holds for a task of a job that asks for other options than its job has. Raises ConfigError.
 
-    What the job has was allowed when its prolog looked, and stays so. The domain is the job's.
+    What the job has was allowed when its prolog looked, and stays so. Domain and servers are the job's.
     """
     held = options.to_values(job)
-    values = {**options.to_values(asked), "domain": held["domain"]}
+    values = {**options.to_values(asked), "domain": held["domain"], "servers": held["servers"]}
     for key in (key for key, value in values.items() if value != held[key]):
         if key in rules.locked:
             values[key] = held[key]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, ServerId
-from resilience.model.lease import Isolation, Lease, LeaseState
+from resilience.model.lease import Devices, Isolation, Lease, LeaseState, spans
 from resilience.model.options import Domain, JobOptions, Require, Rung
 from resilience.model.settings import Options as Rules
 from resilience.parse import options as wire
@@ -37,15 +37,18 @@ class Opening:
 
     key: DomainKey
     colors: tuple[Color, ...]
-    gpus: tuple[tuple[GpuMinor, GpuUuid], ...]
+    spans: tuple[Devices, ...]
+    """The GPUs of each pair of servers."""
     active: Mapping[GpuMinor, Color]
+    """By the first GPU of each pair."""
 
-    def servers(self) -> tuple[tuple[ServerId, GpuUuid], ...]:
-        return tuple(
-            (ServerId(domain=self.key, gpu=minor, color=color), uuid)
-            for minor, uuid in self.gpus
-            for color in self.colors
-        )
+    def servers(self, colors: Collection[Color] | None = None) -> dict[ServerId, tuple[GpuUuid, ...]]:
+        """Its servers (of some colours), each with its GPUs."""
+        return {
+            ServerId(domain=self.key, gpu=span[0][0], color=color): tuple(uuid for _, uuid in span)
+            for span in self.spans
+            for color in (self.colors if colors is None else colors)
+        }
 
 
 def in_force(asked: str, site: Rules, partition: str = "") -> JobOptions:
@@ -88,7 +91,7 @@ def pick_gpus(
     present: Iterable[tuple[GpuMinor, GpuUuid]],
     files: Iterable[str] = (),
     cut: Collection[GpuUuid] = (),
-) -> tuple[tuple[GpuMinor, GpuUuid], ...]:
+) -> Devices:
     """The job's GPUs among those of the node, in the job's order. ConfigError for none or an unknown one.
 
     Slurm counts the lines of gres.conf from 0, whatever the devices are called: on a node whose only GPU is /dev/nvidia3
@@ -99,11 +102,11 @@ def pick_gpus(
     number tells a GPU on such a node; and an instance has no MPS of ours.
     """
     there = tuple(present)
-    by_file = [_minor(file) for file in files]
-    by_number = by_file or [minor for minor, _ in there]
+    files = tuple(files)
+    by_number = _by_number(there, files)
     picked: list[tuple[GpuMinor, GpuUuid]] = []
     for word in wanted:
-        if word.startswith("MIG-") or (cut and word.isdigit() and not by_file):
+        if word.startswith("MIG-") or (cut and word.isdigit() and not files):
             raise ConfigError("gpu", "is or may be a MIG instance, which has no MPS of ours", word, hint=_NO_MIG)
         number = int(word) if word.isdigit() else len(by_number)
         minor = by_number[number] if number < len(by_number) else _NO_GPU
@@ -121,6 +124,20 @@ def pick_gpus(
     return tuple(dict.fromkeys(picked))
 
 
+def slurm_numbers(
+    gpus: Devices, present: Iterable[tuple[GpuMinor, GpuUuid]], files: Iterable[str] = ()
+) -> tuple[int, ...]:
+    """What Slurm calls the job's GPUs: the places that `pick_gpus` looks at. Empty when one has none."""
+    by_number = _by_number(tuple(present), tuple(files))
+    known = all(minor in by_number for minor, _ in gpus)
+    return tuple(by_number.index(minor) for minor, _ in gpus) if known else ()
+
+
+def _by_number(present: Devices, files: tuple[str, ...]) -> list[GpuMinor]:
+    """The node's GPUs at the places where Slurm counts them."""
+    return [_minor(file) for file in files] or [minor for minor, _ in present]
+
+
 def _minor(file: str) -> GpuMinor:
     """The minor number in a device file's name, which is the driver's; none in another name."""
     found = re.search(r"\d+\Z", file)
@@ -130,7 +147,7 @@ def _minor(file: str) -> GpuMinor:
 def opening(
     options: JobOptions,
     key: DomainKey,
-    gpus: tuple[tuple[GpuMinor, GpuUuid], ...],
+    gpus: Devices,
     active: Callable[[ServerId], Color | None],
     *,
     pair: bool = True,
@@ -166,9 +183,10 @@ def opening(
             hint="leave it out, use --mps-domain=job to share with nobody, or ask the admin for the guard module or SM "
             "partitions",
         )
-    now = {minor: active(ServerId(domain=key, gpu=minor, color=PAIR[0])) or PAIR[0] for minor, _ in gpus}
+    over = spans(gpus, options.servers)
+    now = {span[0][0]: active(ServerId(domain=key, gpu=span[0][0], color=PAIR[0])) or PAIR[0] for span in over}
     needed = set(PAIR) if standby and pair else set(now.values())
-    return Opening(key=key, colors=tuple(sorted(needed)), gpus=gpus, active=now)
+    return Opening(key=key, colors=tuple(sorted(needed)), spans=over, active=now)
 
 
 def unused(servers: Iterable[ServerId], leases: Iterable[Lease]) -> tuple[ServerId, ...]:

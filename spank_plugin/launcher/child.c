@@ -35,18 +35,19 @@ static void set_or_clear(const char *name, bool wanted, const char *value) {
 void child_gpu_environment(const struct task *task, const char *pipe, const char *partition) {
     const char *threads = task->options.value[MPSR_OPTION_THREADS];
     const char *memory = task->options.value[MPSR_OPTION_MEMORY];
-    char limit[MPSR_VALUE_BYTES + 8];
+    char list[MPSR_VISIBLE_BYTES];
     set_or_clear("CUDA_MPS_PIPE_DIRECTORY", *pipe, pipe);
-    setenv("CUDA_VISIBLE_DEVICES", task->lease.gpu[task->gpu].uuid, 1);
+    mpsr_visible_uuids(&task->lease, &task->visible, list);
+    setenv("CUDA_VISIBLE_DEVICES", list, 1);
     unsetenv("CUDA_MPS_LOG_DIRECTORY");
     set_or_clear("CUDA_MPS_SM_PARTITION", *partition, partition);
     if (*partition) /* its size is the share: in a partition a percentage means nothing */
         unsetenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
     else if (*threads) /* else what gres/mps may have set stays */
         setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", threads, 1);
-    snprintf(limit, sizeof(limit), "0=%sM", memory);
+    mpsr_visible_limits(&task->visible, memory, list);
     if (*memory)
-        setenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", limit, 1);
+        setenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", list, 1);
 }
 
 /* A standby reads and writes nothing: the real streams wait at other numbers until it is promoted.

@@ -37,8 +37,8 @@ void child_say(const struct child *child, const struct packet *packet);
 /* Forget it (it has been reaped). */
 void child_forget(struct child *child);
 
-/* The environment of everything that is to reach a server: pipe directory, GPU, SM partition,
- * limits. */
+/* The environment of everything that is to reach a server: pipe directory, GPUs, SM
+ * partition, limits. */
 void child_gpu_environment(const struct task *task, const char *pipe, const char *partition);
 
 #endif

@@ -14,6 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Said once a step. */
+static void tell_of_gpus(const struct task *task) {
+    if (task->given > task->visible.count && task->rank == 0)
+        say("gpus: each task sees one of its %d GPUs, which have MPS servers of their own (sbatch "
+            "--mps-servers=job: one over all of them)",
+            task->given);
+}
+
 int main(int count, char **arguments) {
     static struct supervisor self;
     char why[MPSR_WHY_BYTES] = "";
@@ -26,6 +34,7 @@ int main(int count, char **arguments) {
         say("task: %s", why);
         return status;
     }
+    tell_of_gpus(&self.task);
     int signals = signals_take();
     if (signals < 0) {
         say("task: no descriptor for signals");

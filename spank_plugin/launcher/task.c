@@ -29,28 +29,6 @@ static long environment_number(const char *name, long otherwise) {
     return text && mpsr_number(text, 0, UINT_MAX, &value) ? value : otherwise;
 }
 
-int task_gpu(const struct mpsr_lease *lease, const char *visible, long local) {
-    int by_local = (int)(local % lease->gpus), by_minor = -1;
-    long number = 0;
-    if (!visible || !*visible)
-        return by_local;
-    for (int index = 0; index < lease->gpus; index++)
-        if (!strcmp(lease->gpu[index].uuid, visible))
-            return index;
-    if (!mpsr_number(visible, 0, 4095, &number))
-        return by_local;
-    for (int index = 0; index < lease->gpus; index++)
-        if (lease->gpu[index].minor == number)
-            by_minor = index;
-    /* With ConstrainDevices a number is a position, without it a minor number. When both readings
-     * are possible and differ, the local rank decides: tasks then still spread over the job's GPUs.
-     */
-    int by_position = number < lease->gpus ? (int)number : -1;
-    if (by_minor < 0 || by_minor == by_position)
-        return by_position < 0 ? by_local : by_position;
-    return by_position < 0 ? by_minor : by_local;
-}
-
 static bool lease_path(char path[MPSR_LEASE_PATH], char why[MPSR_WHY_BYTES]) {
     const char *given = getenv(MPSR_ENV_LEASE), *job = getenv("SLURM_JOB_ID");
     const char *node = getenv("SLURMD_NODENAME");
@@ -202,9 +180,15 @@ static bool paths(struct task *task, const struct mpiexec *mpiexec, char why[MPS
 /* Does CUDA_VISIBLE_DEVICES say what the plugin or a supervisor has put there for all ranks of a
  * node, and no wrapper for this one? */
 static bool visible_to_all(const struct mpsr_lease *lease, const char *visible) {
-    bool ours = !visible || !strcmp(visible, "0");
-    for (int index = 0; visible && index < lease->gpus; index++)
-        ours |= !strcmp(lease->gpu[index].uuid, visible);
+    char uuids[MPSR_VISIBLE_BYTES], places[MPSR_VISIBLE_BYTES];
+    struct mpsr_visible all;
+    mpsr_visible_given(lease, NULL, NULL, &all);
+    mpsr_visible_joined(lease, 0, &all);
+    mpsr_visible_uuids(lease, &all, uuids);
+    mpsr_visible_places(&all, places);
+    bool ours = !visible || !strcmp(visible, places) || !strcmp(visible, uuids);
+    for (int index = 0; !ours && !mpsr_lease_together(lease) && index < lease->gpus; index++)
+        ours = !strcmp(lease->gpu[index].uuid, visible);
     return ours;
 }
 
@@ -235,7 +219,10 @@ int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_
         if (visible_to_all(&task->lease, visible))
             visible = NULL;
     }
-    task->gpu = task_gpu(&task->lease, visible, task->local);
+    mpsr_visible_given(&task->lease, visible, getenv("SLURM_STEP_GPUS"), &task->visible);
+    task->given = task->visible.count;
+    mpsr_visible_joined(&task->lease, task->local, &task->visible);
+    task->gpu = task->visible.gpu[0];
     program_digest(task->command, task->program);
     return paths(task, started ? &mpiexec : NULL, why) ? TASK_OK : MPSR_EXIT_REFUSED;
 }

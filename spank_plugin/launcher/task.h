@@ -9,6 +9,7 @@
 
 #include "program.h"
 #include "shared/lease.h"
+#include "shared/visible.h"
 
 #include <stdbool.h>
 
@@ -17,8 +18,10 @@ struct task {
     struct mpsr_options options;
     char wire[MPSR_WIRE_MAX_BYTES + 1]; /* the options, serialized */
     long step, rank, local; /* rank: a number of our own when another supervisor has the task's */
-    int gpu;                /* index into lease.gpu */
-    char **command;         /* NULL-terminated; command[0] is looked up on PATH */
+    int given;              /* GPUs that Slurm has given to this task */
+    struct mpsr_visible visible; /* those that its programs see */
+    int gpu;                     /* the first of them: index into lease.gpu */
+    char **command;              /* NULL-terminated; command[0] is looked up on PATH */
     char job_dir[MPSR_LEASE_PATH];
     char keeper[MPSR_LEASE_PATH]; /* socket path */
     char spill[MPSR_LEASE_PATH];  /* directory of the spilled state; empty: there is none */
@@ -30,9 +33,5 @@ enum { TASK_OK = 0 };
 
 /* 0, or the exit status to end with after `why` has been said. */
 int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_BYTES]);
-
-/* Index of the GPU this task is to use: its own CUDA_VISIBLE_DEVICES when that names one of the
- * lease's, else by local rank. */
-int task_gpu(const struct mpsr_lease *lease, const char *visible, long local);
 
 #endif

@@ -1,5 +1,6 @@
 /* What a batch script gets beside the environment of MPS: the command `mpsr` on its PATH, after all
- * that its user has there, and one line when it starts its programs in a way that nobody recovers.
+ * that its user has there, and a line when it starts its programs in a way that nobody recovers, or
+ * cannot use all GPUs of the job.
  *
  * The script's own words decide, since what it will start is not known before it does: srun, mpsr
  * or mpsr-launch in a line that is no comment. A script of which not all can be read is left alone.
@@ -73,15 +74,21 @@ static bool read_script(const char *path, char text[SCRIPT_BYTES]) {
     return true;
 }
 
-void mpsr_batch_script(spank_t spank, bool script) {
+void mpsr_batch_script(spank_t spank, bool script, int unseen) {
     static char text[SCRIPT_BYTES];
     int count = 0;
     char **arguments = NULL;
     add_to_path(spank);
-    if (script && mpsr_plugin.site.hint &&
-        spank_get_item(spank, S_JOB_ARGV, &count, &arguments) == ESPANK_SUCCESS && count > 0 &&
-        read_script(arguments[0], text) && !starts_supervised(text))
-        slurm_error(MPSR_TAG ": batch script: its programs run under MPS, but a program without "
-                             "resilience.session() is not recovered after a fault (put srun, or "
-                             "mpsr run, before it)");
+    if (!script || !mpsr_plugin.site.hint ||
+        spank_get_item(spank, S_JOB_ARGV, &count, &arguments) != ESPANK_SUCCESS || count < 1 ||
+        !read_script(arguments[0], text) || starts_supervised(text))
+        return;
+    slurm_error(MPSR_TAG ": batch script: its programs run under MPS, but a program without "
+                         "resilience.session() is not recovered after a fault (put srun, or "
+                         "mpsr run, before it)");
+    if (unseen)
+        slurm_error(MPSR_TAG ": batch script: its programs see one of the job's %d GPUs, which "
+                             "have MPS servers of their own (sbatch --mps-servers=job: one over "
+                             "all of them)",
+                    unseen + 1);
 }

@@ -44,8 +44,9 @@ void mpsr_binds_remove(spank_t spank, const char *run);
 /* batch_options.c: what a batch job that sbatch has not read asks for */
 void mpsr_batch_options(spank_t spank);
 
-/* batch.c: a batch script (`script`) or salloc's shell, with the environment of MPS */
-void mpsr_batch_script(spank_t spank, bool script);
+/* batch.c: a batch script (`script`) or salloc's shell, with the environment of MPS; GPUs of the
+ * job that it does not see */
+void mpsr_batch_script(spank_t spank, bool script, int unseen);
 
 /* partition.c: the rules of the job's partition, before Slurm hands over any option */
 void mpsr_enter_partition(spank_t spank);

@@ -11,6 +11,7 @@
 #include "shared/lease.h"
 #include "shared/namespace.h"
 #include "shared/text.h"
+#include "shared/visible.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -116,12 +117,13 @@ static bool leads_to(const char *link, const char *target) {
 }
 
 /* An mpiexec hands the environment of a batch script to all nodes. So what it has of ours says the
- * same on each of them, and leads to that node's own: names below the prolog's links, and the GPU
- * by its number at the server of that name, which has one. On a host with several slurmd the names
- * may be another node's: then it is told exactly, and is good for this node alone, as it is in a
- * job of one node. */
-static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease) {
-    char id[24], link[MPSR_LEASE_PATH], held[MPSR_LEASE_PATH];
+ * same on each of them, and leads to that node's own: names below the prolog's links, and GPUs by
+ * their numbers at the server of that name. CUDA stops at the first number that a node has not. On
+ * a host with several slurmd the names may be another node's: then it is told exactly, and is good
+ * for this node alone, as it is in a job of one node. */
+static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease,
+                              const struct mpsr_visible *visible) {
+    char id[24], link[MPSR_LEASE_PATH], held[MPSR_LEASE_PATH], list[MPSR_VISIBLE_BYTES];
     if (spank_getenv(spank, "SLURM_HET_SIZE", held, sizeof(held)) != ESPANK_SUCCESS &&
         spank_getenv(spank, "SLURM_JOB_NUM_NODES", held, sizeof(held)) == ESPANK_SUCCESS &&
         !strcmp(held, "1"))
@@ -131,7 +133,8 @@ static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease) {
         mpsr_format(link, sizeof(link), MPSR_PATH_HERE_PIPE, lease->run, id) &&
         leads_to(link, held)) {
         spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", link, 1);
-        spank_setenv(spank, "CUDA_VISIBLE_DEVICES", "0", 1);
+        mpsr_visible_places(visible, list);
+        spank_setenv(spank, "CUDA_VISIBLE_DEVICES", list, 1);
     }
     if (spank_getenv(spank, MPSR_ENV_LEASE, held, sizeof(held)) == ESPANK_SUCCESS &&
         mpsr_format(link, sizeof(link), MPSR_PATH_HERE_LEASE, lease->run, id) &&
@@ -139,27 +142,44 @@ static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease) {
         spank_setenv(spank, MPSR_ENV_LEASE, link, 1);
 }
 
-/* Environment of what has no supervisor: it joins the server of one GPU that is active now. Plain
- * commands of a batch script use the first GPU. */
+/* What Slurm has given to this task or, without `step`, to the whole job, as far as one process can
+ * have it. Returns how many GPUs were given. */
+static int visible_here(spank_t spank, const struct mpsr_lease *lease, bool step, int local,
+                        struct mpsr_visible *visible) {
+    char cuda[MPSR_VISIBLE_BYTES], number[MPSR_VISIBLE_BYTES];
+    bool has =
+        step && spank_getenv(spank, "CUDA_VISIBLE_DEVICES", cuda, sizeof(cuda)) == ESPANK_SUCCESS;
+    bool numbered =
+        step && spank_getenv(spank, "SLURM_STEP_GPUS", number, sizeof(number)) == ESPANK_SUCCESS;
+    mpsr_visible_given(lease, has ? cuda : NULL, numbered ? number : NULL, visible);
+    int given = visible->count;
+    mpsr_visible_joined(lease, local, visible);
+    return given;
+}
+
+/* Environment of what has no supervisor: it joins the server that is active now. */
 static void environment_of_mps(spank_t spank, const struct mpsr_lease *lease,
-                               const struct mpsr_options *options, int gpu) {
-    char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], limit[MPSR_VALUE_BYTES + 8];
+                               const struct mpsr_options *options,
+                               const struct mpsr_visible *visible) {
+    char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], list[MPSR_VISIBLE_BYTES];
     char partition[MPSR_LEASE_WORD];
+    int gpu = visible->gpu[0];
     if (!mpsr_lease_active(lease, gpu, color) || !mpsr_lease_pipe(lease, gpu, color, pipe))
         refuse(MPSR_TAG ": lease: the active server of the task's GPU cannot be told", "");
     if (!mpsr_lease_partition(lease, gpu, color, partition))
         refuse(MPSR_TAG ": lease: the SM partition on the task's GPU cannot be told", "");
     spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
-    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", lease->gpu[gpu].uuid, 1);
+    mpsr_visible_uuids(lease, visible, list);
+    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", list, 1);
     if (*partition) { /* its size is the share: in a partition a percentage means nothing */
         spank_setenv(spank, "CUDA_MPS_SM_PARTITION", partition, 1);
         spank_unsetenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
     } else if (*options->value[MPSR_OPTION_THREADS])
         spank_setenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
                      options->value[MPSR_OPTION_THREADS], 1);
-    snprintf(limit, sizeof(limit), "0=%sM", options->value[MPSR_OPTION_MEMORY]);
+    mpsr_visible_limits(visible, options->value[MPSR_OPTION_MEMORY], list);
     if (*options->value[MPSR_OPTION_MEMORY])
-        spank_setenv(spank, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", limit, 1);
+        spank_setenv(spank, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", list, 1);
 }
 
 /* A task of --multi-prog: its command is out of reach, so it is under MPS without a supervisor,
@@ -168,9 +188,11 @@ static void leave_to_the_user(spank_t spank, const struct mpsr_lease *lease,
                               const struct mpsr_options *options) {
     uint32_t rank = 0;
     int local = 0;
+    struct mpsr_visible visible;
     spank_get_item(spank, S_TASK_GLOBAL_ID, &rank);
     spank_get_item(spank, S_TASK_ID, &local);
-    environment_of_mps(spank, lease, options, local % lease->gpus);
+    visible_here(spank, lease, true, local, &visible);
+    environment_of_mps(spank, lease, options, &visible);
     spank_unsetenv(spank, MPSR_ENV_ARGV0);
     if (rank == 0)
         slurm_error(MPSR_TAG ": --multi-prog: under MPS, but without recovery (put %s before each "
@@ -229,6 +251,8 @@ int mpsr_remote_task(spank_t spank) {
     /* the prolog opened the job's domain and servers: a step cannot have others */
     mpsr_copy(options.value[MPSR_OPTION_DOMAIN], MPSR_VALUE_BYTES,
               lease.options.value[MPSR_OPTION_DOMAIN]);
+    mpsr_copy(options.value[MPSR_OPTION_SERVERS], MPSR_VALUE_BYTES,
+              lease.options.value[MPSR_OPTION_SERVERS]);
     if (!mpsr_options_on(&lease.options, MPSR_OPTION_STANDBY))
         mpsr_copy(options.value[MPSR_OPTION_STANDBY], MPSR_VALUE_BYTES, "off");
     mpsr_options_serialize(&options, wire);
@@ -239,9 +263,11 @@ int mpsr_remote_task(spank_t spank) {
         mpsr_binds_add(spank, mpsr_plugin.site.run);
     spank_get_item(spank, S_JOB_STEPID, &step);
     if (step == STEP_BATCH || step == STEP_INTERACTIVE) {
-        environment_of_mps(spank, &lease, &options, 0);
-        same_on_each_node(spank, &lease);
-        mpsr_batch_script(spank, step == STEP_BATCH);
+        struct mpsr_visible visible;
+        int given = visible_here(spank, &lease, false, 0, &visible);
+        environment_of_mps(spank, &lease, &options, &visible);
+        same_on_each_node(spank, &lease, &visible);
+        mpsr_batch_script(spank, step == STEP_BATCH, given - visible.count);
     } else
         supervise(spank, &lease, &options);
     return ESPANK_SUCCESS;

@@ -16,9 +16,9 @@
 static const char *const KEYS[] = {
     "version", "job",     "uid",    "gid",       "user",   "node",      "restart", "state",
     "reason",  "options", "domain", "isolation", "slots",  "colors",    "gpus",    "run",
-    "log",     "agent",   "python", "spill",     "opened", "partition",
+    "log",     "agent",   "python", "spill",     "opened", "partition", "numbers",
 };
-enum { KEY_COUNT = sizeof(KEYS) / sizeof(KEYS[0]), NEEDED = KEY_COUNT - 1 };
+enum { KEY_COUNT = sizeof(KEYS) / sizeof(KEYS[0]), NEEDED = KEY_COUNT - 2 };
 
 static bool gpus_of(char *text, struct mpsr_lease *lease) {
     char *rest = NULL;
@@ -33,6 +33,17 @@ static bool gpus_of(char *text, struct mpsr_lease *lease) {
             !mpsr_copy(gpu->uuid, sizeof(gpu->uuid), uuid))
             return false;
     }
+    return true;
+}
+
+/* One for each GPU, or none at all. They come after the GPUs in the file. */
+static bool numbers_of(char *text, struct mpsr_lease *lease) {
+    char *rest = NULL;
+    int count = 0;
+    for (char *word = strtok_r(text, ",", &rest); word; word = strtok_r(NULL, ",", &rest))
+        if (count == MPSR_LEASE_GPUS || !mpsr_number(word, 0, 4095, &lease->gpu[count++].number))
+            return false;
+    lease->numbers = count;
     return true;
 }
 
@@ -112,6 +123,8 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
         return colors_of(value, lease);
     if (!strcmp(key, "gpus"))
         return gpus_of(value, lease);
+    if (!strcmp(key, "numbers"))
+        return numbers_of(value, lease);
     if (!strcmp(key, "opened"))
         return seconds(value);
     const struct {
@@ -167,6 +180,12 @@ bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BY
             snprintf(why, MPSR_WHY_BYTES, "key missing: %s", KEYS[index]);
             return false;
         }
+    if (lease->numbers && lease->numbers != lease->gpus) {
+        snprintf(why, MPSR_WHY_BYTES, "numbers for %d of %d GPUs", lease->numbers, lease->gpus);
+        return false;
+    }
+    for (int index = 0; !lease->numbers && index < lease->gpus; index++)
+        lease->gpu[index].number = -1;
     if (lease->open && (!lease->gpus || !*lease->domain)) {
         snprintf(why, MPSR_WHY_BYTES, "open without a domain or a GPU");
         return false;
@@ -268,9 +287,18 @@ enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *leas
     return MPSR_LEASE_BAD;
 }
 
+bool mpsr_lease_together(const struct mpsr_lease *lease) {
+    return !strcmp(lease->options.value[MPSR_OPTION_SERVERS], "job");
+}
+
+/* The minor number that names the servers of a GPU. */
+static long named_by(const struct mpsr_lease *lease, int gpu) {
+    return lease->gpu[mpsr_lease_together(lease) ? 0 : gpu].minor;
+}
+
 bool mpsr_lease_active(const struct mpsr_lease *lease, int gpu, char color[MPSR_VALUE_BYTES]) {
     char path[MPSR_LEASE_PATH], minor[24], text[MPSR_VALUE_BYTES], why[MPSR_WHY_BYTES];
-    snprintf(minor, sizeof(minor), "%ld", lease->gpu[gpu].minor);
+    snprintf(minor, sizeof(minor), "%ld", named_by(lease, gpu));
     if (!mpsr_format(path, sizeof(path), MPSR_PATH_ACTIVE, lease->run, lease->node, lease->domain,
                      minor) ||
         trusted_text(path, text, sizeof(text), why) != MPSR_LEASE_OK)
@@ -290,7 +318,7 @@ bool mpsr_lease_partition(const struct mpsr_lease *lease, int gpu, const char *c
             slot = lease->slot[index].slot;
     if (!slot || !mpsr_list_has(lease->colors, color))
         return true;
-    snprintf(minor, sizeof(minor), "%ld", lease->gpu[gpu].minor);
+    snprintf(minor, sizeof(minor), "%ld", named_by(lease, gpu));
     if (!mpsr_format(path, sizeof(path), MPSR_PATH_PARTITIONS, lease->run, lease->node,
                      lease->domain, minor, color) ||
         trusted_text(path, text, sizeof(text), why) != MPSR_LEASE_OK)
@@ -304,7 +332,7 @@ bool mpsr_lease_partition(const struct mpsr_lease *lease, int gpu, const char *c
 bool mpsr_lease_pipe(const struct mpsr_lease *lease, int gpu, const char *color,
                      char pipe[MPSR_LEASE_PATH]) {
     char minor[24];
-    snprintf(minor, sizeof(minor), "%ld", lease->gpu[gpu].minor);
+    snprintf(minor, sizeof(minor), "%ld", named_by(lease, gpu));
     return color_word(color) && mpsr_format(pipe, MPSR_LEASE_PATH, MPSR_PATH_PIPE, lease->run,
                                             lease->node, lease->domain, minor, color);
 }

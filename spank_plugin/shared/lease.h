@@ -27,6 +27,7 @@ enum {
 
 struct mpsr_lease_gpu {
     long minor;
+    long number; /* Slurm's own, as SLURM_STEP_GPUS has it; -1: not known */
     char uuid[MPSR_VALUE_BYTES];
 };
 
@@ -52,6 +53,7 @@ struct mpsr_lease {
     char partition[MPSR_LEASE_WORD]; /* Slurm's, whose rules hold; empty: not known */
     int slots;                       /* 0: the job has no SM partitions */
     struct mpsr_lease_slot slot[MPSR_LEASE_GPUS];
+    int numbers; /* as many as there are GPUs, or 0 */
     int gpus;
     struct mpsr_lease_gpu gpu[MPSR_LEASE_GPUS];
 };
@@ -69,6 +71,9 @@ bool mpsr_lease_parse(char *text, struct mpsr_lease *lease, char why[MPSR_WHY_BY
 /* Read, trust and parse the file; whatever is not MPSR_LEASE_OK is explained in `why`. */
 enum mpsr_lease_answer mpsr_lease_load(const char *path, struct mpsr_lease *lease,
                                        char why[MPSR_WHY_BYTES]);
+
+/* Is one pair of servers over all GPUs of the job, so that a task can use several of them? */
+bool mpsr_lease_together(const struct mpsr_lease *lease);
 
 /* Colour of the server that new tasks of this GPU join, from the `active` file; false when it
  * cannot be told. */

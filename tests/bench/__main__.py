@@ -31,7 +31,7 @@ AIMS = {
 }
 OPTIONS = (
     "mps=on;domain=user;threads=;memory=;state=;standby=on;recover=standby,restore,relaunch,requeue;retries=3;"
-    "on-culprit=fail;ranks=auto;require=mps"
+    "on-culprit=fail;ranks=auto;servers=auto;require=mps"
 )
 SITE = "  recovery:\n    max_requeues_per_hour: 10000\n"
 

@@ -332,7 +332,10 @@ class Sandbox:
                 files = [*there.glob("mem/*/*"), *there.glob("procs/*")]
                 found += [str(Path(simulated) / file.relative_to(there)) for file in files if held(file)]
         for root in roots():
-            found += [str(place) for place in (root / self.plan.cgroup.strip("/")).glob("*/*/*/")]
+            try:
+                found += [str(place) for place in (root / self.plan.cgroup.strip("/")).glob("*/*/*/")]
+            except FileNotFoundError as gone:  # one that was found is being removed
+                found.append(f"{gone.filename} goes")
         homes = self.path("/home")
         return found + [f"/home/{entry.relative_to(homes)}" for entry in homes.glob("*/.mpsr*")]
 

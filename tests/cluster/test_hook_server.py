@@ -13,7 +13,7 @@ env -i PATH=/usr/bin:/bin MPSR_CONFIG=/etc/slurm/mpsr.yaml MPSR_BIN=/bin/false M
 MPSR_HOOK_SOCKET={socket} SLURMD_NODENAME=n0 SLURM_JOB_ID={job} SLURM_JOB_UID=64101 SLURM_JOB_GID=64101 SLURM_JOB_GPUS=0 \
 SPANK_MPSR='{wire}' {repo}/prolog_epilog/{name}
 """
-WIRE = "mps=on;domain=job;threads=;memory=;state=;standby=on;recover=relaunch;retries=3;on-culprit=fail;ranks=auto;require=mps"
+WIRE = "mps=on;domain=job;threads=;memory=;state=;standby=on;recover=relaunch;retries=3;on-culprit=fail;ranks=auto;servers=auto;require=mps"
 
 
 def servers(sandbox: Sandbox) -> list[int]:

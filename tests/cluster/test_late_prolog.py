@@ -71,7 +71,8 @@ def test_so_does_the_second_node_of_a_job_whatever_its_steps_ask_for(skipping: S
 
 def test_whoever_forges_the_jobs_options_leaves_nothing_either(skipping: Sandbox) -> None:
     """The epilog of a job that did not ask is not told of MPS by Slurm: the lease alone says that there is something."""
-    wire = "mps=on;domain=job;threads=;memory=;state=;standby=on;recover=relaunch;retries=3;on-culprit=fail;ranks=auto;require=mps"
+    wire = "mps=on;domain=job;threads=;memory=;state=;standby=on;recover=relaunch;retries=3;"
+    wire += "on-culprit=fail;ranks=auto;servers=auto;require=mps"
     script = f"export SLURM_SPANK_MPSR='{wire}'; srun --mps bash -c 'echo $CUDA_MPS_PIPE_DIRECTORY'"
     job = skipping.sbatch("-wn1", "--gres=shard:1", script=script)
     skipping.wait(job)

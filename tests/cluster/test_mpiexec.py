@@ -74,7 +74,7 @@ WHERE = (
     "echo rank ${OMPI_COMM_WORLD_RANK-$PMI_RANK} $(readlink -f $CUDA_MPS_PIPE_DIRECTORY | cut -d/ -f4,7) "
     "$(grep -c ^gpus= $MPSR_LEASE)"
 )
-SHAPE = ("--mps", "-N2", "-n4", "--ntasks-per-node=2", "--gres=gpu:2")
+SHAPE = ("--mps", "-N2", "-n4", "--ntasks-per-node=2", "--gres=gpu:2", "--mps-servers=gpu")
 
 
 @pytest.fixture(scope="module")

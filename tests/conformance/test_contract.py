@@ -123,7 +123,7 @@ def _daemons(mps_stage: Stage) -> Iterator[ControlDaemons]:
     locks = DomainLocks(settings.paths.run, NODE)
     mps = ControlDaemons(settings, NODE, locks, mps_stage.environ)
     with locks.domain(A.domain, timeout=LIMIT, create=True):
-        mps.open(A, _uuid(mps_stage), ServerOwner(uid=os.getuid(), gid=os.getgid(), shared=False))
+        mps.open(A, (_uuid(mps_stage),), ServerOwner(uid=os.getuid(), gid=os.getgid(), shared=False))
     try:
         yield mps
     finally:

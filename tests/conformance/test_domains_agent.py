@@ -93,13 +93,13 @@ def test_a_quarantine_server_goes_with_its_domain(here: Site) -> None:
     here.prolog(12)
     owner = ServerOwner(uid=USER, gid=USER, shared=False)
     uuid = GpuUuid(here.sim.gpus[0].uuid)
-    here.mps().open(color("q1"), uuid, owner)
+    here.mps().open(color("q1"), (uuid,), owner)
     assert here.client("q1").hello.startswith("attached")
     here.clients[0].end()
     assert here.epilog(12) == []
     here.nothing_left()
     with pytest.raises(MpsControlError, match="is closed"):
-        here.mps().open(color("q2"), uuid, owner)
+        here.mps().open(color("q2"), (uuid,), owner)
 
 
 def test_a_server_is_replaced_while_its_pair_runs_on(here: Site) -> None:
@@ -108,7 +108,7 @@ def test_a_server_is_replaced_while_its_pair_runs_on(here: Site) -> None:
     assert mps.close(color("a")) == ()
     assert mps.close(color("a")) == ()
     assert mps.state(color("a")) is ServerState.ABSENT
-    mps.open(color("a"), GpuUuid(here.sim.gpus[0].uuid), ServerOwner(uid=USER, gid=USER, shared=False))
+    mps.open(color("a"), (GpuUuid(here.sim.gpus[0].uuid),), ServerOwner(uid=USER, gid=USER, shared=False))
     assert mps.state(color("a")) is ServerState.ACTIVE
     assert on_b.ask("look").startswith("sticky=0 ")
 

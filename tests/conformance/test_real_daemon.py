@@ -76,7 +76,7 @@ def test_a_daemon_is_started_talked_to_and_ended(node: World) -> None:
     mps = ControlDaemons(node.settings, NODE, locks, os.environ)
     with locks.domain(server.domain, timeout=1, create=True):
         try:
-            mps._start(server, node.gpus.all()[0].uuid, ServerOwner(uid=USER, gid=USER, shared=False))
+            mps._start(server, (node.gpus.all()[0].uuid,), ServerOwner(uid=USER, gid=USER, shared=False))
         except MpsControlError as error:
             if "status 100" not in str(error):
                 raise

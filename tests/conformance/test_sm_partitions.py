@@ -213,7 +213,7 @@ def test_a_replaced_server_has_its_partitions_before_it_is_active(here: Site) ->
     assert mps.state(at("a")) is ServerState.ABSENT
     assert mps.close(at("a")) == ()
     assert not (here.pipe(key=KEY).parent / "a.sm").exists()
-    mps.open(at("a"), uuid, OWNER)
+    mps.open(at("a"), (uuid,), OWNER)
     assert listed(here, "a") == [value.partition("/")[2] for value in values(here, "a")]
     assert join(here, "a", 1).hello.startswith("attached")
 
@@ -229,13 +229,13 @@ def test_a_server_that_lost_its_partitions_counts_as_absent_and_is_made_anew(her
     other = here.prolog(13)  # others hold leases on a: the agent's business
     assert (other.isolation, other.colors, other.slots) == (Isolation.SM, ("b",), ((0, 2),))
     here.mps().close(at("a"))
-    here.mps().open(at("a"), GpuUuid(here.sim.gpus[0].uuid), OWNER)
+    here.mps().open(at("a"), (GpuUuid(here.sim.gpus[0].uuid),), OWNER)
     assert here.prolog(14).slots == ((0, 3),)
 
 
 def test_a_quarantine_server_has_none(here: Site) -> None:
     here.prolog(12)
-    here.mps().open(at("q1"), GpuUuid(here.sim.gpus[0].uuid), OWNER)
+    here.mps().open(at("q1"), (GpuUuid(here.sim.gpus[0].uuid),), OWNER)
     assert here.client("q1", key=KEY).hello.startswith("attached")
     assert here.mps().close(at("q1")) == ()
 

@@ -6,10 +6,10 @@
  * the twins in Python by test_twins.py.
  */
 #include "launcher/packet.h"
-#include "launcher/task.h"
 #include "launcher/transitions.h"
 #include "plugin/requested_options.h"
 #include "shared/text.h"
+#include "shared/visible.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +80,9 @@ static void lease(char *text) {
     putchar(' ');
     for (int index = 0; index < parsed.slots; index++)
         printf("%ld:%ld,", parsed.slot[index].minor, parsed.slot[index].slot);
+    printf(". ");
+    for (int index = 0; index < parsed.numbers; index++)
+        printf("%ld,", parsed.gpu[index].number);
     putchar('.');
     const char *const texts[] = {parsed.reason, parsed.node,     parsed.domain, parsed.isolation,
                                  parsed.colors, parsed.run,      parsed.agent,  parsed.python,
@@ -92,17 +95,30 @@ static void lease(char *text) {
     }
 }
 
-/* Which GPU: minor numbers, then local rank, then CUDA_VISIBLE_DEVICES, joined by ';'. */
-static void gpu(char *text) {
+/* Which GPUs: `number:uuid` of the job's, `job` or `gpu` (servers), local rank,
+ * CUDA_VISIBLE_DEVICES and SLURM_STEP_GPUS (`-`: not set), joined by ';'. Answers UUIDs, places and
+ * memory limits. */
+static void gpus(char *text) {
     static struct mpsr_lease made;
-    char *minors = strsep(&text, ";"), *local = strsep(&text, ";"), *rest = NULL;
+    struct mpsr_visible visible;
+    char uuids[MPSR_VISIBLE_BYTES], places[MPSR_VISIBLE_BYTES], limits[MPSR_VISIBLE_BYTES];
+    char *held = strsep(&text, ";"), *servers = strsep(&text, ";"), *local = strsep(&text, ";"),
+         *cuda = strsep(&text, ";"), *rest = NULL;
     made.gpus = 0;
-    for (char *minor = strtok_r(minors, ",", &rest); minor; minor = strtok_r(NULL, ",", &rest)) {
-        made.gpu[made.gpus].minor = atol(minor);
-        mpsr_format(made.gpu[made.gpus].uuid, MPSR_VALUE_BYTES, "GPU-%s", minor);
-        made.gpus++;
+    for (char *one = strtok_r(held, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
+        struct mpsr_lease_gpu *gpu = &made.gpu[made.gpus++];
+        gpu->number = atol(strsep(&one, ":"));
+        mpsr_format(gpu->uuid, MPSR_VALUE_BYTES, "%s", one);
     }
-    printf("ok %ld", made.gpu[task_gpu(&made, text, atol(local))].minor);
+    mpsr_copy(made.options.value[MPSR_OPTION_SERVERS], MPSR_VALUE_BYTES, servers);
+    mpsr_visible_given(&made, strcmp(cuda, "-") ? cuda : NULL, strcmp(text, "-") ? text : NULL,
+                       &visible);
+    int given = visible.count;
+    mpsr_visible_joined(&made, atol(local), &visible);
+    mpsr_visible_uuids(&made, &visible, uuids);
+    mpsr_visible_places(&visible, places);
+    mpsr_visible_limits(&visible, "512", limits);
+    printf("ok %d %s %s %s", given, uuids, places, limits);
 }
 
 /* Arguments of plugstack.conf, then options as given (key=text), then the partition where one is
@@ -166,8 +182,8 @@ int main(void) {
             options(text);
         else if (!strcmp(line, "lease"))
             lease(text);
-        else if (!strcmp(line, "gpu"))
-            gpu(text);
+        else if (!strcmp(line, "gpus"))
+            gpus(text);
         else if (!strcmp(line, "site"))
             site(text);
         else if (!strcmp(line, "table"))

@@ -122,17 +122,18 @@ def c_lease(oracle: Oracle, text: str) -> tuple[object, ...] | None:
     answer = oracle.ask("lease", text.encode())
     if answer[0] != "ok":
         return None
-    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[16::2], answer[17::2], strict=True))
+    gpus = tuple((int(minor), unhex(uuid)) for minor, uuid in zip(answer[17::2], answer[18::2], strict=True))
     pairs = (pair.split(":") for pair in answer[5].removesuffix(".").split(",") if pair)
     slots = tuple((int(minor), int(slot)) for minor, slot in pairs)
-    return (int(answer[1]), int(answer[2]), answer[3] == "1", slots, *map(unhex, answer[6:16]), gpus)
+    numbers = tuple(map(int, filter(None, answer[6].removesuffix(".").split(","))))
+    return (int(answer[1]), int(answer[2]), answer[3] == "1", slots, numbers, *map(unhex, answer[7:17]), gpus)
 
 
 def python_lease(text: str) -> tuple[object, ...]:
     it = lease_text.parse(text)
     texts = [it.reason, it.node, it.domain, it.isolation, ",".join(it.colors), it.run, it.agent, it.python, it.spill]
     texts.append(it.partition)
-    return (it.job, it.uid, it.state == "open", it.slots, *(str(text) for text in texts), it.gpus)
+    return (it.job, it.uid, it.state == "open", it.slots, it.numbers, *(str(text) for text in texts), it.gpus)
 
 
 SLOTS = ((GpuMinor(0), 2), (GpuMinor(3), 1))
@@ -142,6 +143,13 @@ GOOD = lease_text.render(lease(Path("/run/mpsr"), spill="/home/jürgen/a b", rea
 def test_a_lease(oracle: Oracle) -> None:
     assert c_lease(oracle, GOOD) == python_lease(GOOD)
     assert c_lease(oracle, "# comment\n" + GOOD + "later=1\n") == python_lease(GOOD)
+
+
+def test_slurms_numbers_of_the_gpus(oracle: Oracle) -> None:
+    for numbers in ((1, 0), (4095, 7)):
+        text = lease_text.render(lease(Path("/run/mpsr"), numbers=numbers))
+        assert c_lease(oracle, text) == python_lease(text)
+    assert c_lease(oracle, changed(GOOD, "numbers=1")) is None, "of one of two GPUs"
 
 
 def test_a_lease_with_paths_as_long_as_the_kernel_takes_them(oracle: Oracle) -> None:
@@ -155,7 +163,7 @@ def test_a_lease_with_paths_as_long_as_the_kernel_takes_them(oracle: Oracle) -> 
 @pytest.mark.parametrize("line", GOOD.splitlines())
 def test_a_lease_that_lacks_a_key_or_has_it_twice(oracle: Oracle, line: str) -> None:
     lacking = GOOD.replace(line + "\n", "")
-    older = python_lease(lacking) if line.startswith("partition=") else None
+    older = python_lease(lacking) if line.startswith(("partition=", "numbers=")) else None
     assert c_lease(oracle, lacking) == older
     assert c_lease(oracle, GOOD + line + "\n") is None
 
@@ -180,23 +188,36 @@ def test_whatever_c_takes_python_takes_alike(oracle: Oracle, at: int, put: str, 
 
 
 @pytest.mark.parametrize(
-    ("minors", "local", "visible", "expected"),
+    ("cuda", "step", "seen"),
     [
-        ("0,1", 0, "", 0),
-        ("0,1", 3, "", 1),
-        ("2,3", 0, "GPU-3", 3),
-        ("2,3", 1, "GPU-7", 3),
-        ("2,3", 0, "0,1", 2),
-        ("2,3", 0, "1", 3),  # a position, as with ConstrainDevices
-        ("2,3", 0, "3", 3),  # a minor number, as without
-        ("1,2", 0, "1", 1),  # could be either: by local rank
-        ("1,2", 1, "1", 2),
-        ("5", 4, "9", 5),
-        ("0,1,2,3", 0, "2", 2),
+        ("-", "-", "a,b,c"),  # --gpu-bind=none
+        ("", "-", "a,b,c"),
+        ("NoDevFiles", "-", "a,b,c"),
+        ("4,6", "4,6", "a,c"),  # the node's numbers, as without ConstrainDevices
+        ("0,1", "4,6", "a,c"),  # those of what the task may open, as with it
+        ("0", "6", "c"),
+        ("6,4", "6,4", "c,a"),
+        ("1", "4,6", "c"),  # a program chose among its own
+        ("GPU-c,GPU-a", "-", "c,a"),
+        ("GPU-b", "4,5,6", "b"),
+        ("GPU-x", "5", "b"),
+        ("0,2", "-", "a,c"),  # of a batch script: places at its server
+        ("5,6", "-", "b,c"),
+        ("4,4", "4,4", "a"),
+        ("7", "7", "a,b,c"),  # none of the job's
+        ("1,", "-", "a,b,c"),
     ],
 )
-def test_which_gpu(oracle: Oracle, minors: str, local: int, visible: str, expected: int) -> None:
-    assert oracle.ask("gpu", f"{minors};{local};{visible}".encode()) == ["ok", str(expected)]
+def test_which_gpus(oracle: Oracle, cuda: str, step: str, seen: str) -> None:
+    """GPUs a, b and c are Slurm's 4, 5 and 6."""
+    held = "4:GPU-a,5:GPU-b,6:GPU-c"
+    names = [f"GPU-{name}" for name in seen.split(",")]
+    places = [str(place) for place in range(len(names))]
+    limits = ",".join(f"{place}=512M" for place in places)
+    answer = oracle.ask("gpus", f"{held};job;1;{cuda};{step}".encode())
+    assert answer == ["ok", str(len(names)), ",".join(names), ",".join(places), limits]
+    alone = oracle.ask("gpus", f"{held};gpu;1;{cuda};{step}".encode())
+    assert alone == ["ok", str(len(names)), names[1 % len(names)], "0", "0=512M"]
 
 
 def in_force(oracle: Oracle, arguments: str, asked: str, partition: str | None = None) -> dict[str, str] | str:

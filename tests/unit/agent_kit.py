@@ -84,8 +84,8 @@ class FakeMps:
             raise MpsControlError("mps", "no answer", server.color)
         return pids
 
-    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
-        self.calls.append(("open", server, uuid, owner))
+    def open(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner) -> None:
+        self.calls.append(("open", server, uuids, owner))
         if self.broken:
             raise MpsControlError("mps", "server does not start", server.color)
         self.states[server] = ServerState.ACTIVE

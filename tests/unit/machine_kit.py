@@ -20,7 +20,7 @@ from resilience.model.ids import (
     TaskId,
     TaskRef,
 )
-from resilience.model.lease import Isolation, Lease, LeaseState
+from resilience.model.lease import Devices, Isolation, Lease, LeaseState
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import JobOptions
 from resilience.model.records.told import admin_comment, log_line
@@ -48,6 +48,7 @@ def lease(
     colors: tuple[str, ...] = ("a", "b"),
     isolation: Isolation = Isolation.DOMAINS,
     slot: int = 0,
+    gpus: Devices = ((GPU, UUID),),
     **options: object,
 ) -> Lease:
     return Lease(
@@ -64,7 +65,7 @@ def lease(
         isolation=isolation,
         slots=((GPU, slot),) if slot else (),
         colors=tuple(Color(color) for color in colors),
-        gpus=((GPU, UUID),),
+        gpus=gpus,
         run="/run/mpsr",
         log="/var/log/mpsr",
         agent="/run/mpsr/n0/agent.sock",
@@ -155,6 +156,7 @@ class Node:
         colors: tuple[str, ...] = ("a", "b"),
         isolation: Isolation = Isolation.DOMAINS,
         slot: int = 0,
+        gpus: Devices = ((GPU, UUID),),
         **options: object,
     ) -> TaskRef:
         """A task that runs: pid is 1000·job + 100·step + 10·task, its standby's one more."""
@@ -162,7 +164,7 @@ class Node:
         self.do(
             ev.Hello(
                 ref=who,
-                lease=lease(job, colors=colors, isolation=isolation, slot=slot, **options),
+                lease=lease(job, colors=colors, isolation=isolation, slot=slot, gpus=gpus, **options),
                 server=server("a"),
                 mpi=mpi,
                 resumed=False,
@@ -193,6 +195,7 @@ class Node:
         source: Source = Source.SERVER_LOG,
         color: str | None = None,
         client: Client | None = None,
+        gpu: GpuMinor = GPU,
         **fields: object,
     ) -> tuple[fx.Effect, ...]:
         return self.do(
@@ -204,7 +207,7 @@ class Node:
                     wall=1.79e9 + self.now,
                     mono=self.now,
                     boot_id="boot",
-                    gpu=GPU,
+                    gpu=gpu,
                     server=server(color) if color else None,
                     pid=client.pid if client else None,
                     **fields,  # type: ignore[arg-type]

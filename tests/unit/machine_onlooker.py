@@ -77,7 +77,8 @@ class Onlooker(RuleBasedStateMachine):
             known.failed = known.failed or (known.server == one and not self.cut)
 
     def see(self, what: What, near: ServerId | None, source: Source, client: Client | None, **fields: object) -> None:
-        effects = self.node.see(what, source=source, color=near.color if near else None, client=client, **fields)
+        color = near.color if near else None
+        effects = self.node.see(what, source=source, color=color, client=client, **fields)  # type: ignore[arg-type]
         self.check(effects)
 
     def event(self, event: ev.Event) -> None:

@@ -15,7 +15,7 @@ from resilience.contract import contract
 from resilience.model.errors import ConfigError, MpsControlError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName, ServerId
 from resilience.model.lease import LeaseState
-from resilience.model.options import Domain, JobOptions, Require, Rung
+from resilience.model.options import Domain, JobOptions, Require, Rung, Servers
 from resilience.model.settings import Options as Rules
 from resilience.parse.job_environment import job_environment, job_gpus, process_job
 from resilience.parse.options import serialize
@@ -269,7 +269,9 @@ def test_any_environment_is_a_job_or_a_clear_error(change: dict[str, str]) -> No
 def test_a_pair_of_servers_or_the_active_one() -> None:
     both = domain_plan.opening(JobOptions(mps=True), KEY, GPUS, lambda _: None)
     assert both.colors == (A, B)
-    assert [server for server, _ in both.servers()] == [at(0), at(0, "b"), at(1), at(1, "b")]
+    assert both.servers() == {
+        at(0): ("GPU-0",), at(0, "b"): ("GPU-0",), at(1): ("GPU-1",), at(1, "b"): ("GPU-1",)
+    }  # fmt: skip
     assert both.active == {0: A, 1: A}
     alone = domain_plan.opening(JobOptions(mps=True, standby=False), KEY, GPUS[:1], lambda _: B)
     assert (alone.colors, alone.active) == ((B,), {0: B})
@@ -279,6 +281,20 @@ def test_a_pair_of_servers_or_the_active_one() -> None:
         domain_plan.opening(JobOptions(mps=True, require=Require.STANDBY), KEY, GPUS, lambda _: None, pair=False)
     no_rung = JobOptions(mps=True, recover=(Rung.RELAUNCH,))
     assert domain_plan.opening(no_rung, KEY, GPUS[:1], lambda _: None).colors == (A,)
+
+
+def test_one_pair_over_all_gpus_of_a_job() -> None:
+    """The first GPU names it, whatever the order is."""
+    plan = domain_plan.opening(JobOptions(mps=True, servers=Servers.JOB), KEY, GPUS[::-1], lambda _: None)
+    assert plan.servers() == {at(1): ("GPU-1", "GPU-0"), at(1, "b"): ("GPU-1", "GPU-0")}
+    assert plan.active == {1: A}
+    assert plan.servers([B]) == {at(1, "b"): ("GPU-1", "GPU-0")}
+
+
+def test_slurms_numbers_are_places_in_gres_conf() -> None:
+    assert domain_plan.slurm_numbers(GPUS[::-1], GPUS) == (1, 0)
+    assert domain_plan.slurm_numbers(GPUS, GPUS, ("/dev/nvidia7", "/dev/nvidia1", "/dev/nvidia0")) == (2, 1)
+    assert domain_plan.slurm_numbers(GPUS, GPUS, ("/dev/nvidia1",)) == (), "one that gres.conf does not have"
 
 
 def test_what_cannot_be_had_is_refused() -> None:

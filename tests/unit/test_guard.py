@@ -152,7 +152,7 @@ class Server:
     def clients(self, server: ServerId) -> tuple[int, ...]:
         raise NotImplementedError
 
-    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner, *, in_use: bool = True) -> None:
+    def open(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner, *, in_use: bool = True) -> None:
         raise NotImplementedError
 
     def close(self, server: ServerId) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ class ControlDaemons:
 
     # ------------------------------------------------------------------------------------------------ opening
 
-    def open(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner, *, in_use: bool = False) -> None:
+    def open(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner, *, in_use: bool = False) -> None:
         """See ports.Mps. `in_use`: others hold leases on it, so nothing that lives is ended to have it."""
         pipe = self.pipe(server)
         if len(os.fsencode(f"{pipe}/{_LONGEST_SOCKET}")) > _SUN_PATH:
@@ -179,15 +179,15 @@ class ControlDaemons:
                     )
                 self._clear_or_raise(server)
             try:
-                self._start_anew(server, uuid, owner)
+                self._start_anew(server, uuids, owner)
             except DaemonGone:  # somebody has killed it: that happens once
-                self._start_anew(server, uuid, owner)
+                self._start_anew(server, uuids, owner)
 
-    def _start_anew(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
+    def _start_anew(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner) -> None:
         """An ACTIVE server, or nothing and an MpsControlError."""
         try:
-            self._start(server, uuid, owner)
-            self.partitions.cut(server, uuid)
+            self._start(server, uuids, owner)
+            self.partitions.cut(server, uuids[0])
             self._await_active(server, owner, self._settings.mps.start_timeout)
         except (MpsControlError, OSError) as error:
             left = self._clear(server)
@@ -218,7 +218,7 @@ class ControlDaemons:
             return False
         return True
 
-    def _start(self, server: ServerId, uuid: GpuUuid, owner: ServerOwner) -> None:
+    def _start(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner) -> None:
         pipe, logs = self.pipe(server), self.logs(server)
         make_dir(os.path.dirname(pipe))
         with self._nobody_talks(server):
@@ -240,7 +240,7 @@ class ControlDaemons:
                 *words,
                 stdin=b"",
                 timeout=self._settings.mps.start_timeout,
-                more={"CUDA_VISIBLE_DEVICES": uuid},
+                more={"CUDA_VISIBLE_DEVICES": ",".join(uuids)},
             )
             output = f"{ran.stdout} {ran.stderr}".strip()
             if not parse.unknown_option(output):

@@ -10,6 +10,7 @@ controller answers; everything else that Slurm will not do is Refused in its own
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from resilience.adapters.slurm import admin_comment, requeue_sequence, squeue
 from resilience.adapters.slurm.account_text import one_line
@@ -17,6 +18,7 @@ from resilience.adapters.slurm.requeue_sequence import Snapshot
 from resilience.adapters.slurm.slurm_program import Answer, beside, run
 from resilience.model.errors import SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
+from resilience.parse.gpu_request import FIELDS, GpuRequest, gpu_request
 from resilience.parse.hostlist import numbers
 from resilience.ports import Done, JobInfo, Refused
 
@@ -111,6 +113,16 @@ class Scontrol:
         if shown.status != 0:
             raise SlurmError("slurmctld", "does not show its configuration", shown.refusal())
         return {key: value.strip() for key, value in _SETTING.findall(shown.text())}
+
+    def gpu_request(self, job: JobId) -> GpuRequest:
+        """How a job has asked for GPUs. `--ntasks-per-gpu` stands in no field of squeue (22.05 to 26.05): for it scontrol's
+        record is looked at, in which a user's texts stand too. A job can lie there about its own tasks, and no more."""
+        request = gpu_request(squeue.fields(self._squeue, str(job), job, FIELDS))
+        if not request.whole or request.one_each:
+            return request
+        shown = self._run("show", "job", str(job))
+        beside = shown.status == 0 and re.search(r"^\s+NtasksPerTRES=[1-9]", shown.text(), re.MULTILINE)
+        return replace(request, one_each=bool(beside))
 
     def members(self, job: JobId) -> tuple[tuple[JobId, str, str], ...]:
         """Of an array or a heterogeneous job: each own number, with the index in the array or the offset of the component."""

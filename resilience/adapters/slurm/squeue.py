@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from resilience.adapters.slurm.slurm_program import UNKNOWN_JOB, Answer
 from resilience.model.errors import SlurmError, UnknownJob
 from resilience.model.ids import JobId
+from resilience.parse.gpu_request import FIELDS
 
 _ALL = ("--noheader", "--local", "--all", "--states=all")
 """Jobs of hidden partitions and those that have ended as well; no other cluster's."""
@@ -27,6 +28,7 @@ _TEXT = 16384
 """Of an AdminComment."""
 _NAME = 2048
 _FREE = {"Reason": 256, "UserName": 300, "Name": _NAME, "WorkDir": _PATH, "StdOut": _PATH, "admin_comment": _TEXT}
+_FREE |= dict.fromkeys(FIELDS, _NAME)
 """Fields that are texts. A reason is Slurm's own and only shown: it may be cut."""
 _KEPT = ("admin_comment", "ExcNodeList")
 """Texts that are written back with something added."""

@@ -37,7 +37,7 @@ class Sighting(Record):
 class IncidentOpened(Record):
     EVENT: ClassVar[str] = "incident.opened"
     server: ServerId | None = said("the server that was hit")
-    gpu: str = said("UUID of the GPU", "")
+    gpu: str = said("UUID of the GPU; of a server over several, all that it may be", "")
     partition: int | None = said("the SM partition that the fault was seen in")
     clients: tuple[TaskRef, ...] = said("tasks whose active process used the server", ())
 
@@ -52,7 +52,7 @@ class IncidentClassified(Record):
     EVENT: ClassVar[str] = "incident.classified"
     fault: str = said("class of the fault", "")
     words: str = said("what it was, with the driver's numbers", "")
-    gpu: str = said("UUID of the GPU", "", since="0.2.0")
+    gpu: str = said("UUID of the GPU; of a server over several, all that it may be", "", since="0.2.0")
 
     def sentence(self) -> str:
         return f"it is a fault of class {self.fault or '?'}" + (f" ({self.words})" if self.words else "")
@@ -69,7 +69,7 @@ class IncidentAttributed(Record):
     isolated: bool | None = said("true: the fault was kept from all neighbours")
     ms: float | None = said("milliseconds since the first sighting")
     blameless: bool | None = said("true: hardware or a daemon failed, nobody did it", since="0.2.0")
-    gpu: str = said("UUID of the GPU", "", since="0.2.0")
+    gpu: str = said("UUID of the GPU; of a server over several, all that it may be", "", since="0.2.0")
     words: str = said("what the fault was, with the driver's numbers", "", since="0.2.0")
     parts: Mapping[TaskRef, str] = said("each task's part", {}, since="0.2.0")
     isolation: str = said("what keeps faults from neighbours in this domain", "", since="0.2.0")
@@ -136,7 +136,7 @@ class JobAccounted(Record):
     EVENT: ClassVar[str] = "job.accounted"
     SINCE: ClassVar[str] = "0.2.0"
     job: JobId | None = said("number of the job", since="0.2.0")
-    gpu: str = said("UUID of the GPU", "", since="0.2.0")
+    gpu: str = said("UUID of the GPU; of a server over several, all that it may be", "", since="0.2.0")
     fault: str = said("what the fault was, with the driver's numbers", "", since="0.2.0")
     faults: int = said("how many faults the job has met", 1, since="0.2.0")
     own: bool = said("true: a task of the job caused it", False, since="0.2.0")
@@ -161,7 +161,7 @@ class JobAccounted(Record):
 class IncidentClosed(Record):
     EVENT: ClassVar[str] = "incident.closed"
     server: ServerId | None = said("the server that was hit")
-    gpu: str = said("UUID of the GPU", "")
+    gpu: str = said("UUID of the GPU; of a server over several, all that it may be", "")
     fault: str = said("what the fault was, with the driver's numbers", "")
     fault_class: str = said("class of the fault", "")
     xid: int | None = said("the driver's number; absent when none was seen")
