@@ -18,7 +18,7 @@ RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin tests/gpusim
 
-.PHONY: help setup build toolkit contract docs lint format test releases guard demo bench soak install programs install-files deb clean
+.PHONY: help setup build toolkit torch contract docs lint format test releases guard demo bench soak install programs install-files deb clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -52,6 +52,9 @@ test: build ## every tier that this machine can run; says which it leaves out an
 
 toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that compare with them
 	@bash tests/setup/toolkit.sh
+
+torch: setup ## PyTorch's CPU build into .venv, for the tests that train with it
+	@bash tests/setup/torch.sh
 
 releases: ## tests and short demo on the Slurm of other Debian releases, RELEASES="trixie sid"
 	@status=0; for suite in $(RELEASES); do bash tests/setup/release.sh $$suite $(PYTEST) || status=1; done; exit $$status
