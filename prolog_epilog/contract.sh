@@ -35,6 +35,7 @@ mpsr_path_log=/var/log/mpsr
 mpsr_path_launcher=/usr/libexec/mpsr/mpsr-launch
 mpsr_path_node='{run}/{node}'
 mpsr_path_agent_socket='{run}/{node}/agent.sock'
+mpsr_path_agent_door='{run}/{node}/agents/{uid}.sock'
 mpsr_path_hook_socket='{run}/{node}/hooks.sock'
 mpsr_path_lease='{run}/{node}/jobs/{job}.lease'
 mpsr_path_here_lease='{run}/.here/jobs/{job}.lease'

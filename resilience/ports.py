@@ -4,7 +4,7 @@ The agent sees these and never an adapter. Expected outcomes are values; what a 
 exception (`resilience.model.errors`). Every call is bounded in time by its adapter's settings.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -25,6 +25,9 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds of CLOCK_MONOTONIC: the clock that orders events on one boot."""
+
+    def worked(self) -> float:
+        """Seconds of CPU time that this thread has used."""
 
     def boot_id(self) -> str:
         """/proc/sys/kernel/random/boot_id."""
@@ -189,6 +192,18 @@ class Feed(Protocol):
         """A descriptor that is readable when there may be something to read."""
 
 
+class Listening(Protocol):
+    """Of a feed in users' hands: whom it hears, and what that costs."""
+
+    def hush(self, uid: int) -> None:
+        """A user is not heard until `listen`: nothing that they write or say wakes anybody."""
+
+    def listen(self, uid: int) -> None: ...
+
+    def costs(self) -> Mapping[int, float]:
+        """Seconds of CPU time that reading has taken for each user since the last call."""
+
+
 class Openings(Feed, Protocol):
     """Readable when leases have come or gone."""
 
@@ -223,16 +238,18 @@ class ServerLine:
     control: bool
     """Of control.log; else of server.log."""
     text: str
+    uid: int = 0
+    """Who may write into the log."""
 
 
-class ServerLogs(Feed, Protocol):
-    def watch(self, server: ServerId, directory: str) -> tuple[ServerLine, ...]:
-        """Follow control.log and server.log in `directory`, which need not exist yet; returns the last lines so far."""
+class ServerLogs(Feed, Listening, Protocol):
+    def watch(self, server: ServerId, directory: str, uid: int = 0) -> tuple[ServerLine, ...]:
+        """Follow control.log and server.log in a user's `directory`, which need not exist yet; returns the last lines so far."""
 
     def unwatch(self, server: ServerId) -> None: ...
 
-    def read(self) -> tuple[ServerLine, ...]:
-        """New lines, in the order of each file."""
+    def read(self, busy: Collection[int] = ()) -> tuple[ServerLine, ...]:
+        """New lines, in the order of each file; those of `busy` users stay for the next time."""
 
 
 class Daemons(Feed, Protocol):
@@ -285,11 +302,14 @@ class Packet:
     data: bytes | None
 
 
-class Supervisors(Feed, Protocol):
-    """The agent's end of `agent.sock`."""
+class Supervisors(Feed, Listening, Protocol):
+    """The agent's end of its sockets: one for each user with a lease, which nobody else can connect to, and one for all."""
 
-    def read(self) -> tuple[Packet, ...]:
-        """New packets and departures."""
+    def admit(self, uids: Collection[int]) -> None:
+        """Have a socket for each of these users, and for nobody else. Raises ResilienceError, after the others."""
+
+    def read(self, busy: Collection[int] = ()) -> tuple[Packet, ...]:
+        """New packets and departures; those of `busy` users stay for the next time."""
 
     def send(self, peer: Peer, data: bytes) -> None:
         """Send without blocking; a peer that does not read is dropped and comes up as gone."""
@@ -302,6 +322,7 @@ class Supervisors(Feed, Protocol):
 class Answer:
     """A finished call, with what is to be done with it: `take()` on the loop's thread, which gives the event that follows."""
 
+    lane: str
     take: Callable[[], Event | None]
 
 

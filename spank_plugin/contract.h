@@ -40,6 +40,7 @@
 #define MPSR_PATH_LAUNCHER "/usr/libexec/mpsr/mpsr-launch"
 #define MPSR_PATH_NODE "%s/%s" /* run, node */
 #define MPSR_PATH_AGENT_SOCKET "%s/%s/agent.sock" /* run, node */
+#define MPSR_PATH_AGENT_DOOR "%s/%s/agents/%s.sock" /* run, node, uid */
 #define MPSR_PATH_HOOK_SOCKET "%s/%s/hooks.sock" /* run, node */
 #define MPSR_PATH_LEASE "%s/%s/jobs/%s.lease" /* run, node, job */
 #define MPSR_PATH_HERE_LEASE "%s/.here/jobs/%s.lease" /* run, job */

@@ -14,7 +14,7 @@ from resilience.agent.peers import Peers
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError, SlurmAway
-from resilience.model.ids import JobId, NodeName, Process, ServerId, TaskRef
+from resilience.model.ids import DomainKey, JobId, NodeName, Process, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.records import JobAccounted
 from resilience.model.records.told import admin_comment, drain_reason, requeue_comment
@@ -30,6 +30,7 @@ _TEXT = 2400
 """Bytes of it on the wire: with the rest of its packet it must fit there."""
 _ACCOUNT_FOR = 3600.0
 """Seconds for which a Slurm that does not answer is given an account again: as it comes back the job still runs for it."""
+_MPS = "mps:"
 _STAY = 2.0
 """Seconds that a job's tasks stay after their end at most, for Slurm to take the job's account: it takes some 50 ms."""
 
@@ -98,7 +99,7 @@ class Actor:
                 self._terminate(effect)
             case fx.Watch():
                 self._find_daemon(effect.server)
-                return self._ports.server_logs.watch(effect.server, self._mps.logs(effect.server))
+                return self._ports.server_logs.watch(effect.server, self._mps.logs(effect.server), effect.uid)
             case fx.Unwatch():
                 self._unwatch(effect.server)
             case fx.Look():
@@ -284,7 +285,12 @@ class Actor:
 
 def lane(server: ServerId) -> str:
     """A daemon runs as its domain's user, who can stop it: nobody else waits for its answers."""
-    return f"mps:{server.domain}"
+    return f"{_MPS}{server.domain}"
+
+
+def domain_of(lane: str) -> DomainKey | None:
+    """The domain that a lane is for."""
+    return DomainKey(lane.removeprefix(_MPS)) if lane.startswith(_MPS) else None
 
 
 def _nothing(_: object) -> None:

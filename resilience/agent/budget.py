@@ -1,7 +1,7 @@
-"""How much of something is taken from one user, or for one server, within a minute. Pure.
+"""How much of something is written down for one user within a minute. Pure.
 
-Everybody may speak to the agent, and users own the logs that it follows: what they say must fill neither the journal
-nor the agent's time. The limits lie far above what the busiest node says; what is over them is told once.
+Everybody may speak to the agent, and users own the logs that it follows: what they say must not fill the journal (for the
+agent's time: shares.py). The limits lie far above what the busiest node says; what is over them is told once.
 """
 
 from collections.abc import Hashable

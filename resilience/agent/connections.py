@@ -7,7 +7,6 @@ ended without a line are forgotten when another connects.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from resilience.agent.budget import Budget, Taken
 from resilience.agent.clients import Clients
 from resilience.model import event as ev
 from resilience.model.ids import DomainKey, GpuMinor, ServerId
@@ -20,8 +19,6 @@ from resilience.ports import Clock, Procfs, ServerLine
 _EVERY = 1.0
 """Seconds between two looks for clients of one GPU's servers that have ended without a line."""
 _PAIRS = 4096
-JOINS = 1200
-"""Clients of one domain in a minute that are looked up as they connect; later ones when a fault names them."""
 
 
 class Connections:
@@ -30,15 +27,13 @@ class Connections:
     def __init__(self, clients: Clients, procfs: Procfs, clock: Clock) -> None:
         self._clients = clients
         self._clock = clock
-        self._joins = Budget(JOINS)
         self._looked: dict[tuple[DomainKey, GpuMinor], float] = {}
         self._procfs = procfs
 
-    def past(self, lines: tuple[ServerLine, ...], state: State) -> Iterator[ev.Event]:
-        """Lines from before a log was followed: only who is connected, and who the daemons are."""
-        for line in lines:
-            if (parsed := mpslog.parse_line(line.text)) is not None:
-                yield from self.heard(line, parsed, state)
+    def past(self, line: ServerLine, state: State) -> Iterator[ev.Event]:
+        """A line from before a log was followed: only who is connected, and who the daemons are."""
+        if (parsed := mpslog.parse_line(line.text)) is not None:
+            yield from self.heard(line, parsed, state)
 
     def heard(self, line: ServerLine, parsed: LogLine, state: State) -> Iterator[ev.Event]:
         domain = line.server.domain
@@ -47,8 +42,6 @@ class Connections:
             case LogKind.STARTING_SERVER | LogKind.SERVER_READY:
                 self._clients.daemon(parsed.pid, domain)
             case LogKind.NEW_CLIENT | LogKind.CONNECTED:
-                if self._joins.take(domain, self._clock.monotonic()) is Taken.NO:
-                    return
                 yield from self._dead_strangers(line.server, state)
                 fresh = parsed.kind is LogKind.NEW_CLIENT
                 client = (self._clients.connected if fresh else self._clients.resolve)(parsed.pid, domain)

@@ -1,6 +1,7 @@
 """The one loop: wait for news, turn it into events, let the machine decide, carry out what it says.
 
-Nothing on this thread takes long: MPS daemons and Slurm are asked on worker lanes, supervisors are never waited for.
+Nothing on this thread takes long: MPS daemons and Slurm are asked on worker lanes, supervisors are never waited for, and
+users' news is taken in turns.
 When nothing happens the loop sleeps until the next timer, and without timers until news. Logs are read before answers
 of workers, so that a server's last lines come before the news of its replacement. An unexpected exception costs the
 one piece of news that raised it: it is told on stderr, and the loop goes on.
@@ -14,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ParamSpec
 
-from resilience.agent.act import Actor, urgency
+from resilience.agent.act import Actor, domain_of, urgency
 from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
@@ -27,17 +28,19 @@ from resilience.agent.newcomers import Newcomers
 from resilience.agent.peers import Peers
 from resilience.agent.reception import Reception
 from resilience.agent.senses import Observer, Senses
+from resilience.agent.shares import Shares
+from resilience.agent.turns import Turns
 from resilience.machine import step
 from resilience.machine.history import recalled, unfinished
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model import records as rec
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import NodeName
+from resilience.model.ids import DomainKey, NodeName
 from resilience.model.lease import LeaseState
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
-from resilience.ports import Answer, Feed, Guard, Openings, Ports
+from resilience.ports import Answer, Feed, Guard, Listening, Openings, Ports, ServerLine
 
 _REUNION = 2.5
 """Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
@@ -58,7 +61,9 @@ class Agent:
         peers = Peers(ports.supervisors)
         logs = JobLogs(node, clock, peers, ports.notes, ports.worker)
         self._gpus = KnownGpus(ports.gpus, ports.guard, ports.journal)
-        self._holders = Holders(ports.leases, logs, self._gpus)
+        self._holders = Holders(ports.leases, logs, self._gpus, ports.supervisors)
+        listening: dict[str, Listening] = {"logs": ports.server_logs, "messages": ports.supervisors}
+        self._turns = Turns(clock, ports.journal, listening, Shares())
         self._connections = Connections(clients, ports.procfs, clock)
         chatter = Chatter(clock)
         self._actor = Actor(node, settings, ports, peers, logs, chatter)
@@ -115,24 +120,55 @@ class Agent:
                         self._ports.journal.append(rec.AgentStopped(node=self._node))
                         return
                     self._barrier(self._read, feeds[order][1])
+                self._barrier(self._read, self._turns.run)
                 self._barrier(self._fire)
 
     def _feeds(self) -> list[tuple[Feed, News]]:
         """What the loop waits on, in the order in which news is read, and how each is read."""
         ports, senses = self._ports, self._senses
         feeds: list[tuple[Feed, News]] = [
-            (ports.server_logs, lambda: (senses.server_line(line, self.state) for line in ports.server_logs.read())),
-            (ports.daemons, lambda: map(senses.daemon_gone, ports.daemons.read())),
+            (ports.server_logs, self._log_news),
+            (ports.daemons, self._daemon_news),
             (ports.kernel_log, lambda: map(senses.kernel_line, ports.kernel_log.read())),
             (ports.gpu_events, lambda: (senses.gpu_event(*event) for event in ports.gpu_events.read())),
-            (ports.supervisors, lambda: map(self._reception.packet, ports.supervisors.read())),
-            (ports.worker, lambda: map(_answered, ports.worker.read())),
+            (ports.supervisors, self._packet_news),
+            (ports.worker, self._answer_news),
         ]
         if ports.guard is not None:
             feeds.insert(0, (ports.guard, partial(self._guard_news, ports.guard)))
         if ports.openings is not None:
             feeds.insert(0, (ports.openings, partial(self._lease_news, ports.openings)))
         return feeds
+
+    def _log_news(self) -> Iterator[Iterable[ev.Event]]:
+        for line in self._ports.server_logs.read(self._turns.waiting()):
+            self._turns.put(line.uid, "logs", partial(self._line, line))
+        return self._turns.run()
+
+    def _line(self, line: ServerLine) -> Iterable[ev.Event]:
+        return self._senses.server_line(line, self.state)
+
+    def _daemon_news(self) -> Iterator[Iterable[ev.Event]]:
+        for server in self._ports.daemons.read():
+            self._turns.put(self._owner(server.domain), "daemons", partial(self._senses.daemon_gone, server))
+        return self._turns.run()
+
+    def _packet_news(self) -> Iterator[Iterable[ev.Event]]:
+        for packet in self._ports.supervisors.read(self._turns.waiting()):
+            self._turns.put(packet.peer.uid, "messages", partial(self._reception.packet, packet))
+        return self._turns.run()
+
+    def _answer_news(self) -> Iterator[Iterable[ev.Event]]:
+        for answer in self._ports.worker.read():
+            if (domain := domain_of(answer.lane)) is None:
+                yield _answered(answer)
+            else:
+                self._turns.put(self._owner(domain), "answers", partial(_answered, answer))
+        yield from self._turns.run()
+
+    def _owner(self, domain: DomainKey) -> int:
+        """Whose a domain is; root's own are all others."""
+        return next((pair.uid for (key, _), pair in self.state.pairs.items() if key == domain), 0)
 
     def _lease_news(self, openings: Openings) -> Iterator[Iterable[ev.Event]]:
         openings.read()
@@ -166,10 +202,8 @@ class Agent:
             self.take(turned)
 
     def _sleep(self) -> float | None:
-        timers = self._actor.timers
-        if not timers:
-            return None
-        return max(0.0, min(timers.values()) - self._ports.clock.monotonic())
+        due = [*self._actor.timers.values(), *self._turns.due()]
+        return max(0.0, min(due) - self._ports.clock.monotonic()) if due else None
 
     def _fire(self) -> None:
         now, timers = self._ports.clock.monotonic(), self._actor.timers
@@ -202,7 +236,11 @@ class Agent:
 
     def _carry_out(self, effect: fx.Effect) -> None:
         """Who is connected to a server that is followed from now on stands in its past lines."""
-        self._take_all(self._connections.past(self._actor.carry_out(effect), self.state))
+        for line in self._actor.carry_out(effect):
+            self._turns.put(line.uid, "logs", partial(self._past, line))
+
+    def _past(self, line: ServerLine) -> Iterable[ev.Event]:
+        return self._connections.past(line, self.state)
 
 
 def _answered(answer: Answer) -> Iterator[ev.Event]:

@@ -1,7 +1,7 @@
 """Supervisors at the agent's door: who may speak, for which task, and their words as events of the machine.
 
 Relies on the kernel's word for a peer's uid and pid, and on the job's lease for whose the job is. A peer that says what
-it must not, or too much, is turned away with the reason; the journal names a bounded number of those.
+it must not is turned away with the reason; the journal names a bounded number of those.
 """
 
 from collections.abc import Iterator
@@ -35,8 +35,6 @@ REFUSALS = 30
 """Peers turned away in a minute that the journal names: anybody may knock, and must not fill the disk with it."""
 HEARD = 4096
 """Bytes of a supervisor's message: ours have no path in them, as the agent's own do."""
-WORDS = 12_000
-"""Messages of one user in a minute. 256 tasks that start and recover twice say 5000."""
 
 
 class Reception:
@@ -76,7 +74,6 @@ class Reception:
         self._homes: dict[TaskRef, ServerId] = {}
         """Domain and GPU of a task, with the colour that it came with."""
         self._refusals = Budget(REFUSALS)
-        self._words = Budget(WORDS)
         self._turned_away: Peer | None = None
         """The last one: what it said before it noticed comes with the same news."""
 
@@ -88,8 +85,6 @@ class Reception:
         if peer is self._turned_away:
             return
         try:
-            if self._words.take(peer.uid, self._clock.monotonic()) is Taken.NO:
-                raise WireError("agent socket", f"more than {WORDS} messages in a minute", f"uid {peer.uid}")
             if len(packet.data) > HEARD:
                 raise WireError("agent socket", f"message is longer than {HEARD} bytes", len(packet.data))
             verb, words = unpack(packet.data)

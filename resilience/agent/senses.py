@@ -5,7 +5,7 @@ method takes one piece of news and yields the events that follow from it.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 from resilience import catalog
 from resilience.agent.budget import Budget, Taken
@@ -37,10 +37,8 @@ _SIGHTS = {
 _TEXT = 300
 """Characters of a source's own words that are kept."""
 _LINES = 6000
-"""Lines of one server's logs in a minute that mean something to us. A fault of 60 clients writes some 300."""
-READ = 30_000
-"""Lines of one domain in a minute, whatever is in them: a server that recovers is asked 40 times a second, and repeats each
-question in its log."""
+"""Lines of one user's logs in a minute that mean something to us, for each may become a record of the journal. A fault of 60
+clients writes some 300."""
 
 
 class Observer:
@@ -85,7 +83,6 @@ class Senses:
         self._isolated = isolated
         self._kernel_log = kernel_log
         self._lines = Budget(_LINES)
-        self._read = Budget(READ)
         self._unread = Unread()
 
     def warm_up(self) -> None:
@@ -98,14 +95,12 @@ class Senses:
         self._clock.boot_id()
 
     def server_line(self, line: ServerLine, state: State) -> Iterator[ev.Event]:
-        if not self._budgeted(self._read, line.server.domain, line, READ):
-            return
         parsed = mpslog.parse_line(line.text)
         if parsed is None:
             yield from self._unread_line(line)
         if parsed is None or parsed.kind is LogKind.ORDINARY:
             return
-        if not self._budgeted(self._lines, line.server, line, _LINES):
+        if not self._budgeted(line):
             return
         yield from self._connections.heard(line, parsed, state)
         what = _SIGHTS.get(parsed.kind)
@@ -119,11 +114,11 @@ class Senses:
         now = self._see(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         yield ev.Seen(observation=now, client=client)
 
-    def _budgeted(self, budget: Budget, key: Hashable, line: ServerLine, most: int) -> bool:
+    def _budgeted(self, line: ServerLine) -> bool:
         """Whether one more line is taken; that no more are is told once a minute."""
-        taken = budget.take(key, self._clock.monotonic())
+        taken = self._lines.take(line.uid, self._clock.monotonic())
         if taken is Taken.LAST:
-            text = f"more than {most} lines in a minute: the rest of them is not read"
+            text = f"uid {line.uid}: more than {_LINES} lines in a minute: the rest of them is not read"
             self._journal.append(rec.Sighting(source=Source.SERVER_LOG, server=line.server, text=text))
         return taken is Taken.YES
 

@@ -135,6 +135,8 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
         hooks = [sys.executable, "-P", "-m", "resilience.cli.main", "hooks", "--node", node]
         closing(KeptProcess("hook server", hooks + (["--config", config] if config else []), say))
         made = partial(build, node, os.environ, chosen, gpus=NvmlGpus, clock=clock, journal=journal)
+        doors = path("agent_door", run=chosen.paths.run, node=node, uid="{uid}")
+        sockets = AgentSocket(path("agent_socket", run=chosen.paths.run, node=node), doors)
         ports = Ports(
             clock=clock,
             journal=journal,
@@ -143,7 +145,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             slurm=TidySlurm(picked.slurm, made),
             gpus=NvmlGpus(),
             procfs=ProcfsTree(),
-            supervisors=closing(AgentSocket(path("agent_socket", run=chosen.paths.run, node=node))),
+            supervisors=closing(sockets),
             kernel_log=closing(kernel_log(chosen.paths.kmsg)),
             gpu_events=closing(gpu_events()),
             server_logs=closing(ServerLogFollower()),

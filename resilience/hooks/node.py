@@ -92,7 +92,8 @@ def build(
 
 
 def agent_socket(settings: Settings, job: JobEnvironment) -> str:
-    return contract.path("agent_socket", run=settings.paths.run, node=job.node)
+    """Where supervisors of the job's user find the agent."""
+    return contract.path("agent_door", run=settings.paths.run, node=job.node, uid=job.uid)
 
 
 def at_once(work: Mapping[ServerId, Callable[[], T]], seconds: float) -> dict[ServerId, T | Exception]:

@@ -77,7 +77,7 @@ def server_opened(turn: Turn, event: ServerOpened) -> None:
             turn.act(fx.Close(server=event.server))
         return
     if event.ok:
-        turn.do(fx.Watch(server=event.server))
+        turn.do(fx.Watch(server=event.server, uid=pair.uid))
         _up(turn, event.server, rec.ServerReplaced)
         return
     turn.journal(rec.ServerReplaced(server=event.server, ok=False, reason=event.detail))

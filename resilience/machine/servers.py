@@ -394,5 +394,5 @@ def pair(turn: Turn, lease: Lease, server: ServerId) -> Pair:
 
 def new_server(turn: Turn, pair: Pair, color: Color) -> Pair:
     """Begin to follow a server that a task named."""
-    turn.do(fx.Watch(server=pair.server(color)))
+    turn.do(fx.Watch(server=pair.server(color), uid=pair.uid))
     return turn.pair(pair, servers={**pair.servers, color: Server()})

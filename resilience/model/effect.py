@@ -102,6 +102,8 @@ class Watch:
     """Follow the logs of a server."""
 
     server: ServerId
+    uid: int
+    """Who may write them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,9 @@ class WallClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def worked(self) -> float:
+        return time.thread_time()
+
     def boot_id(self) -> str:
         return "00000000-0000-4000-8000-000000000000"
 

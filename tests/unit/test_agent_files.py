@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from resilience.adapters.linux.clock import SystemClock
 from resilience.adapters.linux.journal import JournalFile
 from resilience.adapters.linux.kmsg import KernelLogReader
+from resilience.adapters.mps import server_logs
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId
@@ -249,4 +251,51 @@ def test_a_users_link_or_pipe_in_place_of_a_log_is_not_read(tmp_path: Path, tric
     assert logs.watch(server("a"), str(place)) == ()
     (place / "control.log").write_text("fine\n")
     assert _lines(until(logs.read, "the honest log")) == [("a", True, "fine")]
+    logs.close()
+
+
+def test_of_lines_without_end_the_last_are_taken_apart(tmp_path: Path) -> None:
+    logs = ServerLogFollower()
+    logs.watch(server("a"), str(tmp_path))
+    (tmp_path / "server.log").write_bytes(b"\n" * 200_000 + b"last\n")
+    lines = until(logs.read, "lines")
+    assert len(lines) == server_logs.LINES
+    assert lines[-1].text == "last"
+    logs.close()
+
+
+def test_a_users_logs_are_left_alone_until_they_are_heard_again(tmp_path: Path) -> None:
+    logs = ServerLogFollower()
+    places = {1001: tmp_path / "a", 1002: tmp_path / "b"}
+    for uid, place in places.items():
+        place.mkdir()
+        logs.watch(server(place.name), str(place), uid)
+    logs.hush(1001)
+    for place in places.values():
+        (place / "server.log").write_text("first\n")
+    assert [(line.uid, line.text) for line in until(logs.read, "the other's")] == [(1002, "first")]
+    with (places[1001] / "server.log").open("a") as file:
+        file.write("second\n")
+    assert not select.select([logs], [], [], 0)[0], "not even woken"
+    logs.listen(1001)
+    readable(logs)
+    assert [line.text for line in logs.read()] == ["first", "second"]
+    assert logs.costs().keys() == {1001, 1002}
+    logs.close()
+
+
+def test_what_a_look_leaves_is_news_though_nothing_is_written_any_more(tmp_path: Path) -> None:
+    """So much of one user at a time, and nothing while there is enough of them."""
+    logs = ServerLogFollower()
+    for color in "ab":
+        (tmp_path / color).mkdir()
+        logs.watch(server(color), str(tmp_path / color), 1001)
+        (tmp_path / color / "server.log").write_bytes(b"\n" * 1000)
+    assert until(lambda: logs.read(busy=[1001]) == (), "no line while there is enough")
+    readable(logs)
+    assert len(logs.read()) == server_logs.LINES
+    readable(logs)
+    assert len(logs.read()) == server_logs.LINES
+    assert logs.read() == ()
+    assert not select.select([logs], [], [], 0)[0]
     logs.close()

@@ -1,9 +1,9 @@
-"""The agent's socket: supervisors connect here, one packet a message, the kernel vouching for who they are.
+"""The agent's sockets: supervisors connect here, one packet a message, the kernel vouching for who they are.
 
-The socket is open to everyone (0666): the agent checks each peer's uid against its job's lease. Nothing here blocks. A
-peer that does not read what it is sent is dropped once its queue is full; more peers than the limit are turned away.
-Users take turns: a bounded number of packets of each at a time, in turn. One who says or knocks too much is not listened to for
-a second (turns.py).
+Each user with a lease has a socket of their own (0600), and so an own queue of connections that nobody else can fill. The
+node's own (0666) is for those who ask whether there is an agent, and for leases of an older one. Nothing here blocks. A
+peer that does not read what it is sent is dropped once its queue is full; more peers than the limit are turned away. What
+each user's packets and connections cost is told to the agent, which has one who costs too much not heard for a while.
 """
 
 import os
@@ -11,12 +11,11 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from itertools import zip_longest
+from dataclasses import dataclass
 
-from resilience.adapters.linux.alarm import Alarm
-from resilience.adapters.linux.turns import Turns
+from resilience.adapters.linux.guarded_files import make_dirs
 from resilience.contract import contract
 from resilience.model.errors import ResilienceError
 from resilience.parse import ucred
@@ -33,192 +32,244 @@ _BURST = 8
 """Packets read from one peer at a time, so that none keeps the others waiting."""
 _TURN = 16
 """Of one user."""
-_KNOCKS = 128
-"""Connections taken at a time: some 3 ms, when they are closed at once."""
+_KNOCKS = 32
+"""Connections taken at a time at one socket: less than a millisecond."""
 _QUEUED = 4096
 """Connections that may wait for that; the kernel allows no more than net.core.somaxconn."""
-MOST = 3000
-"""Units of one user in a second: a packet is one. 256 tasks that start at once, or recover, come to some 1500."""
-_KNOCK = 2
+EVERYBODY = -1
+"""The node's own socket, where no user is named: who is not heard and knocks there is charged to it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Connected:
+    peer: Peer
+    socket: socket.socket
+    waiting: deque[bytes]
 
 
 class AgentSocket:
-    """Supervisors port."""
+    """Supervisors port. `doors`: where the users' own sockets are, as a path with {uid}; empty: there are none."""
 
-    def __init__(self, path: str, now: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
+    def __init__(self, path: str, doors: str = "", cost: Callable[[], float] = time.thread_time) -> None:
+        self._doors = doors
+        self._cost = cost
         self._epoll = select.epoll()
-        self._peers: dict[int, tuple[Peer, socket.socket, deque[bytes]]] = {}
+        self._peers: dict[int, _Connected] = {}
         self._of_user: Counter[int] = Counter()
         self._gone: list[Peer] = []
-        self._now = now
-        self._turns: Turns[int] = Turns(MOST)
-        self._alarm = Alarm()
         self._first = 0
         """Who of those that have something to say comes first: the next one each time."""
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.setblocking(False)
+        self._hushed: set[int] = set()
+        self._costs: dict[int, float] = {}
+        self._listeners: dict[int, socket.socket] = {}
+        self._listening: dict[int, int] = {}
+        """Whose each listening descriptor is."""
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._open(EVERYBODY, path)
+
+    def _open(self, uid: int, path: str) -> None:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        made.setblocking(False)
         try:
             with suppress(FileNotFoundError):
                 os.unlink(path)
-            self._listener.bind(path)
-            os.chmod(path, 0o666)
-            self._listener.listen(_QUEUED)
+            made.bind(path)
+            if uid == EVERYBODY:
+                os.chmod(path, 0o666)
+            else:
+                os.chmod(path, 0o600)
+                os.chown(path, uid, -1)
+            made.listen(_QUEUED)
         except OSError as error:
+            made.close()
             raise ResilienceError(
                 "agent socket",
                 "cannot be opened",
                 f"{path}: {error.strerror or error}",
                 hint="the directory must exist and the path be shorter than 108 bytes",
             ) from error
-        self._epoll.register(self._listener, select.EPOLLIN)
-        self._epoll.register(self._wake, select.EPOLLIN)
-        self._epoll.register(self._alarm.fd, select.EPOLLIN)
+        self._listeners[uid] = made
+        self._listening[made.fileno()] = uid
+        if uid not in self._hushed:
+            self._epoll.register(made, select.EPOLLIN)
+
+    def admit(self, uids: Collection[int]) -> None:
+        for uid in [uid for uid in self._listeners if uid not in (*uids, EVERYBODY)]:
+            self._shut(uid)
+        wrong = None
+        for uid in (uid for uid in uids if self._doors and uid not in self._listeners):
+            try:
+                make_dirs(os.path.dirname(self._doors))
+                self._open(uid, self._doors.format(uid=uid))
+            except (ResilienceError, OSError) as error:
+                wrong = (
+                    error if isinstance(error, ResilienceError) else ResilienceError("agent socket", str(error), uid)
+                )
+        if wrong is not None:
+            raise wrong
+
+    def _shut(self, uid: int) -> None:
+        listener = self._listeners.pop(uid)
+        del self._listening[listener.fileno()]
+        if uid not in self._hushed:
+            self._epoll.unregister(listener)
+        with suppress(OSError):
+            os.unlink(listener.getsockname())
+        listener.close()
 
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def read(self) -> tuple[Packet, ...]:
-        now = self._now()
-        self._alarm.read()
-        self._listen_again(now)
-        said: dict[int, list[Packet]] = {}
-        ready = self._epoll.poll(0, _PEERS + 8)
+    def read(self, busy: Collection[int] = ()) -> tuple[Packet, ...]:
+        packets: list[Packet] = []
+        said: Counter[int] = Counter()
+        ready = self._epoll.poll(0, _PEERS + len(self._listeners) + 8)
         self._first = (self._first + 1) % max(1, len(ready))
         for fd, events in [*ready[self._first :], *ready[: self._first]]:
-            if fd == self._listener.fileno():
-                self._accept(now)
+            if fd in self._listening:
+                self._accept(self._listening[fd])
             elif fd == self._wake:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
             elif fd in self._peers:
                 if events & select.EPOLLOUT:
                     self._flush(fd)
-                mine = said.setdefault(self._peers[fd][0].uid, [])
-                if events & ~select.EPOLLOUT and len(mine) < _TURN:
-                    mine += self._receive(fd)
-        for uid, mine in said.items():
-            if self._turns.spend(uid, len(mine), now):
-                self._hush(uid)
-        if (seconds := self._turns.wait(now)) is not None:
-            self._alarm.set(seconds)
-        packets = [packet for turn in zip_longest(*said.values()) for packet in turn if packet is not None]
+                uid = self._peers[fd].peer.uid
+                if events & ~select.EPOLLOUT and said[uid] < _TURN and uid not in busy:
+                    began = self._cost()
+                    heard = self._receive(fd)
+                    self._charge(uid, began)
+                    said[uid] += len(heard)
+                    packets += heard
         packets += [Packet(peer=peer, data=None) for peer in self._gone]
         self._gone.clear()
         return tuple(packets)
 
-    def _hush(self, uid: int) -> None:
-        """Not even woken by one who rests."""
-        for fd, (peer, _, _) in self._peers.items():
-            if peer.uid == uid:
-                self._epoll.unregister(fd)
+    def _charge(self, uid: int, began: float) -> None:
+        self._costs[uid] = self._costs.get(uid, 0.0) + self._cost() - began
 
-    def _listen_again(self, now: float) -> None:
-        woken = self._turns.woken(now)
-        for fd, (peer, _, waiting) in self._peers.items() if woken else ():
-            if peer.uid in woken:
-                self._epoll.register(fd, _interest(waiting))
+    def costs(self) -> Mapping[int, float]:
+        costs, self._costs = self._costs, {}
+        return costs
 
-    def _accept(self, now: float) -> None:
+    def hush(self, uid: int) -> None:
+        if uid in self._hushed:
+            return
+        self._hushed.add(uid)
+        if uid in self._listeners:
+            self._epoll.unregister(self._listeners[uid])
+        for fd in self._of(uid):
+            self._epoll.unregister(fd)
+
+    def listen(self, uid: int) -> None:
+        if uid not in self._hushed:
+            return
+        self._hushed.remove(uid)
+        if uid in self._listeners:
+            self._epoll.register(self._listeners[uid], select.EPOLLIN)
+        for fd in self._of(uid):
+            self._epoll.register(fd, _interest(self._peers[fd].waiting))
+
+    def _of(self, uid: int) -> list[int]:
+        return [fd for fd, one in self._peers.items() if one.peer.uid == uid] if uid in self._of_user else []
+
+    def _accept(self, door: int) -> None:
         for _ in range(_KNOCKS):
+            began = self._cost()
             try:
-                connection, _address = self._listener.accept()
+                connection, _address = self._listeners[door].accept()
             except OSError:
                 return
             pid, uid, _gid = ucred.peer(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE))
-            if self._turns.spend(uid, _KNOCK, now):
-                self._hush(uid)
-            if self._turns.rests(uid):
+            full = len(self._peers) >= _PEERS or self._of_user[uid] >= _PEERS_OF_USER
+            if full or uid in self._hushed:
                 connection.close()
-                continue
-            if len(self._peers) >= _PEERS or self._of_user[uid] >= _PEERS_OF_USER:
-                connection.close()
-                continue
-            connection.setblocking(False)
-            self._of_user[uid] += 1
-            fd = connection.fileno()
-            self._peers[fd] = (Peer(id=fd, pid=pid, uid=uid), connection, deque())
-            self._epoll.register(fd, select.EPOLLIN)
+            else:
+                connection.setblocking(False)
+                self._of_user[uid] += 1
+                fd = connection.fileno()
+                self._peers[fd] = _Connected(peer=Peer(id=fd, pid=pid, uid=uid), socket=connection, waiting=deque())
+                self._epoll.register(fd, select.EPOLLIN)
+            named = uid if door == EVERYBODY else door
+            self._charge(EVERYBODY if named in self._hushed else named, began)
 
     def _receive(self, fd: int) -> list[Packet]:
-        peer, connection, _ = self._peers[fd]
+        one = self._peers[fd]
         packets: list[Packet] = []
         for _ in range(_BURST):
             try:
-                data = connection.recv(_MAX + 1)
+                data = one.socket.recv(_MAX + 1)
             except BlockingIOError:
                 return packets
             except OSError:
                 data = b""
             if not data:
                 self._forget(fd)
-                return [*packets, Packet(peer=peer, data=None)]
-            packets.append(Packet(peer=peer, data=data))
+                return [*packets, Packet(peer=one.peer, data=None)]
+            packets.append(Packet(peer=one.peer, data=data))
         return packets
 
     def send(self, peer: Peer, data: bytes) -> None:
-        entry = self._peers.get(peer.id)
-        if entry is None or entry[0] is not peer:
+        one = self._peers.get(peer.id)
+        if one is None or one.peer is not peer:
             return
-        _, connection, waiting = entry
-        if not waiting:
+        if not one.waiting:
             try:
-                connection.send(data)
+                one.socket.send(data)
                 return
             except BlockingIOError:
                 pass
             except OSError:
                 return  # the peer has gone: reading will say so
-        waiting.append(data)
+        one.waiting.append(data)
         self._watch(peer.id)
-        if len(waiting) > _QUEUE:
+        if len(one.waiting) > _QUEUE:
             self._forget(peer.id)
             self._gone.append(peer)
             os.eventfd_write(self._wake, 1)
 
     def _flush(self, fd: int) -> None:
-        _, connection, waiting = self._peers[fd]
-        while waiting:
+        one = self._peers[fd]
+        while one.waiting:
             try:
-                connection.send(waiting[0])
+                one.socket.send(one.waiting[0])
             except BlockingIOError:
                 return
             except OSError:
-                waiting.clear()
+                one.waiting.clear()
                 break
-            waiting.popleft()
+            one.waiting.popleft()
         self._watch(fd)
 
     def _watch(self, fd: int) -> None:
-        peer, _, waiting = self._peers[fd]
-        if not self._turns.rests(peer.uid):
-            self._epoll.modify(fd, _interest(waiting))
+        one = self._peers[fd]
+        if one.peer.uid not in self._hushed:
+            self._epoll.modify(fd, _interest(one.waiting))
 
     def drop(self, peer: Peer) -> None:
-        entry = self._peers.get(peer.id)
-        if entry is not None and entry[0] is peer:
+        one = self._peers.get(peer.id)
+        if one is not None and one.peer is peer:
             self._flush(peer.id)
             self._forget(peer.id)
 
     def _forget(self, fd: int) -> None:
-        peer, connection, _ = self._peers.pop(fd)
-        self._of_user[peer.uid] -= 1
-        if not self._of_user[peer.uid]:
-            del self._of_user[peer.uid]
-        if not self._turns.rests(peer.uid):
+        one = self._peers.pop(fd)
+        uid = one.peer.uid
+        self._of_user[uid] -= 1
+        if not self._of_user[uid]:
+            del self._of_user[uid]
+        if uid not in self._hushed:
             self._epoll.unregister(fd)
-        _hang_up(connection)
+        _hang_up(one.socket)
 
     def close(self) -> None:
         for fd in list(self._peers):
             self._forget(fd)
-        self._listener.close()
+        for uid in list(self._listeners):
+            self._shut(uid)
         self._epoll.close()
-        self._alarm.close()
         os.close(self._wake)
-        with suppress(OSError):
-            os.unlink(self._path)
 
 
 def _interest(waiting: deque[bytes]) -> int:

@@ -14,6 +14,9 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def worked(self) -> float:
+        return time.thread_time()
+
     def boot_id(self) -> str:
         return _boot_id()
 

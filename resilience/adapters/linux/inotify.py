@@ -81,8 +81,6 @@ class Tail:
     def __init__(self, path: str, *, most: int = _MOST, lines: int = _ANY, room: str = "") -> None:
         """`room`: where that is a mount, what has been read goes from it but for the end: its writer may write for ever."""
         self.path = path
-        self.size = 0
-        """Bytes that were read the last time."""
         self._room = room
         self._given_back = 0
         self._most = most
@@ -94,7 +92,6 @@ class Tail:
 
     def skip(self, keep: int, *, most: int = _ANY) -> list[str]:
         """Go to the end; returns the complete lines among the last `keep` bytes, the last `most` of them."""
-        self.size = 0
         if not self._open():
             return []
         self._offset = max(0, os.fstat(self._fd).st_size - keep)
@@ -105,7 +102,6 @@ class Tail:
     def read(self) -> list[str]:
         """Lines that came since the last time."""
         lines: list[str] = []
-        self.size = 0
         if self._fd >= 0:
             lines = self._grown(self._lines)
             if self._replaced():
@@ -162,7 +158,6 @@ class Tail:
         lines: list[str] = []
         while self._offset < end and (chunk := os.pread(self._fd, min(_CHUNK, end - self._offset), self._offset)):
             self._offset += len(chunk)
-            self.size += len(chunk)
             *whole, self._rest = (self._rest + chunk).rsplit(b"\n", most + 1)
             self._rest = self._rest[:_LINE]
             if len(whole) > most:

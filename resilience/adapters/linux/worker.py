@@ -37,7 +37,7 @@ class WorkerThreads:
         with self._guard:
             fresh = lane not in self._lanes
             calls = self._lanes.setdefault(lane, queue.SimpleQueue())
-            calls.put(partial(_answer, call, then))
+            calls.put(partial(_answer, lane, call, then))
         if fresh:
             threading.Thread(target=self._run, args=(lane, calls), name=f"mpsr-{lane}", daemon=True).start()
 
@@ -67,10 +67,10 @@ class WorkerThreads:
                 return tuple(answers)
 
 
-def _answer(call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> Answer:
+def _answer(lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> Answer:
     value: T | Exception
     try:
         value = call()
     except Exception as error:  # the caller's business, whatever it is
         value = error
-    return Answer(take=lambda: then(value))
+    return Answer(lane=lane, take=lambda: then(value))

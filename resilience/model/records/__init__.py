@@ -23,6 +23,7 @@ from resilience.model.records.node import (
     ServerRebuilt,
     ServerReplaced,
     ServerUnavailable,
+    UserThrottled,
 )
 from resilience.model.records.slurm import BreakerOpen, SlurmIntent, SlurmOutcome
 from resilience.model.records.tasks import ClientEnded, TaskExit, TaskGone, TaskHello, TaskStopped
@@ -55,6 +56,7 @@ __all__ = [
     "TaskGone",
     "TaskHello",
     "TaskStopped",
+    "UserThrottled",
     "Verdict",
     "server_id",
     "task_id",

@@ -40,6 +40,7 @@ KINDS: Mapping[str, type[Record]] = {
         node.ServerUnavailable,
         node.ServerRebuilt,
         node.ServerReplaced,
+        node.UserThrottled,
         slurm.SlurmIntent,
         slurm.SlurmOutcome,
         slurm.BreakerOpen,

@@ -145,3 +145,25 @@ class ServerReplaced(Record):
         if self.ok is False:
             return f"server {server_id(self.server)} was ended and could not be started anew{because(self.reason)}"
         return f"server {server_id(self.server)} was ended and started anew{after(self.ms)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserThrottled(Record):
+    """Once a minute for each user."""
+
+    EVENT: ClassVar[str] = "user.throttled"
+    SINCE: ClassVar[str] = "0.2.0"
+    uid: int | None = said("the user", since="0.2.0")
+    logs_ms: float | None = said("milliseconds of the agent's CPU time for logs of their MPS daemons", since="0.2.0")
+    messages_ms: float | None = said("the same for connections and messages of supervisors", since="0.2.0")
+    daemons_ms: float | None = said("for ends of their MPS daemons", since="0.2.0")
+    answers_ms: float | None = said("for answers of their MPS daemons", since="0.2.0")
+    seconds: float | None = said("within how many seconds", since="0.2.0")
+
+    def sentence(self) -> str:
+        parts = {
+            "logs": self.logs_ms, "messages": self.messages_ms, "daemons": self.daemons_ms, "answers": self.answers_ms,
+        }  # fmt: skip
+        spent = ", ".join(f"{name} {cost:g} ms" for name, cost in parts.items() if cost)
+        who = f"uid {'?' if self.uid is None else self.uid}"
+        return f"{who} is heard less often: their share of the agent's time is used up{because(spent)}"
