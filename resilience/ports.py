@@ -13,7 +13,7 @@ from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Pro
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
-from resilience.model.world import ServerState
+from resilience.model.world import ServerState, Strike
 from resilience.parse.guard import GuardRecord
 
 T = TypeVar("T")
@@ -216,6 +216,14 @@ class Notes(Protocol):
         """Append a line to a job's file as its user. Raises ResilienceError."""
 
 
+class Strikes(Protocol):
+    """What programs have caused, for the next agent. Raises ResilienceError."""
+
+    def read(self) -> tuple[Strike, ...]: ...
+
+    def write(self, strikes: tuple[Strike, ...]) -> None: ...
+
+
 class KernelLog(Feed, Protocol):
     @property
     def names_our_processes(self) -> bool:
@@ -370,3 +378,5 @@ class Ports:
     """None: jobs are known by their supervisors alone."""
     notes: Notes | None = None
     """Called on the worker's lane `notes`; None: only supervisors write into jobs' files."""
+    strikes: Strikes | None = None
+    """Written on the worker's lane `strikes`; None: an agent begins without."""

@@ -114,6 +114,9 @@ class Actor:
                 self._submit("slurm", call, partial(_slurm_answered, ev.Ask.DRAIN, None))
             case fx.AskComment():
                 self._account(effect)
+            case fx.KeepStrikes():
+                if (strikes := self._ports.strikes) is not None:
+                    self._submit("strikes", partial(strikes.write, effect.strikes), _nothing)
             case fx.SetTimer():
                 self.timers[effect.timer] = effect.at
             case _:

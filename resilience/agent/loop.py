@@ -189,6 +189,7 @@ class Agent:
         entries = self._ports.journal.recent()
         wall, mono, boot = self._ports.clock.wall(), self._ports.clock.monotonic(), self._ports.clock.boot_id()
         self.state = replace(self.state, history=recalled(entries, wall, mono, boot))
+        self._barrier(self._recall_strikes)
         for record in unfinished(entries):
             self._ports.journal.append(record)
         self._ports.journal.append(rec.AgentStarted(node=self._node, mode=self._mode, boot=boot))
@@ -196,6 +197,11 @@ class Agent:
         self._barrier(self._look_at_guard)
         if self._ports.openings is not None:
             self._barrier(self._take_all, self._holders.look())
+
+    def _recall_strikes(self) -> None:
+        if self._ports.strikes is not None:
+            history = replace(self.state.history, strikes=self._ports.strikes.read())
+            self.state = replace(self.state, history=history)
 
     def _look_at_guard(self) -> None:
         if (turned := self._gpus.guard_turned()) is not None:

@@ -1,5 +1,6 @@
 """Supervisors' words to events of the machine (docs/reference/protocols.md §5). Anything else raises WireError."""
 
+import re
 from dataclasses import dataclass
 
 from resilience.model import event as ev
@@ -10,6 +11,7 @@ from resilience.parse import options
 
 PROTOCOL = 1
 _MAX = 1 << 53
+_DIGEST = re.compile(r"[0-9a-f]{16}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class HelloWords:
     active: int
     color: Color
     session: bool
+    program: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ def hello(verb: str, words: dict[str, str]) -> HelloWords:
         active=max(0, _number(words, "active_pid", 0)),
         color=_color(color) if color else Color(""),
         session=_flag(words, "session"),
+        program=_digest(words.get("program", "")),
     )
 
 
@@ -162,6 +166,12 @@ def _decimal(words: dict[str, str], key: str) -> float:
     if not 0 <= value < _MAX:
         raise WireError("agent socket", f"{key} is out of range", words[key][:40])
     return value
+
+
+def _digest(text: str) -> str:
+    if text and not _DIGEST.match(text):
+        raise WireError("agent socket", "program is not a digest", text[:40])
+    return text
 
 
 def _flag(words: dict[str, str], key: str) -> bool:

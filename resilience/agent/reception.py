@@ -145,6 +145,7 @@ class Reception:
             retried=words.retried,
             active=words.active,
             session=words.session,
+            program=words.program,
         )
         self._newcomers.hello(hello, lambda: self._peers.get(words.ref) is peer)
 

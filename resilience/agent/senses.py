@@ -150,7 +150,9 @@ class Senses:
         client, server = kept
         gpu = server.gpu if server is not None else None
         words = record.words()
-        now = self._see(Source.GUARD, What.ISOLATED, words, pid=record.pid, server=server, gpu=gpu)
+        now = self._see(
+            Source.GUARD, What.ISOLATED, words, pid=record.pid, server=server, gpu=gpu, address=record.address
+        )
         yield ev.Seen(observation=now, client=client)
 
     def kernel_line(self, text: str) -> Iterator[ev.Event]:
@@ -172,6 +174,7 @@ class Senses:
             pid=pid,
             xid=parsed.xid,
             recovery=parsed.recovery,
+            address=parsed.address,
         )
         yield ev.Seen(observation=now, client=client)
 

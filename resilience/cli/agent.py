@@ -28,6 +28,7 @@ from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.linux.lease_watch import LeaseWatch
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.linux.procfs import ProcfsTree
+from resilience.adapters.linux.strike_file import StrikeFile
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.client_end import ClientEnder
 from resilience.adapters.mps.daemon_watch import DaemonWatch
@@ -155,6 +156,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             end_client=ClientEnder(mps),
             openings=closing(LeaseWatch(chosen.paths.run, node)),
             notes=JobNotes(),
+            strikes=StrikeFile(path("strikes", log=chosen.paths.log, node=node)),
         )
         agent = Agent(chosen, node, ports)
         agent.run(signals.stop)

@@ -9,11 +9,14 @@ import argparse
 import json
 import os
 import socket
+import sys
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resilience.adapters.gpu.guard import found, level
 from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.linux.strike_file import StrikeFile
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.cli import named_job
@@ -25,7 +28,7 @@ from resilience.model.guard import Level
 from resilience.model.ids import NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
 from resilience.model.records import Record
-from resilience.model.settings import Settings
+from resilience.model.settings import Recovery, Settings
 from resilience.model.world import ServerState
 
 _CONNECT_TIMEOUT = 2.0
@@ -59,6 +62,17 @@ class ServerRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StrikeRow:
+    uid: int
+    program: str
+    faults: int
+    last: str
+    """The task that caused the last of them."""
+    state: str
+    """What its next task has: as any other, apart, refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     node: str
     agent: bool
@@ -72,6 +86,8 @@ class Status:
     """The kernel module that keeps a client's MMU fault to that client."""
     sm_partitions: str = "off"
     """The setting mps.sm_partitions."""
+    strikes: tuple[StrikeRow, ...] = ()
+    """Programs that have caused GPU faults here; root sees them."""
 
     def good(self) -> bool:
         down = [row for row in self.servers or () if row.needed and row.state != ServerState.ACTIVE]
@@ -123,7 +139,30 @@ def look(chosen: Settings, node: NodeName) -> Status:
         guard=level(),
         guard_cancels=found().cancels,
         sm_partitions=chosen.mps.sm_partitions,
+        strikes=_strikes(chosen, node) if root else (),
     )
+
+
+def _strikes(chosen: Settings, node: NodeName) -> tuple[StrikeRow, ...]:
+    try:
+        kept = StrikeFile(path("strikes", log=chosen.paths.log, node=node)).read()
+    except ResilienceError as error:
+        print(error.lines(), file=sys.stderr)
+        return ()
+    limits, rows = chosen.recovery, dict[tuple[int, str], list[str]]()
+    for strike in kept:
+        if strike.at > time.time() - limits.strikes_window:
+            rows.setdefault((strike.uid, strike.program), []).append(strike.task)
+    return tuple(
+        StrikeRow(uid=uid, program=program, faults=len(tasks), last=tasks[-1], state=_state(len(tasks), limits))
+        for (uid, program), tasks in rows.items()
+    )
+
+
+def _state(faults: int, limits: Recovery) -> str:
+    if limits.strikes_refuse and faults >= limits.strikes_refuse:
+        return "refused"
+    return "apart" if limits.strikes and faults >= limits.strikes else "as any other"
 
 
 def answers(sock: str) -> bool:
@@ -190,6 +229,9 @@ def lines(status: Status) -> list[str]:
         notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
         notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
         said.append(f"server {row.domain}/g{row.gpu}/{row.color}: {row.state}, {', '.join(notes)}")
+    for strike in status.strikes:
+        many = f"{strike.faults} GPU fault{'' if strike.faults == 1 else 's'}, the last by {strike.last}"
+        said.append(f"program {strike.program} of uid {strike.uid}: {many}; its next task: {strike.state}")
     for lease in status.leases:
         gpus = ",".join(str(minor) for minor, _ in lease.gpus) or "none"
         about = f"lease of job {lease.job} ({lease.user}): {lease.state.value}"
@@ -239,5 +281,6 @@ def _plain(status: Status) -> dict[str, Any]:
             }
             for lease in status.leases
         ],
+        "strikes": [asdict(row) for row in status.strikes],
         "broken": list(status.broken),
     }

@@ -11,7 +11,7 @@ An event about something unknown (a task that has gone, an incident long closed,
 
 The parts, each calling only those before it: draft.py (the working copy), verdicts.py (a task is told),
 jobs.py (Slurm), servers.py (health, swap, rebuild), outside.py (jobs' processes without a
-supervisor), incidents.py (which one, what joins it), recover.py (one task up
+supervisor), incidents.py (which one, what joins it), strikes.py (programs that fault again and again), recover.py (one task up
 the ladder), decide.py (incident → who did it, who is told), sightings.py (sighting → incident), tasks.py (supervisors'
 reports), replies.py (of MPS daemons and Slurm).
 """

@@ -8,7 +8,7 @@ program's fault may turn out to be a memory error, and then the named process is
 
 from typing import Any
 
-from resilience.machine import incidents, jobs, outside, recover, servers
+from resilience.machine import incidents, jobs, outside, recover, servers, strikes
 from resilience.machine.attribute import attribute, blameless
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
@@ -121,6 +121,7 @@ def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
     turn.journal(record)
     for job in {ref.job for ref in incident.clients}:
         turn.job_line(job, record)
+    strikes.give(turn, incident, result)
     if result.culprit is not None:
         turn.history = cleared(turn.history, server.domain, server.gpu)
     elif result.suspects and incident.hit and not turn.observe:
@@ -134,6 +135,7 @@ def _settle_on(turn: Turn, incident: Incident, result: Attribution) -> None:
         )
         if len(result.suspects) > 1:
             _split(turn, incident, result)
+    strikes.apart(turn, turn.incidents[incident.id], guilty)
 
 
 def _level(pair: Pair) -> str:
@@ -271,6 +273,7 @@ def _close(turn: Turn, incident: Incident) -> None:
             return
     elif turn.now.mono - incident.opened < turn.recovery.incident_window_ms / 1000 and turn.pair_of(incident.server):
         return
+    strikes.closed(turn, incident)
     del turn.incidents[incident.id]
     for ref in incident.cases:
         task = turn.tasks.get(ref)

@@ -13,7 +13,7 @@ from resilience.model import records as rec
 from resilience.model.ids import DomainKey, GpuMinor, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Case, Incident
 from resilience.model.timer import StoppedCounts, Timer
-from resilience.model.world import Health, Job, Moment, Pair, Server, State, Task
+from resilience.model.world import Health, Job, Moment, Pair, Server, State, Strike, Task
 
 _T = TypeVar("_T")
 
@@ -79,6 +79,9 @@ class Turn:
     def look(self, about: StoppedCounts, *, refs: Iterable[TaskRef]) -> None:
         """Have it seen whether a process of these tasks is stopped."""
         self.effects.append(fx.Look(about=about, refs=tuple(sorted(refs))))
+
+    def struck(self, strikes: tuple[Strike, ...]) -> None:
+        self.history = replace(self.history, strikes=strikes)
 
     # ------------------------------------------------------------ tasks
     def task(self, ref: TaskRef, /, **changes: Any) -> Task:

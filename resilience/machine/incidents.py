@@ -136,6 +136,7 @@ def join(turn: Turn, incident: Incident, now: Observation, fault: Fault, client:
         incident,
         fault=merged,
         gpus=_which(turn, incident, now),
+        address=incident.address if now.address is None else now.address,
         attribution=None if _excused(incident) and now.source is not Source.CLIENT else incident.attribution,
         sources=incident.sources if len(incident.sources) >= _SOURCES else (*incident.sources, now.source),
         evidence=incident.evidence if known or evidence is None else (*incident.evidence, evidence),

@@ -7,7 +7,7 @@ within `settle_ms`; otherwise the task failed for reasons of its own and its sta
 from dataclasses import replace
 
 from resilience.contract import exit_code
-from resilience.machine import incidents, jobs, recover, servers, sightings
+from resilience.machine import incidents, jobs, recover, servers, sightings, strikes
 from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
@@ -53,6 +53,7 @@ def hello(turn: Turn, event: Hello) -> None:
         resumed=event.resumed,
         active=event.active,
         session=event.session,
+        program=event.program,
         retries=event.retries,
         retried=turn.now.mono - event.retried,
     )
@@ -60,7 +61,8 @@ def hello(turn: Turn, event: Hello) -> None:
         turn.jobs[event.ref.job] = Job(job=event.ref.job, uid=event.lease.uid)
         jobs.look_up(turn, event.ref.job)
     turn.journal(rec.TaskHello(task=event.ref, server=pair.server(color), resumed=event.resumed, mpi=event.mpi))
-    place(turn, event.ref)
+    if event.resumed or not strikes.at_hello(turn, event.ref):
+        place(turn, event.ref)
 
 
 def place(turn: Turn, ref: TaskRef) -> None:
@@ -68,7 +70,15 @@ def place(turn: Turn, ref: TaskRef) -> None:
     task = turn.tasks[ref]
     pair = turn.pairs[task.server.domain, task.server.gpu]
     server = task.server
-    if not task.placed and turn.observe:
+    if not task.placed and servers.quarantine(pair, server.color):
+        health = turn.health(server)
+        if health is Health.OPENING:
+            return
+        if health is not Health.UP:
+            turn.do(fx.Refuse(ref=ref, reason=f"no MPS server of its own on {','.join(pair.uuids)} can be started"))
+            turn.task(ref, over=True)
+            return
+    elif not task.placed and turn.observe:
         server = pair.server(pair.active)
     elif not task.placed:
         order = sorted(pair.colors, key=lambda color: color != pair.active)

@@ -6,6 +6,7 @@ from resilience.model.ids import GpuUuid, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Action, Part
 from resilience.model.records import JobAccounted, Record, SlurmIntent
 from resilience.model.timer import StoppedCounts, Timer
+from resilience.model.world import Strike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,13 @@ class TerminateClient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepStrikes:
+    """What the next agent is to know of faults that programs have caused."""
+
+    strikes: tuple[Strike, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
     """Follow the logs of a server."""
 
@@ -170,6 +178,7 @@ Effect = (
     | Unwatch
     | LookUpJob
     | Look
+    | KeepStrikes
     | AskRequeue
     | AskDrain
     | AskComment

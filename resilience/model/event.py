@@ -38,6 +38,8 @@ class Hello:
     """Seconds since the last of these recoveries."""
     active: int
     session: bool
+    program: str = ""
+    """Digest of the task's program."""
     dead: frozenset[Color] = frozenset()
     """Colours whose control daemon had gone when it came; told of a domain and GPU that was unknown till then."""
 

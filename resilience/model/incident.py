@@ -121,6 +121,8 @@ class Incident:
     """When the wait for the culprit's name ends."""
     fault: Fault
     sources: tuple[Source, ...]
+    address: int | None = None
+    """Where the GPU was when it faulted."""
     slot: int = 0
     """The SM partition that the fault was seen in; 0: not known, or a server without partitions."""
     radius: Radius | None = None

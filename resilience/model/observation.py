@@ -66,6 +66,8 @@ class Observation:
     cuda: int = 0
     recovery: int | None = None
     """The recovery action that the driver asks for (Xid 154)."""
+    address: int | None = None
+    """The faulting address, when the source has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

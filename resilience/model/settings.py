@@ -157,6 +157,15 @@ class Recovery:
         "breaker: further requeues of this node are only logged; one user gets three quarters at most",
         within=(0, 100_000),
     )
+    strikes: int = setting(
+        0,
+        "GPU faults of one user's program after which each of its tasks gets a server of its own; 0: never",
+        within=(0, 1000),
+    )
+    strikes_refuse: int = setting(
+        0, "GPU faults of one user's program after which its tasks are refused; 0: never", within=(0, 1000)
+    )
+    strikes_window: float = setting(86400.0, "time that a fault counts for these two", within=(1, 31_536_000))
     max_drains_per_hour: int = setting(1, "breaker: further drains of this node are only logged", within=(0, 1_000))
 
 

@@ -58,6 +58,8 @@ class Task:
     standby_restarts: int = 0
     standby_restarted: float = 0.0
     """The same two of its standby."""
+    program: str = ""
+    """Digest of its program; empty: not known."""
     over: bool = False
     """It was told to fail, to pass its status on, or it ended well: nothing more is done for it."""
 
@@ -202,7 +204,22 @@ class Suspicion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """A GPU fault that a user's program has caused."""
+
+    at: float
+    """Seconds since the epoch."""
+    uid: int
+    program: str
+    address: int | None
+    """Where the GPU was when it faulted."""
+    task: str
+    incident: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
+    strikes: tuple[Strike, ...] = ()
     requeues: tuple[tuple[float, int], ...] = ()
     """When, and for whose job."""
     drains: tuple[float, ...] = ()

@@ -22,6 +22,7 @@ _PID = re.compile(r"pid=(?:(?P<pid>\d{1,9})|'?<unknown>'?)(?:, |$)")
 _NAME = re.compile(r"name=(?P<name>.*?)(?:, |$)", re.S)
 _CAUSED = re.compile(r" ?caused by previous Xid (?P<xid>\d{1,5})$")
 _ACTION = re.compile(r"recovery action changed from 0x[0-9a-fA-F]+ \([^)]*\) to 0x(?P<to>[0-9a-fA-F]{1,4})")
+_FAULTED = re.compile(r"faulted @ 0x(?P<high>[0-9a-fA-F]{1,8})_(?P<low>[0-9a-fA-F]{8})")
 _REPEATED = re.compile(r"message repeated \d+ times: \[ ?(?:\[ *\d+\.\d+\] ?)?\Z", re.ASCII)
 """What stands before the driver's text in rsyslog's line for repeated ones; the bracket is closed at the line's end."""
 _MAX = 2048
@@ -49,6 +50,8 @@ class XidLine:
     """The Xid that this one follows from, when the driver says so (45 only)."""
     recovery: int | None
     """The recovery action that Xid 154 announces."""
+    address: int | None = None
+    """Where the GPU was when it faulted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ def parse_line(line: str) -> XidLine | GpuLine | None:
     if found := _CAUSED.search(rest):
         previous = int(found["xid"])
         rest = rest[: found.start()]
-    action = _ACTION.search(rest)
+    action, faulted = _ACTION.search(rest), _FAULTED.search(rest)
     return XidLine(
         bus=bus,
         xid=int(match["xid"]),
@@ -108,4 +111,5 @@ def parse_line(line: str) -> XidLine | GpuLine | None:
         compute_instance=_optional(match["ci"]),
         previous=previous,
         recovery=int(action["to"], 16) if action else None,
+        address=int(faulted["high"] + faulted["low"], 16) if faulted else None,
     )

@@ -4,10 +4,12 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char BCAST[] = "slurm_bcast_"; /* srun --bcast: slurm_bcast_<job>.<step>_<node> */
@@ -63,5 +65,64 @@ void program_digest(char *const command[], char text[PROGRAM_DIGEST]) {
         digest = add_text(digest, path);
     for (int index = 1; command[index]; index++)
         digest = add_text(digest, command[index]);
+    snprintf(text, PROGRAM_DIGEST, "%016llx", (unsigned long long)digest);
+}
+
+/* Faults on purpose: nobody counts them. */
+static const char DRILL[] = "resilience.drill.culprit";
+static const char *const INTERPRETERS[] = {"python", "bash",    "dash",   "sh",    "perl",
+                                           "ruby",   "julia",   "node",   "lua",   "java",
+                                           "R",      "Rscript", "octave", "matlab"};
+static const char *const WRAPPERS[] = {"apptainer", "singularity", "enroot", "podman",  "env",
+                                       "nsys",      "ncu",         "nice",   "time",    "timeout",
+                                       "numactl",   "taskset",     "stdbuf", "xvfb-run"};
+
+static bool named(const char *path, const char *const names[], size_t count) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    for (size_t index = 0; index < count; index++) {
+        size_t length = strlen(names[index]);
+        if (!strncmp(name, names[index], length) &&
+            !name[length + strspn(name + length, "0123456789.")])
+            return true;
+    }
+    return false;
+}
+
+/* A row of digits counts as one digit. */
+static uint64_t add_name(uint64_t digest, const char *text) {
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9')
+            digest = add(digest, text, 1);
+        else if (text[1] < '0' || text[1] > '9')
+            digest = add(digest, "0", 1);
+    }
+    return add(digest, "", 1);
+}
+
+static uint64_t add_version(uint64_t digest, const char *path) {
+    struct stat found;
+    if (stat(path, &found) || !S_ISREG(found.st_mode))
+        return digest;
+    long long version[3] = {found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec};
+    return add(digest, version, sizeof(version));
+}
+
+void program_strike(char *const command[], char text[PROGRAM_DIGEST]) {
+    char path[PATH_MAX], directory[PATH_MAX];
+    uint64_t digest = 0xcbf29ce484222325ULL;
+    resolve(command[0], path);
+    bool wrapped = named(path, WRAPPERS, sizeof(WRAPPERS) / sizeof(WRAPPERS[0]));
+    bool script = named(path, INTERPRETERS, sizeof(INTERPRETERS) / sizeof(INTERPRETERS[0]));
+    if (*path != '/' || wrapped || script)
+        digest = add_name(digest, getcwd(directory, sizeof(directory)) ? directory : "");
+    digest = add_version(add_name(digest, path), path);
+    for (int index = 1; command[index] && (wrapped || script); index++) {
+        digest = add_version(add_name(digest, command[index]), command[index]);
+        if (script && !strcmp(command[index], DRILL)) {
+            *text = '\0';
+            return;
+        }
+        script = script && command[index][0] == '-';
+    }
     snprintf(text, PROGRAM_DIGEST, "%016llx", (unsigned long long)digest);
 }

@@ -9,8 +9,14 @@
 #ifndef MPSR_PROGRAM_H
 #define MPSR_PROGRAM_H
 
+/* By `strike` the node agent counts the faults of a program, whatever its arguments: the tasks of
+ * an array are one program, and a file that was changed is another. It is made of the file that is
+ * run, its size and time of change; of an interpreter also of its first argument that is no option,
+ * of a wrapper (apptainer, env) of all its arguments. Numbers in names count as one: run_1, run_2.
+ * Empty for the drill's culprit. */
 enum { PROGRAM_DIGEST = 17 }; /* 16 hexadecimal digits */
 
 void program_digest(char *const command[], char digest[PROGRAM_DIGEST]);
+void program_strike(char *const command[], char digest[PROGRAM_DIGEST]);
 
 #endif

@@ -28,6 +28,7 @@ void report_hello(struct supervisor *self) {
     packet_number(&packet, "active_pid", self->active.pid);
     packet_text(&packet, "color", self->color);
     packet_number(&packet, "session", self->active.session);
+    packet_text(&packet, "program", task->strike);
     agent_send(&self->agent, &packet);
 }
 

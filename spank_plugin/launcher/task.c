@@ -224,5 +224,6 @@ int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_
     mpsr_visible_joined(&task->lease, task->local, &task->visible);
     task->gpu = task->visible.gpu[0];
     program_digest(task->command, task->program);
+    program_strike(task->command, task->strike);
     return paths(task, started ? &mpiexec : NULL, why) ? TASK_OK : MPSR_EXIT_REFUSED;
 }

@@ -27,6 +27,7 @@ struct task {
     char spill[MPSR_LEASE_PATH];  /* directory of the spilled state; empty: there is none */
     char token[33], standby_token[33];
     char program[PROGRAM_DIGEST]; /* of the command: whose state it is, if no name is given */
+    char strike[PROGRAM_DIGEST];  /* of the program: whose faults they are */
 };
 
 enum { TASK_OK = 0 };

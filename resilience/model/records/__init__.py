@@ -26,7 +26,16 @@ from resilience.model.records.node import (
     UserThrottled,
 )
 from resilience.model.records.slurm import BreakerOpen, SlurmIntent, SlurmOutcome
-from resilience.model.records.tasks import ClientEnded, TaskExit, TaskGone, TaskHello, TaskStopped
+from resilience.model.records.tasks import (
+    ClientEnded,
+    StrikeGiven,
+    StrikesApplied,
+    StrikeTaken,
+    TaskExit,
+    TaskGone,
+    TaskHello,
+    TaskStopped,
+)
 
 __all__ = [
     "AgentStarted",
@@ -52,6 +61,9 @@ __all__ = [
     "Sighting",
     "SlurmIntent",
     "SlurmOutcome",
+    "StrikeGiven",
+    "StrikeTaken",
+    "StrikesApplied",
     "TaskExit",
     "TaskGone",
     "TaskHello",

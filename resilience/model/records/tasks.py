@@ -68,6 +68,50 @@ class ClientEnded(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Strike(Record):
+    uid: int | None = said("the program's user", since="0.2.0")
+    program: str = said("digest of the program (protocols.md)", "", since="0.2.0")
+
+    @property
+    def whose(self) -> str:
+        return f"program {self.program or '?'} of uid {'?' if self.uid is None else self.uid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrikeGiven(_Strike):
+    EVENT: ClassVar[str] = "strike.given"
+    SINCE: ClassVar[str] = "0.2.0"
+    task: TaskRef | None = said("the task that caused the fault", since="0.2.0")
+    count: int | None = said("faults of the program that count by now", since="0.2.0")
+
+    def sentence(self) -> str:
+        return f"{self.whose} has caused {self.count} GPU fault{'' if self.count == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrikeTaken(_Strike):
+    EVENT: ClassVar[str] = "strike.taken"
+    SINCE: ClassVar[str] = "0.2.0"
+    reason: str = said("why, for people", "", since="0.2.0")
+
+    def sentence(self) -> str:
+        return f"a fault of {self.whose} does not count any more{because(self.reason)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrikesApplied(_Strike):
+    EVENT: ClassVar[str] = "strikes.applied"
+    SINCE: ClassVar[str] = "0.2.0"
+    task: TaskRef | None = said("the task", since="0.2.0")
+    count: int | None = said("faults of its program", since="0.2.0")
+    action: str = said("apart: a server of its own; refused", "", since="0.2.0")
+
+    def sentence(self) -> str:
+        what = "is refused" if self.action == "refused" else "gets a server of its own"
+        return f"{whom(self.task)} {what}: {self.whose} has caused {self.count} GPU faults"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExit(Record):
     EVENT: ClassVar[str] = "task.exit"
     task: TaskRef | None = said("the task")

@@ -15,7 +15,7 @@ from resilience.model.records.incidents import (
     Verdict,
 )
 from resilience.model.records.slurm import SlurmIntent, SlurmOutcome
-from resilience.model.records.tasks import TaskStopped
+from resilience.model.records.tasks import StrikeGiven, StrikesApplied, TaskStopped
 
 _DONE: dict[str, str] = {
     Action.PROMOTE: "recovered on standby",
@@ -54,6 +54,11 @@ def log_line(record: Record, job: JobId) -> str:
             return f"{who}: {_DONE.get(record.action, 'running again')} {record.ms or 0:.1f} ms after the fault was seen{commit}"
         case RecoveryFailed():
             return f"{record.task.in_job() if record.task else 'a task'}: {record.rung} did not work: {record.reason}"
+        case StrikeGiven():
+            return f"{record.task.in_job() if record.task else 'a task'}: its program has caused {record.count} GPU faults here"
+        case StrikesApplied():
+            who = record.task.in_job() if record.task else "a task"
+            return f"{who}: runs on a server of its own, for its program has caused {record.count} GPU faults here"
         case TaskStopped():
             return f"{record.task.in_job() if record.task else 'a task'}: is stopped (suspended?): its time goes on when it does"
         case SlurmOutcome() if record.again:
