@@ -99,6 +99,21 @@ def check(path: str, conf: SlurmConf | None = None) -> tuple[list[Finding], str]
     return found, plugstack
 
 
+def rooms(path: str, conf: SlurmConf, mib: int) -> list[Finding]:
+    """Whether jobs see the rooms that their prolog mounts (docs/explanation/rooms.md): `mib` is prolog.room_mib."""
+    kind = conf.last("JobContainerType")
+    if "job_container/tmpfs" not in words(kind):
+        return []
+    if not mib:
+        return [fine(f"{path}: JobContainerType", f"{kind}, and prolog.room_mib is 0")]
+    text = f"{kind} gives a job mounts of its own, without what its prolog mounts: tasks under --mps may find no MPS server"
+    return [
+        warning(
+            f"{path}: JobContainerType", text, "prolog.room_mib: 0 in mpsr.yaml; docs/explanation/rooms.md says more"
+        )
+    ]
+
+
 def words(value: str) -> dict[str, str]:
     """The words of a list such as PrologFlags, by their lower case."""
     return {word.strip().lower(): word.strip() for word in value.split(",") if word.strip()}

@@ -106,6 +106,8 @@ def _slurm(named: str | None, settings: Settings | None, found: list[Finding]) -
     conf = slurm_conf.read(chosen)
     findings, plugstack = slurm_conf.check(chosen, conf)
     found += findings
+    if settings is not None:
+        found += slurm_conf.rooms(chosen, conf, settings.prolog.room_mib)
     if settings is not None and conf.values:
         timeout = settings.slurm.timeout
         found += controller.check(

@@ -312,3 +312,26 @@ def test_any_text_is_read_as_lines(text: str) -> None:
 def test_comments_and_continued_lines_are_read_as_slurm_does() -> None:
     text = "A=1 # b\n#C=2\n\nLong=x,\\\n  y\nlast \\"
     assert list(slurm_conf.logical_lines(text)) == ["A=1", "Long=x,  y", "last"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mib", "level", "words"),
+    [
+        ("job_container/tmpfs", 64, Severity.WARNING, "prolog.room_mib: 0 in mpsr.yaml"),
+        ("namespace/linux,Job_Container/tmpfs", 1, Severity.WARNING, "a job mounts of its own"),
+        ("job_container/tmpfs", 0, Severity.FINE, "prolog.room_mib is 0"),
+    ],
+)
+def test_jobs_with_mounts_of_their_own_want_no_rooms(
+    site: Site, kind: str, mib: int, level: Severity, words: str
+) -> None:
+    site.change("slurm.conf", "ClusterName=t\n", f"ClusterName=t\nJobContainerType={kind}\n")
+    path = str(site.conf / "slurm.conf")
+    (finding,) = slurm_conf.rooms(path, slurm_conf.read(path), mib)
+    assert finding.level is level
+    assert words in finding.lines()
+
+
+def test_other_sites_hear_nothing_of_rooms(site: Site) -> None:
+    path = str(site.conf / "slurm.conf")
+    assert slurm_conf.rooms(path, slurm_conf.read(path), 64) == []
