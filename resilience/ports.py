@@ -110,6 +110,15 @@ class Procfs(Protocol):
     def uid(self, pid: int) -> int | None:
         """Whose process it is (its real uid), None when it is gone."""
 
+    def environ(self, pid: int) -> Mapping[str, str] | None:
+        """The process's environment as it began, None when it is gone or may not be read."""
+
+    def name(self, pid: int) -> str:
+        """The name of its program as the kernel has it, empty when it is gone. The user's own choice of characters."""
+
+    def has_cuda(self, pid: int) -> bool:
+        """Whether it has CUDA's library in its memory, as all have that compute; also when that cannot be told."""
+
     def job(self, pid: int) -> JobId | None:
         """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
 
@@ -184,6 +193,16 @@ class Gpus(Protocol):
         """Processes that hold the GPU outside MPS."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """A process that computes on a GPU, as NVML lists it."""
+
+    uuid: GpuUuid
+    pid: int
+    mps: bool
+    """Among the clients of MPS."""
+
+
 # ---------------------------------------------------------------- what the agent's loop waits on
 class Feed(Protocol):
     """Something that the loop waits on. `read` never blocks and may return nothing."""
@@ -202,6 +221,16 @@ class Listening(Protocol):
 
     def costs(self) -> Mapping[int, float]:
         """Seconds of CPU time that reading has taken for each user since the last call."""
+
+
+class Computing(Feed, Protocol):
+    """Readable when a process has come to compute on a GPU that is watched, or has changed from one list to the other."""
+
+    def watch(self, uuids: frozenset[GpuUuid]) -> None:
+        """From now on these GPUs and no other."""
+
+    def read(self) -> tuple[Context, ...]:
+        """The new contexts."""
 
 
 class Openings(Feed, Protocol):
@@ -373,9 +402,11 @@ class Ports:
     guard: Guard | None = None
     """The guard module may come and go; None: this node never has one."""
     end_client: ClientEnd | None = None
-    """Called on the worker's lane of the server's domain, or `end`; goes with `guard`."""
+    """Called on the worker's lane of the server's domain, or `end`."""
     openings: Openings | None = None
     """None: jobs are known by their supervisors alone."""
+    computing: Computing | None = None
+    """None: nobody compares processes with the servers' clients."""
     notes: Notes | None = None
     """Called on the worker's lane `notes`; None: only supervisors write into jobs' files."""
     strikes: Strikes | None = None

@@ -93,6 +93,7 @@ enum mpsr_option {
     MPSR_OPTION_ON_CULPRIT,
     MPSR_OPTION_RANKS,
     MPSR_OPTION_SERVERS,
+    MPSR_OPTION_UNATTACHED,
     MPSR_OPTION_REQUIRE,
     MPSR_OPTIONS
 };
@@ -132,6 +133,9 @@ enum mpsr_option {
     X("mps-servers", "servers", "MPSR_SERVERS", MPSR_KIND_CHOICE, "auto,gpu,job", \
       0, "auto", "auto|gpu|job", \
       "MPS servers for each GPU, or over all GPUs of the job? auto: job, when its tasks may have several whole GPUs") \
+    X("mps-unattached", "unattached", "MPSR_UNATTACHED", MPSR_KIND_CHOICE, "warn,fail", \
+      0, "warn", "warn|fail", \
+      "what happens to a process of the job that computes outside its MPS servers or share: told, or ended") \
     X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", \
       0, "mps", "mps|standby|isolation", \
       "refuse to run with less than this")

@@ -72,6 +72,10 @@ class Clients:
         if pid > 0:
             _keep(self._of(domain).daemons, pid, None, _DAEMONS)
 
+    def is_daemon(self, pid: int) -> bool:
+        """Whether the log of any domain has named it so."""
+        return any(pid in told.daemons for told in self._told.values())
+
     def connected(self, pid: int, domain: DomainKey) -> Client | None:
         """A client connected: look it up now, while it is there."""
         told = self._of(domain)

@@ -37,6 +37,11 @@ class Holders:
                 yield self._opened(lease)
         self._supervisors.admit({lease.uid for lease in leases})
 
+    @property
+    def leases(self) -> dict[JobId, Lease]:
+        """The open ones."""
+        return self._known
+
     def _opened(self, lease: Lease) -> ev.JobOpened:
         first = lease.colors[0] if lease.colors else Color("a")
         active = []

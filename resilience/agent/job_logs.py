@@ -1,5 +1,6 @@
 """Jobs' recovery logs: lines for people, and records for programs beside them, written by the jobs' own supervisors, and
-as the job's user when none of them is there. What became of processes without a supervisor stands in the job's output, too.
+as the job's user when none of them is there. What became of processes without a supervisor stands in the job's output, too, and which
+process is not where its job asked to be.
 
 Where a log lies is known when Slurm has said where the job's output is; until then a bounded number of lines is held.
 A line is cut so that its packet always fits, whatever a user's program has put into it; a record that is too long is left
@@ -16,7 +17,7 @@ from datetime import datetime
 from resilience.agent.peers import Peers
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import JobId, NodeName
-from resilience.model.records import JobAccounted, Record, journal
+from resilience.model.records import JobAccounted, ProcessUnattached, Record, journal
 from resilience.model.records.told import for_job, log_line, records_file
 from resilience.model.records.words import printable
 from resilience.parse import recovery_log
@@ -98,8 +99,15 @@ class JobLogs:
         text = journal.line(for_job(record, job), wall=wall, mono=self._clock.monotonic())
         log = self._logs.setdefault(job, _Log())
         log.held.append((line, text if len(encode(text)) <= _TEXT else ""))
-        if isinstance(record, JobAccounted) and record.outside:
-            log.said.append(f"mpsr: {printable(log_line(record, job))}"[:_LINE])
+        said = f"mpsr: {printable(log_line(record, job))}"[:_LINE]
+        if isinstance(record, ProcessUnattached):
+            ref = record.task if record.task and self._peers.get(record.task) else next(self._peers.of_job(job), None)
+            if ref is not None:
+                self._peers.tell(ref, "say", line=cut(said.removeprefix("mpsr: "), _TEXT))
+            else:
+                log.said.append(said)
+        elif isinstance(record, JobAccounted) and record.outside:
+            log.said.append(said)
         self._write(job, log)
 
     def _write(self, job: JobId, log: _Log) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import ParamSpec
 
 from resilience.agent.act import Actor, domain_of, urgency
+from resilience.agent.attached import Attached
 from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
@@ -40,7 +41,7 @@ from resilience.model.ids import DomainKey, NodeName
 from resilience.model.lease import LeaseState
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
-from resilience.ports import Answer, Feed, Guard, Listening, Openings, Ports, ServerLine
+from resilience.ports import Answer, Computing, Feed, Guard, Listening, Openings, Ports, ServerLine
 
 _REUNION = 2.5
 """Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
@@ -100,6 +101,7 @@ class Agent:
             ),
             endings=Endings(ports.mps, ports.procfs, ports.worker, ports.journal, peers),
         )
+        self._attached = Attached(ports, clients, logs, state=lambda: self.state, act=self._mode == "act")
         others = any(lease.state is LeaseState.OPEN for lease in ports.leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0
         self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
@@ -136,6 +138,8 @@ class Agent:
         ]
         if ports.guard is not None:
             feeds.insert(0, (ports.guard, partial(self._guard_news, ports.guard)))
+        if ports.computing is not None:
+            feeds.append((ports.computing, partial(self._contexts, ports.computing)))
         if ports.openings is not None:
             feeds.insert(0, (ports.openings, partial(self._lease_news, ports.openings)))
         return feeds
@@ -173,6 +177,12 @@ class Agent:
     def _lease_news(self, openings: Openings) -> Iterator[Iterable[ev.Event]]:
         openings.read()
         yield self._holders.look()
+        self._attached.leases(dict(self._holders.leases))
+
+    def _contexts(self, computing: Computing) -> Iterator[Iterable[ev.Event]]:
+        for context in computing.read():
+            self._barrier(self._attached.context, context)
+        return iter(())
 
     def _guard_news(self, guard: Guard) -> Iterator[Iterable[ev.Event]]:
         try:
@@ -197,6 +207,7 @@ class Agent:
         self._barrier(self._look_at_guard)
         if self._ports.openings is not None:
             self._barrier(self._take_all, self._holders.look())
+            self._attached.leases(dict(self._holders.leases))
 
     def _recall_strikes(self) -> None:
         if self._ports.strikes is not None:

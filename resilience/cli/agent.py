@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from resilience.adapters.gpu.computing import ComputingWatch
 from resilience.adapters.gpu.guard_follower import GuardFollower
 from resilience.adapters.gpu.nvml import NoGpuEvents, NvmlEvents, NvmlGpus
 from resilience.adapters.linux.agent_socket import AgentSocket
@@ -157,6 +158,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             openings=closing(LeaseWatch(chosen.paths.run, node)),
             notes=JobNotes(),
             strikes=StrikeFile(path("strikes", log=chosen.paths.log, node=node)),
+            computing=closing(ComputingWatch(NvmlGpus())),
         )
         agent = Agent(chosen, node, ports)
         agent.run(signals.stop)

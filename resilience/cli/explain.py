@@ -12,7 +12,7 @@ from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers
+from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
 from resilience.model.records.words import printable
 from resilience.model.settings import Options
 from resilience.parse import job_name, rules
@@ -107,6 +107,14 @@ def consequences(options: JobOptions) -> list[str]:
     if options.state is not None:
         lines.append(f"state={options.state}: a program may keep at most {options.state} MiB across a fault, per task.")
     lines += _recovery(options)
+    elsewhere = {
+        Unattached.WARN: "is told of in the job's output and log",
+        Unattached.FAIL: "is ended, and told of in the job's output and log",
+    }
+    lines.append(
+        f"unattached={options.unattached.value}: a process that computes outside the job's MPS servers, or with more than its "
+        f"share, {elsewhere[options.unattached]}."
+    )
     requires = {
         Require.MPS: "a node that cannot give MPS refuses the job's steps; without a standby or isolation it runs all the same",
         Require.STANDBY: "a node that cannot have a spare server refuses the job's steps",

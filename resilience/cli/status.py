@@ -16,6 +16,7 @@ from typing import Any
 
 from resilience.adapters.gpu.guard import found, level
 from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.strike_file import StrikeFile
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
@@ -25,13 +26,15 @@ from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
 from resilience.model.errors import ResilienceError
 from resilience.model.guard import Level
-from resilience.model.ids import NodeName, ServerId
+from resilience.model.ids import JobId, NodeName, ServerId
 from resilience.model.lease import Isolation, Lease, LeaseState, in_force
 from resilience.model.records import Record
+from resilience.model.records.words import printable
 from resilience.model.settings import Recovery, Settings
 from resilience.model.world import ServerState
 
 _CONNECT_TIMEOUT = 2.0
+_SUPERVISOR = "mpsr-launch"
 _ISOLATION = {
     Level.ABSENT: "domains (no guard module)",
     Level.OFF: "domains (the guard module is loaded and off)",
@@ -40,6 +43,20 @@ _ISOLATION = {
     Level.ON: "guard",
 }
 """What the prolog would write into a lease now, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plain:
+    """A client that no supervisor has: a command of a batch script, what mpirun or ssh has started."""
+
+    pid: int
+    job: JobId | None
+    """By its environment; None: it says none."""
+    program: str
+
+    def __str__(self) -> str:
+        job = f"job {self.job}" if self.job is not None else "no job that it names"
+        return f"process {self.pid} of {job} ({printable(self.program)}): without a supervisor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +76,8 @@ class ServerRow:
     """SM partitions that it is cut into."""
     pids: tuple[int, ...] = ()
     """Its clients' process ids."""
+    plain: tuple[Plain, ...] = ()
+    """Those of them that no supervisor has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +229,19 @@ def _servers(chosen: Settings, node: NodeName, files: LeaseFiles, leases: tuple[
                 needed=server in needed,
                 partitions=mps.partitions.count(server),
                 pids=pids,
+                plain=tuple(filter(None, map(_plain_client, pids))),
             )
         )
     return tuple(rows)
+
+
+def _plain_client(pid: int) -> Plain | None:
+    """None: a supervisor has it, or it has gone."""
+    procfs = ProcfsTree()
+    ancestors = procfs.ancestors(pid)
+    if not ancestors or any(procfs.name(one) == _SUPERVISOR for one in ancestors):
+        return None
+    return Plain(pid=pid, job=procfs.job(pid), program=procfs.name(pid))
 
 
 def lines(status: Status) -> list[str]:
@@ -229,6 +258,7 @@ def lines(status: Status) -> list[str]:
         notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
         notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
         said.append(f"server {row.domain}/g{row.gpu}/{row.color}: {row.state}, {', '.join(notes)}")
+        said += [f"  {one}" for one in row.plain]
     for strike in status.strikes:
         many = f"{strike.faults} GPU fault{'' if strike.faults == 1 else 's'}, the last by {strike.last}"
         said.append(f"program {strike.program} of uid {strike.uid}: {many}; its next task: {strike.state}")

@@ -37,6 +37,11 @@ class Servers(StrEnum):
     """One pair over all GPUs of the job on a node: a task can use several of them."""
 
 
+class Unattached(StrEnum):
+    WARN = "warn"
+    FAIL = "fail"
+
+
 class Require(StrEnum):
     MPS = "mps"
     STANDBY = "standby"
@@ -58,4 +63,5 @@ class JobOptions:
     on_culprit: OnCulprit = OnCulprit.FAIL
     ranks: Ranks = Ranks.AUTO
     servers: Servers = Servers.AUTO
+    unattached: Unattached = Unattached.WARN
     require: Require = Require.MPS

@@ -6,7 +6,7 @@ checked first, every value against contract.toml, and nothing is evaluated. Erro
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers
+from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
 
 _OPTIONS = {spec["key"]: spec for spec in contract()["option"].values()}
 _CHARSET = frozenset(contract()["wire"]["charset"])
@@ -99,6 +99,7 @@ def from_values(values: dict[str, str]) -> JobOptions:
         on_culprit=OnCulprit(full["on-culprit"]),
         ranks=Ranks(full["ranks"]),
         servers=Servers(full["servers"]),
+        unattached=Unattached(full["unattached"]),
         require=Require(full["require"]),
     )
 
@@ -126,6 +127,7 @@ def to_values(options: JobOptions) -> dict[str, str]:
         "on-culprit": options.on_culprit.value,
         "ranks": options.ranks.value,
         "servers": options.servers.value,
+        "unattached": options.unattached.value,
         "require": options.require.value,
     }
     return {key: values[key] for key in _OPTIONS}

@@ -128,6 +128,8 @@ static void on_agent_message(struct supervisor *self, const struct words *words)
         happen(self, ON_RELEASED);
     } else if (!strcmp(words->verb, "log"))
         log_of_agent(self, words);
+    else if (!strcmp(words->verb, "say"))
+        say("%s", words_get(words, "line"));
     else if (!strcmp(words->verb, "ended"))
         ending_answered(self, words_get(words, "n"));
     else if (!strcmp(words->verb, "refuse")) {

@@ -11,6 +11,7 @@ import platform
 import sys
 from typing import Any
 
+from resilience.adapters.gpu.computing import EVERY
 from tests.bench import recovery
 from tests.bench.figures import shown
 from tests.bench.idle import idle, pids
@@ -18,7 +19,7 @@ from tests.bench.latency import hooks, plugin
 from tests.bench.overhead import overhead
 from tests.bench.promotion import SIZES_MIB, promotion
 from tests.cluster import gpu
-from tests.cluster.sandbox import ROOT, Sandbox, SandboxError
+from tests.cluster.sandbox import ROOT, Sandbox, SandboxError, wait_for
 from tests.demo.stage import NODE, Stage
 
 AIMS = {
@@ -69,6 +70,18 @@ def main() -> int:
     return 0
 
 
+_LISTS = """
+import time, pynvml
+pynvml.nvmlInit()
+gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+began = time.thread_time()
+for _ in range(50):
+    pynvml.nvmlDeviceGetMPSComputeRunningProcesses(gpu)
+    pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)
+print((time.thread_time() - began) / 50)
+"""
+
+
 def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     stage = Stage(ours)
     values: dict[str, Any] = {"ran_on": machine(ours)}
@@ -79,6 +92,8 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     values["plugin_ms"] = plugin(plain, ours, max(runs, 6))
     stage.say("the idle agent")
     values["agent"] = idle(ours, agent, 20)
+    stage.say("the agent beside 48 clients of a server")
+    values["agent_48_clients"] = beside_clients(stage, agent, 48)
     values["hook_server"] = idle(ours, pids(ours, "resilience.cli.main", "hooks", NODE)[0], 5)
     stage.say("the idle keeper and supervisor of a program that computes")
     values |= residents(stage)
@@ -94,6 +109,24 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     values["promotion_ms"] = promotion(runs, real=bool(ours.plan.real_gpu))
     values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
     return values
+
+
+def beside_clients(stage: Stage, agent: int, count: int) -> dict[str, Any]:
+    """The agent while clients hold their contexts and do nothing. `nvml`: percent of a core that one list of them costs in
+    the library itself, at the agent's two lists a look, driver or simulated."""
+    sandbox = stage.sandbox
+    hold = (
+        "import sys, time; from resilience.state.driver import Gpu; held = Gpu(); held.allocate(4096); time.sleep(600)"
+    )
+    sandbox.path("/home/alice/hold.py").write_text(hold)
+    line = f"for each in $(seq {count}); do {sandbox.plan.python} /home/alice/hold.py & done; wait"
+    job = sandbox.sbatch("--mps", "--gres=shard:1", script=line)
+    wait_for(lambda: len(sandbox.on_gpu(NODE)) >= count, 120)
+    values = idle(sandbox, agent, 5) | idle(sandbox, agent, 20)  # the first with the news of them
+    took = float(sandbox.good([sandbox.plan.python, "-c", _LISTS], node=NODE))
+    sandbox.good(["scancel", str(job)])
+    sandbox.wait(job)
+    return values | {"clients": count, "nvml": round(100 * took / EVERY, 3)}
 
 
 def residents(stage: Stage) -> dict[str, Any]:
@@ -147,10 +180,11 @@ def table(values: dict[str, Any]) -> str:
         lines.append(shown("  of it our own", values[f"{hook}_ms"]["of_it_ours"], "ms"))
         lines.append(shown("  the whole without a hook server", values[f"{hook}_ms"]["without_server"], "ms"))
     lines.append(shown("srun, not asked: added", values["plugin_ms"], "ms"))
-    for name in ("agent", "hook_server", "keeper", "supervisor"):
+    for name in ("agent", "agent_48_clients", "hook_server", "keeper", "supervisor"):
         entry = values[name]
         lines.append(f"{name:34} {entry['rss_mib']:.1f} MiB ({entry['private_mib']:.1f} of its own), "
-                     f"{entry['cpu_percent']:.2f} % of a core over {entry['seconds']:.0f} s")  # fmt: skip
+                     f"{entry['cpu_percent']:.3f} % of a core over {entry['seconds']:.0f} s"
+                     + (f", {entry['nvml']:.3f} % of it in NVML" if "nvml" in entry else ""))  # fmt: skip
     lines += ["", "aims: " + ", ".join(f"{name} under {value}" for name, value in AIMS.items())]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ SIM_EXPORT CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
         return CUDA_ERROR_INVALID_CONTEXT;
     const struct sim_gpu *gpu = sim_gpu_of(sim_current()->device);
     *total = gpu->memory;
-    *free_bytes = gpu->memory - pool_used(&sim.host, gpu->minor, 0);
+    *free_bytes = gpu->memory - pool_used(&sim.host, gpu->minor);
     return CUDA_SUCCESS;
 }
 

@@ -96,7 +96,7 @@ void physical_maybe_free(struct physical *p) {
     if (p->limited)
         charged[p->device] -= p->size;
     close(p->fd);
-    pool_used(&sim.host, p->minor, 0); /* takes the file away if we were the last */
+    pool_used(&sim.host, p->minor); /* takes the file away if we were the last */
     free(p);
 }
 

@@ -258,7 +258,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetMigMode(const struct sim_gpu *device, unsig
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(const struct sim_gpu *device,
                                                 struct nvml_memory *memory) {
     NVML_CHECK(nvml_device_ok(device) && memory != NULL);
-    const uint64_t used = pool_used(&nvml_host, device->minor, 0);
+    const uint64_t used = pool_used(&nvml_host, device->minor);
     *memory =
         (struct nvml_memory){.total = device->memory, .free = device->memory - used, .used = used};
     return NVML_SUCCESS;

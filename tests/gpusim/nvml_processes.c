@@ -14,6 +14,18 @@ struct nvml_process {
     unsigned gpu_instance, compute_instance;
 };
 
+struct list {
+    unsigned n;
+    struct nvml_process *process;
+};
+
+static void add_used(void *with, pid_t pid, uint64_t bytes) {
+    const struct list *all = with;
+    for (unsigned index = 0; index < all->n; index++)
+        if (all->process[index].pid == (unsigned)pid)
+            all->process[index].used += bytes;
+}
+
 /* Processes with a context on the GPU, MPS clients or the others; `n` in: room, out: how many. */
 static nvmlReturn_t processes(const struct sim_gpu *device, bool mps, unsigned *n,
                               struct nvml_process *list) {
@@ -36,16 +48,17 @@ static nvmlReturn_t processes(const struct sim_gpu *device, bool mps, unsigned *
             unlinkat(dirfd(entries), entry->d_name, 0); /* its process has gone */
         } else if (read(fd, text, sizeof text - 1) > 0 && (strncmp(text, "mps=1", 5) == 0) == mps) {
             if (list != NULL && found < *n)
-                list[found] =
-                    (struct nvml_process){.pid = pid,
-                                          .used = pool_used(&nvml_host, minor, (pid_t)pid),
-                                          .gpu_instance = NVML_NO_INSTANCE,
-                                          .compute_instance = NVML_NO_INSTANCE};
+                list[found] = (struct nvml_process){.pid = pid,
+                                                    .gpu_instance = NVML_NO_INSTANCE,
+                                                    .compute_instance = NVML_NO_INSTANCE};
             found++;
         }
         close(fd);
     }
     closedir(entries);
+    if (list != NULL)
+        pool_each(&nvml_host, device->minor, add_used,
+                  &(struct list){.n = found < *n ? found : *n, .process = list});
     const bool room = found <= *n && (list != NULL || found == 0);
     *n = found;
     return room ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;

@@ -51,12 +51,11 @@ static int take_lock(const char *dir) {
     return fd;
 }
 
-/* Under the lock: bytes in files that somebody holds; `pid` as in pool_used. */
-static uint64_t count(const char *dir, pid_t pid) {
-    uint64_t used = 0;
+/* Under the lock: the files that somebody holds, with their maker and their bytes. */
+static void each(const char *dir, void (*take)(void *, pid_t, uint64_t), void *with) {
     DIR *entries = opendir(dir);
     if (entries == NULL)
-        return 0;
+        return;
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
         struct stat file;
         if (entry->d_name[0] == '.')
@@ -67,22 +66,37 @@ static uint64_t count(const char *dir, pid_t pid) {
         if (flock(fd, LOCK_EX | LOCK_NB) == 0)
             unlinkat(dirfd(entries), entry->d_name,
                      0); /* of another user: stays, but counts nothing */
-        else if (fstat(fd, &file) == 0 && file.st_size > TRAILER_BYTES &&
-                 (pid == 0 || atoi(entry->d_name) == pid))
-            used += (uint64_t)file.st_size - TRAILER_BYTES;
+        else if (fstat(fd, &file) == 0 && file.st_size > TRAILER_BYTES)
+            take(with, atoi(entry->d_name), (uint64_t)file.st_size - TRAILER_BYTES);
         close(fd);
     }
     closedir(entries);
+}
+
+static void add(void *sum, pid_t pid, uint64_t bytes) {
+    (void)pid;
+    *(uint64_t *)sum += bytes;
+}
+
+static uint64_t count(const char *dir) {
+    uint64_t used = 0;
+    each(dir, add, &used);
     return used;
 }
 
-uint64_t pool_used(const struct sim_host *host, int minor, pid_t pid) {
+void pool_each(const struct sim_host *host, int minor, void (*take)(void *, pid_t, uint64_t),
+               void *with) {
     char dir[240];
     snprintf(dir, sizeof dir, "%s/mem/%d", host->dir, minor);
     const int lock = take_lock(dir);
-    const uint64_t used = count(dir, pid);
+    each(dir, take, with);
     if (lock >= 0)
         close(lock);
+}
+
+uint64_t pool_used(const struct sim_host *host, int minor) {
+    uint64_t used = 0;
+    pool_each(host, minor, add, &used);
     return used;
 }
 
@@ -95,7 +109,7 @@ int pool_create(const struct sim_host *host, const struct sim_gpu *gpu, uint64_t
         sim_say("simgpu: %s/.lock: cannot be locked: %s", dir, strerror(errno));
         return errno;
     }
-    const uint64_t used = count(dir, 0);
+    const uint64_t used = count(dir);
     int error = size > gpu->memory || used > gpu->memory - size ? ENOMEM : 0;
     int fd = -1;
     if (error == 0) {

@@ -73,9 +73,12 @@ uint64_t sim_now_ns(void);
 int pool_create(const struct sim_host *host, const struct sim_gpu *gpu, uint64_t size, int *fd);
 /* What a descriptor of physical memory is: 0, or EINVAL when it is something else. */
 int pool_describe(int fd, uint64_t *size, int *minor);
-/* Bytes in use on a GPU (pid 0), or those of them that this process created. Clears away what
- * nobody holds any more. */
-uint64_t pool_used(const struct sim_host *host, int minor, pid_t pid);
+/* Each file of memory on a GPU that somebody holds: the process that created it, and its bytes.
+ * Clears away what nobody holds any more. */
+void pool_each(const struct sim_host *host, int minor, void (*take)(void *, pid_t, uint64_t),
+               void *with);
+/* All bytes of them. */
+uint64_t pool_used(const struct sim_host *host, int minor);
 
 /* ---- libcuda: the state of the process ---- */
 

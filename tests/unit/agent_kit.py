@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,7 @@ class FakeProcfs:
     uids: dict[int, int] = field(default_factory=dict)
     began: dict[int, int] = field(default_factory=dict)
     still: set[int] = field(default_factory=set)
+    environs: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def starttime(self, pid: int) -> int | None:
         return self.began.get(pid, 1) if pid in self.parents else None
@@ -208,6 +209,15 @@ class FakeProcfs:
 
     def stopped(self, pid: int) -> bool:
         return pid in self.still
+
+    def environ(self, pid: int) -> Mapping[str, str] | None:
+        return self.environs.get(pid)
+
+    def name(self, pid: int) -> str:
+        return "solver"
+
+    def has_cuda(self, pid: int) -> bool:
+        return True
 
 
 class Supervisor:

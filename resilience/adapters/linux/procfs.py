@@ -1,5 +1,6 @@
 """Processes as /proc shows them. One that is gone, or may not be looked at, is None or empty, never an error."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from resilience.adapters.linux.proc_stat import ProcStat, proc_stat
@@ -77,14 +78,28 @@ class ProcfsTree:
                 return int(line.split()[1])
         return None
 
-    def job(self, pid: int) -> JobId | None:
+    def environ(self, pid: int) -> Mapping[str, str] | None:
         try:
             with (self._root / str(pid) / "environ").open("rb") as file:
                 text = file.read(_ENVIRONMENT)
         except OSError:
             return None
         words = (word.partition("=") for word in text.decode("utf-8", "replace").split("\0"))
-        return process_job({name: value for name, _, value in words})
+        return {name: value for name, _, value in words}
+
+    def name(self, pid: int) -> str:
+        return _read(self._root / str(pid) / "comm").rstrip("\n")
+
+    def has_cuda(self, pid: int) -> bool:
+        try:
+            with (self._root / str(pid) / "maps").open("rb") as file:
+                return any(b"/libcuda.so" in line for line in file)
+        except OSError:
+            return self.starttime(pid) is not None
+
+    def job(self, pid: int) -> JobId | None:
+        environ = self.environ(pid)
+        return None if environ is None else process_job(environ)
 
 
 def _read(path: Path) -> str:

@@ -28,6 +28,7 @@ from resilience.model.records.node import (
 from resilience.model.records.slurm import BreakerOpen, SlurmIntent, SlurmOutcome
 from resilience.model.records.tasks import (
     ClientEnded,
+    ProcessUnattached,
     StrikeGiven,
     StrikesApplied,
     StrikeTaken,
@@ -52,6 +53,7 @@ __all__ = [
     "JobClosed",
     "JobOpened",
     "JobRefused",
+    "ProcessUnattached",
     "Record",
     "Recovered",
     "RecoveryFailed",

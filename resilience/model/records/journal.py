@@ -28,6 +28,7 @@ KINDS: Mapping[str, type[Record]] = {
         tasks.ClientEnded,
         tasks.TaskExit,
         tasks.TaskStopped,
+        tasks.ProcessUnattached,
         tasks.StrikeGiven,
         tasks.StrikeTaken,
         tasks.StrikesApplied,

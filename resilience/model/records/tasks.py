@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from resilience.model.ids import ServerId, TaskRef
+from resilience.model.ids import JobId, ServerId, TaskRef
 from resilience.model.records.base import Record, said, server_id
 from resilience.model.records.words import because, whom
 
@@ -109,6 +109,28 @@ class StrikesApplied(_Strike):
     def sentence(self) -> str:
         what = "is refused" if self.action == "refused" else "gets a server of its own"
         return f"{whom(self.task)} {what}: {self.whose} has caused {self.count} GPU faults"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUnattached(Record):
+    """A process of a job that asked for MPS, outside its servers or its share."""
+
+    EVENT: ClassVar[str] = "process.unattached"
+    SINCE: ClassVar[str] = "0.2.0"
+    job: JobId | None = said("its job", since="0.2.0")
+    task: TaskRef | None = said("its task, where a supervisor has it", since="0.2.0")
+    pid: int | None = said("its process id", since="0.2.0")
+    program: str = said("the name of its program", "", since="0.2.0")
+    gpu: str = said("UUID of the GPU that it computes on", "", since="0.2.0")
+    reason: str = said("what is wrong", "", since="0.2.0")
+    ended: bool | None = said("true: it is ended, as the job wants (--mps-unattached=fail)", since="0.2.0")
+    dry_run: bool | None = said("true: it would be ended, but for recovery.mode observe", since="0.2.0")
+
+    def sentence(self) -> str:
+        who = f"process {self.pid} ({self.program}) of {self.task.in_job() if self.task else 'the job'}"
+        ended = "; it is ended (--mps-unattached=fail)" if self.ended else ""
+        would = "; observing only, it would be ended" if self.dry_run else ""
+        return f"{who} {self.reason}{ended}{would}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

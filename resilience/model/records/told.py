@@ -15,7 +15,7 @@ from resilience.model.records.incidents import (
     Verdict,
 )
 from resilience.model.records.slurm import SlurmIntent, SlurmOutcome
-from resilience.model.records.tasks import StrikeGiven, StrikesApplied, TaskStopped
+from resilience.model.records.tasks import ProcessUnattached, StrikeGiven, StrikesApplied, TaskStopped
 
 _DONE: dict[str, str] = {
     Action.PROMOTE: "recovered on standby",
@@ -61,6 +61,8 @@ def log_line(record: Record, job: JobId) -> str:
             return f"{who}: runs on a server of its own, for its program has caused {record.count} GPU faults here"
         case TaskStopped():
             return f"{record.task.in_job() if record.task else 'a task'}: is stopped (suspended?): its time goes on when it does"
+        case ProcessUnattached():
+            return record.sentence()
         case SlurmOutcome() if record.again:
             return f"requeue: {record.detail}: asking again"
         case SlurmOutcome():

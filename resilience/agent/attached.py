@@ -1,0 +1,140 @@
+"""Every process that computes on a job's GPU is a client of that job's servers, with its job's share; or it is told.
+
+News of contexts comes from NVML (ports.Computing). Whose a process is, and what its environment says, is looked up on the
+loop: a few reads of /proc for a process that is new. A domain's servers are asked for their clients on its worker lane,
+once for all that are new. One line for each process: in the job's log, its output, the journal. Where the job wants it
+(--mps-unattached=fail) the process is ended: no verdict, since nothing else of the job is at fault.
+"""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from resilience.agent.act import lane
+from resilience.agent.clients import Clients
+from resilience.agent.job_logs import JobLogs
+from resilience.machine.attached import Facts, lack
+from resilience.model import records as rec
+from resilience.model.ids import DomainKey, GpuMinor, GpuUuid, JobId, Process, ServerId
+from resilience.model.lease import Lease
+from resilience.model.observation import Client
+from resilience.model.options import JobOptions, Unattached
+from resilience.model.world import State
+from resilience.ports import Context, Ports
+
+_TOLD = 4096
+"""Processes that have been told of, so that none is told of twice."""
+
+
+class Attached:
+    def __init__(self, ports: Ports, clients: Clients, logs: JobLogs, *, state: Callable[[], State], act: bool) -> None:
+        self._ports = ports
+        self._clients = clients
+        self._logs = logs
+        self._state = state
+        self._act = act
+        self._leases: dict[JobId, Lease] = {}
+        self._told: OrderedDict[Process, None] = OrderedDict()
+        self._asked: dict[DomainKey, list[tuple[Context, Lease, Client, Process]]] = {}
+        """Clients of MPS whose servers are being asked."""
+
+    def leases(self, leases: dict[JobId, Lease]) -> None:
+        """The open leases of now: their GPUs are watched."""
+        self._leases = leases
+        if self._ports.computing is not None:
+            self._ports.computing.watch(frozenset(uuid for lease in leases.values() for _, uuid in lease.gpus))
+
+    def context(self, context: Context) -> None:
+        """A process holds a context on a GPU of a job's."""
+        began = self._ports.procfs.starttime(context.pid)
+        if began is None or self._clients.is_daemon(context.pid) or not self._ports.procfs.has_cuda(context.pid):
+            return
+        client = self._clients.resolve(context.pid)
+        lease = self._leases.get(client.job) if client is not None and client.job is not None else None
+        if client is None or lease is None:
+            return
+        process = Process(pid=context.pid, starttime=began)
+        if not context.mps:
+            self._judge(context, lease, client, process, ours=None)
+            return
+        waiting = self._asked.setdefault(lease.domain, [])
+        waiting.append((context, lease, client, process))
+        if len(waiting) == 1:
+            self._ask(lease.domain)
+
+    def _ask(self, domain: DomainKey) -> None:
+        servers, mps = self._ports.leases.servers(domain), self._ports.mps
+
+        def call() -> dict[int, ServerId]:
+            return {pid: server for server in servers for pid in mps.clients(server)}
+
+        if not servers:
+            del self._asked[domain]
+            return
+        self._ports.worker.submit(lane(servers[0]), call, partial(self._answered, domain))
+
+    def _answered(self, domain: DomainKey, found: dict[int, ServerId] | Exception) -> None:
+        """One that has come since is in the list as well, or is asked for again with the next."""
+        for context, lease, client, process in self._asked.pop(domain, []):
+            ours = None if isinstance(found, Exception) else context.pid in found
+            server = None if isinstance(found, Exception) else found.get(context.pid)
+            if self._ports.procfs.starttime(process.pid) == process.starttime:
+                self._judge(context, lease, client, process, ours=ours, server=server)
+
+    def _judge(
+        self,
+        context: Context,
+        lease: Lease,
+        client: Client,
+        process: Process,
+        *,
+        ours: bool | None,
+        server: ServerId | None = None,
+    ) -> None:
+        why = lack(
+            Facts(
+                lease=lease,
+                options=self._options(client, lease),
+                gpu=_minor(lease, context.uuid),
+                mps=context.mps,
+                ours=ours,
+                environ=self._ports.procfs.environ(process.pid),
+            )
+        )
+        if not why or process in self._told:
+            return
+        self._told[process] = None
+        if len(self._told) > _TOLD:
+            self._told.popitem(last=False)
+        ends = lease.options.unattached is Unattached.FAIL
+        record = rec.ProcessUnattached(
+            job=lease.job,
+            task=client.task,
+            pid=process.pid,
+            program=self._ports.procfs.name(process.pid),
+            gpu=context.uuid,
+            reason=why,
+            ended=(ends and self._act) or None,
+            dry_run=(ends and not self._act) or None,
+        )
+        self._ports.journal.append(record)
+        self._logs.tell(lease.job, record)
+        if record.ended and self._ports.end_client is not None:
+            end = partial(self._ports.end_client, process, server)
+            self._ports.worker.submit(lane(server) if server is not None else "end", end, partial(_ended, process))
+
+    def _options(self, client: Client, lease: Lease) -> JobOptions:
+        task = self._state().tasks.get(client.task) if client.task is not None else None
+        return replace(task.options, unattached=lease.options.unattached) if task is not None else lease.options
+
+
+def _minor(lease: Lease, uuid: GpuUuid) -> GpuMinor | None:
+    return next((minor for minor, one in lease.gpus if one == uuid), None)
+
+
+def _ended(process: Process, answer: str | Exception) -> None:
+    """A server is told first, as for every client that we end."""
+    if answer:
+        print(f"mpsr: agent: process {process.pid} outside its servers: {answer}", file=sys.stderr, flush=True)

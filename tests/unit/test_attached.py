@@ -1,0 +1,147 @@
+"""Who computes where its job asked to be: the sentence for each way to be elsewhere, and when a context is news."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from resilience.adapters.gpu.computing import ComputingWatch
+from resilience.machine.attached import Facts, lack
+from resilience.model.errors import GpuError
+from resilience.model.ids import GpuMinor, GpuUuid
+from resilience.model.options import JobOptions
+from resilience.ports import Context, Gpu
+from tests.unit.agent_kit import until
+from tests.unit.machine_kit import lease
+
+PIPE, SHARE, LIMIT = (
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+    "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+)
+LEASE = lease(1)
+RIGHT = {PIPE: f"{LEASE.run}/n0/d/u1001/g0/a", SHARE: "30", LIMIT: "0=512M"}
+FINE = Facts(
+    lease=LEASE,
+    options=JobOptions(mps=True, threads=30, memory=512),
+    gpu=GpuMinor(0),
+    mps=True,
+    ours=True,
+    environ=RIGHT,
+)
+
+
+def without(name: str) -> dict[str, str]:
+    return {key: value for key, value in RIGHT.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"gpu": None}, "computes on a GPU that its job does not have"),
+        ({"mps": False, "ours": None, "environ": {}}, f"computes outside MPS: it has no {PIPE}"),
+        ({"mps": False, "environ": {PIPE: "/x"}}, f"computes outside MPS: {PIPE} is /x"),
+        ({"mps": False}, f"computes outside MPS: no MPS server answered it at {RIGHT[PIPE]}"),
+        ({"mps": False, "environ": None}, "computes outside MPS: its environment cannot be read"),
+        ({"ours": False, "environ": {PIPE: "/x"}}, f"is a client of an MPS server that is not its job's: {PIPE} is /x"),
+        ({"ours": None, "environ": RIGHT}, ""),
+        ({"environ": without(SHARE)}, f"may use more than its 30 percent of the GPU's threads: it has no {SHARE}"),
+        ({"environ": RIGHT | {SHARE: "31"}}, f"may use more than its 30 percent of the GPU's threads: {SHARE} is 31"),
+        ({"environ": RIGHT | {SHARE: "12.5"}}, ""),
+        ({"environ": without(LIMIT)}, f"may use more than its 512 MiB of device memory: it has no {LIMIT}"),
+        ({"environ": RIGHT | {LIMIT: "0=1G"}}, f"may use more than its 512 MiB of device memory: {LIMIT} is 0=1G"),
+        ({"environ": RIGHT | {LIMIT: "0=1024K"}}, ""),
+        ({"environ": None}, ""),
+        ({"environ": {}, "options": JobOptions(mps=True)}, ""),
+        ({"environ": without(SHARE), "lease": replace(LEASE, slots=((GpuMinor(0), 1),))}, ""),
+    ],
+)
+def test_what_is_wrong_with_a_process(changes: dict[str, Any], words: str) -> None:
+    assert lack(replace(FINE, **changes)) == words
+
+
+@dataclass
+class Lists:
+    """NVML's two lists, as a test has them."""
+
+    mps: set[int] = field(default_factory=set)
+    plain: set[int] = field(default_factory=set)
+    broken: bool = False
+    looks: int = 0
+
+    def all(self) -> tuple[Gpu, ...]:
+        return ()
+
+    def mps_processes(self, uuid: GpuUuid) -> Iterable[int]:
+        self.looks += 1
+        if self.broken:
+            raise GpuError("nvml", 1, "away")
+        return tuple(self.mps)
+
+    def plain_processes(self, uuid: GpuUuid) -> Iterable[int]:
+        return tuple(self.plain)
+
+
+GPU = GpuUuid("GPU-1")
+
+
+@pytest.fixture
+def watch() -> Iterable[tuple[ComputingWatch, Lists]]:
+    lists = Lists()
+    it = ComputingWatch(lists, every=0.01)
+    yield it, lists
+    it.close()
+
+
+def news(watch: ComputingWatch) -> set[Context]:
+    found: set[Context] = set()
+
+    def heard() -> bool:
+        found.update(watch.read())
+        return bool(found)
+
+    until(heard, "news")
+    return found
+
+
+def _looked(lists: Lists, begun: int) -> bool:
+    return lists.looks > begun
+
+
+def looks(lists: Lists, more: int = 4) -> None:
+    """Until it has looked some times more."""
+    begun = lists.looks
+    until(lambda: lists.looks >= begun + more, "looks")
+
+
+def test_a_context_is_news_once_and_anew_when_it_changes(watch: tuple[ComputingWatch, Lists]) -> None:
+    it, lists = watch
+    lists.mps = {7}
+    it.watch(frozenset({GPU}))
+    assert news(it) == {Context(uuid=GPU, pid=7, mps=True)}
+    looks(lists)
+    assert it.read() == ()
+    lists.mps, lists.plain = set(), {7}
+    assert news(it) == {Context(uuid=GPU, pid=7, mps=False)}
+    lists.plain = set()
+    looks(lists)
+    lists.plain = {7}
+    assert news(it) == {Context(uuid=GPU, pid=7, mps=False)}
+
+
+def test_an_nvml_that_does_not_answer_is_told_once(
+    watch: tuple[ComputingWatch, Lists], capfd: pytest.CaptureFixture[str]
+) -> None:
+    it, lists = watch
+    lists.broken = True
+    it.watch(frozenset({GPU}))
+    said = until(lambda: capfd.readouterr().err, "the line")
+    assert said == "mpsr: agent: processes are not compared with MPS servers: nvml: NVML error 1: away\n"
+    for _ in range(3):  # each is a look
+        begun = lists.looks
+        it.watch(frozenset({GPU}))
+        until(partial(_looked, lists, begun), "a look")
+    assert (it.read(), capfd.readouterr().err) == ((), "")
