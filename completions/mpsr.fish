@@ -51,7 +51,7 @@ function _shtab_mpsr_using
 end
 
 set -g _shtab_mpsr_commands agent prolog epilog hooks run status top log explain report replay metrics spills check drill guard 'guard test' render version
-set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --journal --json --node --older-than --options --out --output --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
+set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --job-script --journal --json --node --older-than --options --out --output --partition --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
 
 complete -c mpsr -e
 complete -c mpsr -f
@@ -97,6 +97,8 @@ complete -c mpsr -n '_shtab_mpsr_using log' -l config -xka "(__fish_complete_pat
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a explain -d 'what happened in an incident or to a job; what options would do'
 complete -c mpsr -n '_shtab_mpsr_using explain' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l options -x -d 'key=value pairs joined by ";", such as "mps=on;domain=job"'
+complete -c mpsr -n '_shtab_mpsr_using explain' -l job-script -xka "(__fish_complete_path (commandline -ct))" -d 'say of a batch script, line by line, what will be recovered and what not'
+complete -c mpsr -n '_shtab_mpsr_using explain' -l partition -x -d 'with --options or --job-script: Slurm'"'"'s partition, whose rules hold'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'

@@ -1,4 +1,5 @@
-"""`mpsr explain INCIDENT|JOB`: the story in plain words; `mpsr explain --options "…"`: what these options would do.
+"""`mpsr explain INCIDENT|JOB`: the story in plain words; `mpsr explain --options "…"`: what these options would do;
+`mpsr explain --job-script FILE`: what of a batch script will be recovered (explain_script.py).
 
 The story comes from a node's journal alone. The options are checked as the plugin checks them, with the site's defaults,
 locks and prohibitions, and each consequence is one line.
@@ -7,7 +8,7 @@ locks and prohibitions, and each consequence is one line.
 import argparse
 import re
 
-from resilience.cli import named_job
+from resilience.cli import explain_script, named_job
 from resilience.cli.log import journal_path, note_skipped
 from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
@@ -26,29 +27,42 @@ _SERVERS = {
     Servers.JOB: "one pair of MPS servers over all GPUs that the job has on a node, shared with nobody, without SM partitions; "
     "the GPUs must be whole (gres/gpu)",
 }
+_SCRIPT = 1 << 20
+"""Characters of a batch script that are read."""
 _JOB = re.compile(r"\d+(?:[_+.]|\Z)", re.ASCII)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Tell what happened in an incident or to a job, from the journal, which only admins may read. With --options, tell "
-        "what a set of options would do here; any user may ask."
+        "what a set of options would do here; with --job-script, what of a batch script will be recovered. Any user may ask "
+        "for these."
     )
     parser.add_argument(
         "what", nargs="?", metavar="INCIDENT|JOB", help="an incident's id, or a job: 4711, 4711_3, 4711+1"
     )
     parser.add_argument("--options", metavar="TEXT", help='key=value pairs joined by ";", such as "mps=on;domain=job"')
+    parser.add_argument(
+        "--job-script", metavar="FILE", help="say of a batch script, line by line, what will be recovered and what not"
+    )
+    parser.add_argument("--partition", help="with --options or --job-script: Slurm's partition, whose rules hold")
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if (arguments.what is None) == (arguments.options is None):
-        raise ConfigError("explain", "give an incident, a job, or --options")
+    if sum(one is not None for one in (arguments.what, arguments.options, arguments.job_script)) != 1:
+        raise ConfigError("explain", "give an incident, a job, --options or --job-script")
     chosen = settings.find(arguments.config).settings
+    if arguments.job_script is not None:
+        for line in explain_script.lines(_script(arguments.job_script), chosen.options, arguments.partition or ""):
+            print(printable(line))
+        return exit_code("ok")
     if arguments.options is not None:
-        for line in consequences(in_force(arguments.options, chosen.options)):
+        for line in consequences(
+            in_force(arguments.options, rules.of_partition(chosen.options, arguments.partition or ""))
+        ):
             print(line)
         return exit_code("ok")
     file = arguments.journal or journal_path(chosen, arguments.node)
@@ -66,6 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
     for line in story.tell(entries):
         print(printable(line))
     return exit_code("ok")
+
+
+def _script(path: str) -> str:
+    """Raises ResilienceError when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_SCRIPT)
+    except OSError as error:
+        raise ResilienceError(path, "cannot be read", error.strerror or error) from error
 
 
 def in_force(text: str, site: Options) -> JobOptions:

@@ -1,14 +1,11 @@
 /* What a batch script gets beside the environment of MPS: the command `mpsr` on its PATH, after all
  * that its user has there, and a line when it starts its programs in a way that nobody recovers, or
- * cannot use all GPUs of the job.
- *
- * The script's own words decide, since what it will start is not known before it does: srun, mpsr
- * or mpsr-launch in a line that is no comment. A script of which not all can be read is left alone.
+ * cannot use all GPUs of the job. A script of which not all can be read is left alone.
  */
 #include "plugin.h"
+#include "script.h"
 #include "shared/text.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,28 +34,6 @@ static void add_to_path(spank_t spank) {
         spank_setenv(spank, "PATH", more, 1);
 }
 
-static bool of_a_word(char letter) {
-    return isalnum((unsigned char)letter) || (letter && strchr("_-.", letter));
-}
-
-static bool has_word(const char *line, const char *word) {
-    size_t length = strlen(word);
-    for (const char *at = strstr(line, word); at; at = strstr(at + 1, word))
-        if ((at == line || !of_a_word(at[-1])) && !of_a_word(at[length]) &&
-            at[length] != '/') /* a directory of that name is no command */
-            return true;
-    return false;
-}
-
-static bool starts_supervised(char *script) {
-    char *rest = NULL;
-    for (char *line = strtok_r(script, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-        if (line[strspn(line, " \t")] != '#' &&
-            (has_word(line, "srun") || has_word(line, "mpsr") || has_word(line, "mpsr-launch")))
-            return true;
-    return false;
-}
-
 static bool read_script(const char *path, char text[SCRIPT_BYTES]) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     ssize_t length = 0, more = 0;
@@ -81,7 +56,7 @@ void mpsr_batch_script(spank_t spank, bool script, int unseen) {
     add_to_path(spank);
     if (!script || !mpsr_plugin.site.hint ||
         spank_get_item(spank, S_JOB_ARGV, &count, &arguments) != ESPANK_SUCCESS || count < 1 ||
-        !read_script(arguments[0], text) || starts_supervised(text))
+        !read_script(arguments[0], text) || mpsr_script_supervised(text))
         return;
     slurm_error(MPSR_TAG ": batch script: its programs run under MPS, but a program without "
                          "resilience.session() is not recovered after a fault (put srun, or "

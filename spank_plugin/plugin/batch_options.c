@@ -7,6 +7,7 @@
  * has it done, on the job's other nodes as well (SLURM_SPANK_MPSR goes with the steps).
  */
 #include "plugin.h"
+#include "script.h"
 #include "shared/text.h"
 
 #include <fcntl.h>
@@ -48,39 +49,11 @@ static bool ask_twins(spank_t spank) {
     return true;
 }
 
-/* `--mps`, `--mps-domain=job`, `--mps-domain job`: the option's number, -1 for another's. `*value`:
- * what follows the equals sign, NULL without one. */
-static int option_of(char *word, char **value) {
-    if (strncmp(word, "--", 2))
-        return -1;
-    char *equals = strchr(word, '=');
-    if (equals)
-        *equals = '\0';
-    *value = equals ? equals + 1 : NULL;
-    for (int index = 0; index < MPSR_OPTIONS; index++)
-        if (!strcmp(word + 2, mpsr_option_specs[index].option))
-            return index;
-    return -1;
+static bool ask_of_script(void *nothing, int index, const char *value) {
+    (void)nothing;
+    return ask(index, value);
 }
 
-static bool ask_line(char *line) {
-    char *rest = NULL, *value = NULL;
-    for (char *word = strtok_r(line, " \t", &rest); word; word = strtok_r(NULL, " \t", &rest)) {
-        if (*word == '#')
-            return true; /* the rest is for people */
-        int index = option_of(word, &value);
-        if (index < 0)
-            continue;
-        if (!value && mpsr_option_specs[index].kind != MPSR_KIND_FLAG)
-            value = strtok_r(NULL, " \t", &rest);
-        if (!ask(index, value))
-            return false;
-    }
-    return true;
-}
-
-/* As sbatch reads them: up to the first line that is a command, and of the job's first component.
- */
 static void ask_script(const char *path) {
     static char text[SCRIPT_BYTES];
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
@@ -90,17 +63,7 @@ static void ask_script(const char *path) {
     if (length <= 0)
         return;
     text[length] = '\0';
-    char *rest = NULL;
-    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        line[strcspn(line, "\r")] = '\0';
-        if (line[strspn(line, " \t")] != '#' && line[strspn(line, " \t")])
-            return;
-        if (strncmp(line, "#SBATCH", 7) || !strchr(" \t", line[7]))
-            continue;
-        char *words = line + 7 + strspn(line + 7, " \t");
-        if (!strncmp(words, "hetjob", 6) || !strncmp(words, "packjob", 7) || !ask_line(words))
-            return;
-    }
+    mpsr_script_options(text, ask_of_script, NULL);
 }
 
 void mpsr_batch_options(spank_t spank) {

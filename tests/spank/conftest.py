@@ -14,8 +14,9 @@ from tests.spank.slurm import cluster, missing
 from tests.spank.supervisor_kit import Node
 
 _ORACLE = (
-    "tests/spank/oracle.c spank_plugin/plugin/requested_options.c spank_plugin/plugin/site.c spank_plugin/shared/options.c "
-    "spank_plugin/shared/lease.c spank_plugin/shared/visible.c spank_plugin/shared/namespace.c spank_plugin/shared/text.c "
+    "tests/spank/oracle.c spank_plugin/plugin/requested_options.c spank_plugin/plugin/site.c spank_plugin/plugin/script.c "
+    "spank_plugin/shared/options.c spank_plugin/shared/lease.c spank_plugin/shared/visible.c spank_plugin/shared/namespace.c "
+    "spank_plugin/shared/text.c "
     "spank_plugin/launcher/packet.c spank_plugin/launcher/transitions.c"
 ).split()
 _STRICT = "-std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wconversion -Wshadow -Werror -O1 -g -Ispank_plugin".split()

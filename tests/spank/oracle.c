@@ -8,6 +8,7 @@
 #include "launcher/packet.h"
 #include "launcher/transitions.h"
 #include "plugin/requested_options.h"
+#include "plugin/script.h"
 #include "shared/text.h"
 #include "shared/visible.h"
 
@@ -156,6 +157,20 @@ static void site(char *text) {
     printf("ok %s", wire);
 }
 
+static bool put_option(void *nothing, int index, const char *value) {
+    (void)nothing;
+    printf(" %s", mpsr_option_specs[index].key);
+    put(value ? value : "(null)");
+    return true;
+}
+
+static void script(char *text) {
+    char *copy = strdup(text);
+    printf("ok %d", mpsr_script_supervised(copy));
+    free(copy);
+    mpsr_script_options(text, put_option, NULL);
+}
+
 static void table(void) {
     printf("ok");
     for (int state = 0; state < STATES; state++)
@@ -186,6 +201,8 @@ int main(void) {
             gpus(text);
         else if (!strcmp(line, "site"))
             site(text);
+        else if (!strcmp(line, "script"))
+            script(text);
         else if (!strcmp(line, "table"))
             table();
         else

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, WireError
 from resilience.model.ids import GpuMinor
+from resilience.parse import job_script, options, packet
 from resilience.parse import lease as lease_text
-from resilience.parse import options, packet
 from tests.spank.conftest import Oracle
 from tests.spank.node import lease
 from tests.unit.test_options import changed, option
@@ -20,6 +20,7 @@ from tests.unit.test_options import changed, option
 TABLE = json.loads((Path(__file__).resolve().parents[1] / "data/packets.json").read_text(encoding="utf-8"))
 OPTIONS = json.loads((Path(__file__).resolve().parents[1] / "data/options.json").read_text(encoding="utf-8"))
 LEASES = json.loads((Path(__file__).resolve().parents[1] / "data/leases.json").read_text(encoding="utf-8"))
+SCRIPTS = json.loads((Path(__file__).resolve().parents[1] / "data/scripts.json").read_text(encoding="utf-8"))
 KEYS = [spec["key"] for spec in contract()["option"].values()]
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -341,3 +342,20 @@ def test_the_table_of_verdicts_is_total(oracle: Oracle) -> None:
     assert len(cells) == 11 * 16
     # a cell that was forgotten is zero: it would lead back to PLACING, the first state
     assert not [cell for cell in cells if cell[0] and 0 in cell[3:]]
+
+
+@pytest.mark.parametrize("row", SCRIPTS["scripts"], ids=lambda row: row["text"][12:40])
+def test_a_batch_script(oracle: Oracle, row: dict[str, Any]) -> None:
+    answer = oracle.ask("script", row["text"].encode())
+    pairs = zip(answer[2::2], map(unhex, answer[3::2]), strict=True)
+    assert [[key, None if text == "(null)" else text] for key, text in pairs] == row["options"]
+    assert (answer[0], answer[1]) == ("ok", str(int(row["supervised"])))
+
+
+@quick
+@given(st.text("#SBATCH --mps-threads=srun\n\t /.x", max_size=120))
+def test_any_batch_script(oracle: Oracle, text: str) -> None:
+    answer = oracle.ask("script", text.encode())
+    pairs = [list(pair) for pair in zip(answer[2::2], map(unhex, answer[3::2]), strict=True)]
+    ours = [[asked.key, "(null)" if asked.value is None else asked.value] for asked in job_script.options(text)]
+    assert (answer[1], pairs) == (str(int(job_script.supervised(text))), ours)
