@@ -66,17 +66,41 @@ static void ask_script(const char *path) {
     mpsr_script_options(text, ask_of_script, NULL);
 }
 
+/* What sbatch would have handed on of them (SLURM_SPANK_MPSR), in a job that it has not read: who
+ * puts that into its environment by hand means it. */
+static bool ask_wire(char *wire) {
+    char *rest = NULL;
+    for (char *pair = strtok_r(wire, ";", &rest); pair; pair = strtok_r(NULL, ";", &rest)) {
+        char *value = strchr(pair, '=');
+        if (value)
+            *value++ = '\0';
+        int index = value ? mpsr_option_of_key(pair) : -1;
+        if (index < 0) {
+            snprintf(mpsr_plugin.problem, sizeof(mpsr_plugin.problem),
+                     MPSR_TAG ": " MPSR_ENV_JOB_CONTROL_STEP ": not key=value: %.120s", pair);
+            mpsr_one_line(mpsr_plugin.problem);
+            return false;
+        }
+        if ((*value || !*mpsr_option_specs[index].fallback) && !ask(index, value))
+            return false;
+    }
+    return true;
+}
+
 void mpsr_batch_options(spank_t spank) {
     struct mpsr_options options;
     char wire[MPSR_WIRE_MAX_BYTES + 1];
     int count = 0;
     char **arguments = NULL;
+    bool any = false;
     for (int index = 0; index < MPSR_OPTIONS; index++)
-        given[index] = mpsr_plugin.asked.layer[index] != MPSR_LAYER_NONE;
-    if (spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, sizeof(wire)) == ESPANK_SUCCESS ||
-        !ask_twins(spank))
-        return; /* a job that sbatch has read */
-    if (spank_get_item(spank, S_JOB_ARGV, &count, &arguments) == ESPANK_SUCCESS && count > 0)
+        any |= given[index] = mpsr_plugin.asked.layer[index] != MPSR_LAYER_NONE;
+    bool read =
+        spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, sizeof(wire)) == ESPANK_SUCCESS;
+    if (read ? any || !ask_wire(wire) : !ask_twins(spank))
+        return; /* `any`: sbatch has read it */
+    if (!read && spank_get_item(spank, S_JOB_ARGV, &count, &arguments) == ESPANK_SUCCESS &&
+        count > 0)
         ask_script(arguments[0]);
     mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
     if (!mpsr_options_on(&options, MPSR_OPTION_MPS))

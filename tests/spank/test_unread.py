@@ -51,6 +51,7 @@ def rest(slurm: Site, submit: str, plugin: Callable[..., None]) -> Callable[...,
         ((), {SPANK: "on"}, ON),
         ((), {"MPSR_MPS": "on", "MPSR_THREADS": "20"}, f"{ON}threads=20;"),
         (("#SBATCH --mps",), {}, ON),
+        ((), {"SLURM_SPANK_MPSR": "mps=on;threads=20"}, f"{ON}threads=20;"),
         (("# a comment", "", "#SBATCH -J name --mps-threads 30 # --mps=off"), {}, f"{ON}threads=30;"),
         (
             ("#SBATCH --mps", "#SBATCH --mps-threads=40", "#SBATCH --mps-threads=30"),
@@ -89,6 +90,8 @@ def test_who_did_not_ask_gets_nothing(
     ("lines", "environ", "why"),
     [
         ((), {"MPSR_MPS": "maybe"}, "mpsr: MPSR_MPS: "),
+        ((), {"SLURM_SPANK_MPSR": "mps=on;threads=300"}, "mpsr: --mps-threads: "),
+        ((), {"SLURM_SPANK_MPSR": "mps on"}, "mpsr: SLURM_SPANK_MPSR: not key=value: mps on"),
         (("#SBATCH --mps-threads=300",), {}, "mpsr: --mps-threads: "),
     ],
 )
