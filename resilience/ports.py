@@ -120,7 +120,8 @@ class Procfs(Protocol):
         """Whether it has CUDA's library in its memory, as all have that compute; also when that cannot be told."""
 
     def job(self, pid: int) -> JobId | None:
-        """The job that the process's environment names (parse.job_environment.process_job), None when unknown."""
+        """The job whose cgroup the process is in, else the one that its environment names
+        (parse.job_environment.process_job); None when unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

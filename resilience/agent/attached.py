@@ -51,7 +51,7 @@ class Attached:
         began = self._ports.procfs.starttime(context.pid)
         if began is None or self._clients.is_daemon(context.pid) or not self._ports.procfs.has_cuda(context.pid):
             return
-        client = self._clients.resolve(context.pid)
+        client = self._clients.resolve(context.pid) or self._only_one(context)
         lease = self._leases.get(client.job) if client is not None and client.job is not None else None
         if client is None or lease is None:
             return
@@ -63,6 +63,17 @@ class Attached:
         waiting.append((context, lease, client, process))
         if len(waiting) == 1:
             self._ask(lease.domain)
+
+    def _only_one(self, context: Context) -> Client | None:
+        """A process that has thrown its environment away, and left its job's processes: its user's one job on this GPU."""
+        environ = self._ports.procfs.environ(context.pid)
+        if environ is None or self._ports.procfs.job(context.pid) is not None:
+            return None
+        uid = self._ports.procfs.uid(context.pid)
+        mine = [
+            job for job, lease in self._leases.items() if lease.uid == uid and _minor(lease, context.uuid) is not None
+        ]
+        return Client(pid=context.pid, job=mine[0]) if len(mine) == 1 else None
 
     def _ask(self, domain: DomainKey) -> None:
         servers, mps = self._ports.leases.servers(domain), self._ports.mps

@@ -22,6 +22,7 @@ KEPT = "PATH=$PATH LD_LIBRARY_PATH=$LD_LIBRARY_PATH SIMGPU_DIR=$SIMGPU_DIR PYTHO
 """How a program finds the simulated GPU."""
 WAYS = {
     "env -i": ("", f"env -i {KEPT} SLURM_JOB_ID=$SLURM_JOB_ID", "computes outside MPS: it has no CUDA_MPS_PIPE_DIRECTORY"),
+    "detached": ("", f"env -i {KEPT} setsid -f", "computes outside MPS: it has no CUDA_MPS_PIPE_DIRECTORY"),
     "own pipe directory": ("", "env CUDA_MPS_PIPE_DIRECTORY=/tmp", "computes outside MPS: CUDA_MPS_PIPE_DIRECTORY is /tmp"),
     "dead socket": (DEAD, "", "computes outside MPS: CUDA_MPS_PIPE_DIRECTORY is /tmp/dead."),
     "own daemon": (DAEMON, "", "is a client of an MPS server that is not its job's: CUDA_MPS_PIPE_DIRECTORY is /tmp/own."),
@@ -53,7 +54,7 @@ def told(cluster: Sandbox, job: int) -> list[dict[str, object]]:
 def test_one_line_in_output_and_log(cluster: Sandbox, way: str) -> None:
     before, prefix, why = WAYS[way]
     before = before.format(python=cluster.plan.python)
-    script = f"({before}\n{prefix} {program(cluster, 3)}\n{QUIT if 'daemon' in way else 'true'})"
+    script = f"({before}\n{prefix} {program(cluster, 3)}\n{QUIT if 'daemon' in way else 'sleep 4' if way == 'detached' else 'true'})"
     job = cluster.sbatch("--mps", "--mps-threads=30", "--mps-memory=512M", *GPU, script=script)
     wait_for(lambda: told(cluster, job), 20, lambda: cluster.output(job))
     assert cluster.wait(job)["JobState"] == "COMPLETED", cluster.output(job)
@@ -104,7 +105,7 @@ def test_status_names_what_has_no_supervisor(cluster: Sandbox) -> None:
     line = program(cluster, 30)
     job = cluster.sbatch("--mps", *GPU, script=f"{line} & srun -n1 {line} & wait")
     wait_for(lambda: len(cluster.on_gpu("n0")) >= 2, 20)
-    status = ["mpsr", "status", "--config", "/etc/slurm/mpsr-n0.yaml"]
+    status = ["mpsr", "status", "--node", "n0", "--config", "/etc/slurm/mpsr-n0.yaml"]
     said = wait_for(
         lambda: [row for row in cluster.run(status, node="n0").out.splitlines() if "without a supervisor" in row], 20
     )

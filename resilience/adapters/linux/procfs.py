@@ -1,5 +1,6 @@
 """Processes as /proc shows them. One that is gone, or may not be looked at, is None or empty, never an error."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,6 +99,11 @@ class ProcfsTree:
             return self.starttime(pid) is not None
 
     def job(self, pid: int) -> JobId | None:
+        """By its cgroup, where Slurm tracks processes so: root's word. Else by what its environment says."""
+        if found := re.search(
+            r"/job_(\d{1,10})(?:/|$)", _read(self._root / str(pid) / "cgroup"), re.MULTILINE | re.ASCII
+        ):
+            return JobId(int(found[1]))
         environ = self.environ(pid)
         return None if environ is None else process_job(environ)
 
