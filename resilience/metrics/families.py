@@ -101,6 +101,12 @@ FAMILIES: dict[str, Family] = {
             help="Jobs that could not have what they asked for.",
         ),
         Family(
+            name="mpsr_processes_unattached_total",
+            kind=Kind.COUNTER,
+            help="Processes that computed outside their job's MPS servers or share: told of, or ended.",
+            labels=(_words("outcome", "told", "ended"),),
+        ),
+        Family(
             name="mpsr_jobs_closed_total",
             kind=Kind.COUNTER,
             help="Epilogs of jobs that asked for MPS: clean, or residue when something was left behind.",

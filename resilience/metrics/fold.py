@@ -65,6 +65,8 @@ class Fold:
                 self._duration("mpsr_prolog_duration_seconds", job.ms)
                 if job.missing:
                     self._series.add("mpsr_server_starts_failed_total", "prolog", by=len(job.missing))
+            case rec.ProcessUnattached() as process:
+                self._series.add("mpsr_processes_unattached_total", "ended" if process.ended is True else "told")
             case rec.JobRefused():
                 self._series.add("mpsr_jobs_refused_total")
             case rec.JobClosed() as job:

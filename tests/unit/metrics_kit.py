@@ -81,6 +81,11 @@ RECORDS: list[tuple[dict[str, Any], dict[str, float]]] = [
         },
     ),
     ({"event": "job.refused", "job": 7}, {"mpsr_jobs_refused_total": 1}),
+    ({"event": "process.unattached", "job": 7, "pid": 8}, {"mpsr_processes_unattached_total{outcome=told}": 1}),
+    (
+        {"event": "process.unattached", "job": 7, "pid": 8, "ended": True},
+        {"mpsr_processes_unattached_total{outcome=ended}": 1},
+    ),
     (
         {"event": "job.closed", "residue": [], "ms": 40, "spill": f"{leftovers.KEPT}: /d", "swept": {"3": "removed"}},
         {
