@@ -78,6 +78,10 @@ class Kept:
         return loaders[name]
 
     # ------------------------------------------------------------ the loop
+    def wait(self) -> None:
+        """End the beginning without a loop: a standby returns from here when it has been promoted, and the objects have their state."""
+        self._enter()
+
     def epochs(self, stop: int) -> Iterator[int]:
         """The epochs that are still to do, up to `stop` - 1: the one that the last commit was in, when that was within a loader's loop."""
         self._enter()
@@ -93,7 +97,7 @@ class Kept:
             for loader in self._loaders.values():
                 loader.new_epoch()
 
-    def steps(self, stop: int) -> Iterator[int]:
+    def steps(self, stop: int = sys.maxsize) -> Iterator[int]:
         """The steps that are still to do, up to `stop` - 1, for a loop without epochs."""
         self._enter()
         self._counts_itself = True

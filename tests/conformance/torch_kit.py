@@ -3,11 +3,8 @@
 It loads torch once and forks a child for each start, which ends by SIGKILL at a chosen point of a chosen commit. Its standard output
 has a JSON line for each chain of starts: what killed the children and the digest that the last one came to. A chain
 that kills nobody has no session: it is the program as it would be without us.
-
-torch's CPU build works on the bytes that lie behind an address of the simulated GPU (tests/gpusim/space.c).
 """
 
-import ctypes
 import functools
 import hashlib
 import json
@@ -29,26 +26,10 @@ from resilience.state.record import Commit, Record
 from resilience.torch.arena import Arena
 from resilience.torch.blob import Blob
 from resilience.torch.kept import Kept
+from tests.gpusim.torch_here import on_the_simulated_gpu
 
-SHADOW = 0x1000_0000_0000
-"""From a device address to the simulated driver's own view of the bytes."""
 POINTS = ("before", "bound", "blob", "before-copying", "after-copying", "torn", "before-held", "after-held", "after")
 """Of a commit: where a child dies. `torn`: half of the copy is done."""
-
-
-def on_the_simulated_gpu() -> None:
-    """torch's tensors over a device buffer stand on its bytes."""
-    plain = torch.as_tensor
-
-    def as_tensor(source: Any, **more: Any) -> Any:
-        if not hasattr(source, "__cuda_array_interface__"):
-            return plain(source, **more)
-        told = source.__cuda_array_interface__
-        size = told["shape"][0]
-        held = (ctypes.c_ubyte * size).from_address(told["data"][0] + SHADOW) if size else bytearray(1)
-        return torch.frombuffer(held, dtype=torch.uint8, count=size)
-
-    torch.as_tensor = as_tensor
 
 
 # ---------------------------------------------------------------- the programs
