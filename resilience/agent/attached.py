@@ -9,7 +9,7 @@ once for all that are new. One line for each process: in the job's log, its outp
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from resilience.agent.act import lane
@@ -17,6 +17,7 @@ from resilience.agent.clients import Clients
 from resilience.agent.job_logs import JobLogs
 from resilience.machine.attached import Facts, lack
 from resilience.model import records as rec
+from resilience.model.errors import ResilienceError
 from resilience.model.ids import DomainKey, GpuMinor, GpuUuid, JobId, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.observation import Client
@@ -28,6 +29,22 @@ _TOLD = 4096
 """Processes that have been told of, so that none is told of twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    context: Context
+    lease: Lease
+    client: Client
+    process: Process
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    servers: dict[int, ServerId]
+    """Of a domain, by process id."""
+    silent: bool
+    """There is a server that did not answer."""
+
+
 class Attached:
     def __init__(self, ports: Ports, clients: Clients, logs: JobLogs, *, state: Callable[[], State], act: bool) -> None:
         self._ports = ports
@@ -37,8 +54,8 @@ class Attached:
         self._act = act
         self._leases: dict[JobId, Lease] = {}
         self._told: OrderedDict[Process, None] = OrderedDict()
-        self._asked: dict[DomainKey, list[tuple[Context, Lease, Client, Process]]] = {}
-        """Clients of MPS whose servers are being asked."""
+        self._asked: dict[DomainKey, list[_News]] = {}
+        """Domains whose servers are being asked, and what has come since."""
 
     def leases(self, leases: dict[JobId, Lease]) -> None:
         """The open leases of now: their GPUs are watched."""
@@ -56,12 +73,9 @@ class Attached:
         if client is None or lease is None:
             return
         process = Process(pid=context.pid, starttime=began)
-        if not context.mps:
-            self._judge(context, lease, client, process, ours=None)
-            return
-        waiting = self._asked.setdefault(lease.domain, [])
-        waiting.append((context, lease, client, process))
-        if len(waiting) == 1:
+        asking = lease.domain in self._asked
+        self._asked.setdefault(lease.domain, []).append(_News(context, lease, client, process))
+        if not asking:
             self._ask(lease.domain)
 
     def _only_one(self, context: Context) -> Client | None:
@@ -76,41 +90,49 @@ class Attached:
         return Client(pid=context.pid, job=mine[0]) if len(mine) == 1 else None
 
     def _ask(self, domain: DomainKey) -> None:
+        """For the clients of all servers that the domain has now; what is news by then is judged by the answer."""
         servers, mps = self._ports.leases.servers(domain), self._ports.mps
+        news, self._asked[domain] = self._asked[domain], []
 
-        def call() -> dict[int, ServerId]:
-            return {pid: server for server in servers for pid in mps.clients(server)}
+        def call() -> _Clients:
+            found, silent = dict[int, ServerId](), False
+            for server in servers:
+                try:
+                    found |= dict.fromkeys(mps.clients(server), server)
+                except ResilienceError:
+                    silent = True
+            return _Clients(found, silent)
 
-        if not servers:
+        if servers:
+            self._ports.worker.submit(lane(servers[0]), call, partial(self._answered, domain, news))
+        else:
+            self._answered(domain, news, _Clients({}, silent=False))
+
+    def _answered(self, domain: DomainKey, news: list[_News], clients: _Clients | Exception) -> None:
+        """What has come since is asked for anew."""
+        if isinstance(clients, Exception):
+            clients = _Clients({}, silent=True)
+        for one in news:
+            server = clients.servers.get(one.process.pid)
+            if server is None and clients.silent and one.context.mps:
+                continue  # it may be a client of the one that does not answer
+            if self._ports.procfs.starttime(one.process.pid) == one.process.starttime:
+                self._judge(one, server)
+        if self._asked[domain]:
+            self._ask(domain)
+        else:
             del self._asked[domain]
-            return
-        self._ports.worker.submit(lane(servers[0]), call, partial(self._answered, domain))
 
-    def _answered(self, domain: DomainKey, found: dict[int, ServerId] | Exception) -> None:
-        """One that has come since is in the list as well, or is asked for again with the next."""
-        for context, lease, client, process in self._asked.pop(domain, []):
-            ours = None if isinstance(found, Exception) else context.pid in found
-            server = None if isinstance(found, Exception) else found.get(context.pid)
-            if self._ports.procfs.starttime(process.pid) == process.starttime:
-                self._judge(context, lease, client, process, ours=ours, server=server)
-
-    def _judge(
-        self,
-        context: Context,
-        lease: Lease,
-        client: Client,
-        process: Process,
-        *,
-        ours: bool | None,
-        server: ServerId | None = None,
-    ) -> None:
+    def _judge(self, news: _News, server: ServerId | None) -> None:
+        """`server`: the one of the job's domain that has it as a client, whatever NVML's lists say."""
+        lease, client, process = news.lease, news.client, news.process
         why = lack(
             Facts(
                 lease=lease,
                 options=self._options(client, lease),
-                gpu=_minor(lease, context.uuid),
-                mps=context.mps,
-                ours=ours,
+                gpu=_minor(lease, news.context.uuid),
+                mps=news.context.mps or server is not None,
+                ours=server is not None,
                 environ=self._ports.procfs.environ(process.pid),
             )
         )
@@ -125,7 +147,7 @@ class Attached:
             task=client.task,
             pid=process.pid,
             program=self._ports.procfs.name(process.pid),
-            gpu=context.uuid,
+            gpu=news.context.uuid,
             reason=why,
             ended=(ends and self._act) or None,
             dry_run=(ends and not self._act) or None,

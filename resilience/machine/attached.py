@@ -1,7 +1,7 @@
 """Is a process that computes on a job's GPU where its job asked to be? Pure: facts in, one sentence out.
 
 Outside MPS, on a server that is not the job's, with more of the GPU's threads or memory than the options allow. What cannot
-be told counts as right: an environment that may not be read, servers that do not answer.
+be told counts as right: an environment that may not be read.
 """
 
 import re
@@ -27,8 +27,8 @@ class Facts:
     """Where its context is; None: a GPU that the job has not."""
     mps: bool
     """NVML counts it among the clients of MPS."""
-    ours: bool | None
-    """A server of the job's counts it among its clients; None: not asked, or no answer."""
+    ours: bool
+    """A server of the job's counts it among its clients."""
     environ: Mapping[str, str] | None
     """As it began; None: it may not be read."""
 
@@ -39,7 +39,7 @@ def lack(facts: Facts) -> str:
         return "computes on a GPU that its job does not have"
     if not facts.mps:
         return f"computes outside MPS: {_why_outside(facts)}"
-    if facts.ours is False:
+    if not facts.ours:
         return f"is a client of an MPS server that is not its job's: {_pipe(facts.environ)}"
     return _too_much(facts)
 

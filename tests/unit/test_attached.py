@@ -1,20 +1,26 @@
 """Who computes where its job asked to be: the sentence for each way to be elsewhere, and when a context is news."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from resilience.adapters.gpu.computing import ComputingWatch
+from resilience.agent.attached import Attached
+from resilience.agent.clients import Clients
 from resilience.machine.attached import Facts, lack
-from resilience.model.errors import GpuError
-from resilience.model.ids import GpuMinor, GpuUuid
+from resilience.model import records as rec
+from resilience.model.errors import GpuError, MpsControlError
+from resilience.model.ids import GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.options import JobOptions
+from resilience.model.settings import Mps, Recovery
+from resilience.model.world import State
 from resilience.ports import Context, Gpu
-from tests.unit.agent_kit import until
-from tests.unit.machine_kit import lease
+from tests.unit.agent_kit import FakeLeases, FakeProcfs, until
+from tests.unit.machine_kit import lease, server
 
 PIPE, SHARE, LIMIT = (
     "CUDA_MPS_PIPE_DIRECTORY",
@@ -42,12 +48,11 @@ def without(name: str) -> dict[str, str]:
     [
         ({}, ""),
         ({"gpu": None}, "computes on a GPU that its job does not have"),
-        ({"mps": False, "ours": None, "environ": {}}, f"computes outside MPS: it has no {PIPE}"),
+        ({"mps": False, "ours": False, "environ": {}}, f"computes outside MPS: it has no {PIPE}"),
         ({"mps": False, "environ": {PIPE: "/x"}}, f"computes outside MPS: {PIPE} is /x"),
         ({"mps": False}, f"computes outside MPS: no MPS server answered it at {RIGHT[PIPE]}"),
         ({"mps": False, "environ": None}, "computes outside MPS: its environment cannot be read"),
         ({"ours": False, "environ": {PIPE: "/x"}}, f"is a client of an MPS server that is not its job's: {PIPE} is /x"),
-        ({"ours": None, "environ": RIGHT}, ""),
         ({"environ": without(SHARE)}, f"may use more than its 30 percent of the GPU's threads: it has no {SHARE}"),
         ({"environ": RIGHT | {SHARE: "31"}}, f"may use more than its 30 percent of the GPU's threads: {SHARE} is 31"),
         ({"environ": RIGHT | {SHARE: "12.5"}}, ""),
@@ -145,3 +150,91 @@ def test_an_nvml_that_does_not_answer_is_told_once(
         it.watch(frozenset({GPU}))
         until(partial(_looked, lists, begun), "a look")
     assert (it.read(), capfd.readouterr().err) == ((), "")
+
+
+# ---------------------------------------------------------------- the agent's part
+EMPTY = State(node=NodeName("n0"), recovery=Recovery(), mps=Mps(), complete=0.0)
+
+
+@dataclass
+class Lane:
+    """A worker whose calls run when the test says so."""
+
+    calls: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = field(default_factory=list)
+
+    def submit(self, lane: str, call: Callable[[], Any], then: Callable[[Any], Any]) -> None:
+        self.calls.append((call, then))
+
+    def run(self) -> None:
+        call, then = self.calls.pop(0)
+        then(call())
+
+
+@dataclass
+class Servers:
+    pids: dict[str, set[int]] = field(default_factory=lambda: {"a": set(), "b": set()})
+    silent: str = ""
+
+    def clients(self, server: ServerId) -> tuple[int, ...]:
+        if server.color == self.silent:
+            raise MpsControlError(f"mps {server.color}", "does not answer")
+        return tuple(self.pids[server.color])
+
+
+class Node:
+    """Attached with a lease, two servers, and processes that belong to the job by their environment."""
+
+    def __init__(self) -> None:
+        self.lane, self.servers, self.procfs = Lane(), Servers(), FakeProcfs()
+        self.said: list[rec.Record] = []
+        leases = FakeLeases({LEASE.job: LEASE}, there=[server("a"), server("b")])
+        ports: Any = SimpleNamespace(
+            procfs=self.procfs, leases=leases, mps=self.servers, worker=self.lane, computing=None, end_client=None,
+            journal=SimpleNamespace(append=self.said.append),
+        )  # fmt: skip
+        logs: Any = SimpleNamespace(tell=lambda job, record: None)
+        self.it = Attached(ports, Clients(self.procfs, leases), logs, state=lambda: EMPTY, act=True)
+        self.it.leases({LEASE.job: LEASE})
+
+    def process(self, pid: int, *, mps: bool) -> None:
+        self.procfs.parents[pid], self.procfs.jobs[pid], self.procfs.uids[pid] = 1, LEASE.job, LEASE.uid
+        self.it.context(Context(uuid=LEASE.gpus[0][1], pid=pid, mps=mps))
+
+    def told(self) -> list[int | None]:
+        return [record.pid for record in self.said if isinstance(record, rec.ProcessUnattached)]
+
+
+def test_one_that_comes_while_servers_are_asked_is_judged_by_the_next_answer() -> None:
+    node = Node()
+    node.servers.pids["a"] = {7}
+    node.process(7, mps=True)
+    call, then = node.lane.calls.pop()
+    answer = call()
+    node.servers.pids["a"].add(8)
+    node.process(8, mps=True)
+    then(answer)
+    node.lane.run()
+    assert (node.told(), node.lane.calls) == ([], [])
+    node.process(9, mps=True)
+    node.lane.run()
+    assert node.told() == [9]
+
+
+def test_a_client_of_a_server_of_ours_is_inside_whatever_nvml_says() -> None:
+    node = Node()
+    node.servers.pids["b"] = {7}
+    node.process(7, mps=False)
+    node.process(8, mps=False)
+    node.lane.run()
+    node.lane.run()
+    assert node.told() == [8]
+
+
+def test_a_server_that_does_not_answer_may_have_it() -> None:
+    node = Node()
+    node.servers.silent = "b"
+    node.process(7, mps=True)
+    node.lane.run()
+    node.process(8, mps=False)
+    node.lane.run()
+    assert node.told() == [8]

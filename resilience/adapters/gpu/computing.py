@@ -88,7 +88,7 @@ class ComputingWatch:
         now: dict[tuple[GpuUuid, bool], frozenset[int]] = {}
         for uuid in watched:
             now[uuid, True] = frozenset(self._gpus.mps_processes(uuid))
-            now[uuid, False] = frozenset(self._gpus.plain_processes(uuid))
+            now[uuid, False] = frozenset(self._gpus.plain_processes(uuid)) - now[uuid, True]
         last, self._last = self._last, now
         if now == last and not self._pending:
             return False
