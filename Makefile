@@ -18,7 +18,7 @@ RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin tests/gpusim
 
-.PHONY: help setup build toolkit torch contract docs lint format test releases guard demo bench soak install programs install-files deb clean
+.PHONY: help setup build toolkit torch contract docs lint format test releases guard lock fuzz demo bench soak install programs install-files deb clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -63,6 +63,13 @@ guard: setup ## the kernel module, built and run in a virtual machine; fetches w
 	@bash tests/guard/setup.sh $(GUARD)
 	@GUARD=$(GUARD) $(PYTHON) -m pytest -q tests/guard tests/unit/test_guard.py tests/unit/test_guard_records.py
 
+lock: setup ## render requirements/ from pyproject.toml: versions and hashes of all that pip installs (UPGRADE=1)
+	@bash tests/setup/lock.sh
+
+fuzz: build ## every parser of foreign bytes for ten minutes (FUZZ="--seconds N --only NAME"); finds lie in build/fuzz/finds
+	@bash tests/setup/fuzz.sh
+	@$(PYTHON) -m tests.fuzz $(FUZZ)
+
 demo: build ## real jobs survive their neighbour's GPU fault, on a private Slurm cluster; build/demo.json
 	@$(PYTHON) -m tests.demo $(DEMO)
 
@@ -72,8 +79,13 @@ bench: build ## what it costs and how fast it is: a table and build/bench.json
 soak: build ## random trouble for ten minutes (SOAK="--minutes N --seed N") and what must hold; build/soak.json
 	@$(PYTHON) -m tests.soak $(SOAK)
 
+# Nothing comes from PyPI but what requirements/ names, with the hash that it names.
+PIP := --disable-pip-version-check --no-input
 install: programs ## on a cluster's host: everything into PREFIX (/opt/mpsr), the plugin into PLUGIN_DIR
-	@/usr/bin/python3 -m venv $(PREFIX) && $(PREFIX)/bin/pip install -q --disable-pip-version-check .
+	@/usr/bin/python3 -m venv $(PREFIX)
+	@$(PREFIX)/bin/pip install -q $(PIP) --require-hashes -r requirements/build.txt
+	@$(PREFIX)/bin/pip install -q $(PIP) --require-hashes --no-build-isolation -r requirements/runtime.txt
+	@$(PREFIX)/bin/pip install -q $(PIP) --no-deps --no-build-isolation .
 	@$(MAKE) -s install-files
 	@printf 'installed below %s, and %s\n' $(PREFIX) $(PLUGIN_DIR)/mpsr.so
 

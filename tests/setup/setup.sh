@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 say() { printf 'setup: %s\n' "$*"; }
+PIP=(--disable-pip-version-check --no-input --retries 5 --require-hashes)
+
 die() {
     printf 'mpsr: setup: %s\n' "$1" >&2
     if [ $# -gt 1 ]; then printf '  %s\n' "$2" >&2; fi
@@ -78,14 +80,22 @@ venv() {
     [ -x "$python" ] || die "no Python: $python" "apt-get install python3 python3-venv"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "Python is older than 3.11: $("$python" -V)" "Debian 12 or later has it"
-    wanted=$("$python" tests/setup/requirements.py; "$python" -V)
-    if [ -x .venv/bin/python ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ]; then return; fi
-    say "making .venv"
-    "$python" -m venv --clear .venv
-    "$python" tests/setup/requirements.py >.venv/requirements.txt
-    say "pip install $(tr '\n' ' ' <.venv/requirements.txt)"
-    .venv/bin/python -m pip install -q --disable-pip-version-check --no-input --retries 5 -r .venv/requirements.txt
-    printf '%s\n' "$wanted" >.venv/stamp
+    wanted=$(cat requirements/build.txt requirements/dev.txt; "$python" -V)
+    if [ -x .venv/bin/python ] && [ "$(cat .venv/locked 2>/dev/null)" = "$wanted" ]; then return; fi
+    say "making .venv from requirements/build.txt and dev.txt"
+    fresh || "$python" -m venv --clear .venv
+    # built with what is locked, too, where there is no wheel
+    .venv/bin/python -m pip install -q "${PIP[@]}" -r requirements/build.txt
+    .venv/bin/python -m pip install -q "${PIP[@]}" --no-build-isolation -r requirements/dev.txt
+    printf '%s\n' "$wanted" >.venv/locked
+}
+
+# Is there a .venv of this interpreter with nothing in it but what is locked, of whatever version?
+fresh() {
+    [ -x .venv/bin/python ] && [ "$(.venv/bin/python -V)" = "$("$python" -V)" ] || return 1
+    local there
+    there=$(.venv/bin/python -m pip freeze -q | sed 's/[=@ ].*//' | tr 'A-Z_.' 'a-z\-\-') || return 1
+    ! grep -vxF -f <(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' requirements/dev.txt) <<<"$there" | grep -q .
 }
 
 packages
