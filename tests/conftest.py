@@ -31,6 +31,7 @@ FOLDERS: dict[str, frozenset[str]] = {
     "bench": frozenset(),
     "demo": frozenset(),
     "packages": frozenset(),
+    "fuzz": frozenset(),
     "gpusim": frozenset({"sim"}),
     "conformance": frozenset({"sim", "gpu"}),
     "spank": frozenset({"cluster", "sim"}),

@@ -112,6 +112,6 @@ def _color(text: str) -> Color:
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
+    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]*)?", text):
         raise ValueError(text)
     return float(text)

@@ -84,7 +84,7 @@ def decode(slot: bytes) -> Commit | None:
         return None
     try:
         values = json.loads(slot[_HEAD.size : end])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return Commit(sequence, phase, step, values) if isinstance(values, dict) else None
 

@@ -206,7 +206,7 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
         except _OtherVersion as error:
             hint = "remove it to start afresh, or use the version of mpsr that wrote it"
             raise StateError("spill", f"{where.path} is of another version of mpsr", error, hint=hint) from None
-        except (ValueError, TypeError, KeyError, RecursionError, StateError) as error:
+        except (ValueError, OverflowError, TypeError, KeyError, RecursionError, StateError) as error:
             raise StateError("spill", f"{where.path} is damaged", error, hint="remove it to start afresh") from None
 
 

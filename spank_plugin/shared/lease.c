@@ -83,14 +83,14 @@ static bool colors_of(const char *text, struct mpsr_lease *lease) {
     return true;
 }
 
-/* Digits, and a fraction if any. */
+/* At most 15 digits, and a fraction if any. */
 static bool seconds(const char *text) {
     static const char digits[] = "0123456789";
     size_t whole = strspn(text, digits);
     const char *rest = text + whole;
     if (*rest == '.')
         rest += 1 + strspn(rest + 1, digits);
-    return whole && !*rest;
+    return whole && whole <= 15 && !*rest;
 }
 
 /* One decoded value into the lease; false when it is not what the key asks for. */

@@ -70,5 +70,5 @@ def _read(path: str) -> SpillRecord | None:
             restart=int(words["restart"]),
             directories=tuple(map(str, words["directories"])),
         )
-    except (OSError, WireError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, WireError, ValueError, OverflowError, TypeError, KeyError, RecursionError):
         return None

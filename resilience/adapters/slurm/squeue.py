@@ -77,8 +77,8 @@ def any_completes(ask: Ask, leader: JobId) -> bool:
     widths = {"JobID": _NUMBER, "HetJobID": _NUMBER, "State": _NUMBER}
     form = ",".join(f"{field}:{width}" for field, width in widths.items())
     rows = _rows(ask(*_ALL, f"--jobs={leader}", f"--Format={form}"), leader, widths)
-    mine = [row for row in rows if row["HetJobID"].rstrip() == str(leader).encode()]
-    return any(row["State"].rstrip() == b"COMPLETING" for row in mine)
+    mine = [row for row in rows if row["HetJobID"].rstrip(b" ") == str(leader).encode()]
+    return any(row["State"].rstrip(b" ") == b"COMPLETING" for row in mine)
 
 
 def members(ask: Ask, job: JobId) -> tuple[tuple[JobId, str, str], ...]:
@@ -87,7 +87,7 @@ def members(ask: Ask, job: JobId) -> tuple[tuple[JobId, str, str], ...]:
     form = ",".join(f"{field}:{width}" for field, width in widths.items())
     found: list[tuple[JobId, str, str]] = []
     for row in _rows(ask(*_ALL, f"--jobs={job}", f"--Format={form}"), job, widths):
-        shown = {field: value.decode("ascii", "replace").rstrip() for field, value in row.items()}
+        shown = {field: value.decode("ascii", "replace").rstrip(" ") for field, value in row.items()}
         if str(job) in (shown["ArrayJobID"], shown["HetJobID"]):
             task, component = (
                 shown[field] if _digits(shown[field]) else "" for field in ("ArrayTaskID", "HetJobOffset")
@@ -127,7 +127,7 @@ def _rows(answer: Answer, job: JobId, widths: Mapping[str, int]) -> list[dict[st
     found = [_cut(answer.out[start : start + length], widths) for start in range(0, len(answer.out), length)]
     ends = answer.out[length - 1 :: length]
     for row in found:
-        if ends.strip(b"\n") or not _digits(row["JobID"].decode("ascii", "replace").rstrip()):
+        if ends.strip(b"\n") or not _digits(row["JobID"].decode("ascii", "replace").rstrip(" ")):
             raise _strange(job, row["JobID"])
     return found
 

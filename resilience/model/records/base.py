@@ -116,15 +116,16 @@ def _all(kind: Any, values: list[object]) -> Iterable[object]:
     return (item for item in (_decode(kind, value) for value in values) if item is not None)
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """A number of JSON that may be one of ours, which neither Infinity nor NaN is; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_MOST < value < _MOST:
         return None
     return float(value)
 
 
 def _whole(value: object) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number == int(number) else None
+    found = number(value)
+    return int(found) if found is not None and found == int(found) else None
 
 
 def _numbers(text: object, parts: int) -> list[int] | None:
@@ -153,7 +154,7 @@ _READ: dict[Any, Callable[[object], object | None]] = {
     str: lambda value: value if isinstance(value, str) else None,
     bool: lambda value: value if isinstance(value, bool) else None,
     int: _whole,
-    float: _number,
+    float: number,
     TaskRef: _task,
     ServerId: _server,
     Client: lambda value: Client.of(value) if isinstance(value, str) else None,

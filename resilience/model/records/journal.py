@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from resilience.model.ids import JobId
 from resilience.model.records import incidents, node, slurm, tasks
-from resilience.model.records.base import Record, decode, meaning
+from resilience.model.records.base import Record, decode, meaning, number
 from resilience.model.records.words import printable
 
 KINDS: Mapping[str, type[Record]] = {
@@ -71,8 +71,7 @@ class Entry:
     @property
     def mono(self) -> float | None:
         """Seconds of the monotonic clock: orders and measures the events of one boot."""
-        value = self.values.get("mono")
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return number(self.values.get("mono"))
 
     @property
     def lost(self) -> int:
@@ -111,10 +110,10 @@ def parse(line: str) -> Entry | None:
 
 def entry(values: Mapping[str, object]) -> Entry | None:
     """A JSON object as an entry; None when it has no event or no time."""
-    event, wall = values.get("event"), values.get("wall")
-    if not isinstance(event, str) or isinstance(wall, bool) or not isinstance(wall, int | float):
+    event, wall = values.get("event"), number(values.get("wall"))
+    if not isinstance(event, str) or wall is None:
         return None
-    return Entry(event=event, wall=float(wall), record=decode(KINDS.get(event, Unknown), values), values=values)
+    return Entry(event=event, wall=wall, record=decode(KINDS.get(event, Unknown), values), values=values)
 
 
 def line(record: Record, *, wall: float, mono: float, lost: int = 0) -> str:
