@@ -61,7 +61,7 @@ def _by_numpy(dtype: object) -> str:
         import numpy as np
 
         found = np.dtype(dtype)  # type: ignore[call-overload]
-    except (ImportError, TypeError, ValueError):
+    except (ImportError, TypeError, ValueError, SyntaxError):  # numpy evaluates lists such as `f4, (2,)`
         raise ValueError(str(dtype)) from None
     if not found.isnative:
         raise ValueError(f"{found} has the byte order of another machine")

@@ -33,7 +33,6 @@ def mps_log(data: bytes) -> None:
     whole = text(data)
     for line in whole.splitlines():
         mpslog.parse_line(line)
-        mps_control.log_line(line)
     control, _, server = whole.partition("\0")
     mps_control.state_in_logs(control, server, 7)
     mps_control.ready(control)
