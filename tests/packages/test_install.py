@@ -24,21 +24,58 @@ Packages = dict[str, Path]
 
 @pytest.fixture(scope="module")
 def packages() -> Packages:
-    subprocess.run(["make", "deb"], cwd=REPO, check=True)
+    contact = {"DEBFULLNAME": "HPC team", "DEBEMAIL": "hpc@example.org"}
+    subprocess.run(["make", "deb"], cwd=REPO, env={**os.environ, **contact}, check=True)
     return {path.name.split("_")[0]: path for path in (REPO / "build/deb").glob("*.deb")}
 
 
 @pytest.fixture(scope="module")
-def system(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Both packages installed, and the site that the package's own example describes in place."""
+def login(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A login host: the users' package alone."""
     system = System(tmp_path_factory.mktemp("system") / "root")
     system.good("apt-get", "update", "-q")
+    system.install(system.add(packages["mpsr-user"]))
+    yield system
+    shutil.rmtree(system.root)
+
+
+@pytest.fixture(scope="module")
+def system(login: System, packages: Packages) -> System:
+    """A GPU node: all of it, and the site that the package's own example describes in place."""
+    system = login
     system.install(*(system.add(packages[name]) for name in ("mpsr", "mpsr-plugin")), "slurm-client")
     assert system.run("sh", "-c", "ls /etc/slurm /etc/systemd/system | grep mpsr").out == "", "configures by itself"
     system.good("mpsr", "render", "--site", "/usr/share/doc/mpsr/examples/site.yaml", "--out", "/etc/slurm")
     system.write("etc/slurm/slurm.conf", SLURM_CONF)
-    yield system
-    shutil.rmtree(system.root)
+    return system
+
+
+@pytest.mark.skipif(not shutil.which("lintian"), reason="lintian is not installed: apt-get install lintian")
+def test_lintian_has_nothing_to_say(packages: Packages) -> None:
+    command = ["lintian", "--allow-root", "--fail-on", "error,warning", *map(str, packages.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_login_host_has_the_command_its_page_and_completion(login: System) -> None:
+    assert login.good("mpsr", "version") == f"mpsr {PROJECT['version']}\n"
+    login.write("tmp/journal.jsonl", '{"event":"job.refused","wall":1.0,"job":7,"reason":"no GPU"}\n')
+    assert "no GPU" in login.good("mpsr", "log", "--journal", "/tmp/journal.jsonl")
+    listed = login.good("dpkg", "-L", "mpsr-user").split()
+    assert {"/usr/share/man/man1/mpsr.1.gz", "/usr/share/bash-completion/completions/mpsr"} <= set(listed)
+    assert not [path for path in listed if path.startswith(("/usr/libexec", "/usr/lib/systemd", "/etc"))]
+
+
+def test_pages_of_the_documentation_lead_to_each_other(login: System, packages: Packages) -> None:
+    login.install(login.add(packages["mpsr-doc"]))
+    here = login.root / "usr/share/doc/mpsr"
+    pages = list(here.rglob("*.md"))
+    assert here / "how-to/install.md" in pages
+    for page in pages:
+        for link in re.findall(r"\]\(([\w./-]+\.md)", page.read_text()):
+            target = (page.parent / link).resolve()
+            assert target.exists() or here not in target.parents, f"{page}: {link}"
+    login.good("apt-get", "purge", "-y", "mpsr-doc")
 
 
 def test_it_is_bound_to_the_slurm_that_it_was_built_for(system: System, packages: Packages, tmp_path: Path) -> None:
@@ -76,7 +113,7 @@ def test_slurm_shows_the_options(system: System) -> None:
 
 def test_manual_pages_lie_where_man_looks(system: System) -> None:
     listed = system.good("dpkg", "-L", "mpsr")
-    for page in ("man1/mpsr.1", "man5/mpsr.yaml.5", "man8/mpsr-agent.8"):
+    for page in ("man5/mpsr.yaml.5", "man8/mpsr-agent.8"):
         assert f"/usr/share/man/{page}.gz\n" in listed
 
 
@@ -99,8 +136,8 @@ def test_the_guard_is_registered_with_dkms(system: System, packages: Packages) -
 
 
 def test_an_upgrade_disturbs_nobody(system: System, packages: Packages, tmp_path: Path) -> None:
-    newer = [system.add(repacked(packages[name], "0.2.1", tmp_path)) for name in ("mpsr", "mpsr-plugin")]
-    alone = system.run("apt-get", "install", "-s", newer[0])
+    newer = [system.add(repacked(packages[name], "0.2.1", tmp_path)) for name in ("mpsr", "mpsr-user", "mpsr-plugin")]
+    alone = system.run("apt-get", "install", "-s", *newer[:2])
     assert alone.status != 0, "a plugin of another version would do"
     assert "mpsr-plugin (>= 0.2.1)" in alone.out, alone.out
     system.write("tmp/upgrade.sh", (REPO / "tests/packages/upgrade.sh").read_text(), mode=0o755)
@@ -116,7 +153,7 @@ def test_it_leaves_nothing_but_the_sites_files(system: System) -> None:
     refused = system.run("apt-get", "remove", "-y", "mpsr")
     assert refused.status != 0
     assert f"mpsr: package: a job on this node still uses MPS: /{lease}" in refused.out
-    assert system.run("mpsr", "version").status == 0, "the package is still there"
+    assert (system.root / "usr/libexec/mpsr/epilog").exists(), "the package is still there"
     (system.root / lease).unlink()
 
     # systemd as far as the package asks it: the agent that the site's unit runs is stopped before its code goes
@@ -130,7 +167,7 @@ def test_it_leaves_nothing_but_the_sites_files(system: System) -> None:
     system.good("apt-get", "remove", "-y", "mpsr-plugin")
     assert "--mps" not in system.good("srun", "--help"), "plugstack.conf still names the plugin, and Slurm goes on"
 
-    system.good("apt-get", "purge", "-y", "mpsr", "mpsr-plugin")
+    system.good("apt-get", "purge", "-y", "mpsr", "mpsr-plugin", "mpsr-user")
     left = system.good("find", "/", "-xdev", "(", "-name", "*mpsr*", "-o", "-path", "*/resilience*", ")")
     sites = [line for line in left.splitlines() if line.startswith(("/etc/slurm/", "/packages/", "/etc/apt/"))]
     assert sorted(left.splitlines()) == sorted(sites)

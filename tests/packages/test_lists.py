@@ -40,6 +40,12 @@ def test_the_plugin_is_alone_in_its_package(tmp_path: Path) -> None:
     assert [file for file in installed(tmp_path) if "mpsr-plugin" in takers(file)] == [f"{PLUGIN_DIR[1:]}/mpsr.so"]
 
 
+def test_what_root_runs_is_not_for_login_hosts(tmp_path: Path) -> None:
+    taken = [file for file in installed(tmp_path) if "mpsr-user" in takers(file)]
+    assert f"{PLUGIN_DIR[1:]}/mpsr.so" not in taken
+    assert not [file for file in taken if file.startswith(("usr/libexec/", "usr/share/mpsr/"))]
+
+
 def test_each_pattern_takes_something(tmp_path: Path) -> None:
     files = [*installed(tmp_path), "usr/lib/python3.11/dist-packages/resilience/__init__.py"]
     files += [f"usr/bin/{name}" for name in PROJECT["scripts"]]
@@ -54,7 +60,9 @@ def test_make_install_installs_no_other_way() -> None:
     assert recipe
     assert not re.search(r"(?<!/pip )\binstall -|\b(?:cp|ln|mkdir|tee)\b|>", recipe[1]), recipe[1]
     assert recipe[1].count("install-files") == 1
-    assert [f"usr/bin/{name}" for name in PROJECT["scripts"]] == [p for p in LISTS["mpsr"] if p.startswith("usr/bin/")]
+    assert [f"usr/bin/{name}" for name in PROJECT["scripts"]] == [
+        p for p in LISTS["mpsr-user"] if p.startswith("usr/bin/")
+    ]
 
 
 def test_the_versions_agree() -> None:

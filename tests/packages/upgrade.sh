@@ -29,6 +29,13 @@ printf '%s\n' version=1 job=1 "uid=$uid" "gid=$gid" user=alice node=n0 restart=0
     gpus=0:GPU-00000000-0000-0000-0000-000000000000 run=/run/mpsr log=/var/log/mpsr agent=/run/mpsr/n0/agent.sock \
     python=/usr/bin/python3 spill= opened=1790000000.123 >"$jobs/1.lease"
 
+# there is no driver here: the job's control daemon, as far as it answers that it runs
+printf '#!/bin/sh\ncat >/dev/null\necho 100.0\n' >/usr/local/bin/nvidia-cuda-mps-control
+chmod 755 /usr/local/bin/nvidia-cuda-mps-control
+install -d -m 755 "/run/mpsr/n0/d/u$uid/g0"
+install -d -o alice -m 700 "/run/mpsr/n0/d/u$uid/g0/a"
+touch "/run/mpsr/n0/d/u$uid/g0/a/control"
+
 mpsr agent >/tmp/agent.out 2>&1 &
 agent=$!
 until_true answers
