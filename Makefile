@@ -18,7 +18,7 @@ RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin tests/gpusim
 
-.PHONY: help setup build toolkit torch contract docs lint format test releases guard lock fuzz demo bench soak install programs install-files deb clean
+.PHONY: help setup build toolkit torch contract docs lint format test releases guard lock fuzz demo bench soak install programs install-files deb rpm clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -106,6 +106,9 @@ install-files:
 
 deb: ## Debian packages for the Slurm release of this host, into build/deb/
 	@bash debian/build.sh
+
+rpm: ## RPMs for systems like RHEL, for the Slurm release of this host, into build/rpm/ (EL="8 9 10")
+	@bash rpm/build.sh $(EL)
 
 clean: ## remove build/ and .venv/
 	@rm -rf build .venv
