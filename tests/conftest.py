@@ -17,12 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.cluster.sandbox import Sandbox, what_is_missing
 from tests.conformance.backend import AUTO, REAL, SIM, Choice, choose
 from tests.conformance.backend import missing as missing_backend
 from tests.guard.kernels import what_is_missing as what_the_guard_misses
+
+hypothesis.settings.register_profile("mpsr", deadline=None)
+hypothesis.settings.load_profile("mpsr")  # no test depends on how fast the machine is
 
 TIERS = ("cluster", "guard", "gpu", "sim")
 """Marks, the most demanding first: a test with several belongs to the first of them."""

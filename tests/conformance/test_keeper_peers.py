@@ -80,7 +80,7 @@ MESSAGES = st.fixed_dictionaries(
 ).map(wire.encode)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(ATTACHED.map(wire.encode) | MESSAGES | st.binary(min_size=1, max_size=99), st.integers(0, 3)),

@@ -48,9 +48,7 @@ if os.environ.get("MPSR_ROLE") == "active":
         supervisor.send(bytes.fromhex(packet))
 sys.stdin.read()
 """
-SETTINGS = settings(
-    deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=150, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

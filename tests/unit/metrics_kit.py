@@ -18,7 +18,7 @@ from resilience.model.records.journal import entry, line
 from tests.unit.machine_kit import UUID, Node
 
 WALL = 1790000000.5
-BRIEFLY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BRIEFLY = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

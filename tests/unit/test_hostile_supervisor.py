@@ -46,7 +46,7 @@ packets = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.sampled_from(VERBS), st.dictionaries(st.sampled_from(KEYS), values, max_size=12))
 def test_any_words_are_a_message_or_a_wire_error(verb: str, words: dict[str, str]) -> None:
     with suppress(WireError):
@@ -60,7 +60,7 @@ def test_no_packets_stop_the_agent(tmp_path: Path, capfd: pytest.CaptureFixture[
     with Site(tmp_path) as site:
         site.leases.leases[JobId(1)] = lease(1)
 
-        @settings(deadline=None, max_examples=150, database=None)
+        @settings(max_examples=150, database=None)
         @given(st.booleans(), st.integers(0, 5), st.lists(packets, min_size=1, max_size=10))
         def talk(greet: bool, task: int, said: list[bytes]) -> None:
             if greet:

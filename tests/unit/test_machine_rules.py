@@ -26,7 +26,6 @@ _SETTINGS = settings(
     max_examples=250,
     stateful_step_count=40,
     derandomize=True,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

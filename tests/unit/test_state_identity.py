@@ -145,7 +145,7 @@ def test_without_a_job_directory_nothing_is_counted(tmp_path: Path) -> None:
     identity.end(environ, "")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.binary(max_size=300))
 def test_any_file_of_claims_is_read(tmp_path: Path, content: bytes) -> None:
     """It is the user's own, and lies where only he writes; what is no claim is passed over."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
@@ -52,7 +52,6 @@ def laid_out(sizes: list[int]) -> Layout:
 SIZES = st.lists(st.integers(0, 5000) | st.integers(0, 5 * MIB), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(SIZES)
 def test_arrays_lie_side_by_side_and_never_in_each_other(sizes: list[int]) -> None:
     state = laid_out(sizes)
@@ -85,7 +84,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional={"format": st.just(2) | JSON, "areas": JSON, "arrays": JSON}) | JSON)
 def test_any_text_is_a_layout_or_an_error(text: object) -> None:
     try:
@@ -95,7 +93,6 @@ def test_any_text_is_a_layout_or_an_error(text: object) -> None:
     assert all(a.at + a.spec.nbytes <= state.areas[a.area].used for a in state.arrays)
 
 
-@settings(deadline=None)
 @given(SIZES, st.data())
 def test_a_layout_with_a_changed_number_lets_no_array_out_of_its_memory(sizes: list[int], data: st.DataObject) -> None:
     words = layout.render(laid_out(sizes)).decode().replace("[", " [ ").replace(",", " , ").replace("]", " ] ").split()

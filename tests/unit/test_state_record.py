@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
@@ -37,7 +37,6 @@ def byte_by_byte(page: bytearray, commit: Commit) -> list[bytes]:
     return pages
 
 
-@settings(deadline=None)
 @given(histories())
 def test_the_last_entry_counts(history: list[Commit]) -> None:
     page = bytearray(record.SIZE)
@@ -47,7 +46,6 @@ def test_the_last_entry_counts(history: list[Commit]) -> None:
         assert record.latest(bytes(page)) == commit
 
 
-@settings(deadline=None)
 @given(histories())
 def test_a_write_torn_at_any_byte_yields_the_old_or_the_new_state(history: list[Commit]) -> None:
     page = bytearray(record.SIZE)
@@ -62,7 +60,6 @@ def test_a_write_torn_at_any_byte_yields_the_old_or_the_new_state(history: list[
     assert seen[seen.index(after) :] == [after] * (len(seen) - seen.index(after))
 
 
-@settings(deadline=None)
 @given(histories())
 def test_the_order_of_the_stores_alone_keeps_a_torn_write_out(history: list[Commit]) -> None:
     """With a checksum that sees nothing: a kill in the long store, or between two, still shows the old or the new state.
@@ -83,7 +80,6 @@ def test_the_order_of_the_stores_alone_keeps_a_torn_write_out(history: list[Comm
         assert record.latest(bytes(page)) == after
 
 
-@settings(deadline=None)
 @given(histories(), st.data())
 def test_a_changed_byte_is_never_taken_for_an_entry(history: list[Commit], data: st.DataObject) -> None:
     page = bytearray(record.SIZE)
@@ -95,7 +91,6 @@ def test_a_changed_byte_is_never_taken_for_an_entry(history: list[Commit], data:
     assert record.latest(bytes(page)) in (None, *history[:-1])
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=3 * record.SLOT_BYTES))
 def test_any_bytes_are_an_entry_or_nothing(page: bytes) -> None:
     found = record.latest(page)

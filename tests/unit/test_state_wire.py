@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.model.errors import WireError
@@ -30,14 +30,12 @@ def open_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_a_message_arrives_as_it_was_sent(values: dict[str, object]) -> None:
     message = values | {"op": "x"}
     assert wire.decode(wire.encode(message)) == message
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text().map(str.encode) | JSON.map(lambda value: repr(value).encode()))
 def test_any_packet_is_a_message_or_a_wire_error(packet: bytes) -> None:
     try:

@@ -152,7 +152,7 @@ def _go_on(after: Callable[[], None]) -> NoReturn:
             os.open(os.devnull, os.O_RDWR)
             os.dup(0)
             os.dup(0)
-            os.nice(_GIVES_WAY)
+            os.setpriority(os.PRIO_PROCESS, 0, _GIVES_WAY)
             after()
     finally:
         os._exit(0)
