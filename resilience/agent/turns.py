@@ -15,7 +15,7 @@ from resilience.model.event import Event
 from resilience.model.records import UserThrottled
 from resilience.ports import Clock, Journal, Listening
 
-TURN = 0.005
+TURN = 0.002
 """Seconds of one user at a time."""
 _LATELY = 60.0
 """Seconds that the journal sums up at most."""

@@ -18,6 +18,7 @@ from tests.bench.idle import idle, pids
 from tests.bench.latency import hooks, plugin
 from tests.bench.overhead import overhead
 from tests.bench.promotion import SIZES_MIB, promotion
+from tests.bench.victim import AIM, victim
 from tests.cluster import gpu
 from tests.cluster.sandbox import ROOT, Sandbox, SandboxError, wait_for
 from tests.demo.stage import NODE, Stage
@@ -29,6 +30,7 @@ AIMS = {
     "prolog p50 ms": 150,
     "agent MiB": 40,
     "agent cpu percent": 0.1,
+    "victim's time attacked / undisturbed": AIM,
 }
 OPTIONS = (
     "mps=on;domain=user;threads=;memory=;state=;standby=on;recover=standby,restore,relaunch,requeue;retries=3;"
@@ -106,6 +108,7 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
         for name, measured in recovery.measure(stage, rung, count).items():
             found[name].add(measured)
     stage.say("a standby's promotion by the size of its state")
+    values["victim"] = victim(stage, max(5, runs // 4))
     values["promotion_ms"] = promotion(runs, real=bool(ours.plan.real_gpu))
     values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
     return values
@@ -185,6 +188,10 @@ def table(values: dict[str, Any]) -> str:
         lines.append(f"{name:34} {entry['rss_mib']:.1f} MiB ({entry['private_mib']:.1f} of its own), "
                      f"{entry['cpu_percent']:.3f} % of a core over {entry['seconds']:.0f} s"
                      + (f", {entry['nvml']:.3f} % of it in NVML" if "nvml" in entry else ""))  # fmt: skip
+    lines.append("a neighbour's attack: p50 without, with, ratio, lost, attacker named")
+    for name, row in values["victim"].items():
+        times = f"{row['quiet']['p50']:>9.2f} {row['attacked']['p50']:>9.2f} ms {row['ratio']:>6.2f}"
+        lines.append(f"  {name:34} {times} {row['victims_lost']:>4} {'yes' if row['named'] else 'no':>4}")
     lines += ["", "aims: " + ", ".join(f"{name} under {value}" for name, value in AIMS.items())]
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """One attacker beside the agent, until its stdin ends: `attacker.py HOW PLACE [JOB]`, PLACE a log directory or a socket.
 
-newlines, known, clients: write into the own MPS logs without end; words, hellos: talk to the agent without end.
+newlines, known, clients: write into the own MPS logs without end; words, hellos: talk to the agent without end; knocks:
+connect to it without end; places (PLACE is a directory): fill it with files and deep directories.
 """
 
 import os
@@ -11,7 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _STAMP = b"[2026-01-01 00:00:00.000 Server 1] "
-_FULL = 50 << 20
+_FULL = 8 << 20
+"""Less than a room holds: a writer that finds no room has to stop."""
+_HELD = 500
 
 
 def _going_on() -> bool:
@@ -60,6 +63,27 @@ def hellos(path: str, job: str) -> None:
             peer.send(b"exit role=active pid=1 status=256 told=0")
 
 
+def knocks(path: str, job: str) -> None:
+    """Connections that say nothing, as many as this process may have at once."""
+    held: list[socket.socket] = []
+    while _going_on():
+        with suppress(OSError):
+            held.append(_connected(path))
+        if len(held) > _HELD:
+            held.pop(0).close()
+
+
+def places(path: str, job: str) -> None:
+    """Files until there is no room for more, in a tree as deep as can be."""
+    os.chdir(path)
+    while _going_on():
+        with suppress(OSError):
+            for number in range(1000):
+                os.mknod(f"file{number}")
+            os.mkdir("deeper")
+            os.chdir("deeper")
+
+
 def _connected(path: str) -> socket.socket:
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     peer.setblocking(False)
@@ -72,7 +96,9 @@ def _connected(path: str) -> socket.socket:
 
 
 if __name__ == "__main__":
-    talk: dict[str, Callable[[str, str], None]] = {"words": words, "hellos": hellos}
+    talk: dict[str, Callable[[str, str], None]] = {
+        "words": words, "hellos": hellos, "knocks": knocks, "places": places,
+    }  # fmt: skip
     mode, target = sys.argv[1:3]
     if mode in talk:
         talk[mode](target, sys.argv[3])
