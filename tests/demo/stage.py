@@ -8,6 +8,7 @@ launch. Both are stricter clocks than our own first sighting.
 import itertools
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,8 +38,10 @@ class Job:
 
 
 class Stage:
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, nodes: Sequence[str] = (NODE,)) -> None:
+        """`nodes`: those whose journals are read."""
         self.sandbox = sandbox
+        self.nodes = tuple(nodes)
         self.began = time.monotonic()
 
     # ------------------------------------------------------------------ telling
@@ -101,7 +104,7 @@ class Stage:
         if not job.plain:
             return self.step(job) >= steps
         processes = self.sandbox.processes()
-        return any(job.stems[0] in processes.get(pid, "") for pid in self.sandbox.on_gpu(NODE))
+        return any(job.stems[0] in processes.get(pid, "") for node in self.nodes for pid in self.sandbox.on_gpu(node))
 
     def _where(self, job: Job) -> str:
         return f"job {job.number} is at step {self.step(job)}; its output ends: {self.output(job)[-800:]}"
@@ -144,8 +147,9 @@ class Stage:
 
     # ------------------------------------------------------------------ what was written down
     def journal(self, since: float, event: str = "") -> list[dict[str, Any]]:
-        """The node's events after a moment of the monotonic clock, of one name if given."""
-        events = (entry for entry in self.sandbox.journal(NODE) if entry["mono"] >= since)
+        """The nodes' events after a moment of the monotonic clock, of one name if given."""
+        every = (entry for node in self.nodes for entry in self.sandbox.journal(node))
+        events = (entry for entry in every if entry["mono"] >= since)
         return [entry for entry in events if not event or entry["event"] == event]
 
     def of_job(self, job: Job, since: float, event: str) -> list[dict[str, Any]]:
@@ -174,7 +178,7 @@ class Stage:
             events = [entry for entry in self.journal(since, "job.closed") if entry.get("job") in jobs]
             return events if {entry["job"] for entry in events} == set(jobs) else []
 
-        events = wait_for(closed, 30, lambda: f"job.closed of {jobs}")
+        events = wait_for(closed, 30, lambda: f"job.closed of {jobs}") if jobs else []
         left = [str(item) for entry in events for item in entry.get("residue", [])]
         try:
             wait_for(lambda: not self.sandbox.residue(), 5)

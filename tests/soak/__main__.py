@@ -1,6 +1,6 @@
 """`make soak`: random trouble on a real Slurm cluster for as long as one likes, and what must hold all the same.
 
-Rounds follow one another on one cluster: some solvers of two users share a GPU, acts of `acts.py` are drawn and happen
+Rounds follow one another on a cluster of two nodes: some solvers of two users share their GPUs, acts of `acts.py` are drawn and happen
 at random moments, then all jobs end and `verdict.py` looks. Half of the rounds draw harmless acts only, which must cost
 no job its first run. `--seed` draws the same acts again; the moments at which the processes meet them differ, as they
 do on a cluster. Ends with exit status 0 only if nothing was broken; build/soak.json has the rounds,
@@ -15,10 +15,12 @@ import time
 from typing import Any
 
 from tests.cluster.sandbox import ROOT, Sandbox, SandboxError
-from tests.demo.stage import NODE, Stage
+from tests.demo.stage import Stage
 from tests.soak.acts import GRES, HARMFUL, HARMLESS, Round
 from tests.soak.verdict import breaches
 
+LOG_KIB = 65536
+"""Size of the file system of the journals, which an act fills."""
 SITE = "  recovery:\n    max_requeues_per_hour: 10000\n"
 
 
@@ -31,8 +33,8 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     rounds: list[dict[str, Any]] = []
     try:
-        with Sandbox(nodes=1, plugin=True, site=SITE) as sandbox:
-            stage = Stage(sandbox)
+        with Sandbox(nodes=2, plugin=True, site=SITE, journal_kib=LOG_KIB) as sandbox:
+            stage = Stage(sandbox, sandbox.nodes)
             for plain in (False, True):
                 stage.reference(plain=plain)
             end = time.monotonic() + 60 * options.minutes
@@ -54,10 +56,10 @@ def one(stage: Stage, seed: int, number: int) -> dict[str, Any]:
     harmless = number % 2 == 0
     stage.title(f"round {number}", "harmless acts only" if harmless else "all acts")
     since = time.monotonic()
-    log_before = len(stage.sandbox.read(f"/var/log/slurm/agent.{NODE}.log"))
+    log_before = {node: len(stage.sandbox.read(f"/var/log/slurm/agent.{node}.log")) for node in stage.nodes}
     round_ = Round(stage=stage, dice=dice)
     for _ in range(dice.randint(2, 4)):
-        ask = [GRES, "--mem=150", "--mps-retries=50"]
+        ask = [f"-w{round_.node()}", GRES, "--mem=150", "--mps-retries=50"]
         ask += ["--mps-standby=off"] if dice.random() < 0.25 else []
         ask += ["--mps-domain=job"] if dice.random() < 0.15 else []
         user = dice.choice(("alice", "alice", "bob"))
@@ -70,7 +72,11 @@ def one(stage: Stage, seed: int, number: int) -> dict[str, Any]:
         if words := act(round_):
             stage.say(words)
             happened.append(words)
-    broken = list(breaches(round_, since, harmless=harmless, log_before=log_before))
+    try:
+        broken = list(breaches(round_, since, harmless=harmless, log_before=log_before))
+    except SandboxError as error:  # a job that does not end, say
+        queue = stage.sandbox.run(["squeue", "-h", "-o", "%i %T %r %N %u"]).out.split("\n")
+        broken = [f"{error}; in the queue: {'; '.join(filter(None, queue))}"]
     for line in broken:
         stage.say(f"BROKEN: {line}")
     if broken:
@@ -86,7 +92,8 @@ def evidence(stage: Stage, number: int, since: float) -> None:
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(entry) for entry in stage.journal(since)]
     (target / "journal.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for name in (f"agent.{NODE}.log", f"slurmd.{NODE}.log", "slurmctld.log"):
+    of_nodes = [f"{daemon}.{node}.log" for node in stage.nodes for daemon in ("agent", "slurmd")]
+    for name in (*of_nodes, "slurmctld.log"):
         (target / name).write_text(stage.sandbox.read(f"/var/log/slurm/{name}")[-200_000:], encoding="utf-8")
 
 

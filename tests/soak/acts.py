@@ -9,11 +9,13 @@ import random
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 
 from tests.cluster.plan import REPO
-from tests.cluster.sandbox import FINAL
+from tests.cluster.sandbox import FINAL, Sandbox, SandboxError, wait_for
 from tests.demo import programs
-from tests.demo.stage import NODE, Job, Stage
+from tests.demo.stage import Job, Stage
 
 FAULTS = ("illegal-address", "illegal-write", "misaligned", "illegal-instruction", "trap", "assert")
 GRES = "--gres=shard:1"
@@ -32,6 +34,14 @@ class Round:
     """Jobs that a user has ended: how they end is his affair."""
     requeued: set[int] = field(default_factory=set)
     """Jobs that an admin has requeued."""
+    disturbed: bool = False
+    """slurmd or slurmctld has been killed: what Slurm makes of a job that it was starting or ending is Slurm's, and the
+    admin's to mend."""
+    unwritten: bool = False
+    """The disk of the journals was full: they have gaps."""
+
+    def node(self) -> str:
+        return self.dice.choice(self.stage.nodes)
 
     def pids(self, *words: str) -> list[int]:
         """Processes inside whose command line has all the words."""
@@ -54,7 +64,7 @@ def fault(round_: Round) -> str:
     if round_.dice.random() < 0.5:
         argv += ["--after", "0.2"]
     number = round_.stage.sandbox.sbatch(
-        "--mps", f"-w{NODE}", GRES, "--mem=50", script=f"srun {shlex.join(argv)}", user=user
+        "--mps", f"-w{round_.node()}", GRES, "--mem=50", script=f"srun {shlex.join(argv)}", user=user
     )
     round_.culprits.append(Job(number=number, user=user))
     return f"job {number} of {user}: {kind}"
@@ -63,7 +73,9 @@ def fault(round_: Round) -> str:
 def hang(round_: Round) -> str:
     """An endless kernel, which its user cancels."""
     argv = programs.culprit(round_.stage.sandbox.plan, "hang")
-    number = round_.stage.sandbox.sbatch("--mps", f"-w{NODE}", GRES, "--mem=50", script=f"srun {shlex.join(argv)}")
+    number = round_.stage.sandbox.sbatch(
+        "--mps", f"-w{round_.node()}", GRES, "--mem=50", script=f"srun {shlex.join(argv)}"
+    )
     round_.others.append(Job(number=number, user="alice"))
     round_.cancelled.add(number)
     round_.stage.sandbox.run(["sleep", "1"])
@@ -73,29 +85,31 @@ def hang(round_: Round) -> str:
 
 def bystander_of_slurm(round_: Round) -> str:
     """A job that did not ask for us."""
-    number = round_.stage.sandbox.sbatch(f"-w{NODE}", "--mem=50", script="sleep 0.2", user="bob")
+    number = round_.stage.sandbox.sbatch(f"-w{round_.node()}", "--mem=50", script="sleep 0.2", user="bob")
     round_.others.append(Job(number=number, user="bob"))
     return f"job {number} without --mps"
 
 
 def agent_killed(round_: Round) -> str:
-    return "agent killed" if round_.kill(round_.pids("resilience.cli.main", "agent", NODE)) else ""
+    return "agent killed" if round_.kill(round_.pids("resilience.cli.main", "agent", round_.node())) else ""
 
 
 def hook_server_hit(round_: Round) -> str:
     """Killed, or stopped until it is killed: prologs and epilogs then start by themselves."""
     signal = round_.dice.choice(("KILL", "STOP"))
-    if not round_.kill(servers := round_.pids("resilience.cli.main", "hooks", NODE), signal):
+    victims = round_.pids("resilience.cli.main", "hooks", round_.node())
+    victim = [round_.dice.choice(victims)] if victims else []  # the server, or what it has forked for a prolog
+    if not round_.kill(victim, signal):
         return ""
     if signal == "STOP":
         round_.stage.sandbox.run(["sleep", "2"])
-        round_.kill(servers)
+        round_.kill(victim)
     return f"hook server: {signal}"
 
 
 def agent_stopped(round_: Round) -> str:
     """The agent stands still for a while, as on a node that swaps."""
-    agents = round_.pids("resilience.cli.main", "agent", NODE)
+    agents = round_.pids("resilience.cli.main", "agent", round_.node())
     if not round_.kill(agents, "STOP"):
         return ""
     round_.stage.sandbox.run(["sleep", "0.4"])
@@ -119,7 +133,11 @@ def cancelled(round_: Round) -> str:
 
 
 def server_killed(round_: Round) -> str:
-    return "an MPS server killed" if round_.kill(round_.pids("nvidia-cuda-mps-server")) else ""
+    """One in service, as with daemons: one that dies as it starts has its prolog refuse the job, and say so."""
+    ages = (line.split() for line in round_.stage.sandbox.good(["ps", "-e", "-o", "pid=,etimes="]).splitlines())
+    old = {int(pid) for pid, seconds in ages if int(seconds) >= 3}
+    victims = [pid for pid in round_.pids("nvidia-cuda-mps-server") if pid in old]
+    return "an MPS server killed" if round_.kill(victims) else ""
 
 
 def daemon_killed(round_: Round) -> str:
@@ -156,10 +174,69 @@ def requeued(round_: Round) -> str:
     return f"job {job.number} requeued by the admin"
 
 
+def _saved(round_: Round) -> bool:
+    """Whether slurmctld has written down all jobs of the round. It does so within seconds; a job that it forgets at its death
+    is none, and its number is another's later."""
+    sandbox = round_.stage.sandbox
+    jobs = [sandbox.job(job.number) for job in (*round_.solvers, *round_.culprits, *round_.others)]
+    last = max((datetime.fromisoformat(job["SubmitTime"]).timestamp() for job in jobs), default=0.0)
+    return sandbox.path("/var/spool/slurmctld/job_state").stat().st_mtime > last + 1
+
+
+def slurmctld_killed(round_: Round) -> str:
+    """And away for a while; it comes back with what it had saved, and has jobs run that have ended since."""
+    sandbox, away = round_.stage.sandbox, round_.dice.choice((0, 1, 4))
+    try:
+        wait_for(lambda: _saved(round_), 10)
+    except SandboxError:
+        return ""
+    round_.disturbed = True
+    if not round_.kill([pid for pid, line in sandbox.processes().items() if line.split()[0] == "slurmctld"]):
+        return ""
+    sandbox.run(["sleep", str(away)])
+    sandbox.good(["slurmctld"], node=round_.stage.nodes[0])
+    # until its nodes have registered it knows no gres, and takes no job that asks for one
+    probe = ["sbatch", "--test-only", GRES, "--mem=150", "--wrap=true"]
+    for node in round_.stage.nodes:
+        wait_for(partial(_taken, sandbox, [*probe, f"-w{node}"]), 60)
+    return f"slurmctld killed, back after {away} s"
+
+
+def _taken(sandbox: Sandbox, probe: list[str]) -> bool:
+    return not sandbox.run(probe, user="alice").status
+
+
+def slurmd_killed(round_: Round) -> str:
+    """Its steps go on; the node's own slurmd is started again, as a service manager would."""
+    sandbox, node, away = round_.stage.sandbox, round_.node(), round_.dice.choice((0, 1, 3))
+    round_.disturbed = True
+    if not round_.kill([pid for pid, line in sandbox.processes().items() if line.split() == ["slurmd", "-N", node]]):
+        return ""
+    sandbox.run(["sleep", str(away)])
+    view = sandbox.read(f"/run/sandbox/view/{node}").strip()
+    sandbox.good(["nsenter", f"--target={view}", "--mount", "slurmd", "-N", node], node=node)
+    return f"slurmd of {node} killed, back after {away} s"
+
+
+def disk_full(round_: Round) -> str:
+    """Nothing more can be written where the journals and the logs of MPS lie, for a while."""
+    sandbox, seconds = round_.stage.sandbox, round_.dice.choice((0.2, 1, 2))
+    round_.unwritten = True
+    sandbox.run(["sh", "-c", f"dd if=/dev/zero of=/var/log/mpsr/junk bs=64k; sleep {seconds:g}; rm /var/log/mpsr/junk"])
+    return f"the disk of the journals full for {seconds:g} s"
+
+
 Act = Callable[[Round], str]
 HARMLESS: tuple[tuple[Act, int], ...] = (
     (fault, 8), (agent_killed, 2), (agent_stopped, 1), (hook_server_hit, 1), (keeper_killed, 2), (cancelled, 1), (bystander_of_slurm, 1),
-    (hang, 1),
+    (hang, 1), (disk_full, 1),
 )  # fmt: skip
 """With how often each is chosen."""
-HARMFUL: tuple[tuple[Act, int], ...] = ((server_killed, 2), (daemon_killed, 2), (program_killed, 1), (requeued, 1))
+HARMFUL: tuple[tuple[Act, int], ...] = (
+    (server_killed, 2),
+    (daemon_killed, 2),
+    (program_killed, 1),
+    (requeued, 1),
+    (slurmd_killed, 2),
+    (slurmctld_killed, 2),
+)

@@ -1,25 +1,31 @@
 """What must hold at the end of a round, whatever has happened in it. Each breach is one line."""
 
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from tests.cluster.sandbox import SandboxError
-from tests.demo.stage import NODE, Job
+from tests.cluster.sandbox import SandboxError, wait_for
+from tests.demo.stage import Job
 from tests.soak.acts import Round
 
 _TROUBLE = re.compile(r"^Traceback|unexpected error", re.MULTILINE)
 
 
-def breaches(round_: Round, since: float, *, harmless: bool, log_before: int) -> Iterator[str]:
-    """`log_before`: length of the agent's log at the start of the round."""
+def breaches(round_: Round, since: float, *, harmless: bool, log_before: Mapping[str, int]) -> Iterator[str]:
+    """`log_before`: length of each agent's log at the start of the round."""
+    if round_.disturbed:
+        _mend(round_)
     for job in round_.solvers:
         yield from _solver(round_, job, harmless=harmless)
     for job in round_.culprits:
         fields = round_.stage.end(job)
         if fields["JobState"] not in ("FAILED",) and harmless:
             yield f"culprit {job.number} is {fields['JobState']}: {_end(round_, job)}"
+        if fields["Restarts"] != "0" and job.number not in _ours(round_, since) and round_.disturbed:
+            continue  # Slurm's doing, or the admin's
         if fields["Restarts"] != "0":
             yield f"culprit {job.number} was requeued"
     for job in round_.others:
@@ -28,16 +34,55 @@ def breaches(round_: Round, since: float, *, harmless: bool, log_before: int) ->
             yield f"job {job.number} without --mps is {fields['JobState']}"
     mps = [job.number for job in (*round_.solvers, *round_.culprits)]
     try:
-        yield from (f"left behind: {item}" for item in round_.stage.clean(mps, since))
+        closed = [] if round_.unwritten else mps
+        yield from (f"left behind: {item}" for item in round_.stage.clean(closed, since))
     except SandboxError as error:
         yield str(error)
-    yield from _journal(round_, since)
-    log = round_.stage.sandbox.read(f"/var/log/slurm/agent.{NODE}.log")[log_before:]
-    if found := _TROUBLE.search(log):
-        yield f"the agent's log: {log[found.start() : found.start() + 2000]}"
-    drained = round_.stage.sandbox.good(["sinfo", "-h", "-N", "-o", "%T %E"]).strip()
-    if drained.split()[0] not in ("idle", "mixed", "allocated", "completing"):
-        yield f"the node is {drained}"
+    if not round_.unwritten:
+        yield from _journal(round_, since)
+    for node, before in log_before.items():
+        log = round_.stage.sandbox.read(f"/var/log/slurm/agent.{node}.log")[before:]
+        if found := _TROUBLE.search(log):
+            yield f"the agent's log of {node}: {log[found.start() : found.start() + 2000]}"
+    for line in round_.stage.sandbox.good(["sinfo", "-h", "-N", "-o", "%T %N %E"]).splitlines():
+        if line.split()[0] not in ("idle", "mixed", "allocated", "completing"):
+            yield f"the node is {line}"
+
+
+def _ours(round_: Round, since: float) -> set[int]:
+    """Jobs that an agent has asked Slurm to requeue."""
+    asked = round_.stage.journal(since, "slurm.intent")
+    return {entry["job"] for entry in asked if entry.get("ask") == "requeue"}
+
+
+def _mend(round_: Round) -> None:
+    """What an admin does after a daemon of Slurm's has been killed. Jobs that it was starting are held, or its node is
+    drained, by Slurm itself, which says so. A job whose script never began, or whose end was forgotten, counts as running
+    until it is requeued. What says `mpsr` is ours, and stays to be seen."""
+    sandbox = round_.stage.sandbox
+    unbegun: dict[str, float] = {}
+
+    def quiet() -> bool:
+        for line in sandbox.good(["sinfo", "-h", "-N", "-o", "%T|%N|%E"]).splitlines():
+            state, node, reason = line.split("|", 2)
+            if state.rstrip("*$@") in ("drained", "draining", "down") and not reason.startswith("mpsr"):
+                sandbox.run(["scontrol", "update", f"NodeName={node}", "State=resume"])
+        for line in sandbox.good(["squeue", "-h", "-o", "%i %T %r"]).splitlines():
+            job, state, reason = line.split(" ", 2)
+            if state != "RUNNING" or any(f"slurmstepd: [{job}." in line for line in sandbox.processes().values()):
+                unbegun.pop(job, None)
+            elif time.monotonic() - unbegun.setdefault(job, time.monotonic()) > 15:
+                del unbegun[job]
+                round_.requeued.add(int(job))
+                sandbox.run(["scontrol", "requeue", job])
+            if state == "PENDING":
+                if "held" in reason.lower():
+                    sandbox.run(["scontrol", "release", job])
+                sandbox.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+        return not sandbox.good(["squeue", "-h"]).strip()
+
+    with suppress(SandboxError):  # those that have not ended by then are told of
+        wait_for(quiet, 180)
 
 
 def _end(round_: Round, job: Job) -> str:
