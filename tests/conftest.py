@@ -25,7 +25,11 @@ from tests.conformance.backend import AUTO, REAL, SIM, Choice, choose
 from tests.conformance.backend import missing as missing_backend
 from tests.guard.kernels import what_is_missing as what_the_guard_misses
 
-hypothesis.settings.register_profile("mpsr", deadline=None)
+hypothesis.settings.register_profile(
+    "mpsr",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
 hypothesis.settings.load_profile("mpsr")  # no test depends on how fast the machine is
 
 TIERS = ("cluster", "guard", "gpu", "sim")

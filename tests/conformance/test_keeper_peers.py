@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
@@ -80,7 +80,7 @@ MESSAGES = st.fixed_dictionaries(
 ).map(wire.encode)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(ATTACHED.map(wire.encode) | MESSAGES | st.binary(min_size=1, max_size=99), st.integers(0, 3)),

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.parse import packet
@@ -48,7 +48,7 @@ if os.environ.get("MPSR_ROLE") == "active":
         supervisor.send(bytes.fromhex(packet))
 sys.stdin.read()
 """
-SETTINGS = settings(max_examples=150, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=150, database=None)
 
 
 @pytest.fixture(scope="module")

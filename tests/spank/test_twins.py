@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.contract import contract
@@ -22,7 +22,7 @@ OPTIONS = json.loads((Path(__file__).resolve().parents[1] / "data/options.json")
 LEASES = json.loads((Path(__file__).resolve().parents[1] / "data/leases.json").read_text(encoding="utf-8"))
 SCRIPTS = json.loads((Path(__file__).resolve().parents[1] / "data/scripts.json").read_text(encoding="utf-8"))
 KEYS = [spec["key"] for spec in contract()["option"].values()]
-quick = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=150)
 
 
 def unhex(text: str) -> str:

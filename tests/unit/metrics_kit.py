@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,7 +18,7 @@ from resilience.model.records.journal import entry, line
 from tests.unit.machine_kit import UUID, Node
 
 WALL = 1790000000.5
-BRIEFLY = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+BRIEFLY = settings(max_examples=40)
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

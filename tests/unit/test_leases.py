@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.adapters.linux import guarded_files
@@ -175,7 +175,6 @@ def test_a_broken_lease_is_told_once_and_left_out(run: Path) -> None:
     assert "13.lease" in str(journal.of("observation")[0]["text"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.one_of(
         st.binary(max_size=300),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience import contract
@@ -299,7 +299,7 @@ def test_notes_that_are_no_file_are_no_notes(site: Site, kind: str) -> None:
     assert site.spill.exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.binary(max_size=200) | st.sampled_from([b'"/"', b"[]", b'{"a":1}', b'"rel"', b"[" * 3000]), max_size=9)
 )
@@ -308,7 +308,7 @@ def test_any_notes_are_read_without_an_exception(tmp_path: Path, lines: list[byt
     assert all(path.startswith("/") and "\0" not in path for path in leftover.noted(str(tmp_path / "spills")))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=300) | st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5).map(
     lambda value: json.dumps({"job": value, "uid": 1, "gid": 1, "restart": value, "directories": value}).encode()
 ))  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.model.errors import GpuError
@@ -143,7 +143,7 @@ def test_what_the_jobs_user_may_have_done_drains_no_node(node: World, capsys: py
     assert capsys.readouterr().out == "drain\n"
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.text(min_size=1).filter(lambda asked: "\0" not in asked))
 def test_no_wish_of_a_user_fails_the_prolog(node: World, asked: str) -> None:
     environ = node.environ(12, asked)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.cli.main import main
@@ -94,7 +94,7 @@ def test_a_fault_that_is_in_one_journal_only_is_a_row() -> None:
     assert {row.one for row in compare.rows([], compare.decisions(entries))} == {compare.ABSENT}
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(st.tuples(RECORDS, st.floats(0, 1e6)), max_size=12))
 def test_whatever_a_journal_holds_it_can_be_judged(records: list[tuple[Any, float]]) -> None:
     read = [parse(line(record, wall=at, mono=at)) for record, at in records]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.cli.main import main
@@ -233,7 +233,7 @@ def test_text_of_users_stays_text() -> None:
 _GEOMETRY = frozenset("x y x1 x2 y1 y2 cx cy r d width height points transform viewbox".split())
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(RECORDS, st.floats(-1e6, 1e12), st.floats(-1e6, 1e12)).map(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
@@ -145,7 +145,7 @@ def test_without_a_job_directory_nothing_is_counted(tmp_path: Path) -> None:
     identity.end(environ, "")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_any_file_of_claims_is_read(tmp_path: Path, content: bytes) -> None:
     """It is the user's own, and lies where only he writes; what is no claim is passed over."""

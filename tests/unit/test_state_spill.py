@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
@@ -41,7 +41,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in place.directory.iterdir()] == ["12.solve.1.state"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_file_is_never_gone_on_from(tmp_path: Path, data: st.DataObject) -> None:
     place = where(tmp_path)
@@ -57,7 +57,7 @@ def test_a_damaged_file_is_never_gone_on_from(tmp_path: Path, data: st.DataObjec
         spillfile.read(place)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_any_file_is_state_or_an_error(tmp_path: Path, content: bytes) -> None:
     place = where(tmp_path)
