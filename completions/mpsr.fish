@@ -51,7 +51,7 @@ function _shtab_mpsr_using
 end
 
 set -g _shtab_mpsr_commands agent prolog epilog hooks run status top log explain report replay metrics spills check drill guard 'guard test' render version
-set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --job-script --journal --json --node --older-than --options --out --output --partition --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
+set -g _shtab_mpsr_opts_with_value --config --dir --fault --gres --incident --interval --job --job-script --journal --json --node --nodes --older-than --options --out --output --partition --plugstack --python --since --site --slurm-conf --templates --wait --with -j -o
 
 complete -c mpsr -e
 complete -c mpsr -f
@@ -75,7 +75,8 @@ complete -c mpsr -n '_shtab_mpsr_using run' -s h -l help -d 'show this help mess
 complete -c mpsr -n '_shtab_mpsr_using run' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a status -d 'servers, leases and the agent of this node'
 complete -c mpsr -n '_shtab_mpsr_using status' -s h -l help -d 'show this help message and exit'
-complete -c mpsr -n '_shtab_mpsr_using status' -s j -l job -x -d 'only the leases of this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)'
+complete -c mpsr -n '_shtab_mpsr_using status' -s j -l job -x -d 'only the leases of this job, on its nodes: 4711, 4711_3 (a task of an array), 4711+1 (a component)'
+complete -c mpsr -n '_shtab_mpsr_using status' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
 complete -c mpsr -n '_shtab_mpsr_using status' -l json -d 'one JSON object'
 complete -c mpsr -n '_shtab_mpsr_using status' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using status' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
@@ -87,10 +88,12 @@ complete -c mpsr -n '_shtab_mpsr_using top' -l node -x -d 'Slurm'"'"'s name of t
 complete -c mpsr -n '_shtab_mpsr_using top' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a log -d 'the journal of this node, or a job'"'"'s recovery log'
 complete -c mpsr -n '_shtab_mpsr_using log' -s h -l help -d 'show this help message and exit'
-complete -c mpsr -n '_shtab_mpsr_using log' -s j -l job -x -d 'only what is about this job: 4711, 4711_3 (a task of an array), 4711+1 (a component)'
+complete -c mpsr -n '_shtab_mpsr_using log' -s j -l job -x -d 'only what is about this job, on its nodes: 4711, 4711_3 (a task of an array), 4711+1 (a component)'
 complete -c mpsr -n '_shtab_mpsr_using log' -l incident -x -d 'only what is about this incident'
 complete -c mpsr -n '_shtab_mpsr_using log' -l since -x -d '10m, 2h, 1d, or an ISO 8601 time'
+complete -c mpsr -n '_shtab_mpsr_using log' -l around -d 'with a job, an incident or a time: also all that belongs to their incidents'
 complete -c mpsr -n '_shtab_mpsr_using log' -l json -d 'the records as they are, one JSON object a line'
+complete -c mpsr -n '_shtab_mpsr_using log' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
 complete -c mpsr -n '_shtab_mpsr_using log' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using log' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file'
 complete -c mpsr -n '_shtab_mpsr_using log' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
@@ -99,6 +102,8 @@ complete -c mpsr -n '_shtab_mpsr_using explain' -s h -l help -d 'show this help 
 complete -c mpsr -n '_shtab_mpsr_using explain' -l options -x -d 'key=value pairs joined by ";", such as "mps=on;domain=job"'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l job-script -xka "(__fish_complete_path (commandline -ct))" -d 'say of a batch script, line by line, what will be recovered and what not'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l partition -x -d 'with --options or --job-script: Slurm'"'"'s partition, whose rules hold'
+complete -c mpsr -n '_shtab_mpsr_using explain' -s j -l job -x -d 'a job: ask its nodes'
+complete -c mpsr -n '_shtab_mpsr_using explain' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
@@ -106,6 +111,8 @@ complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a rep
 complete -c mpsr -n '_shtab_mpsr_using report' -s h -l help -d 'show this help message and exit'
 complete -c mpsr -n '_shtab_mpsr_using report' -l since -x -d 'all incidents since then: 10m, 2h, 1d, or an ISO 8601 time'
 complete -c mpsr -n '_shtab_mpsr_using report' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'file to write, - for standard output (default: mpsr-WHAT.html)'
+complete -c mpsr -n '_shtab_mpsr_using report' -s j -l job -x -d 'ask the nodes of this job, and report it where nothing else is named'
+complete -c mpsr -n '_shtab_mpsr_using report' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
 complete -c mpsr -n '_shtab_mpsr_using report' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using report' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file, or the records of a job'
 complete -c mpsr -n '_shtab_mpsr_using report' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'another mpsr.yaml'
@@ -133,6 +140,9 @@ complete -c mpsr -n '_shtab_mpsr_using check' -l config -xka "(__fish_complete_p
 complete -c mpsr -n '_shtab_mpsr_using check' -l site -xka "(__fish_complete_path (commandline -ct))" -d 'also check a site file'
 complete -c mpsr -n '_shtab_mpsr_using check' -l slurm-conf -xka "(__fish_complete_path (commandline -ct))" -d 'slurm.conf (default: $SLURM_CONF or /etc/slurm/slurm.conf)'
 complete -c mpsr -n '_shtab_mpsr_using check' -l plugstack -xka "(__fish_complete_path (commandline -ct))" -d 'plugstack.conf (default: what slurm.conf names)'
+complete -c mpsr -n '_shtab_mpsr_using check' -s j -l job -x -d 'check the nodes of this job'
+complete -c mpsr -n '_shtab_mpsr_using check' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
+complete -c mpsr -n '_shtab_mpsr_using check' -l json -d 'one JSON object'
 complete -c mpsr -n '_shtab_mpsr_using check' -s q -l quiet -d 'say only what is wrong'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a drill -d 'see on this cluster that programs survive their neighbour'"'"'s GPU fault'
 complete -c mpsr -n '_shtab_mpsr_using drill' -s h -l help -d 'show this help message and exit'

@@ -33,6 +33,7 @@ _EXIT = {
     ): "All is well. `prolog` and `epilog` end so whatever happens, unless `prolog.on_failure` is `drain`.",
     str(exit_code("failed")): "What was asked for did not work; `status`: something is not as it should be.",
     str(exit_code("usage")): "A bad argument or configuration; `check`: something is wrong.",
+    str(exit_code("no_answer")): "With `--nodes` or `--job`: some nodes did not answer; standard error names them.",
     str(exit_code("refused")): "A supervised task cannot have what `--mps-require` asks for.",
     str(exit_code("recovery_failed")): "A supervised task: every rung failed, and the job could not be requeued.",
     f"{exit_code('not_executable')}, {exit_code('not_found')}": "A supervised task: its program cannot be executed, or is not there.",

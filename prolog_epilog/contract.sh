@@ -62,6 +62,7 @@ mpsr_exit_ok=0
 mpsr_exit_failed=1
 mpsr_exit_usage=2
 mpsr_exit_refused=3
+mpsr_exit_no_answer=4
 mpsr_exit_recovery_failed=75
 mpsr_exit_not_executable=126
 mpsr_exit_not_found=127

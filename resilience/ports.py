@@ -6,15 +6,17 @@ exception (`resilience.model.errors`). Every call is bounded in time by its adap
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from resilience.model.event import Event
 from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
 from resilience.model.world import ServerState, Strike
 from resilience.parse.guard import GuardRecord
+
+if TYPE_CHECKING:  # a third of the time that a command takes to start
+    from resilience.model.event import Event
 
 T = TypeVar("T")
 
@@ -361,14 +363,14 @@ class Answer:
     """A finished call, with what is to be done with it: `take()` on the loop's thread, which gives the event that follows."""
 
     lane: str
-    take: Callable[[], Event | None]
+    take: Callable[[], "Event | None"]
 
 
 class Worker(Feed, Protocol):
     """Threads for what takes its time, one a lane, each in order: `mps:<domain>` for the MPS daemons of a fault domain, `slurm`
     for Slurm, and `account` for jobs' accounts, which must not wait behind a requeue."""
 
-    def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], Event | None]) -> None:
+    def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], "Event | None"]) -> None:
         """Have `call` made on a lane's thread; `then` is given what it returned or raised."""
 
     def read(self) -> tuple[Answer, ...]:

@@ -1,4 +1,4 @@
-"""`mpsr check`: what is wrong with this node's configuration, and the way out of each.
+"""`mpsr check`: what is wrong with the configuration of this node, or of many, and the way out of each.
 
 Looks at mpsr.yaml, a site file when given, slurm.conf, plugstack.conf, at the things that they name, at what holds the
 programs that root starts as users, at what the guard module found, and at what containers are shown. Exit status `ok` when
@@ -9,10 +9,12 @@ neither. Changes nothing.
 import argparse
 import ctypes
 import importlib.util
+import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from resilience.adapters.gpu import guard as guard_module
 from resilience.adapters.gpu.nvml import NvmlGpus
@@ -22,7 +24,8 @@ from resilience.adapters.mps.mps_talk import search_path
 from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.adapters.slurm.slurm_program import beside
 from resilience.check import containers, controller, enclosures, gpus, guard, plugstack, slurm_conf
-from resilience.check.finding import Finding, Severity, fine, note, raised, warning, wrong
+from resilience.check.finding import Finding, Findings, Severity, fine, merged, note, raised, warning, wrong
+from resilience.cli import named_job, over_nodes
 from resilience.cli.render import load_site
 from resilience.config import settings
 from resilience.contract import env, exit_code, path
@@ -45,10 +48,43 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", metavar="FILE", help="also check a site file")
     parser.add_argument("--slurm-conf", metavar="FILE", help=f"slurm.conf (default: $SLURM_CONF or {_SLURM_CONF})")
     parser.add_argument("--plugstack", metavar="FILE", help="plugstack.conf (default: what slurm.conf names)")
+    named_job.add(parser, "check the nodes of this job")
+    over_nodes.add(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    asked = settings.find(arguments.config).settings if arguments.nodes or arguments.job else Settings()
+    jobs = named_job.numbers(arguments.job, asked) if arguments.job else ()
+    if where := over_nodes.target(arguments, asked, jobs, admins=False):
+        for option in ("site", "slurm_conf", "plugstack"):
+            if given := getattr(arguments, option):
+                raise ConfigError(f"--{option.replace('_', '-')}", "is of this host", given, hint="leave out --nodes")
+        answered = over_nodes.ask(where, asked, lambda node: ["check", "--json"], Findings)
+        found = merged(answered.answers)
+        _print(found, arguments, missing=answered.missing)
+        return answered.tell(_status(found))
+    found = Findings(findings=tuple(_look(arguments)))
+    _print(found, arguments)
+    return _status(found)
+
+
+def _status(found: Findings) -> int:
+    return exit_code("usage" if found.count(Severity.ERROR) else "ok")
+
+
+def _print(found: Findings, arguments: argparse.Namespace, missing: Mapping[str, str] | None = None) -> None:
+    if arguments.json:
+        print(json.dumps(asdict(found) | ({} if missing is None else {"no_answer": missing})))
+        return
+    for finding in found.findings:
+        if not arguments.quiet or finding.level in (Severity.WARNING, Severity.ERROR):
+            print(finding.lines())
+    print(f"{found.count(Severity.ERROR)} wrong, {found.count(Severity.WARNING)} to look at")
+
+
+def _look(arguments: argparse.Namespace) -> list[Finding]:
     found: list[Finding] = []
     chosen = _config(arguments.config, found)
     if arguments.site:
@@ -63,12 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         found += enclosures.check(chosen)
         found += guard.check(guard_module.level(), guard_module.found(), present, chosen.paths.kmsg)
         found += containers.check(chosen)
-    for finding in found:
-        if not arguments.quiet or finding.level in (Severity.WARNING, Severity.ERROR):
-            print(finding.lines())
-    count = {level: sum(finding.level is level for finding in found) for level in Severity}
-    print(f"{count[Severity.ERROR]} wrong, {count[Severity.WARNING]} to look at")
-    return exit_code("usage" if count[Severity.ERROR] else "ok")
+    return found
 
 
 def _config(named: str | None, found: list[Finding]) -> Settings | None:

@@ -1,21 +1,23 @@
 """`mpsr explain INCIDENT|JOB`: the story in plain words; `mpsr explain --options "…"`: what these options would do;
 `mpsr explain --job-script FILE`: what of a batch script will be recovered (explain_script.py).
 
-The story comes from a node's journal alone. The options are checked as the plugin checks them, with the site's defaults,
-locks and prohibitions, and each consequence is one line.
+The story comes from a node's journal alone, or from those of many nodes. The options are checked as
+the plugin checks them, with the site's defaults, locks and prohibitions, and each consequence is one line.
 """
 
 import argparse
 import re
+import sys
 
-from resilience.cli import explain_script, named_job
-from resilience.cli.log import journal_path, note_skipped
+from resilience.cli import explain_script, named_job, over_nodes
+from resilience.cli.log import journal_path, note_skipped, words
 from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
+from resilience.model.ids import JobId
 from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
 from resilience.model.records.words import printable
-from resilience.model.settings import Options
+from resilience.model.settings import Options, Settings
 from resilience.parse import job_name, rules
 from resilience.parse import options as option_parser
 from resilience.report import journal_lines, story
@@ -46,13 +48,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--job-script", metavar="FILE", help="say of a batch script, line by line, what will be recovered and what not"
     )
     parser.add_argument("--partition", help="with --options or --job-script: Slurm's partition, whose rules hold")
+    named_job.add(parser, "a job: ask its nodes")
+    over_nodes.add(parser)
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if sum(one is not None for one in (arguments.what, arguments.options, arguments.job_script)) != 1:
+    what = str(arguments.what or (arguments.job.text if arguments.job else "")) or None
+    if sum(one is not None for one in (what, arguments.options, arguments.job_script)) != 1:
         raise ConfigError("explain", "give an incident, a job, --options or --job-script")
     chosen = settings.find(arguments.config).settings
     if arguments.job_script is not None:
@@ -65,21 +70,45 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             print(line)
         return exit_code("ok")
-    file = arguments.journal or journal_path(chosen, arguments.node)
-    read = journal_lines.read(file)
-    what = str(arguments.what)
+    assert what is not None
     job = _JOB.match(what)
     wanted = named_job.numbers(job_name.parse(what), chosen) if job else ()
-    entries = story.of_jobs(read.entries, wanted) if job else story.of_incident(read.entries, what)
+    if where := over_nodes.target(arguments, chosen, wanted, admins=True):
+        return _of_many(where, chosen, what, wanted)
+    file = arguments.journal or journal_path(chosen, arguments.node)
+    read = journal_lines.read(file)
     note_skipped(read, file)
-    if not entries:
+    if not _told(read, what, wanted):
         kind = "job" if job else "incident"
-        hint = "incidents of this node: mpsr log" if not job else "it may have run on another node: --node NODE"
+        hint = (
+            "it may be of another node: --nodes LIST"
+            if job
+            else "incidents of this node: mpsr log; others: --nodes LIST"
+        )
         raise ResilienceError(f"{kind} {what}", "is not in the journal", file, hint=hint)
-    print(f"{'Job' if job else 'Incident'} {what}, {journal_lines.when(entries[0].wall)[:10]} (times are UTC)")
+    return exit_code("ok")
+
+
+def _of_many(where: over_nodes.Target, chosen: Settings, what: str, wanted: tuple[JobId, ...]) -> int:
+    """A story for each node that has one: their clocks are not the same."""
+    command = words(job=what, around=True) if wanted else words(incident=what, around=True)
+    found = over_nodes.ask_records(where, chosen, lambda node: [*command, "--node", node])
+    told = [_told(read, what, wanted, f" on {node}") for node, read in found.answers.items()]
+    if any(told):
+        return found.tell(exit_code("ok"))
+    print(f"mpsr: {what}: is not in the journals of the nodes that answered", file=sys.stderr)
+    return found.tell(exit_code("failed"))
+
+
+def _told(read: journal_lines.Read, what: str, wanted: tuple[JobId, ...], where: str = "") -> bool:
+    """Print the story; False when these records have none."""
+    entries = story.of_jobs(read.entries, wanted) if wanted else story.of_incident(read.entries, what)
+    if entries:
+        kind = "Job" if wanted else "Incident"
+        print(f"{kind} {what}{where}, {journal_lines.when(entries[0].wall)[:10]} (times are UTC)")
     for line in story.tell(entries):
         print(printable(line))
-    return exit_code("ok")
+    return bool(entries)
 
 
 def _script(path: str) -> str:

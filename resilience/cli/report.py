@@ -9,16 +9,20 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from resilience.adapters.linux.guarded_files import write_whole
 from resilience.adapters.slurm import slurm_commands
-from resilience.cli.log import journal_path, note_skipped, places
+from resilience.cli import named_job, over_nodes
+from resilience.cli.log import journal_path, note_skipped, places, read_both, words
 from resilience.config import settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError, UnknownJob
 from resilience.model.ids import JobId
 from resilience.model.records.told import records_file
 from resilience.model.settings import Settings
+from resilience.parse.hostlist import folded
 from resilience.report import journal_lines, overview, timeline
 from resilience.report.page import Page, render
 
@@ -38,44 +42,64 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="file to write, - for standard output (default: mpsr-WHAT.html)"
     )
+    named_job.add(parser, "ask the nodes of this job, and report it where nothing else is named")
+    over_nodes.add(parser)
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file, or the records of a job")
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if (arguments.what is None) == (arguments.since is None):
+    what = str(arguments.what or (arguments.job.text if arguments.job and not arguments.since else ""))
+    if bool(what) == bool(arguments.since):
         raise ConfigError("report", "give a job, an incident, or --since")
     chosen = settings.find(arguments.config).settings
     now = time.time()
-    what = str(arguments.what or "")
-    job = JobId(int(what)) if what.isascii() and what.isdigit() and len(what) < 12 else None
+    jobs = named_job.numbers(arguments.job, chosen) if arguments.job else _number(what)
+    if what and len(jobs) > 1:
+        raise ConfigError(f"job {what}", "means several jobs", ", ".join(map(str, jobs)), hint="give one number")
+    job = next(iter(jobs), None) if what else None
     earliest = journal_lines.since(arguments.since, now) if arguments.since else 0.0
-    file, own = _records(chosen, arguments, job)
-    read = journal_lines.read(file)
-    note_skipped(read, file)
-    if (
-        not own and not arguments.journal and os.path.exists(rotated := f"{file}.1")
-    ):  # logrotate's last, not compressed yet
-        older = journal_lines.read(rotated)
-        note_skipped(older, rotated)
-        read.entries[:0] = older.entries
-    page = _page(read, what, job, earliest, arguments.since, file, now)
-    if own or not any(entry.event == "incident.opened" for entry in read.entries):
-        page = Page(
-            title=page.title, source=file, made=now, overview=page.overview, timelines=page.timelines, notes=(_OWN,)
-        )
+    status = exit_code("ok")
+    if where := over_nodes.target(arguments, chosen, jobs, admins=True):
+        found = over_nodes.ask_records(where, chosen, _command(what, job, arguments.since))
+        if (status := found.tell(status)) and not found.answers:
+            return status
+        source = f"the journals of {folded(found.answers)}"
+        page = _page(found.answers, what, job, earliest, arguments.since, source, now)
+        page = replace(page, notes=tuple(f"{node} did not answer: {why}" for node, why in found.missing.items()))
+    else:
+        file, own = _records(chosen, arguments, job)
+        read = journal_lines.read(file) if own or arguments.journal else read_both(file)
+        note_skipped(read, file)
+        page = _page({file: read}, what, job, earliest, arguments.since, file, now)
+        if own or not any(entry.event == "incident.opened" for entry in read.entries):
+            page = replace(page, notes=(_OWN,))
     text = render(page)
     if arguments.output == "-":
         sys.stdout.buffer.write(text.encode())  # the page says that it is UTF-8, whatever the locale is
-        return exit_code("ok")
+        return status
     target = arguments.output or f"mpsr-{what or 'since'}.html"
     try:
         write_whole(target, text, mode=0o600)
     except OSError as error:
         raise ResilienceError(target, "cannot be written", error.strerror or error) from error
     print(target)
-    return exit_code("ok")
+    return status
+
+
+def _number(what: str) -> tuple[JobId, ...]:
+    """The job that a report is of; none where it is of an incident."""
+    return (JobId(int(what)),) if what.isascii() and what.isdigit() and len(what) < 12 else ()
+
+
+def _command(what: str, job: JobId | None, since: str | None) -> Callable[[str], list[str]]:
+    """What a node is asked for."""
+    if since:
+        command = words(since=since, around=True)
+    else:
+        command = words(job=what, around=True) if job is not None else words(incident=what, around=True)
+    return lambda node: [*command, "--node", node]
 
 
 def _records(chosen: Settings, arguments: argparse.Namespace, job: JobId | None) -> tuple[str, bool]:
@@ -105,25 +129,33 @@ def _records(chosen: Settings, arguments: argparse.Namespace, job: JobId | None)
 
 
 def _page(
-    read: journal_lines.Read, what: str, job: JobId | None, earliest: float, span: str | None, file: str, now: float
+    reads: Mapping[str, journal_lines.Read],
+    what: str,
+    job: JobId | None,
+    earliest: float,
+    span: str | None,
+    file: str,
+    now: float,
 ) -> Page:
+    """A page of one journal or of many; the clocks of two nodes are never compared."""
+    told = None
     if span is not None:
-        told = overview.build(read.entries, since=earliest)
-        names = [fault.incident for fault in told.faults]
+        told = overview.merged(overview.build(read.entries, since=earliest) for read in reads.values())
         title = f"GPU faults since {journal_lines.when(earliest)[:19]}Z"
     elif job is not None:
-        told = overview.of_job(read.entries, job)
-        if not any(job in entry.jobs() for entry in read.entries):
-            raise ResilienceError(
-                f"job {job}", "is not in the journal", file, hint="it may have run on another node: --node NODE"
-            )
-        names = [fault.incident for fault in told.faults]
+        mine = [read for read in reads.values() if any(job in entry.jobs() for entry in read.entries)]
+        told = overview.merged(overview.of_job(read.entries, job) for read in mine)
+        if not mine:
+            hint = "it may have run on another node: --nodes LIST"
+            raise ResilienceError(f"job {job}", "is not in the journal", file, hint=hint)
         title = f"Job {job}"
     else:
-        told, names, title = None, [what], f"Incident {what}"
-    drawn = timeline.latest(read.entries, names)
+        title = f"Incident {what}"
+    names = [what] if told is None else [fault.incident for fault in told.faults][-timeline.MOST :]
+    drawn = sorted(
+        (one for read in reads.values() for one in timeline.latest(read.entries, names)), key=lambda one: one.began
+    )
     if told is None and not drawn:
-        raise ResilienceError(
-            f"incident {what}", "is not in the journal", file, hint="incidents of this node: mpsr log"
-        )
-    return Page(title=title, source=file, made=now, overview=told, timelines=drawn)
+        hint = "incidents of this node: mpsr log; others: --nodes LIST"
+        raise ResilienceError(f"incident {what}", "is not in the journal", file, hint=hint)
+    return Page(title=title, source=file, made=now, overview=told, timelines=tuple(drawn))

@@ -27,10 +27,10 @@ from resilience.model import records as rec
 from resilience.model.errors import ConfigError, GpuError
 from resilience.model.guard import Level
 from resilience.model.ids import GpuUuid, JobId, NodeName
-from resilience.model.lease import Lease, LeaseState
+from resilience.model.lease import Lease, LeaseState, in_force
 from resilience.model.records.journal import Entry
 from resilience.model.settings import Settings
-from resilience.report import overview, screen
+from resilience.report import node_status, overview, screen
 from resilience.report.screen import ClientRow, GpuRow, ServerRow, View
 
 _FAULTS = 5
@@ -117,7 +117,7 @@ def _gpus() -> tuple[tuple[GpuRow, ...], dict[int, int], str]:
     return tuple(rows), used, ""
 
 
-def _server(row: status.ServerRow) -> ServerRow:
+def _server(row: node_status.ServerRow) -> ServerRow:
     state, _, wrong = row.state.partition(" ")
     notes = [wrong.strip("()")] if wrong else []
     notes += [f"over GPUs {','.join(map(str, row.gpus))}"] * (len(row.gpus) > 1)
@@ -159,7 +159,7 @@ def _client(
         threads=lease.options.threads if lease else None,
         limit=lease.options.memory if lease else None,
         used=used,
-        isolation=status.isolation_now(lease, seen.guard).value if lease else "?",
+        isolation=in_force(lease.isolation, seen.guard is Level.ON, bool(lease.slots)).value if lease else "?",
     )
 
 

@@ -23,10 +23,9 @@ from resilience.contract import path as path_of
 from resilience.model.errors import ConfigError
 from resilience.model.settings import Partition, Settings, setting
 from resilience.parse import rules
-from resilience.parse.hostlist import expand
+from resilience.parse.hostlist import expand, nodes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_NODES = re.compile(r"[A-Za-z0-9._\[\],-]+\Z")
 _WORDS = re.compile(r"(?:[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*)?\Z")
 _VERSION = re.compile(r"[0-9]{2}\.(?:02|05|08|11)\Z")
 _DEADLINE_MARGIN = 10
@@ -159,22 +158,12 @@ def _checked(site: Site, source: str) -> Site:
     devices = files if gpus.autodetect == "off" else ""  # what is detected comes in the driver's own order
     paths = replace(site.settings.paths, python=install.python, launcher=install.launcher, devices=devices)
     settings = mpsr_yaml.checked(replace(site.settings, paths=paths), source, "settings.")
-    for node in node_names(site.nodes, f"{source}: nodes"):
+    for node in nodes(site.nodes, f"{source}: nodes"):
         longest = f"{settings.paths.run}/{node}/d/u4294967295/g{gpus.per_node - 1}/q99/control_privileged"
         if len(longest) > _SOCKET_PATH:
             hint = f"{longest} is longer than {_SOCKET_PATH} characters"
             raise ConfigError(f"{source}: settings.paths.run", "is too long for a socket's path", node, hint=hint)
     return replace(site, gpus=replace(gpus, files=files), install=install, settings=settings)
-
-
-def node_names(expression: str, where: str) -> list[str]:
-    """The nodes behind a list such as gpu[01-16,20],rack[0-3]_blade[0-15]. Raises ConfigError."""
-    if not _NODES.match(expression):
-        raise ConfigError(where, "is not a list of nodes", mpsr_yaml.shown(expression), hint="such as gpu[01-16]")
-    names = expand(expression, where)
-    if len(set(names)) != len(names):
-        raise ConfigError(where, "names a node twice", mpsr_yaml.shown(expression))
-    return names
 
 
 def files(site: Site, templates: Path) -> tuple[Rendered, ...]:
@@ -201,7 +190,7 @@ def files(site: Site, templates: Path) -> tuple[Rendered, ...]:
 
 
 def _values(site: Site) -> dict[str, Any]:
-    names = node_names(site.nodes, "nodes")
+    names = nodes(site.nodes, "nodes")
     options = site.settings.options
     per_node = "{node}" in site.gpus.files
     groups = [(name, site.gpus.files.replace("{node}", name)) for name in names] if per_node else []

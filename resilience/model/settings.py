@@ -203,6 +203,17 @@ class Slurm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """How `--nodes` and `--job` of the commands reach other nodes."""
+
+    shell: str = setting("ssh", "what runs a command on another node, as the caller", choices=("ssh", "srun"))
+    ssh: str = setting("ssh", "the ssh client, a name on PATH or a path", path=Path.PROGRAM)
+    command: str = setting("mpsr", "the command mpsr on the nodes, a name on PATH or a path", path=Path.PROGRAM)
+    fanout: int = setting(64, "nodes that are asked at the same time", within=(1, 256))
+    timeout: float = setting(30.0, "time limit of one node's answer", within=(1, 3_600))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     paths: Paths = field(default_factory=Paths)
     options: Options = field(default_factory=Options)
@@ -211,3 +222,4 @@ class Settings:
     state: KeptState = field(default_factory=KeptState)
     prolog: Prolog = field(default_factory=Prolog)
     slurm: Slurm = field(default_factory=Slurm)
+    remote: Remote = field(default_factory=Remote)

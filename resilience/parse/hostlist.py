@@ -7,7 +7,7 @@ may stand twice, and the width of a range's first number holds (`n[08-100]` is n
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, product
 
 from resilience.model.errors import ConfigError
@@ -17,6 +17,7 @@ MOST = 100_000
 _RANGE = r"\d{1,9}(?:-\d{1,9})?"
 _BRACKET = re.compile(rf"\[({_RANGE}(?:,{_RANGE})*)\]", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9._+:/{}-]*\Z")
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _HINT = "such as gpu[01-16], rack[0-3]_blade[0-15] or /dev/nvidia[0-3]"
 _COMMA = re.compile(r",(?![^\[]*\])")
 
@@ -27,6 +28,23 @@ def expand(text: str, where: str) -> list[str]:
     if len(words) > MOST:
         raise ConfigError(where, f"names more than {MOST}", text[:80])
     return words
+
+
+def nodes(text: str, where: str) -> list[str]:
+    """The nodes behind a list such as gpu[01-16,20],rack[0-3]_blade[0-15], each once. Raises ConfigError."""
+    found = expand(text, where)
+    if wrong := next((name for name in found if not _NODE.match(name)), None):
+        raise ConfigError(where, "is not a node's name", wrong[:80], hint="such as gpu[01-16]")
+    if len(set(found)) != len(found):
+        raise ConfigError(where, "names a node twice", text[:80])
+    return found
+
+
+def folded(names: Iterable[str]) -> str:
+    """Names of nodes as one list: gpu01, gpu02 as gpu[01-02]."""
+    from ClusterShell.NodeSet import NodeSet
+
+    return str(NodeSet.fromlist(names))
 
 
 def named(word: str, text: str) -> bool:

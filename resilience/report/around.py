@@ -1,6 +1,7 @@
 """What belongs to an incident beside its own records: what its servers, tasks and requests to Slurm did meanwhile; and its clock. Pure."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from resilience.model import records as rec
 from resilience.model.ids import JobId, ServerId, TaskRef
@@ -9,6 +10,10 @@ from resilience.report import story
 
 _EARLY = 10.0
 """A source's own time that is older than this was not read as it came."""
+_AROUND = 2000
+"""Records before and after an incident in which sightings and answers of Slurm are looked for."""
+_FRAME = (rec.AgentStarted, rec.JobOpened, rec.JobClosed)
+"""Records that every report needs: when jobs began, and when the clock did."""
 _ANSWERS = 30.0
 """Seconds after an incident in which Slurm's answer to its last request is still looked for."""
 
@@ -57,6 +62,32 @@ def about(entries: list[Entry], incident: str) -> list[Entry]:
             if belongs:
                 found.append(entry)
     return found
+
+
+def belonging(
+    entries: list[Entry], *, jobs: Collection[int] = (), incident: str = "", since: float = math.inf
+) -> list[Entry]:
+    """All that a story or a report of these jobs, of an incident, or of the incidents since a time is made from."""
+    own = {incident} - {""}
+    for entry in entries:
+        if (name := entry.record.incident) and (entry.wall >= since or not entry.jobs().isdisjoint(jobs)):
+            own.add(name)
+    wanted = {id(entry) for entry in entries if entry.record.incident in own or not entry.jobs().isdisjoint(jobs)}
+    wanted |= {id(entry) for entry in entries if isinstance(entry.record, _FRAME)}
+    for name, window in windows(entries, own):
+        wanted |= {id(entry) for entry in about(window, name)}
+    return [entry for entry in entries if id(entry) in wanted]
+
+
+def windows(entries: list[Entry], incidents: Iterable[str]) -> Iterator[tuple[str, list[Entry]]]:
+    """Each of these incidents with the records around its own, in which all that belongs to it is."""
+    places: dict[str, tuple[int, int]] = {}
+    for place, entry in enumerate(entries):
+        if name := entry.record.incident:
+            places[name] = places.get(name, (place, place))[0], place
+    for name in incidents:
+        first, last = places.get(name, (0, 0))
+        yield name, entries[max(0, first - _AROUND) : last + _AROUND]
 
 
 def _tasks(record: rec.Record) -> Iterable[TaskRef]:

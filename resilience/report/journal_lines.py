@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.records.journal import Entry, parse
+from resilience.model.records.words import printable
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -67,4 +68,4 @@ def when(wall: float) -> str:
 
 def listing(entry: Entry) -> str:
     """One record on one line: time, event, and what else it says."""
-    return f"{when(entry.wall)} {entry.event:<21} {entry.fields()}".rstrip()
+    return printable(f"{when(entry.wall)} {entry.event:<21} {entry.fields()}".rstrip())

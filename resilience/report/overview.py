@@ -120,6 +120,23 @@ def of_job(entries: Iterable[Entry], job: JobId) -> Overview:
     return made
 
 
+def merged(parts: Iterable[Overview]) -> Overview:
+    """The figures of several nodes, each made from its own records, as one."""
+    made = Overview()
+    for part in parts:
+        made.first = min(filter(None, (made.first, part.first)), default=0.0)
+        made.last = max(made.last, part.last)
+        made.faults += part.faults
+        made.endings += part.endings
+        for rung, times in part.times.items():
+            made.times.setdefault(rung, []).extend(times)
+        made.saved += part.saved
+        made.opened |= part.opened
+        made.users |= part.users
+    made.faults.sort(key=lambda fault: fault.wall)
+    return made
+
+
 def _end(entries: list[Entry], incident: str) -> Entry:
     """How an incident ended for one job, from what the job's own records say of it."""
     own = [entry for entry in entries if entry.record.incident == incident]

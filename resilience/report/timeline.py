@@ -17,8 +17,6 @@ from resilience.report.evidence import Use, judged
 SEEN, AGENT = "sightings", "agent"
 MOST = 200
 """Timelines in one page."""
-_AROUND = 2000
-"""Records before and after an incident in which sightings and answers of Slurm are looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +84,8 @@ def build(entries: Iterable[Entry], incident: str) -> Timeline | None:
 
 def latest(entries: list[Entry], incidents: Iterable[str]) -> tuple[Timeline, ...]:
     """The timelines of the latest of these incidents, in order. Each looks at the records around its own only."""
-    names = list(incidents)[-MOST:]
-    places: dict[str, tuple[int, int]] = {}
-    for place, entry in enumerate(entries):
-        if name := entry.record.incident:
-            places[name] = places.get(name, (place, place))[0], place
-    made = []
-    for name in names:
-        first, last = places.get(name, (0, 0))
-        if (one := build(entries[max(0, first - _AROUND) : last + _AROUND], name)) is not None:
-            made.append(one)
-    return tuple(made)
+    made = (build(window, name) for name, window in around.windows(entries, list(incidents)[-MOST:]))
+    return tuple(one for one in made if one is not None)
 
 
 def task_name(task: TaskRef) -> str:

@@ -18,7 +18,7 @@ die() {
 
 # The first group builds and lints; the second is the private Slurm cluster (Debian 12's srun --mpi=pmix looks for
 # libpmix.so, which only the -dev package has); bubblewrap makes containers in its tests. The third are other ways to
-# submit a job and to start its processes; none of them changes what builds here (no MPI's headers come along).
+# submit a job and to start its processes, and to reach nodes; none of them changes what builds here (no MPI's headers come along).
 build=(git gcc g++ libc6-dev make python3 python3-venv clang-format shellcheck libslurm-dev)
 cluster=(slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge iproute2 util-linux procps mount libpmix-dev bubblewrap)
 ways=(slurmrestd curl mpich openmpi-bin openssh-server)

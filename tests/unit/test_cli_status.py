@@ -19,6 +19,8 @@ from resilience.model.errors import ConfigError
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, NodeName
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import JobOptions
+from resilience.report import node_status
+from resilience.report.node_status import ServerRow
 from tests.unit.domain_world import MemoryJournal
 
 NODE = NodeName("n0")
@@ -44,8 +46,12 @@ LEASE = Lease(
     spill="",
     opened=1790000000.0,
 )
-UP = status.ServerRow(domain="u1001", gpu=0, color="a", state="ACTIVE", clients=2, active=True, needed=True)
+UP = ServerRow(domain="u1001", gpu=0, color="a", state="ACTIVE", clients=2, active=True, needed=True)
 GOOD = status.Status(node="n0", agent=True, leases=(LEASE,), broken=(), servers=(UP,))
+
+
+def told(seen: status.Status) -> list[str]:
+    return node_status.lines(status.shown(seen))
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def run_dir() -> Iterator[Path]:
 def test_what_is_there_is_shown() -> None:
     refused = replace(LEASE, job=JobId(13), state=LeaseState.REFUSED, reason="no GPU library")
     spare = replace(UP, color="b", clients=1, active=False, needed=False, state="ABSENT")
-    assert status.lines(replace(GOOD, leases=(LEASE, refused), servers=(UP, spare))) == [
+    assert told(replace(GOOD, leases=(LEASE, refused), servers=(UP, spare))) == [
         "node n0: the agent answers",
         "isolation of new jobs: domains (no guard module)",
         "server u1001/g0/a: ACTIVE, 2 clients, new tasks join it",
@@ -90,7 +96,7 @@ def test_sm_partitions_are_shown_and_who_has_none() -> None:
     inside = replace(LEASE, domain=DomainKey("u1001-sm"), isolation=Isolation.SM, slots=((GpuMinor(0), 2),))
     outside = replace(LEASE, job=JobId(13), reason="SM partition: none of 4 is free: GPU 0")
     shown = replace(GOOD, leases=(inside, outside), servers=(cut,), sm_partitions="auto")
-    assert status.lines(shown)[1:] == [
+    assert told(shown)[1:] == [
         "isolation of new jobs: domains (no guard module), and SM partitions where the driver isolates them",
         "server u1001-sm/g0/a: ACTIVE, 2 clients, 4 SM partitions, new tasks join it",
         "lease of job 12 (alice): open, domain u1001-sm, GPU 0, isolation sm (SM partition 2), standby yes",
@@ -100,7 +106,7 @@ def test_sm_partitions_are_shown_and_who_has_none() -> None:
 
 
 def test_a_missing_agent_is_told_with_the_way_out() -> None:
-    assert "systemctl start mpsr-agent" in "\n".join(status.lines(replace(GOOD, agent=False)))
+    assert "systemctl start mpsr-agent" in "\n".join(told(replace(GOOD, agent=False)))
 
 
 def test_an_agent_answers_when_it_takes_connections(run_dir: Path) -> None:

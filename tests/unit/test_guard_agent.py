@@ -21,6 +21,7 @@ from resilience.model.options import JobOptions, Require
 from resilience.model.settings import Recovery
 from resilience.placement import domain_plan
 from resilience.ports import Gpu
+from resilience.report import node_status
 from tests.unit.agent_kit import BOUND, OneGpu, Site, Supervisor, until
 from tests.unit.machine_kit import UUID, lease, server
 from tests.unit.test_guard_records import changed
@@ -180,7 +181,7 @@ def test_isolation_that_is_required(isolation: Isolation, refused: bool) -> None
 )
 def test_status_names_the_level(level: Level, word: str) -> None:
     seen = status.Status(node="n0", agent=True, leases=(), broken=(), servers=None, guard=level)
-    assert word in status.lines(seen)[1]
+    assert word in node_status.lines(status.shown(seen))[1]
 
 
 @pytest.mark.parametrize(
@@ -208,4 +209,4 @@ def test_the_prolog_asks_the_module(level: Level, isolation: Isolation, monkeypa
 def test_status_tells_what_keeps_a_jobs_faults_now(began: Isolation, level: Level, words: str) -> None:
     held = lease(1, isolation=began, slot=3 if began is Isolation.SM else 0)
     seen = status.Status(node="n0", agent=True, leases=(held,), broken=(), servers=None, guard=level)
-    assert words in "\n".join(status.lines(seen))
+    assert words in "\n".join(node_status.lines(status.shown(seen)))

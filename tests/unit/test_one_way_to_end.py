@@ -21,6 +21,7 @@ PYTHON = {
     "resilience/adapters/linux/commands.py": "a command line program",
     "resilience/adapters/linux/hook_server.py": "the work of a prolog or epilog",
     "resilience/adapters/linux/kept_process.py": "a child that talks to Slurm",
+    "resilience/adapters/linux/remote.py": "ssh or srun, which ask another node",
     "resilience/adapters/linux/reapers.py": "the programs that root starts in an enclosure",
     "resilience/adapters/slurm/pyslurm_process.py": "the same child",
 }

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.config import mpsr_yaml
-from resilience.config.render import Rendered, Site, files, node_names, parse_site, write
+from resilience.config.render import Rendered, Site, files, parse_site, write
 from resilience.model.errors import ConfigError
-from resilience.parse.hostlist import expand
+from resilience.parse.hostlist import expand, nodes
 
 TEMPLATES = Path(__file__).parents[2] / "templates" / "site"
 DEFAULT = (TEMPLATES / "site.yaml").read_text()
@@ -173,7 +173,7 @@ def test_a_missing_script_does_not_fail_the_prolog(tmp_path: Path) -> None:
     [
         ("", ["site.yaml: nodes: is missing"]),
         ("nodez: n0", ["unknown key: nodez", "did you mean nodes?"]),
-        ("nodes: 'n0 x'", ["nodes: is not a list of nodes: 'n0 x'"]),
+        ("nodes: 'n0 x'", ["nodes: has a bracket that is no range, or a stray character: n0 x"]),
         ("nodes: n[3-1]", ["nodes: has a range that runs the wrong way"]),
         ("nodes: n[a]", ["nodes: has a bracket that is no range"]),
         ("nodes: 'n[0-1],n1'", ["nodes: names a node twice"]),
@@ -255,7 +255,7 @@ def site_with(key: str, value: str) -> str:
 
 def test_ranges_keep_their_zeros() -> None:
     assert list(expand("n[08-10,3]x", "w")) == ["n08x", "n09x", "n10x", "n3x"]
-    assert node_names("a[0-1],b", "w") == ["a0", "a1", "b"]
+    assert nodes("a[0-1],b", "w") == ["a0", "a1", "b"]
 
 
 @given(st.text("n[]-,0123456789²٣ \n", max_size=30))

@@ -1,4 +1,4 @@
-"""Slurm's accounting through `sacct`: the own numbers of an array's tasks and a heterogeneous job's components.
+"""Slurm's accounting through `sacct`: a job's nodes, and the own numbers of an array's tasks and a heterogeneous job's components.
 
 Relies on `JobIDRaw` and `JobID` in parsable form. Raises SlurmError when there is no sacct, no accounting, or no answer.
 """
@@ -13,7 +13,17 @@ from resilience.parse import job_name
 
 def members(job: JobId, *, timeout: float) -> tuple[tuple[JobId, str, str], ...]:
     """Of an array or a heterogeneous job: each own number, with the index in the array or the offset of the component."""
-    command = ["sacct", "-n", "-X", "-P", "-o", "JobIDRaw,JobID", "-j", str(job)]
+    return tuple(parsed for line in _ask(job, "JobIDRaw,JobID", timeout) if (parsed := _row(line)) is not None)
+
+
+def nodes(job: JobId, *, timeout: float) -> str:
+    """The nodes on which a job ran last, as Slurm lists them; empty when it never ran."""
+    listed = [line for line in _ask(job, "NodeList", timeout) if line and line != "None assigned"]
+    return listed[-1] if listed else ""
+
+
+def _ask(job: JobId, columns: str, timeout: float) -> list[str]:
+    command = ["sacct", "-n", "-X", "-P", "-o", columns, "-j", str(job)]
     keep = {name: os.environ[name] for name in ("PATH", "SLURM_CONF") if name in os.environ}
     try:
         done = subprocess.run(
@@ -33,7 +43,7 @@ def members(job: JobId, *, timeout: float) -> tuple[tuple[JobId, str, str], ...]
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["no reason given"]
         raise SlurmError("sacct", "cannot say", said[-1][:200])
-    return tuple(parsed for line in done.stdout.splitlines() if (parsed := _row(line)) is not None)
+    return [line.strip() for line in done.stdout.splitlines()]
 
 
 def _row(line: str) -> tuple[JobId, str, str] | None:

@@ -128,6 +128,11 @@ class Scontrol:
         """Of an array or a heterogeneous job: each own number, with the index in the array or the offset of the component."""
         return squeue.members(self._squeue, job)
 
+    def placed(self, job: JobId) -> tuple[str, str]:
+        """The job's state and its list of nodes as Slurm writes it, empty while it has none."""
+        shown = squeue.fields(self._squeue, self._who(job).name, job, ("State", "NodeList"))
+        return shown["State"], "" if shown["NodeList"] in _NONE else shown["NodeList"]
+
     # ------------------------------------------------------------------ what requeue_sequence is made of
 
     def snapshot(self, job: JobId) -> Snapshot:

@@ -27,7 +27,17 @@ _PATH = 8300
 _TEXT = 16384
 """Of an AdminComment."""
 _NAME = 2048
-_FREE = {"Reason": 256, "UserName": 300, "Name": _NAME, "WorkDir": _PATH, "StdOut": _PATH, "admin_comment": _TEXT}
+_NODES = 16384
+"""Of a list of nodes."""
+_FREE = {
+    "NodeList": _NODES,
+    "Reason": 256,
+    "UserName": 300,
+    "Name": _NAME,
+    "WorkDir": _PATH,
+    "StdOut": _PATH,
+    "admin_comment": _TEXT,
+}
 _FREE |= dict.fromkeys(FIELDS, _NAME)
 """Fields that are texts. A reason is Slurm's own and only shown: it may be cut."""
 _KEPT = ("admin_comment", "ExcNodeList")
