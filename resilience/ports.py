@@ -382,6 +382,19 @@ class AgentJournal(Journal, Protocol):
         """The last entries, oldest first; what cannot be read is left out."""
 
 
+class Alive(Protocol):
+    """Who starts the agent again when its loop no longer turns. No call waits, none raises."""
+
+    def ready(self) -> None:
+        """The loop begins."""
+
+    def beat(self) -> float:
+        """The loop turns. Returns in how many seconds that is to be told again at the latest."""
+
+    def stopping(self) -> None:
+        """The loop has ended because it was told to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """All that the agent needs of the world. Built and closed by the caller; the agent only uses them."""
@@ -414,3 +427,5 @@ class Ports:
     """Called on the worker's lane `notes`; None: only supervisors write into jobs' files."""
     strikes: Strikes | None = None
     """Written on the worker's lane `strikes`; None: an agent begins without."""
+    alive: Alive | None = None
+    """None: nobody watches the loop."""

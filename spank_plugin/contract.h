@@ -57,8 +57,8 @@
 #define MPSR_PATH_MPS_LOG "%s/%s/d/%s/g%s/%s" /* log, node, key, gpu, color */
 #define MPSR_PATH_JOURNAL "%s/%s/journal.jsonl" /* log, node */
 #define MPSR_PATH_METRICS "%s/mpsr-%s.prom" /* metrics, node */
-#define MPSR_PATH_STRIKES "%s/%s/strikes.json" /* log, node */
-#define MPSR_PATH_SPILLS "%s/%s/spills" /* log, node */
+#define MPSR_PATH_STRIKES "%s/%s/strikes.json" /* state, node */
+#define MPSR_PATH_SPILLS "%s/%s/spills" /* state, node */
 #define MPSR_PATH_GONE "%s/%s/gone" /* run, node */
 #define MPSR_PATH_GONE_LOGS "%s/%s/gone" /* log, node */
 

@@ -2,11 +2,12 @@
 
 Nothing on this thread takes long: MPS daemons and Slurm are asked on worker lanes, supervisors are never waited for, and
 users' news is taken in turns.
-When nothing happens the loop sleeps until the next timer, and without timers until news. Logs are read before answers
+When nothing happens the loop sleeps until the next timer, or until a watchdog wants a sign of life; without either until news. Logs are read before answers
 of workers, so that a server's last lines come before the news of its replacement. An unexpected exception costs the
 one piece of news that raised it: it is told on stderr, and the loop goes on.
 """
 
+import math
 import selectors
 import sys
 import traceback
@@ -115,11 +116,15 @@ class Agent:
             for order, (feed, _) in enumerate(feeds):
                 selector.register(feed.fileno(), selectors.EVENT_READ, order)
             selector.register(stop, selectors.EVENT_READ, len(feeds))
+            if self._ports.alive is not None:
+                self._ports.alive.ready()
             while True:
                 ready = sorted(key.data for key, _ in selector.select(self._sleep()))
                 for order in ready:
                     if order == len(feeds):
                         self._ports.journal.append(rec.AgentStopped(node=self._node))
+                        if self._ports.alive is not None:
+                            self._ports.alive.stopping()
                         return
                     self._barrier(self._read, feeds[order][1])
                 self._barrier(self._read, self._turns.run)
@@ -219,8 +224,13 @@ class Agent:
             self.take(turned)
 
     def _sleep(self) -> float | None:
+        """Seconds until the next timer or the next sign of life; None: until there is news."""
         due = [*self._actor.timers.values(), *self._turns.due()]
-        return max(0.0, min(due) - self._ports.clock.monotonic()) if due else None
+        waits = [at - self._ports.clock.monotonic() for at in due]
+        if self._ports.alive is not None:
+            waits.append(self._ports.alive.beat())
+        shortest = min(waits, default=math.inf)
+        return None if shortest == math.inf else max(0.0, shortest)
 
     def _fire(self) -> None:
         now, timers = self._ports.clock.monotonic(), self._actor.timers

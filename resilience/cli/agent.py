@@ -29,6 +29,7 @@ from resilience.adapters.linux.kmsg import KernelLogReader
 from resilience.adapters.linux.lease_watch import LeaseWatch
 from resilience.adapters.linux.leases import LeaseFiles
 from resilience.adapters.linux.procfs import ProcfsTree
+from resilience.adapters.linux.service_manager import ServiceManager
 from resilience.adapters.linux.strike_file import StrikeFile
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.client_end import ClientEnder
@@ -64,9 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     found = settings.find(arguments.config)
     node = node_name(arguments.node)
     signals = Signals(arguments.config)
+    manager = ServiceManager(os.environ, SystemClock())
     with one_per_node(found.settings, node):
-        serve(found.settings, node, signals, arguments.config)
+        serve(found.settings, node, signals, arguments.config, manager)
     if signals.again:
+        manager.give_back(os.environ)
         os.execv(sys.executable, [sys.executable, "-m", "resilience.cli.main", *sys.argv[1:]])
     return exit_code("ok")
 
@@ -104,9 +107,10 @@ def one_per_node(chosen: Settings, node: NodeName) -> Iterator[None]:
     try:
         make_dirs(run_dir)
         make_dirs(os.path.dirname(path("journal", log=chosen.paths.log, node=node)))
+        make_dirs(os.path.dirname(path("strikes", state=chosen.paths.state, node=node)))
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        hint = "the agent runs as root; see paths.run and paths.log in mpsr.yaml"
+        hint = "the agent runs as root; see paths.run, paths.log and paths.state in mpsr.yaml"
         raise ResilienceError(error.filename or lock, "cannot be used", error.strerror or error, hint=hint) from error
     try:
         try:
@@ -118,7 +122,7 @@ def one_per_node(chosen: Settings, node: NodeName) -> Iterator[None]:
         os.close(fd)
 
 
-def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None) -> None:
+def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None, manager: ServiceManager) -> None:
     """Build everything, run until told to stop, close what was built."""
     with contextlib.ExitStack() as stack:
 
@@ -157,8 +161,9 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             end_client=ClientEnder(mps),
             openings=closing(LeaseWatch(chosen.paths.run, node)),
             notes=JobNotes(),
-            strikes=StrikeFile(path("strikes", log=chosen.paths.log, node=node)),
             computing=closing(ComputingWatch(NvmlGpus())),
+            strikes=StrikeFile(path("strikes", state=chosen.paths.state, node=node)),
+            alive=manager,
         )
         agent = Agent(chosen, node, ports)
         agent.run(signals.stop)

@@ -184,7 +184,7 @@ def _node(chosen: Settings) -> list[Finding]:
     if paths.job_mapping:
         given = "dcgm-exporter as --hpc-job-mapping-dir"
         found.append(_written_to("paths.job_mapping", paths.job_mapping, given))
-    for name in ("run", "log"):
+    for name in ("run", "log", "state"):
         found += _directory(f"paths.{name}", getattr(paths, name))
     return found
 

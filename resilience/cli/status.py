@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 from resilience.adapters.gpu.guard import found, level
 from resilience.adapters.linux.leases import LeaseFiles
+from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.strike_file import StrikeFile
 from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
@@ -109,7 +110,7 @@ def look(chosen: Settings, node: NodeName) -> Status:
 
 def _strikes(chosen: Settings, node: NodeName) -> tuple[StrikeRow, ...]:
     try:
-        kept = StrikeFile(path("strikes", log=chosen.paths.log, node=node)).read()
+        kept = StrikeFile(path("strikes", state=chosen.paths.state, node=node)).read()
     except ResilienceError as error:
         print(error.lines(), file=sys.stderr)
         return ()

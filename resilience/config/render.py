@@ -97,6 +97,7 @@ _FILES: tuple[tuple[str, str, int, bool], ...] = (
     ("prolog.j2", "prolog.d/50-mpsr", 0o755, False),
     ("epilog.j2", "epilog.d/50-mpsr", 0o755, False),
     ("mpsr-agent.service.j2", "/etc/systemd/system/mpsr-agent.service", 0o644, True),
+    ("mpsr.slice.j2", "/etc/systemd/system/mpsr.slice", 0o644, True),
     ("tmpfiles.conf.j2", "/etc/tmpfiles.d/mpsr.conf", 0o644, True),
     ("logrotate.j2", "/etc/logrotate.d/mpsr", 0o644, True),
 )
@@ -210,6 +211,8 @@ def _values(site: Site) -> dict[str, Any]:
         "site": site,
         "run": site.settings.paths.run,
         "log": site.settings.paths.log,
+        "state": site.settings.paths.state,
+        "rooms": site.settings.prolog.room_mib > 0,
         "options": options,
         "conf": site.slurm.conf_dir.rstrip("/") or "/",
         "gres": gres,

@@ -81,7 +81,7 @@ def build(
         locks=locks,
         leases=LeaseFiles(settings.paths.run, name, journal),
         mps=ControlDaemons(settings, name, locks, environ),
-        spills=SpillRecords(settings.paths.log, name),
+        spills=SpillRecords(settings.paths.state, name),
         discards=Discards(name, run=settings.paths.run, log=settings.paths.log),
         rooms=rooms,
         gpus=gpus,

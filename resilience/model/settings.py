@@ -43,6 +43,11 @@ def setting(
 class Paths:
     run: str = setting("/run/mpsr", "runtime directory; short, on a local file system", path=Path.ABSOLUTE)
     log: str = setting("/var/log/mpsr", "log directory", path=Path.ABSOLUTE)
+    state: str = setting(
+        "/var/lib/mpsr",
+        "directory of what outlives a boot: which jobs have spilled state, which programs caused faults",
+        path=Path.ABSOLUTE,
+    )
     kmsg: str = setting("/dev/kmsg", "where the driver's Xid lines are read", path=Path.ABSOLUTE)
     python: str = setting("/usr/bin/python3", "interpreter for keeper and spiller", path=Path.ABSOLUTE)
     launcher: str = setting("/usr/libexec/mpsr/mpsr-launch", "the supervisor of a task", path=Path.ABSOLUTE)

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from tests.cgroups import forget_cgroup, roots
 from tests.cluster.gpu import RealGpu
-from tests.cluster.plan import BIN, REPO, USERS, Plan
+from tests.cluster.plan import BIN, REPO, STATE, USERS, Plan
 from tests.cluster.record import parse_record
 
 ROOT: Path = Path(__file__).resolve().parents[2]
@@ -325,7 +325,7 @@ class Sandbox:
             for kind in ("jobs", "d"):
                 directory = self.path(f"/run/mpsr/{node}/{kind}")
                 found += [f"/run/mpsr/{node}/{kind}/{entry.name}" for entry in directory.glob("*")]
-            records = self.path(f"/var/log/mpsr/{node}/spills")
+            records = self.path(f"{STATE}/{node}/spills")
             found += [f"record of the spilled state of job {entry.name}" for entry in records.glob("*")]
             if simulated := self.plan.simgpu(node):
                 there = self.path(simulated)

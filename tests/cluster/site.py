@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import slurmconf
-from tests.cluster.plan import BIN, REPO, SIM_DEVICES, Plan
+from tests.cluster.plan import BIN, REPO, SIM_DEVICES, STATE, Plan
 from tests.gpusim import host
 
 CONF = "/etc/slurm"
@@ -61,6 +61,7 @@ settings:
   paths:
     kmsg: "{kmsg}"
     cgroup: "{plan.cgroup}"
+    state: "{STATE}"
   state:
     spill_seconds: 0.5
 {plan.site}

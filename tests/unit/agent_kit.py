@@ -30,7 +30,7 @@ from resilience.model.settings import Options, Recovery, Settings
 from resilience.model.world import ServerState
 from resilience.parse import options
 from resilience.parse.packet import pack, unpack
-from resilience.ports import ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner
+from resilience.ports import Alive, ClientEnd, Done, Feed, Gpu, Gpus, Guard, JobInfo, Ports, Refused, ServerOwner
 from tests.unit.machine_kit import UUID
 
 BOUND = 10.0
@@ -311,6 +311,7 @@ class Site:
         end_client: ClientEnd | None = None,
         gpus: Gpus | None = None,
         options: Options | None = None,
+        alive: Alive | None = None,
     ) -> None:
         root.mkdir(exist_ok=True)
         self.root = root
@@ -354,6 +355,7 @@ class Site:
             worker=self.worker,
             guard=guard,
             end_client=end_client,
+            alive=alive,
         )
         self.agent = Agent(self.settings, NodeName("n0"), ports)
         self._thread = threading.Thread(target=self.agent.run, args=(self._stop_read,), daemon=True)

@@ -129,6 +129,7 @@ def world(mps_control: str = "/nonexistent/nvidia-cuda-mps-control", *, start_ti
     paths = Paths(
         run=f"{base}/run",
         log=f"{base}/log",
+        state=f"{base}/state",
         mps_control=mps_control,
         launcher=f"{ROOT}/build/mpsr-launch",
         cgroup=f"/{base.name}",

@@ -35,7 +35,7 @@ class Node:
 
     def settings(self, mode: str, metrics: str = "") -> None:
         self.config.write_text(
-            f"paths: {{run: {self.home}/r, log: {self.home}/l, kmsg: {self.home}/kmsg, scontrol: /nonexistent,"
+            f"paths: {{run: {self.home}/r, log: {self.home}/l, state: {self.home}/s, kmsg: {self.home}/kmsg, scontrol: /nonexistent,"
             f' metrics: "{metrics}"}}\n'
             f"recovery: {{mode: {mode}}}\nslurm: {{adapter: scontrol}}\n"
         )

@@ -79,7 +79,7 @@ class Site:
         return build(NODE, os.environ, it.settings, gpus=lambda: it.gpus, clock=WallClock(), journal=it.journal)
 
     def records(self) -> list[SpillRecord]:
-        return [record for _, record in SpillRecords(self.world.settings.paths.log, NODE).all()]
+        return [record for _, record in SpillRecords(self.world.settings.paths.state, NODE).all()]
 
 
 def note(job_dir: Path, directory: object) -> None:
@@ -153,7 +153,7 @@ def test_a_job_cancelled_while_it_waits_is_cleaned_up_by_a_later_epilog(
     site.world.prolog(site.world.environ(13))
     site.world.epilog(site.world.environ(13))
     assert site.spill.exists(), "Slurm was asked only just now"
-    record = site.base / "log/n0/spills/12"
+    record = site.base / "state/n0/spills/12"
     os.utime(record, (0, record.stat().st_mtime - leftovers._REST - 1))
     site.world.epilog(site.world.environ(13))
     assert site.world.journal.of("job.closed")[-1]["swept"] == {"12": "removed"}
@@ -339,7 +339,9 @@ def test_a_directory_is_noted_once(tmp_path: Path) -> None:
 def command(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     paths = site.world.settings.paths
     config = site.base / "mpsr.yaml"
-    config.write_text(f"paths:\n  run: {paths.run}\n  log: {paths.log}\n  scontrol: {paths.scontrol}\n")
+    config.write_text(
+        f"paths:\n  run: {paths.run}\n  log: {paths.log}\n  state: {paths.state}\n  scontrol: {paths.scontrol}\n"
+    )
     monkeypatch.setenv("MPSR_CONFIG", str(config))
     monkeypatch.setenv("SLURMD_NODENAME", "n0")
     return site

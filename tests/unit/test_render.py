@@ -1,5 +1,6 @@
 """mpsr render: the files say what the site chose, agree with one another, and no value can smuggle a line in."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ def test_the_default_site_renders_every_file() -> None:
     assert sorted(rendered(DEFAULT)) == [
         "/etc/logrotate.d/mpsr",
         "/etc/systemd/system/mpsr-agent.service",
+        "/etc/systemd/system/mpsr.slice",
         "/etc/tmpfiles.d/mpsr.conf",
         "epilog.d/50-mpsr",
         "gres.conf",
@@ -50,6 +52,26 @@ def test_the_default_site_renders_every_file() -> None:
 
 def test_without_systemd_its_files_are_left_out() -> None:
     assert not [path for path in rendered("nodes: n0\nunits: none") if path.startswith("/")]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.parametrize("rooms", [0, 64])
+def test_systemd_takes_the_units(rooms: int, tmp_path: Path) -> None:
+    """A mount namespace of the unit's own would keep the rooms that the hook server mounts from the tasks."""
+    text = f"nodes: n0\ninstall: {{mpsr: /bin/true}}\nsettings: {{prolog: {{room_mib: {rooms}}}}}"
+    found = rendered(text)
+    for name in ("mpsr-agent.service", "mpsr.slice"):
+        (tmp_path / name).write_text(found[f"/etc/systemd/system/{name}"])
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / "mpsr-agent.service")]
+    done = subprocess.run(
+        command,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not [line for line in done.stderr.splitlines() if "mpsr" in line], done.stderr
+    assert ("\nProtectSystem=full\n" in found["/etc/systemd/system/mpsr-agent.service"]) is (rooms == 0)
 
 
 def test_the_rendered_settings_are_the_chosen_ones() -> None:

@@ -1,6 +1,6 @@
 """Which jobs' spilled state this node has left in place, because Slurm was to start them again: one file a job.
 
-They lie in `{log}/{node}/spills`, root's alone, and outlive a reboot, as the spilled state does: a job that is cancelled
+They lie in `{state}/{node}/spills`, root's alone, and outlive a reboot, as the spilled state does: a job that is cancelled
 while it is pending has no epilog any more, and somebody has to remember it. A file's time is when Slurm was last asked
 about the job. What cannot be read is left out; what cannot be written raises OSError.
 """
@@ -30,8 +30,8 @@ class SpillRecord:
 
 
 class SpillRecords:
-    def __init__(self, log: str, node: NodeName) -> None:
-        self._directory = contract.path("spills", log=log, node=node)
+    def __init__(self, state: str, node: NodeName) -> None:
+        self._directory = contract.path("spills", state=state, node=node)
 
     def keep(self, record: SpillRecord) -> None:
         make_dirs(os.path.dirname(self._directory))
