@@ -98,6 +98,8 @@ install-files:
 	    prolog_epilog/prolog prolog_epilog/epilog
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/templates/site templates/site/*
 	@for part in prometheus grafana; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/$$part templates/$$part/*; done
+	@install -d $(DESTDIR)$(PREFIX)/share/mpsr/lmod
+	@sed 's|@PREFIX@|$(PREFIX)|' templates/lmod/mpsr.lua >$(DESTDIR)$(PREFIX)/share/mpsr/lmod/mpsr.lua
 	@for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; done
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions completions/mpsr
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions completions/_mpsr

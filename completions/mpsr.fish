@@ -142,6 +142,7 @@ complete -c mpsr -n '_shtab_mpsr_using check' -l slurm-conf -xka "(__fish_comple
 complete -c mpsr -n '_shtab_mpsr_using check' -l plugstack -xka "(__fish_complete_path (commandline -ct))" -d 'plugstack.conf (default: what slurm.conf names)'
 complete -c mpsr -n '_shtab_mpsr_using check' -s j -l job -x -d 'check the nodes of this job'
 complete -c mpsr -n '_shtab_mpsr_using check' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
+complete -c mpsr -n '_shtab_mpsr_using check' -l health -d 'one line on the state of this node, with Nagios'"'"' exit statuses: 0 ok, 1 warning, 2 critical, 3 unknown'
 complete -c mpsr -n '_shtab_mpsr_using check' -l json -d 'one JSON object'
 complete -c mpsr -n '_shtab_mpsr_using check' -s q -l quiet -d 'say only what is wrong'
 complete -c mpsr -n '_shtab_mpsr_using; and test $_shtab_mpsr_npos -eq 0' -a drill -d 'see on this cluster that programs survive their neighbour'"'"'s GPU fault'

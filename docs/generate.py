@@ -85,7 +85,7 @@ value can add a line to a file of Slurm.
 | `gres.conf` | `conf_dir` | GPUs and their shares; add to an existing one |
 | `plugstack.conf`, `plugstack.conf.d/mpsr.conf` | `conf_dir` | loads the plugin, on submit hosts and nodes |
 | `prolog.d/50-mpsr`, `epilog.d/50-mpsr` | `conf_dir` | hooks that run the product's scripts |
-| `etc/systemd/system/mpsr-agent.service` | `/etc` | the node agent (units: systemd) |
+| `etc/systemd/system/mpsr-agent.service`, `mpsr.slice` | `/etc` | the node agent (units: systemd) |
 | `etc/tmpfiles.d/mpsr.conf` | `/etc` | directories after a boot (units: systemd) |
 | `etc/logrotate.d/mpsr` | `/etc` | rotation of the journals (units: systemd) |
 {_table(Site, skip="settings.")}

@@ -48,13 +48,14 @@ _ENVIRONMENT = {
 _FILES = {
     "/etc/slurm/mpsr.yaml": "Settings.",
     "/var/log/mpsr/NODE/journal.jsonl": "The journal.",
+    "/var/lib/mpsr/NODE/spills": "Which jobs have spilled state.",
     "/run/mpsr/NODE": "Leases, sockets, pipe directories of MPS.",
 }
 _MESSAGES = (
     "An error is a line `mpsr: SUBJECT: WHAT IS WRONG: VALUE` on standard error, followed by a hint where there is a "
     "way out."
 )
-_ALSO = ("mpsr.yaml (5)", "mpsr-agent (8)", "sbatch (1)", "nvidia-cuda-mps-control (1)")
+_ALSO = ("mpsr (7)", "mpsr.yaml (5)", "mpsr-agent (8)", "sbatch (1)", "nvidia-cuda-mps-control (1)")
 
 _WIDE = functools.partial(argparse.HelpFormatter, width=10_000)
 """No line is broken by the width of somebody's terminal."""

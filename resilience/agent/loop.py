@@ -2,9 +2,9 @@
 
 Nothing on this thread takes long: MPS daemons and Slurm are asked on worker lanes, supervisors are never waited for, and
 users' news is taken in turns.
-When nothing happens the loop sleeps until the next timer, or until a watchdog wants a sign of life; without either until news. Logs are read before answers
-of workers, so that a server's last lines come before the news of its replacement. An unexpected exception costs the
-one piece of news that raised it: it is told on stderr, and the loop goes on.
+When nothing happens the loop sleeps until the next timer, or until a watchdog wants a sign of life; without either until news.
+Logs are read before answers of workers, so that a server's last lines come before the news of its replacement. An
+unexpected exception costs the one piece of news that raised it: it is told on stderr, and the loop goes on.
 """
 
 import math

@@ -25,7 +25,7 @@ from resilience.adapters.slurm.scontrol import Scontrol
 from resilience.adapters.slurm.slurm_program import beside
 from resilience.check import containers, controller, enclosures, gpus, guard, plugstack, slurm_conf
 from resilience.check.finding import Finding, Findings, Severity, fine, merged, note, raised, warning, wrong
-from resilience.cli import named_job, over_nodes
+from resilience.cli import health, named_job, over_nodes
 from resilience.cli.render import load_site
 from resilience.config import settings
 from resilience.contract import env, exit_code, path
@@ -50,11 +50,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plugstack", metavar="FILE", help="plugstack.conf (default: what slurm.conf names)")
     named_job.add(parser, "check the nodes of this job")
     over_nodes.add(parser)
+    parser.add_argument(
+        "--health",
+        action="store_true",
+        help="one line on the state of this node, with Nagios' exit statuses: 0 ok, 1 warning, 2 critical, 3 unknown",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.health:
+        if arguments.nodes or arguments.job or arguments.json:
+            raise ConfigError("--health", "is of this node, and one line", hint="leave out --nodes, --job and --json")
+        return health.run(arguments.config, _health)
     asked = settings.find(arguments.config).settings if arguments.nodes or arguments.job else Settings()
     jobs = named_job.numbers(arguments.job, asked) if arguments.job else ()
     if where := over_nodes.target(arguments, asked, jobs, admins=False):
@@ -82,6 +91,11 @@ def _print(found: Findings, arguments: argparse.Namespace, missing: Mapping[str,
         if not arguments.quiet or finding.level in (Severity.WARNING, Severity.ERROR):
             print(finding.lines())
     print(f"{found.count(Severity.ERROR)} wrong, {found.count(Severity.WARNING)} to look at")
+
+
+def _health(chosen: Settings) -> list[Finding]:
+    found = _node(chosen)
+    return found + gpus.check(_gpus(found))
 
 
 def _look(arguments: argparse.Namespace) -> list[Finding]:
