@@ -18,7 +18,7 @@ RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin tests/gpusim
 
-.PHONY: help setup build toolkit torch contract docs lint format test releases guard lock fuzz demo bench soak install programs install-files deb rpm clean
+.PHONY: help setup build toolkit torch contract docs site lint format test releases guard lock fuzz demo bench soak install programs install-files deb rpm clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -39,6 +39,9 @@ contract: setup ## render contract.h, contract.sh and table.py from contract.tom
 docs: setup ## render what follows from the code: reference pages, manual pages, completions
 	@$(PYTHON) docs/generate.py
 	@$(PYTHON) docs/generate_commands.py
+
+site: ## the docs as a site with search, into build/site; fetches what that needs (SITE="deploy 0.2 latest" with mike)
+	@bash docs/site.sh $(SITE)
 
 lint: setup ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	@bash tests/setup/lint.sh
