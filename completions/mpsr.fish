@@ -102,7 +102,7 @@ complete -c mpsr -n '_shtab_mpsr_using explain' -s h -l help -d 'show this help 
 complete -c mpsr -n '_shtab_mpsr_using explain' -l options -x -d 'key=value pairs joined by ";", such as "mps=on;domain=job"'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l job-script -xka "(__fish_complete_path (commandline -ct))" -d 'say of a batch script, line by line, what will be recovered and what not'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l partition -x -d 'with --options or --job-script: Slurm'"'"'s partition, whose rules hold'
-complete -c mpsr -n '_shtab_mpsr_using explain' -s j -l job -x -d 'a job: ask its nodes'
+complete -c mpsr -n '_shtab_mpsr_using explain' -s j -l job -x -d 'ask the nodes of this job, and tell its story where nothing else is named'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l nodes -x -d 'ask these nodes, such as gpu[01-64], and show what they answer'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l node -x -d 'Slurm'"'"'s name of the node (default: this one)'
 complete -c mpsr -n '_shtab_mpsr_using explain' -l journal -xka "(__fish_complete_path (commandline -ct))" -d 'another journal file'

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         return health.run(arguments.config, _health)
     asked = settings.find(arguments.config).settings if arguments.nodes or arguments.job else Settings()
     jobs = named_job.numbers(arguments.job, asked) if arguments.job else ()
-    if where := over_nodes.target(arguments, asked, jobs, admins=False):
+    if where := over_nodes.target(arguments, asked, jobs, admins=False, here_too=False):
         for option in ("site", "slurm_conf", "plugstack"):
             if given := getattr(arguments, option):
                 raise ConfigError(f"--{option.replace('_', '-')}", "is of this host", given, hint="leave out --nodes")

@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--job-script", metavar="FILE", help="say of a batch script, line by line, what will be recovered and what not"
     )
     parser.add_argument("--partition", help="with --options or --job-script: Slurm's partition, whose rules hold")
-    named_job.add(parser, "a job: ask its nodes")
+    named_job.add(parser, "ask the nodes of this job, and tell its story where nothing else is named")
     over_nodes.add(parser)
     parser.add_argument("--node", help="Slurm's name of the node (default: this one)")
     parser.add_argument("--journal", metavar="FILE", help="another journal file")
@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     assert what is not None
     job = _JOB.match(what)
     wanted = named_job.numbers(job_name.parse(what), chosen) if job else ()
-    if where := over_nodes.target(arguments, chosen, wanted, admins=True):
+    jobs = named_job.numbers(arguments.job, chosen) if arguments.job else wanted
+    if where := over_nodes.target(arguments, chosen, jobs, admins=True):
         return _of_many(where, chosen, what, wanted)
     file = arguments.journal or journal_path(chosen, arguments.node)
     read = journal_lines.read(file)

@@ -7,7 +7,7 @@ form, is named on standard error with the reason, and the exit status is `no_ans
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -56,11 +56,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def target(arguments: argparse.Namespace, chosen: Settings, jobs: Iterable[JobId], *, admins: bool) -> Target | None:
+def target(
+    arguments: argparse.Namespace, chosen: Settings, jobs: Collection[JobId], *, admins: bool, here_too: bool = True
+) -> Target | None:
     """The nodes that are to be asked; None where the files of this one are meant.
 
-    A job that ran on this node alone, or one whose nodes Slurm does not tell, is looked for here. `admins`: what is asked for
-    is told to admins only, so other users' look for their job stays here, too. Raises ConfigError.
+    A job that ran on this node alone, or one whose nodes Slurm does not tell, is looked for here; not `here_too`: such a one is an
+    error. `admins`: what is asked for is told to admins only, so other users' look for their job stays here, too. Raises ConfigError.
     """
     here = getattr(arguments, "node", None) or getattr(arguments, "journal", None)
     if arguments.nodes:
@@ -75,6 +77,8 @@ def target(arguments: argparse.Namespace, chosen: Settings, jobs: Iterable[JobId
         state, listed = _placed(job, chosen)
         nodes += hostlist.nodes(listed, f"job {job}") if listed else []
         running = job if state in _RUNNING else running
+    if jobs and not nodes and not here_too:
+        raise ConfigError(f"job {min(jobs)}", "Slurm does not say where it ran", hint="give --nodes LIST")
     local = None
     with suppress(ConfigError):
         local = node_name(None, chosen.paths.run)

@@ -56,9 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = settings.find(arguments.config).settings
     now = time.time()
     jobs = named_job.numbers(arguments.job, chosen) if arguments.job else _number(what)
-    if what and len(jobs) > 1:
-        raise ConfigError(f"job {what}", "means several jobs", ", ".join(map(str, jobs)), hint="give one number")
-    job = next(iter(jobs), None) if what else None
+    named = _number(what) if arguments.what else jobs if what else ()
+    if len(named) > 1:
+        raise ConfigError(f"job {what}", "means several jobs", ", ".join(map(str, named)), hint="give one number")
+    job = next(iter(named), None)
     earliest = journal_lines.since(arguments.since, now) if arguments.since else 0.0
     status = exit_code("ok")
     if where := over_nodes.target(arguments, chosen, jobs, admins=True):

@@ -41,6 +41,7 @@ class Cluster:
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place = place
         self.fanout, self.timeout = 8, 100.0
+        self.scontrol = "/nonexistent/scontrol"
         monkeypatch.setenv("PLACE", str(place))
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         for name, text in {
@@ -61,7 +62,7 @@ class Cluster:
     def run(self, *words: str) -> int:
         remote = f"ssh: {self.place}/ssh, command: {self.place}/mpsr, fanout: {self.fanout}, timeout: {self.timeout}"
         config = self.place / "here.yaml"
-        config.write_text(f"paths: {{run: {self.place}/none, scontrol: /nonexistent/scontrol}}\nremote: {{{remote}}}\n")
+        config.write_text(f"paths: {{run: {self.place}/none, scontrol: {self.scontrol}}}\nremote: {{{remote}}}\n")
         return main([*words, "--config", str(config)])
 
 
@@ -204,6 +205,43 @@ def test_what_is_no_list_of_nodes_is_refused(
 ) -> None:
     assert cluster.run("status", *words) == exit_code("usage")
     assert why in capsys.readouterr().err
+
+
+def placed(cluster: Cluster, job: int, nodes: str) -> None:
+    """A squeue that knows one job: fields of the widths that it is asked for, as print.c writes them."""
+    script = f"""#!{sys.executable}
+import re, sys
+form = next(word for word in sys.argv if word.startswith("--Format="))
+known = {{"JobID": "{job}", "ArrayJobID": "{job}", "ArrayTaskID": "N/A", "HetJobID": "N/A", "HetJobOffset": "N/A",
+         "State": "COMPLETED", "NodeList": "{nodes}"}}
+if not any(word == "--jobs={job}" for word in sys.argv):
+    sys.exit("slurm_load_jobs error: Invalid job id specified")
+print("".join(known[name].ljust(int(width)) for name, width in re.findall(r"(\\w+):(\\d+)", form)))
+"""
+    (cluster.place / "squeue").write_text(script)
+    (cluster.place / "squeue").chmod(0o755)
+    cluster.scontrol = f"{cluster.place}/scontrol"
+
+
+def test_the_nodes_of_a_job_are_asked(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    placed(cluster, 2, "n[1-2]")
+    cluster.node("n1", JOURNAL)
+    cluster.node("n2")
+    assert cluster.run("log", "--json", "-j", "2") == exit_code("no_answer")
+    said = capsys.readouterr()
+    assert {json.loads(line)["node"] for line in said.out.splitlines()} == {"n1"}
+    assert said.err.startswith("mpsr: n2: ")
+    incident = next(json.loads(line)["incident"] for line in JOURNAL.splitlines() if "incident" in json.loads(line))
+    for what in ((incident, "-j", "2"), ("2",), ("-j", "2")):
+        assert cluster.run("explain", *what) == exit_code("no_answer")
+        assert " on n1, " in capsys.readouterr().out
+        assert cluster.run("report", *what, "-o", "-") == exit_code("no_answer")
+        title = f"Incident {incident}" if incident in what else "Job 2"
+        assert re.search(rf"<title>[^<]*{title}\b", capsys.readouterr().out)
+    assert cluster.run("check", "-q", "-j", "2") in (exit_code("ok"), exit_code("usage"))
+    assert "n[1-2]: paths.mps_control" in capsys.readouterr().out
+    assert cluster.run("check", "-j", "3") == exit_code("usage")
+    assert "mpsr: job 3: Slurm does not say where it ran" in capsys.readouterr().err
 
 
 def test_without_ssh_the_setting_is_named(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
