@@ -62,7 +62,8 @@ def test_an_agent_is_ready_beats_goes_on_after_a_reload_and_ends(manager: Manage
     place = manager.place
     (place / "kmsg").write_text("")
     (place / "mpsr.yaml").write_text(
-        f"paths: {{run: {place}/r, log: {place}/l, state: {place}/s, kmsg: {place}/kmsg, scontrol: /nonexistent}}\nslurm: {{adapter: scontrol}}\n"
+        f"paths: {{run: {place}/r, log: {place}/l, state: {place}/s, kmsg: {place}/kmsg, scontrol: /nonexistent}}\n"
+        "slurm: {adapter: scontrol}\n"
     )
     command = [
         sys.executable,
