@@ -22,8 +22,11 @@ ALIGNMENT = 512
 """Of an array in its area: what the allocators of torch and cupy give."""
 _MAX_SIZE = 1 << 48
 _MAX_ARRAYS = 1 << 16
-DEVICE = "device"
+DEVICE, HOST = "device", "host"
 STATE = "state"
+BYTES = "bytes"
+"""The type of what `session.host` keeps: its length, then as many bytes, then room."""
+BYTES_HEAD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +34,16 @@ class ArraySpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+    where: str = DEVICE
 
     @property
     def nbytes(self) -> int:
+        if self.dtype == BYTES:
+            return BYTES_HEAD + self.shape[0]
         return math.prod(self.shape) * dtypes.TYPES[self.dtype].nbytes
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype}{list(self.shape)}"
+        return f"{self.name} {self.dtype}{list(self.shape)}{' on the host' if self.where == HOST else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +96,16 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def spec(name: object, shape: object, dtype: object) -> ArraySpec:
+def spec(name: object, shape: object, dtype: object, where: object = DEVICE) -> ArraySpec:
     """A checked description of an array. Raises StateError.
 
     shape: a whole number or several, of Python or numpy; () for a single item, 0 for none.
     dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
+    where: device or host.
     """
-    if not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable():
-        raise StateError("array", "a name is 1 to 64 printable characters", repr(name)[:80])
+    named = _named(name)
+    if where not in (DEVICE, HOST):
+        raise StateError(f"array {named}", "is neither on the device nor on the host", repr(where)[:80])
     try:
         kind = dtypes.name_of(dtype)
     except ValueError as error:
@@ -108,7 +116,28 @@ def spec(name: object, shape: object, dtype: object) -> ArraySpec:
         raise StateError(f"array {name}", "a shape is whole numbers from 0 on", repr(shape)[:80])
     if len(sizes) > 32 or math.prod(max(size, 1) for size in sizes) * dtypes.TYPES[kind].nbytes >= _MAX_SIZE:
         raise StateError(f"array {name}", "shape is too large", repr(shape)[:80])
-    return ArraySpec(name=name, shape=sizes, dtype=kind)
+    return ArraySpec(name=named, shape=sizes, dtype=kind, where=str(where))
+
+
+def bytes_spec(name: object, nbytes: object) -> ArraySpec:
+    """A checked description of bytes with room for so many. Raises StateError."""
+    named = _named(name)
+    sizes = _sizes(nbytes)
+    if sizes is None or len(sizes) != 1 or not 0 < sizes[0] < _MAX_SIZE:
+        raise StateError(f"bytes {named}", "nbytes is not a whole number above 0", repr(nbytes)[:80])
+    return ArraySpec(name=named, shape=sizes, dtype=BYTES, where=HOST)
+
+
+def _named(name: object) -> str:
+    if not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable():
+        raise StateError("array", "a name is 1 to 64 printable characters", repr(name)[:80])
+    return name
+
+
+def read_spec(row: list[Any], where: str) -> ArraySpec:
+    """The description in a table or a spill file: name, shape, type. Raises StateError."""
+    name, shape, dtype = row
+    return bytes_spec(name, *shape) if dtype == BYTES and where == HOST else spec(name, shape, dtype, where)
 
 
 def _sizes(shape: Any) -> tuple[int, ...] | None:
@@ -140,7 +169,9 @@ def parse(text: bytes) -> Layout:
         rows = table["arrays"]
         if len(rows) > _MAX_ARRAYS:
             raise ValueError(f"{len(rows)} arrays")
-        arrays = tuple(Placed(spec=spec(*row[:3]), area=_number(row[3]), at=_number(row[4])) for row in rows)
+        numbers = [(_number(row[3]), _number(row[4])) for row in rows]
+        specs = [read_spec(row[:3], areas[area].where) for row, (area, _) in zip(rows, numbers, strict=True)]
+        arrays = tuple(Placed(spec=s, area=area, at=at) for s, (area, at) in zip(specs, numbers, strict=True))
         for array in arrays:
             if array.at + array.spec.nbytes > areas[array.area].used:
                 raise ValueError(f"array {array.spec.name} does not fit its area")
@@ -157,7 +188,7 @@ _SPANS = {STATE: 2}
 
 def _area(where: object, kind: object, used: object, spans: list[Any]) -> Area:
     made = tuple(Span(address=_number(address), parts=tuple(map(_number, parts))) for address, parts in spans)
-    if where != DEVICE or not isinstance(kind, str) or len(made) != _SPANS.get(kind):
+    if where not in (DEVICE, HOST) or not isinstance(kind, str) or len(made) != _SPANS.get(kind):
         raise ValueError(f"area {where!r} {kind!r} with {len(made)} spans")
     size = _number(used)
     if any(span.size < size for span in made):

@@ -11,7 +11,7 @@ from resilience.model.errors import GpuError, ResilienceError
 from resilience.state import names
 from resilience.state.arrays import cupy_works
 from resilience.state.driver import NO_GPU, Gpu, GpuFault
-from resilience.state.stores import GpuStore, HostStore, KeptStore, Store
+from resilience.state.stores import KeptStore, OwnStore, Store
 
 _WAIT_FOR_SERVER = 20.0
 """Seconds that a program waits for an MPS server that is not ready (807): a rebuild takes about one."""
@@ -40,10 +40,8 @@ def open_gpu(environ: Mapping[str, str], device: int, arrays: str, *, supervised
 
 def open_store(gpu: Gpu | None, arrays: str, *, shared: bool) -> Store:
     """Where the arrays live; `shared`: their memory is handed to a keeper."""
-    if gpu is None:
-        return HostStore()
-    cupy = arrays == "cupy" or (arrays == "auto" and cupy_works())
-    return KeptStore(gpu, cupy=cupy) if shared else GpuStore(gpu, cupy=cupy)
+    cupy = gpu is not None and (arrays == "cupy" or (arrays == "auto" and cupy_works()))
+    return KeptStore(gpu, cupy=cupy) if shared else OwnStore(gpu, cupy=cupy)
 
 
 def _refuse(wrong: str, observed: object) -> NoReturn:

@@ -19,6 +19,7 @@ what the active process keeps before it is promoted, and then allocates nothing 
 """
 
 import contextlib
+import dataclasses
 import gc
 import os
 import time
@@ -30,7 +31,8 @@ from resilience.model.errors import ResilienceError, StateError
 from resilience.state import identity, layout, names, record, table
 from resilience.state.bringing import bring
 from resilience.state.driver import Gpu, GpuFault
-from resilience.state.layout import ArraySpec, Layout, check_same
+from resilience.state.host_bytes import HostBytes
+from resilience.state.layout import DEVICE, HOST, ArraySpec, Layout, check_same
 from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.record import COPYING, HELD, Commit, Record
@@ -176,12 +178,26 @@ class Session:
         """The CUDA stream on which the session copies; kernels launched on it need no further care. 0 on the host."""
         return self.gpu.stream if self.gpu else 0
 
-    def array(self, name: str, shape: int | tuple[int, ...], dtype: object = "float64", *, kept: bool = True) -> Any:
+    def array(self, name: str, shape: Any, dtype: object = "float64", *, kept: bool = True, where: str = DEVICE) -> Any:
         """An array of the state, or a scratch array with kept=False. New arrays are zero-filled.
 
+        shape: a whole number or several; () for a single item.
+        dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
+        where: "device", or "host" for a numpy array; without a GPU, and with arrays="numpy", all are on the host.
         Raises StateError when the state to go on from has another array of this name, or none.
         """
-        spec = layout.spec(name, shape, dtype)
+        spec = layout.spec(name, shape, dtype, where)
+        if self.gpu is None or self._arrays == "numpy":
+            spec = dataclasses.replace(spec, where=HOST)
+        return self._declare(spec, kept=kept)
+
+    def host(self, name: str, nbytes: int = 1 << 18) -> HostBytes:
+        """Bytes of the state, empty when new, with room for `nbytes`. Raises StateError as `array` does."""
+        made: HostBytes = self._declare(layout.bytes_spec(name, nbytes), kept=True)
+        return made
+
+    def _declare(self, spec: ArraySpec, *, kept: bool) -> Any:
+        name = spec.name
         if name in self._declared or name in self._scratch:
             raise StateError(f"array {name}", "declared twice")
         if not kept:

@@ -40,9 +40,10 @@ def spill(where: Place, held: Deposit) -> int:
     before = record.latest()
     if before is None or before.sequence <= on_disk(where):
         return before.sequence if before else -1
-    gpu = Gpu(wait_for_server=_SERVER_TIMEOUT)
+    there = layout.parse(table.read(fds[0]))
+    gpu = Gpu(wait_for_server=_SERVER_TIMEOUT) if any(a.where == layout.DEVICE for a in there.areas) else None
     store = KeptStore(gpu, cupy=False)
-    store.take_in(layout.parse(table.read(fds[0])), fds[2:])
+    store.take_in(there, fds[2:])
     for _ in range(_TRIES):
         content = store.read(work=before.phase == COPYING)
         after = record.latest()

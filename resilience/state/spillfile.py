@@ -128,7 +128,7 @@ def write(
         "sequence": sequence,
         "step": step,
         "values": values,
-        "arrays": [[spec.name, list(spec.shape), spec.dtype] for spec, _ in arrays],
+        "arrays": [[spec.name, list(spec.shape), spec.dtype, spec.where] for spec, _ in arrays],
     }
     text = json.dumps(head, separators=(",", ":")).encode("ascii")
     beside = f".{where.name}.{os.getpid()}"
@@ -223,7 +223,7 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
     head = json.loads(text)
     if [head["job"], head["name"], head["task"]] != [where.job, where.owner, where.task]:
         raise ValueError(f"state of {head['job']}.{head['name']}.{head['task']}")
-    specs = [layout.spec(*row) for row in head["arrays"]]
+    specs = [layout.read_spec(row[:3], row[3]) for row in head["arrays"]]
     arrays: dict[str, bytearray] = {}
     if content:
         crc = zlib.crc32(text, zlib.crc32(start))

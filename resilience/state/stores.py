@@ -1,4 +1,4 @@
-"""Where the arrays of a session live: in memory that a keeper holds too, or in the process's own.
+"""Where the arrays of a session live: in memory that a keeper holds too, or in the process's own; on the GPU or the host.
 
 A store holds arrays and copies; what is committed and when is the session's (resilience/state/session.py). Kept
 arrays exist twice only when another process could take them over.
@@ -8,11 +8,11 @@ import ctypes
 from typing import Any, Protocol
 
 from resilience.model.errors import GpuError, StateError
-from resilience.state import areas, dtypes
+from resilience.state import areas, layout, views
 from resilience.state.areas import Area, Memory
-from resilience.state.arrays import DeviceArray, as_cupy
 from resilience.state.driver import Gpu, GpuFault
-from resilience.state.layout import DEVICE, STATE, ArraySpec, Layout, Placed
+from resilience.state.host_memory import HostMemory
+from resilience.state.layout import DEVICE, HOST, STATE, ArraySpec, Layout, Placed
 from resilience.state.memory import DeviceMemory
 
 Content = list[tuple[ArraySpec, bytearray | memoryview]]
@@ -38,104 +38,89 @@ class Store(Protocol):
         """The committed bytes of every kept array; `work`: while the commit is COPYING."""
 
 
-class HostStore:
-    """numpy arrays. Nothing outlives the process."""
+class OwnStore:
+    """Memory of this process alone. Without a GPU all of it is the host's."""
 
-    def __init__(self) -> None:
-        self._kept: dict[ArraySpec, Any] = {}
-
-    def add(self, spec: ArraySpec, *, kept: bool) -> Any:
-        import numpy as np
-
-        array = np.zeros(spec.shape, dtypes.numpys(spec.dtype))
-        if kept:
-            self._kept[spec] = array
-        return array
-
-    def fill(self, spec: ArraySpec, content: bytearray) -> None:
-        self._kept[spec].reshape(-1).view("uint8")[:] = content
-
-    def synchronize(self) -> None:
-        """Host memory is always whole."""
-
-    def save(self) -> None:
-        """Nobody can take it over."""
-
-    def load(self) -> None:
-        """There is no second region."""
-
-    def read(self, *, work: bool = False) -> Content:
-        return [(spec, bytearray(array.tobytes())) for spec, array in self._kept.items()]
-
-
-class GpuStore:
-    """Device memory of this process alone."""
-
-    def __init__(self, gpu: Gpu, *, cupy: bool) -> None:
+    def __init__(self, gpu: Gpu | None, *, cupy: bool) -> None:
         self.gpu = gpu
         self._cupy = cupy
-        self._plain: dict[ArraySpec, int] = {}
+        self._device: dict[ArraySpec, int] = {}
+        self._host: dict[ArraySpec, Any] = {}
 
     def add(self, spec: ArraySpec, *, kept: bool) -> Any:
         size = max(spec.nbytes, 1)
+        if spec.where == HOST or self.gpu is None:
+            buffer = views.zeros(size)
+            if kept:
+                self._host[spec] = buffer
+            return views.on_host(spec, ctypes.addressof(buffer), buffer)
         address = self.gpu.allocate(size)
         self.gpu.zero(address, size)
         if kept:
-            self._plain[spec] = address
-        return self.view(spec, address)
+            self._device[spec] = address
+        return self.on_device(spec, address)
 
-    def view(self, spec: ArraySpec, address: int) -> Any:
+    def on_device(self, spec: ArraySpec, address: int) -> Any:
+        assert self.gpu is not None
         self.gpu.synchronize_stream()  # the zeros: a program may write on a stream that nothing orders after ours
-        array = DeviceArray(self.gpu, spec, address)
-        return as_cupy(array) if self._cupy and not dtypes.TYPES[spec.dtype].bits else array
+        return views.on_device(self.gpu, spec, address, cupy=self._cupy)
 
     def fill(self, spec: ArraySpec, content: bytearray) -> None:
-        DeviceArray(self.gpu, spec, self._plain[spec]).copy_from(content)
+        if spec in self._host:
+            ctypes.memmove(self._host[spec], bytes(content), spec.nbytes)
+        else:
+            views.on_device(self.gpu, spec, self._device[spec], cupy=False).copy_from(content)
 
     def synchronize(self) -> None:
-        self.gpu.synchronize()
+        """Host memory is always whole."""
+        if self.gpu:
+            self.gpu.synchronize()
 
     def save(self) -> None:
         """Nobody can take it over."""
 
     def load(self) -> None:
-        """There is no second region."""
+        """There is no second span."""
 
     def read(self, *, work: bool = False) -> Content:
-        return [(spec, self._host(spec, address)) for spec, address in self._plain.items()]
-
-    def _host(self, spec: ArraySpec, address: int) -> bytearray:
-        content = bytearray(spec.nbytes)
-        buffer = (ctypes.c_char * spec.nbytes).from_buffer(content)
-        self.gpu.download(ctypes.addressof(buffer), address, spec.nbytes)
-        return content
+        found: Content = []
+        for spec, address in self._device.items():
+            content = bytearray(spec.nbytes)
+            views.on_device(self.gpu, spec, address, cupy=False).copy_to(content)
+            found.append((spec, content))
+        return found + [(spec, bytearray(buffer)[: spec.nbytes]) for spec, buffer in self._host.items()]
 
 
 class KeptStore:
-    """Kept arrays in areas, whose memory is handed to a keeper; scratch arrays as in a GpuStore."""
+    """Kept arrays in areas, whose memory is handed to a keeper; scratch arrays as in an OwnStore."""
 
-    def __init__(self, gpu: Gpu, *, cupy: bool) -> None:
-        self._own = GpuStore(gpu, cupy=cupy)
-        self._memory: dict[str, Memory] = {DEVICE: DeviceMemory(gpu)}
+    def __init__(self, gpu: Gpu | None, *, cupy: bool) -> None:
+        self._own = OwnStore(gpu, cupy=cupy)
+        self._memory: dict[str, Memory] = {HOST: HostMemory()} | ({DEVICE: DeviceMemory(gpu)} if gpu else {})
         self._areas: list[Area] = []
         self._arrays: dict[str, Placed] = {}
 
     # ------------------------------------------------------------ what another process made
     def take_in(self, layout: Layout, fds: list[int]) -> None:
-        """Map what another process made; `fds` are those of the areas."""
+        """Map what another process made; `fds` are those of the areas. Raises StateError."""
         rest = iter(fds)
-        self._areas = [areas.taken_in(self._memory[area.where], area, rest) for area in layout.areas]
+        self._areas = [areas.taken_in(self._of(area), area, rest) for area in layout.areas]
         self._arrays = {array.spec.name: array for array in layout.arrays}
 
     def stand_in(self, layout: Layout) -> None:
         """Arrays at the addresses that another process has them at, of memory that is this one's alone."""
-        self._areas = [areas.stand_in(self._memory[area.where], area) for area in layout.areas]
+        self._areas = [areas.stand_in(self._of(area), area) for area in layout.areas]
         self._arrays = {array.spec.name: array for array in layout.arrays}
+
+    def _of(self, area: layout.Area) -> Memory:
+        if area.where not in self._memory:
+            raise StateError("kept state", "is on a GPU, and this process has none", f"{area.used} bytes")
+        return self._memory[area.where]
 
     def give_way(self, layout: Layout, fds: list[int]) -> None:
         """The memory of the other process in place of the stand-ins. Raises StateError when it has other arrays."""
         there = {array.spec.name: array for array in layout.arrays}
-        if there != self._arrays or [area.row.used for area in self._areas] != [area.used for area in layout.areas]:
+        if there != self._arrays or [area.used for area in self._areas] != [area.used for area in layout.areas]:
             named = ", ".join(str(array.spec) for array in layout.arrays[:9])
             raise StateError("kept state", "has other arrays than this standby", named)
         self.synchronize()  # a kernel that a program left running would meet a hole, and its server end
@@ -156,13 +141,14 @@ class KeptStore:
         if spec.name not in self._arrays:
             self._arrays[spec.name] = self._place(spec)
         array = self._arrays[spec.name]
-        return self._own.view(spec, self._areas[array.area].work.address + array.at)
+        address = self._areas[array.area].work.address + array.at
+        return views.on_host(spec, address) if spec.where == HOST else self._own.on_device(spec, address)
 
     def _place(self, spec: ArraySpec) -> Placed:
-        number = next((n for n, area in enumerate(self._areas) if (area.where, area.kind) == (DEVICE, STATE)), None)
+        number = next((n for n, area in enumerate(self._areas) if (area.where, area.kind) == (spec.where, STATE)), None)
         if number is None:
-            memory = self._memory[DEVICE]
-            self._areas.append(Area(DEVICE, STATE, memory, [memory.new()]))
+            memory = self._memory[spec.where]
+            self._areas.append(Area(spec.where, STATE, memory, [memory.new()]))
             number = len(self._areas) - 1
         try:
             return Placed(spec=spec, area=number, at=self._areas[number].place(spec.nbytes))

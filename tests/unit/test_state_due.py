@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(module, "_opened", False)
-    monkeypatch.setattr(stores.HostStore, "synchronize", synchronize)
+    monkeypatch.setattr(stores.OwnStore, "synchronize", synchronize)
     monkeypatch.setattr(Session, "_write", slow_write)
     return clock
 
