@@ -2,13 +2,15 @@
 
 An area of kind `state` has two spans: `work`, which the program works on, and `kept`, the last commit. `kept` is made when
 the declarations have ended, as large as it needs to be then. A commit is one copy an area, however many arrays lie in it.
+Arrays of kind `constant` are whole with the first commit and are read-only then; what is below the committed length of one of kind
+`append` is not written again. Both have one span, which a commit does not copy.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from resilience.state import layout
-from resilience.state.layout import STATE
+from resilience.state.layout import CONSTANT, STATE
 
 
 class Span(Protocol):
@@ -24,6 +26,8 @@ class Span(Protocol):
     def take_in(self, parts: Sequence[int], fds: Sequence[int]) -> None: ...
     def clear(self, size: int) -> None: ...
     def copy(self, source: Any, size: int) -> None: ...
+    def protect(self) -> None: ...
+    def zero(self, at: int, size: int) -> None: ...
     def write(self, at: int, content: bytearray) -> None: ...
     def read(self, at: int, size: int) -> bytearray: ...
 
@@ -76,6 +80,11 @@ class Area:
             kept = self.memory.new()
             kept.reach(max(self.used, 1), ahead=False)
             self.spans.append(kept)
+
+    def protect(self) -> None:
+        """What is constant is read-only from now on."""
+        if self.kind == CONSTANT:
+            self.work.protect()
 
     def save(self) -> None:
         """work → kept; does not wait."""

@@ -31,6 +31,8 @@ class DeviceArray:
         self.nbytes = spec.nbytes
         self.size = math.prod(spec.shape)
         self.ndim = len(spec.shape)
+        self.readonly = False
+        """The array is constant and whole: its own methods write it no more."""
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.dtype}{list(self.shape)} at {self.ptr:#x} on GPU {self._gpu.ordinal}>"
@@ -64,12 +66,17 @@ class DeviceArray:
         return _capsule(self)
 
     def zero(self) -> None:
-        """Fill with zeros, on the session's stream."""
+        """Fill with zeros, on the session's stream. Raises StateError when the array is constant."""
+        self._check_writable()
         if self.nbytes:
             self._gpu.zero(self.ptr, self.nbytes)
 
     def copy_from(self, source: Any) -> None:
-        """Fill from host memory: anything with the buffer protocol, C-contiguous and of the same number of bytes."""
+        """Fill from host memory: anything with the buffer protocol, C-contiguous and of the same number of bytes.
+
+        Raises StateError for other memory, and when the array is constant.
+        """
+        self._check_writable()
         view = memoryview(source)
         self._check(view)
         if not self.nbytes:
@@ -102,6 +109,10 @@ class DeviceArray:
         host = np.empty(self.shape, dtypes.numpys(self.dtype))
         self.copy_to(host.reshape(-1).view("uint8"))
         return host
+
+    def _check_writable(self) -> None:
+        if self.readonly:
+            raise StateError(f"array {self.name}", "is constant", hint="write it where s.fresh is true, before s.steps")
 
     def _check(self, view: memoryview) -> None:
         if view.nbytes != self.nbytes or not view.c_contiguous:

@@ -314,9 +314,9 @@ class Gpu:
         """Put a whole handle at reserved addresses. One handle may be at several at once (cuMemMap, "virtual aliasing")."""
         self.driver("cuMemMap", address, size, 0, handle, 0)
 
-    def open(self, address: int, size: int) -> None:
-        """Let this device read and write there; the range may hold several mappings, and no hole."""
-        access = _Access(_Location(1, self.ordinal), 3)
+    def open(self, address: int, size: int, *, write: bool = True) -> None:
+        """Let this device read and write there, or only read; the range may hold several mappings, and no hole."""
+        access = _Access(_Location(1, self.ordinal), 3 if write else 1)
         self.driver("cuMemSetAccess", address, size, byref(access), 1)
 
     def clear(self, address: int, size: int) -> None:

@@ -7,7 +7,9 @@ A standby has stand-ins here too: one memfd of 2 MiB, mapped again and again. At
 mapped over them, so numpy arrays, and whatever points into them, stay where they are.
 """
 
+import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -18,8 +20,11 @@ from resilience.state import layout
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-_FIXED, _NORESERVE = 0x10, 0x4000
-"""MAP_FIXED, MAP_NORESERVE of mman.h: Python's mmap has neither."""
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_FIXED, _NORESERVE, _REMOVE = 0x10, 0x4000, 9
+"""MAP_FIXED, MAP_NORESERVE, MADV_REMOVE of mman.h: Python's mmap has none of them, or not for a bare address."""
+_F_SEAL_FUTURE_WRITE = 0x10
+"""fcntl.h; Python has the name from 3.13 on."""
 _FAILED = ctypes.c_void_p(-1).value
 _READ_WRITE, _NO_ACCESS = mmap.PROT_READ | mmap.PROT_WRITE, 0
 _GRANULE = 1 << 21
@@ -41,7 +46,7 @@ def _rounded(size: int) -> int:
 
 
 def _memfd(size: int) -> int:
-    fd = os.memfd_create("mpsr-host", os.MFD_CLOEXEC)
+    fd = os.memfd_create("mpsr-host", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     return fd
 
@@ -73,7 +78,8 @@ class HostSpan:
         """The memory that another process made, behind these addresses."""
         at = self.address
         for size, fd in zip(parts, fds, strict=True):
-            _map(_whole(fd, size), size, at=at)
+            constant = fcntl.fcntl(_whole(fd, size), fcntl.F_GET_SEALS) & _F_SEAL_FUTURE_WRITE
+            _map(fd, size, at=at, rights=mmap.PROT_READ if constant else _READ_WRITE)
             at += size
         self.parts, self.fds = list(parts), list(fds)
 
@@ -82,6 +88,25 @@ class HostSpan:
 
     def copy(self, source: "HostSpan", size: int) -> None:
         ctypes.memmove(self.address, source.address, size)
+
+    def protect(self) -> None:
+        """Nobody can write it any more, nor map it for writing: a write ends its process (SIGSEGV)."""
+        at = self.address
+        for size, fd in zip(self.parts, self.fds, strict=True):
+            with contextlib.suppress(PermissionError):  # another process has done so
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
+            _map(fd, size, at=at, rights=mmap.PROT_READ)
+            at += size
+
+    def zero(self, at: int, size: int) -> None:
+        """Whole pages go back to the machine; they are of zeros when they are used again."""
+        begin, end = self.address + at, self.address + at + size
+        first, last = _rounded(begin), end // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last and _LIBC.madvise(first, last - first, _REMOVE) == 0:
+            ctypes.memset(begin, 0, first - begin)
+            ctypes.memset(last, 0, end - last)
+        else:
+            ctypes.memset(begin, 0, size)
 
     def write(self, at: int, content: bytearray) -> None:
         ctypes.memmove(self.address + at, (ctypes.c_char * len(content)).from_buffer(content), len(content))

@@ -23,7 +23,9 @@ ALIGNMENT = 512
 _MAX_SIZE = 1 << 48
 _MAX_ARRAYS = 1 << 16
 DEVICE, HOST = "device", "host"
-STATE = "state"
+STATE, CONSTANT, APPEND = "state", "constant", "append"
+SPANS = {STATE: 2, CONSTANT: 1, APPEND: 1}
+"""Kind of an area → its spans."""
 BYTES = "bytes"
 """The type of what `session.host` keeps: its length, then as many bytes, then room."""
 BYTES_HEAD = 8
@@ -35,6 +37,7 @@ class ArraySpec:
     shape: tuple[int, ...]
     dtype: str
     where: str = DEVICE
+    kind: str = STATE
 
     @property
     def nbytes(self) -> int:
@@ -42,8 +45,13 @@ class ArraySpec:
             return BYTES_HEAD + self.shape[0]
         return math.prod(self.shape) * dtypes.TYPES[self.dtype].nbytes
 
+    def stored(self, filled: int) -> int:
+        """Bytes of it that a commit with that length has."""
+        return filled * (self.nbytes // max(self.shape[0], 1)) if self.kind == APPEND else self.nbytes
+
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype}{list(self.shape)}{' on the host' if self.where == HOST else ''}"
+        said = f"{self.name} {self.dtype}{list(self.shape)}"
+        return said + (f" {self.kind}" if self.kind != STATE else "") + (" on the host" if self.where == HOST else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +95,11 @@ class Layout:
         """Of the memory of each descriptor, in order: areas, their spans, their parts."""
         return [size for area in self.areas for span in area.spans for size in span.parts]
 
+    @property
+    def appended(self) -> list[ArraySpec]:
+        """Those with a committed length, in the order of the record."""
+        return [array.spec for array in self.arrays if array.spec.kind == APPEND]
+
     def spec(self, name: str) -> ArraySpec | None:
         return next((array.spec for array in self.arrays if array.spec.name == name), None)
 
@@ -96,27 +109,32 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def spec(name: object, shape: object, dtype: object, where: object = DEVICE) -> ArraySpec:
+def spec(name: object, shape: object, dtype: object, where: object = DEVICE, kind: object = STATE) -> ArraySpec:
     """A checked description of an array. Raises StateError.
 
     shape: a whole number or several, of Python or numpy; () for a single item, 0 for none.
     dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
     where: device or host.
+    kind: state, constant or append.
     """
     named = _named(name)
     if where not in (DEVICE, HOST):
         raise StateError(f"array {named}", "is neither on the device nor on the host", repr(where)[:80])
+    if kind not in SPANS:
+        raise StateError(f"array {named}", "is of no kind that is kept", repr(kind)[:80])
     try:
-        kind = dtypes.name_of(dtype)
+        item = dtypes.name_of(dtype)
     except ValueError as error:
         known = f"known: {', '.join(dtypes.TYPES)}; keep other data as bytes"
         raise StateError(f"array {name}", "unknown type", error, hint=known) from None
     sizes = _sizes(shape)
     if sizes is None or any(size < 0 for size in sizes):
         raise StateError(f"array {name}", "a shape is whole numbers from 0 on", repr(shape)[:80])
-    if len(sizes) > 32 or math.prod(max(size, 1) for size in sizes) * dtypes.TYPES[kind].nbytes >= _MAX_SIZE:
+    if len(sizes) > 32 or math.prod(max(size, 1) for size in sizes) * dtypes.TYPES[item].nbytes >= _MAX_SIZE:
         raise StateError(f"array {name}", "shape is too large", repr(shape)[:80])
-    return ArraySpec(name=named, shape=sizes, dtype=kind, where=str(where))
+    if kind == APPEND and not sizes:
+        raise StateError(f"array {named}", "a single item cannot be appended to", repr(shape)[:80])
+    return ArraySpec(name=named, shape=sizes, dtype=item, where=str(where), kind=str(kind))
 
 
 def bytes_spec(name: object, nbytes: object) -> ArraySpec:
@@ -134,10 +152,12 @@ def _named(name: object) -> str:
     return name
 
 
-def read_spec(row: list[Any], where: str) -> ArraySpec:
+def read_spec(row: list[Any], where: str, kind: str) -> ArraySpec:
     """The description in a table or a spill file: name, shape, type. Raises StateError."""
     name, shape, dtype = row
-    return bytes_spec(name, *shape) if dtype == BYTES and where == HOST else spec(name, shape, dtype, where)
+    if dtype == BYTES and (where, kind) == (HOST, STATE):
+        return bytes_spec(name, *shape)
+    return spec(name, shape, dtype, where, kind)
 
 
 def _sizes(shape: Any) -> tuple[int, ...] | None:
@@ -170,7 +190,8 @@ def parse(text: bytes) -> Layout:
         if len(rows) > _MAX_ARRAYS:
             raise ValueError(f"{len(rows)} arrays")
         numbers = [(_number(row[3]), _number(row[4])) for row in rows]
-        specs = [read_spec(row[:3], areas[area].where) for row, (area, _) in zip(rows, numbers, strict=True)]
+        there = [(row[:3], areas[area]) for row, (area, _) in zip(rows, numbers, strict=True)]
+        specs = [read_spec(row, area.where, area.kind) for row, area in there]
         arrays = tuple(Placed(spec=s, area=area, at=at) for s, (area, at) in zip(specs, numbers, strict=True))
         for array in arrays:
             if array.at + array.spec.nbytes > areas[array.area].used:
@@ -182,13 +203,9 @@ def parse(text: bytes) -> Layout:
     return Layout(areas=areas, arrays=arrays)
 
 
-_SPANS = {STATE: 2}
-"""Kind of an area → its spans."""
-
-
 def _area(where: object, kind: object, used: object, spans: list[Any]) -> Area:
     made = tuple(Span(address=_number(address), parts=tuple(map(_number, parts))) for address, parts in spans)
-    if where not in (DEVICE, HOST) or not isinstance(kind, str) or len(made) != _SPANS.get(kind):
+    if where not in (DEVICE, HOST) or not isinstance(kind, str) or len(made) != SPANS.get(kind):
         raise ValueError(f"area {where!r} {kind!r} with {len(made)} spans")
     size = _number(used)
     if any(span.size < size for span in made):

@@ -96,6 +96,14 @@ class DeviceSpan:
     def copy(self, source: "DeviceSpan", size: int) -> None:
         self._gpu.copy(self.address, source.address, size)
 
+    def protect(self) -> None:
+        """Only reading is allowed from now on: a write is a GPU fault of its program."""
+        self._gpu.open(self.address, self.size, write=False)
+
+    def zero(self, at: int, size: int) -> None:
+        if size:
+            self._gpu.zero(self.address + at, size)
+
     def write(self, at: int, content: bytearray) -> None:
         if content:
             host = (ctypes.c_char * len(content)).from_buffer(content)

@@ -2,8 +2,8 @@
 
 A shared page (memfd) with two slots; slot 0 takes COPYING, slot 1 takes HELD, and the valid slot with the highest
 (sequence, phase) counts (docs/reference/protocols.md §8). A slot is
-`CRC-32 · length · sequence · step · phase · 3 unused bytes · values as JSON`, little-endian, the CRC over everything
-after it.
+`CRC-32 · length · sequence · step · phase · 3 unused bytes · body`, little-endian, the CRC over everything after it. The
+body is JSON: `values`, and `filled`, the committed lengths of the arrays that are appended to, in the table's order.
 
 Guarantees that a writer killed at any point leaves either the old or the new entry: a slot is first made invalid
 (length 0xffffffff), then filled, then its head is written; the other slot is not touched. The page lives in memory of
@@ -19,13 +19,16 @@ from collections.abc import MutableSequence
 from typing import Any, NamedTuple
 
 from resilience.model.errors import StateError
+from resilience.state import numbers
 
-SLOT_BYTES = 8192
+SLOT_BYTES = 1 << 14
 SIZE = 2 * SLOT_BYTES
 _HEAD = struct.Struct("<IIQqB3x")
 _BODY_AT = 4
 """The CRC covers the slot from here on."""
-MAX_VALUES = SLOT_BYTES - _HEAD.size
+_MAX_BODY = SLOT_BYTES - _HEAD.size
+MAX_VALUES = 8164
+"""Bytes of the values as JSON; the rest of a slot is for the lengths."""
 _INVALID = b"\xff\xff\xff\xff"
 COPYING = 0
 HELD = 1
@@ -39,35 +42,30 @@ class Commit(NamedTuple):
     phase: int
     step: int
     values: dict[str, Any]
-
-
-def _plain(value: object) -> object:
-    """A numpy or cupy scalar as the Python number that it holds."""
-    item = getattr(value, "item", None)
-    if callable(item):
-        return item()
-    raise TypeError(f"{type(value).__name__} is neither a number, a text, a list nor a dictionary of them")
+    filled: tuple[int, ...] = ()
 
 
 def encode_values(values: dict[str, Any]) -> bytes:
     """The committed values as JSON. Raises StateError naming what cannot be kept."""
-    try:
-        text = json.dumps(values, separators=(",", ":"), default=_plain).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StateError("commit", "a value cannot be kept", error) from None
+    for name, value in values.items():
+        try:
+            json.dumps(numbers.standard(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            hint = "keep arrays with s.array, other data with s.host"
+            raise StateError("commit", "a value cannot be kept", f"{name}: {error}"[:200], hint=hint) from None
+    text = json.dumps(numbers.standard(values), separators=(",", ":")).encode("ascii")
     if len(text) > MAX_VALUES:
-        raise StateError(
-            "commit",
-            f"values take more than {MAX_VALUES} bytes as JSON",
-            len(text),
-            hint="keep arrays with session.array, numbers as values",
-        )
+        hint = "s.host keeps bytes up to megabytes, s.array arrays"
+        raise StateError("commit", f"values take more than {MAX_VALUES} bytes as JSON", len(text), hint=hint)
     return text
 
 
 def encode(commit: Commit) -> bytes:
     """The bytes of a slot, as long as they need to be."""
-    body = encode_values(commit.values)
+    filled = json.dumps(commit.filled, separators=(",", ":")).encode("ascii")
+    body = b'{"filled":%b,"values":%b}' % (filled, encode_values(commit.values))
+    if len(body) > _MAX_BODY:
+        raise StateError("commit", "has more lengths than a record has room for", len(commit.filled))
     tail = _HEAD.pack(0, len(body), commit.sequence, commit.step, commit.phase)[_BODY_AT:] + body
     return struct.pack("<I", zlib.crc32(tail)) + tail
 
@@ -78,15 +76,17 @@ def decode(slot: bytes) -> Commit | None:
         return None
     crc, length, sequence, step, phase = _HEAD.unpack_from(slot)
     end = _HEAD.size + length
-    if length > MAX_VALUES or end > len(slot) or phase not in (COPYING, HELD):
+    if length > _MAX_BODY or end > len(slot) or phase not in (COPYING, HELD):
         return None
     if zlib.crc32(slot[_BODY_AT:end]) != crc:
         return None
     try:
-        values = json.loads(slot[_HEAD.size : end])
-    except (ValueError, RecursionError):
+        body = json.loads(slot[_HEAD.size : end])
+        values, filled = numbers.restored(body["values"]), tuple(body["filled"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return Commit(sequence, phase, step, values) if isinstance(values, dict) else None
+    good = isinstance(values, dict) and all(type(length) is int and length >= 0 for length in filled)
+    return Commit(sequence, phase, step, values, filled) if good else None
 
 
 def latest(page: bytes) -> Commit | None:

@@ -28,11 +28,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
-from resilience.state import identity, layout, names, record, table
+from resilience.state import identity, layout, names, record, rows, table, views
 from resilience.state.bringing import bring
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.host_bytes import HostBytes
-from resilience.state.layout import DEVICE, HOST, ArraySpec, Layout, check_same
+from resilience.state.layout import APPEND, CONSTANT, DEVICE, HOST, STATE, ArraySpec, Layout, check_same
 from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.record import COPYING, HELD, Commit, Record
@@ -78,6 +78,8 @@ class Session:
         """The step of the last commit; -1 before the first."""
         self.values: dict[str, Any] = {}
         """The values of the last commit."""
+        self.filled: dict[str, int] = {}
+        """The committed length of each array that is appended to. Set the first ones where `fresh` is true."""
         self.restored_from = ""
         """What this process went on from: "" (nothing), standby, kept or disk."""
         self.gpu: Gpu | None = None
@@ -85,6 +87,8 @@ class Session:
         self._pid = os.getpid()
         self._declared: dict[str, ArraySpec] = {}
         self._scratch: set[str] = set()
+        self._appended: list[ArraySpec] = []
+        """In the order in which a record has their lengths."""
         self._held: Layout | None = None
         self._disk: Spilled | None = None
         self._sealed = False
@@ -134,6 +138,7 @@ class Session:
         if found := self._spills.found():
             self._disk = found
             self._sequence, self.step, self.values = found.sequence, found.step, found.values
+            self.filled = found.filled
             self.restored_from = "disk"
             self._tell_step = True
 
@@ -149,6 +154,7 @@ class Session:
         else:
             self._store.give_way(there, fds[2:])
         self._held = there
+        self._appended = there.appended
         self._link.remember(description, fds)
 
     def _go_on(self, source: str) -> None:
@@ -157,11 +163,17 @@ class Session:
         commit = self._record.latest()
         if commit is None:
             raise StateError("kept state", "there is no whole commit in the record")
+        assert self._held is not None
+        assert isinstance(self._store, KeptStore)
+        if len(commit.filled) != len(self._held.appended):
+            raise StateError("kept state", "its record is not that of its arrays", f"{len(commit.filled)} lengths")
+        self.filled = {spec.name: length for spec, length in zip(self._held.appended, commit.filled, strict=True)}
         if commit.phase == HELD:
             self._store.load()
         else:
             self._store.save()
             self._record.write(commit._replace(phase=HELD))
+        self._store.clear_after(self.filled)
         self._sequence, self.step, self.values = commit.sequence, commit.step, commit.values
         self.restored_from = source
         self._tell_step = True
@@ -178,15 +190,29 @@ class Session:
         """The CUDA stream on which the session copies; kernels launched on it need no further care. 0 on the host."""
         return self.gpu.stream if self.gpu else 0
 
-    def array(self, name: str, shape: Any, dtype: object = "float64", *, kept: bool = True, where: str = DEVICE) -> Any:
+    def array(
+        self,
+        name: str,
+        shape: Any,
+        dtype: object = "float64",
+        *,
+        kept: bool = True,
+        where: str = DEVICE,
+        constant: bool = False,
+        append: bool = False,
+    ) -> Any:
         """An array of the state, or a scratch array with kept=False. New arrays are zero-filled.
 
         shape: a whole number or several; () for a single item.
         dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
         where: "device", or "host" for a numpy array; without a GPU, and with arrays="numpy", all are on the host.
+        constant: it is written where `fresh` is true, and only read from the first step on; there once, never copied.
+        append: what a commit says is filled (`commit(…, filled={name: rows})`) is not written again; there once, never copied.
         Raises StateError when the state to go on from has another array of this name, or none.
         """
-        spec = layout.spec(name, shape, dtype, where)
+        if (constant and append) or ((constant or append) and not kept):
+            raise StateError(f"array {name}", "is one of kept=False, constant and append, not two")
+        spec = layout.spec(name, shape, dtype, where, CONSTANT if constant else APPEND if append else STATE)
         if self.gpu is None or self._arrays == "numpy":
             spec = dataclasses.replace(spec, where=HOST)
         return self._declare(spec, kept=kept)
@@ -212,8 +238,12 @@ class Session:
         elif self._disk:
             check_same(spec, next((a for a in self._disk.arrays if a.name == name), None), "on disk")
         array = self._store.add(spec, kept=True)
+        if spec.kind == APPEND:
+            self.filled.setdefault(name, 0)
         if self._disk:
             self._store.fill(spec, self._disk.content.pop(name))
+            if spec.kind == CONSTANT:
+                views.read_only(array)
         return array
 
     def _settle(self) -> None:
@@ -261,6 +291,8 @@ class Session:
             self._stand_by(self._standby)
         elif self._held is None and self._link and isinstance(self._store, KeptStore):
             self._deposit(self._store, self._link)
+        self._store.synchronize()  # what is constant may still be written to
+        self._store.protect()
         if self._link:
             self._link.watch()
         self._disk = None
@@ -271,9 +303,11 @@ class Session:
             return
         store.synchronize()
         store.close()
+        there = store.layout
+        self._appended = there.appended
+        self.filled = rows.filled(self._declared.values(), self.filled)
         self._record = Record.create()
         self._write(max(self._sequence, 0), self.step, self.values)
-        there = store.layout
         fds = [table.make(layout.render(there)), self._record.fd, *store.fds]
         link.put({"name": self._owner, "regions": there.sizes}, fds)
 
@@ -317,16 +351,19 @@ class Session:
         """
         return time.monotonic() - self._committed_at >= self._commit_cost / self._overhead
 
-    def commit(self, step: int, **values: Any) -> int:
+    def commit(self, step: int, *, filled: Mapping[str, int] | None = None, **values: Any) -> int:
         """Keep the arrays and `values` as the state after `step`; the number of the commit.
 
+        filled: how many rows of an array with append=True are state from now on; others keep their length.
         Waits for the GPU first, in whichever thread it is called. Raises GpuFault, or StateError when a value is no JSON.
         """
         with self.gpu.current() if self.gpu else contextlib.nullcontext():
-            return self._commit(step, values)
+            return self._commit(step, filled or {}, values)
 
-    def _commit(self, step: int, values: dict[str, Any]) -> int:
+    def _commit(self, step: int, filled: Mapping[str, int], values: dict[str, Any]) -> int:
         self._seal()
+        lengths = rows.filled(self._declared.values(), {**self.filled, **filled})
+        record.encode_values(values)  # a mistake changes nothing
         if self._faulted:
             raise StateError("commit", "this process has seen a GPU fault and must end")
         self._store.synchronize()
@@ -334,23 +371,26 @@ class Session:
         self._stepped()
         if self._supervisor:
             flush_streams()  # what was printed before the commit will not be printed again
+        self.filled = lengths
         self._write(self._sequence + 1, step, values)
         self._committed_at = time.monotonic()
         self._commit_cost = self._committed_at - began
         made = Commit(self._sequence, HELD, step, values)
         self._spills.committed(
-            made, self._store.read, asked=lambda: self._supervisor is not None and self._supervisor.asks_to_spill()
+            made,
+            lengths,
+            lambda: self._store.read(lengths),
+            asked=lambda: self._supervisor is not None and self._supervisor.asks_to_spill(),
         )
         return self._sequence
 
     def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
         """The commit proper. `work` is whole before, and free again after."""
         if self._record:
-            self._record.write(Commit(sequence, COPYING, step, values))
+            filled = tuple(self.filled[spec.name] for spec in self._appended)
+            self._record.write(Commit(sequence, COPYING, step, values, filled))
             self._store.save()
-            self._record.write(Commit(sequence, HELD, step, values))
-        else:
-            record.encode_values(values)
+            self._record.write(Commit(sequence, HELD, step, values, filled))
         self._sequence, self.step, self.values = sequence, step, values
 
     # ------------------------------------------------------------ the end

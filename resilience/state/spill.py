@@ -45,10 +45,18 @@ def spill(where: Place, held: Deposit) -> int:
     store = KeptStore(gpu, cupy=False)
     store.take_in(there, fds[2:])
     for _ in range(_TRIES):
-        content = store.read(work=before.phase == COPYING)
+        filled = dict(zip((spec.name for spec in there.appended), before.filled, strict=True))
+        content = store.read(filled, work=before.phase == COPYING)
         after = record.latest()
         if after == before:
-            spillfile.write(where, sequence=before.sequence, step=before.step, values=before.values, content=content)
+            spillfile.write(
+                where,
+                sequence=before.sequence,
+                step=before.step,
+                values=before.values,
+                filled=filled,
+                content=content,
+            )
             return before.sequence
         before = after or before
     raise StateError("spill", "the state was committed again while it was copied", f"{_TRIES} times")

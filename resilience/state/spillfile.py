@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resilience.model.errors import StateError
-from resilience.state import identity, layout
+from resilience.state import identity, layout, numbers
 from resilience.state.layout import ArraySpec
 from resilience.state.names import SPILL
 
@@ -83,6 +83,7 @@ class Spilled:
     sequence: int
     step: int
     values: dict[str, Any]
+    filled: dict[str, int]
     arrays: list[ArraySpec]
     cluster: str
     restart: int
@@ -113,6 +114,7 @@ def write(
     sequence: int,
     step: int,
     values: dict[str, Any],
+    filled: Mapping[str, int],
     content: Iterable[tuple[ArraySpec, bytes | bytearray | memoryview]],
 ) -> None:
     """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission, another's)."""
@@ -127,8 +129,9 @@ def write(
         "run": where.run,
         "sequence": sequence,
         "step": step,
-        "values": values,
-        "arrays": [[spec.name, list(spec.shape), spec.dtype, spec.where] for spec, _ in arrays],
+        "values": numbers.standard(values),
+        "filled": dict(filled),
+        "arrays": [[spec.name, list(spec.shape), spec.dtype, spec.where, spec.kind] for spec, _ in arrays],
     }
     text = json.dumps(head, separators=(",", ":")).encode("ascii")
     beside = f".{where.name}.{os.getpid()}"
@@ -223,22 +226,28 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
     head = json.loads(text)
     if [head["job"], head["name"], head["task"]] != [where.job, where.owner, where.task]:
         raise ValueError(f"state of {head['job']}.{head['name']}.{head['task']}")
-    specs = [layout.read_spec(row[:3], row[3]) for row in head["arrays"]]
+    specs = [layout.read_spec(row[:3], *row[3:]) for row in head["arrays"]]
+    filled = {spec.name: head["filled"][spec.name] for spec in specs if spec.kind == layout.APPEND}
+    for spec in specs:
+        if spec.name in filled and not (type(filled[spec.name]) is int and 0 <= filled[spec.name] <= spec.shape[0]):
+            raise ValueError(f"array {spec.name} is {filled[spec.name]!r} long")
     arrays: dict[str, bytearray] = {}
     if content:
         crc = zlib.crc32(text, zlib.crc32(start))
         for spec in specs:
-            data = _exactly(file, spec.nbytes)
+            data = _exactly(file, spec.stored(filled.get(spec.name, 0)))
             crc = zlib.crc32(data, crc)
             arrays[spec.name] = data
         if _exactly(file, _CRC.size) != _CRC.pack(crc) or file.read(1):
             raise ValueError("checksum does not fit")
-    if not isinstance(head["values"], dict):
+    values = numbers.restored(head["values"])
+    if not isinstance(values, dict):
         raise ValueError("values are no dictionary")
     return Spilled(
         sequence=int(head["sequence"]),
         step=int(head["step"]),
-        values=head["values"],
+        values=values,
+        filled=filled,
         arrays=specs,
         cluster=str(head["cluster"]),
         restart=int(head["restart"]),

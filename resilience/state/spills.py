@@ -82,7 +82,9 @@ class Spills:
             _say(StateError("session", "another one of the same command runs in this job", claim.name, hint=_TWIN))
             self._where = None
 
-    def committed(self, commit: Commit, content: _Content, *, asked: Callable[[], bool]) -> None:
+    def committed(
+        self, commit: Commit, filled: Mapping[str, int], content: _Content, *, asked: Callable[[], bool]
+    ) -> None:
         """A commit has been made: copy it to disk too, if it is time or the supervisor asks for it."""
         self._take_over()
         if self._thread and self._thread.due(now=time.monotonic(), asked=asked()):
@@ -91,6 +93,7 @@ class Spills:
                 sequence=commit.sequence,
                 step=commit.step,
                 values=commit.values,
+                filled=filled,
                 content=content(),
             )
 

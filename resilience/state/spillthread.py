@@ -6,6 +6,7 @@ stays, and the state is still with the keeper.
 
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from resilience.model.errors import StateError
@@ -41,6 +42,7 @@ class SpillThread:
         sequence: int,
         step: int,
         values: dict[str, Any],
+        filled: Mapping[str, int],
         content: Content,
     ) -> None:
         self.join()
@@ -48,7 +50,7 @@ class SpillThread:
 
         def work() -> None:
             try:
-                spillfile.write(self.where, sequence=sequence, step=step, values=values, content=content)
+                spillfile.write(self.where, sequence=sequence, step=step, values=values, filled=filled, content=content)
             except StateError as error:
                 if str(error) != self._told:
                     self._told = str(error)

@@ -5,6 +5,7 @@ arrays exist twice only when another process could take them over.
 """
 
 import ctypes
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from resilience.model.errors import GpuError, StateError
@@ -12,7 +13,7 @@ from resilience.state import areas, layout, views
 from resilience.state.areas import Area, Memory
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.host_memory import HostMemory
-from resilience.state.layout import DEVICE, HOST, STATE, ArraySpec, Layout, Placed
+from resilience.state.layout import APPEND, CONSTANT, DEVICE, HOST, ArraySpec, Layout, Placed
 from resilience.state.memory import DeviceMemory
 
 Content = list[tuple[ArraySpec, bytearray | memoryview]]
@@ -34,8 +35,11 @@ class Store(Protocol):
     def load(self) -> None:
         """Every kept array's `kept` to `work`, and wait."""
 
-    def read(self, *, work: bool = False) -> Content:
-        """The committed bytes of every kept array; `work`: while the commit is COPYING."""
+    def protect(self) -> None:
+        """What is constant is whole: it is read-only from now on."""
+
+    def read(self, filled: Mapping[str, int], *, work: bool = False) -> Content:
+        """The committed bytes of every kept array, which are `filled` long; `work`: while the commit is COPYING."""
 
 
 class OwnStore:
@@ -46,8 +50,15 @@ class OwnStore:
         self._cupy = cupy
         self._device: dict[ArraySpec, int] = {}
         self._host: dict[ArraySpec, Any] = {}
+        self._constant: list[Any] = []
 
     def add(self, spec: ArraySpec, *, kept: bool) -> Any:
+        array = self._make(spec, kept=kept)
+        if spec.kind == CONSTANT:
+            self._constant.append(array)
+        return array
+
+    def _make(self, spec: ArraySpec, *, kept: bool) -> Any:
         size = max(spec.nbytes, 1)
         if spec.where == HOST or self.gpu is None:
             buffer = views.zeros(size)
@@ -67,9 +78,10 @@ class OwnStore:
 
     def fill(self, spec: ArraySpec, content: bytearray) -> None:
         if spec in self._host:
-            ctypes.memmove(self._host[spec], bytes(content), spec.nbytes)
-        else:
-            views.on_device(self.gpu, spec, self._device[spec], cupy=False).copy_from(content)
+            ctypes.memmove(self._host[spec], bytes(content), len(content))
+        elif content and self.gpu:
+            host = (ctypes.c_char * len(content)).from_buffer(content)
+            self.gpu.upload(self._device[spec], ctypes.addressof(host), len(content))
 
     def synchronize(self) -> None:
         """Host memory is always whole."""
@@ -82,13 +94,18 @@ class OwnStore:
     def load(self) -> None:
         """There is no second span."""
 
-    def read(self, *, work: bool = False) -> Content:
+    def protect(self) -> None:
+        for array in self._constant:
+            views.read_only(array)
+
+    def read(self, filled: Mapping[str, int], *, work: bool = False) -> Content:
         found: Content = []
         for spec, address in self._device.items():
             content = bytearray(spec.nbytes)
             views.on_device(self.gpu, spec, address, cupy=False).copy_to(content)
             found.append((spec, content))
-        return found + [(spec, bytearray(buffer)[: spec.nbytes]) for spec, buffer in self._host.items()]
+        found += [(spec, bytearray(buffer)) for spec, buffer in self._host.items()]
+        return [(spec, content[: spec.stored(filled.get(spec.name, 0))]) for spec, content in found]
 
 
 class KeptStore:
@@ -99,6 +116,7 @@ class KeptStore:
         self._memory: dict[str, Memory] = {HOST: HostMemory()} | ({DEVICE: DeviceMemory(gpu)} if gpu else {})
         self._areas: list[Area] = []
         self._arrays: dict[str, Placed] = {}
+        self._constant: list[Any] = []
 
     # ------------------------------------------------------------ what another process made
     def take_in(self, layout: Layout, fds: list[int]) -> None:
@@ -138,18 +156,25 @@ class KeptStore:
     def add(self, spec: ArraySpec, *, kept: bool) -> Any:
         if not kept:
             return self._own.add(spec, kept=False)
-        if spec.name not in self._arrays:
+        there = spec.name in self._arrays
+        if not there:
             self._arrays[spec.name] = self._place(spec)
         array = self._arrays[spec.name]
         address = self._areas[array.area].work.address + array.at
-        return views.on_host(spec, address) if spec.where == HOST else self._own.on_device(spec, address)
+        view = views.on_host(spec, address) if spec.where == HOST else self._own.on_device(spec, address)
+        if spec.kind == CONSTANT:
+            self._constant.append(view)
+            if there:
+                views.read_only(view)
+        return view
 
     def _place(self, spec: ArraySpec) -> Placed:
-        number = next((n for n, area in enumerate(self._areas) if (area.where, area.kind) == (spec.where, STATE)), None)
-        if number is None:
+        kinds = [(area.where, area.kind) for area in self._areas]
+        if (spec.where, spec.kind) not in kinds:
             memory = self._memory[spec.where]
-            self._areas.append(Area(spec.where, STATE, memory, [memory.new()]))
-            number = len(self._areas) - 1
+            kinds.append((spec.where, spec.kind))
+            self._areas.append(Area(spec.where, spec.kind, memory, [memory.new()]))
+        number = kinds.index((spec.where, spec.kind))
         try:
             return Placed(spec=spec, area=number, at=self._areas[number].place(spec.nbytes))
         except GpuFault:
@@ -166,6 +191,12 @@ class KeptStore:
                 raise
             except GpuError as error:
                 raise _no_room(error, f"the state of {len(self._arrays)} arrays", area.used) from error
+
+    def protect(self) -> None:
+        for area in self._areas:
+            area.protect()
+        for view in self._constant:
+            views.read_only(view)
 
     @property
     def layout(self) -> Layout:
@@ -193,18 +224,30 @@ class KeptStore:
             area.load()
         self._wait()
 
+    def clear_after(self, filled: Mapping[str, int]) -> None:
+        """Arrays that are appended to are of zeros from their committed length on."""
+        for name, array in self._arrays.items():
+            if array.spec.kind == APPEND:
+                end = array.spec.stored(filled.get(name, 0))
+                self._areas[array.area].work.zero(array.at + end, array.spec.nbytes - end)
+        self._wait()
+
     def _wait(self) -> None:
         for memory in self._memory.values():
             memory.wait()
 
-    def read(self, *, work: bool = False) -> Content:
-        content = [memoryview(area.committed(work=work)) for area in self._areas]
-        return [
-            (array.spec, content[array.area][array.at : array.at + array.spec.nbytes])
-            for array in self._arrays.values()
-        ]
+    def read(self, filled: Mapping[str, int], *, work: bool = False) -> Content:
+        whole = [memoryview(b"" if area.kind == APPEND else area.committed(work=work)) for area in self._areas]
+        found: Content = []
+        for name, array in self._arrays.items():
+            if array.spec.kind == APPEND:
+                size = array.spec.stored(filled.get(name, 0))
+                found.append((array.spec, self._areas[array.area].work.read(array.at, size)))
+            else:
+                found.append((array.spec, whole[array.area][array.at : array.at + array.spec.nbytes]))
+        return found
 
 
 def _no_room(error: GpuError, what: str, size: int) -> GpuError:
-    hint = f"{what} needs {2 * size >> 20} MiB of device memory: a kept array is there twice"
+    hint = f"{what} needs {2 * size >> 20} MiB of device memory: a kept array is there twice, unless constant or append"
     return GpuError(error.call, error.code, error.observed, hint=hint)

@@ -30,6 +30,14 @@ def on_host(spec: ArraySpec, address: int, owner: Any = None) -> Any:
     return np.ndarray(spec.shape, dtypes.numpys(spec.dtype), buffer=buffer)
 
 
+def read_only(array: Any) -> None:
+    """What is constant: numpy's arrays and device buffers refuse to write it."""
+    if isinstance(array, DeviceArray):
+        array.readonly = True
+    elif hasattr(array, "setflags"):
+        array.setflags(write=False)
+
+
 def on_device(gpu: Gpu | None, spec: ArraySpec, address: int, *, cupy: bool) -> Any:
     """A device buffer, or cupy's array where cupy has the type."""
     assert gpu is not None
