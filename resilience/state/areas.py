@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from resilience.state import layout
-from resilience.state.layout import CONSTANT, STATE
+from resilience.state.layout import APPEND, CONSTANT, STATE
 
 
 class Span(Protocol):
@@ -26,6 +26,7 @@ class Span(Protocol):
     def take_in(self, parts: Sequence[int], fds: Sequence[int]) -> None: ...
     def clear(self, size: int) -> None: ...
     def copy(self, source: Any, size: int) -> None: ...
+    def sum(self, at: int, size: int) -> int: ...
     def protect(self) -> None: ...
     def zero(self, at: int, size: int) -> None: ...
     def write(self, at: int, content: bytearray) -> None: ...
@@ -39,7 +40,7 @@ class Memory(Protocol):
     def take_in(self, row: layout.Span, fds: Sequence[int]) -> Span: ...
     def stand_in(self, row: layout.Span, *, used: bool) -> Span: ...
     def give_way(self) -> None: ...
-    def warm(self, spans: Sequence[Any]) -> None: ...
+    def warm(self, spans: Sequence[Any], *, sums: bool) -> None: ...
     def wait(self) -> None: ...
 
 
@@ -52,6 +53,8 @@ class Area:
         self.used = used
         self.memory = memory
         self.spans = spans
+        self._constant: int | None = None
+        """The sum of what never changes."""
 
     @property
     def work(self) -> Span:
@@ -69,8 +72,10 @@ class Area:
 
     def place(self, size: int) -> int:
         """Room for one more array of zeros; where in the area it begins. Raises GpuError."""
-        at = layout.aligned(self.used)
+        at, parts = layout.aligned(self.used), len(self.work.parts)
         self.work.reach(at + max(size, 1), ahead=True)
+        if len(self.work.parts) > parts:
+            self.memory.wait()  # for the zeros: a program may write on a stream that nothing orders after ours
         self.used = at + size
         return at
 
@@ -89,12 +94,24 @@ class Area:
     def save(self) -> None:
         """work → kept; does not wait."""
         if self.kind == STATE:
-            self.spans[1].copy(self.work, self.used)
+            self.spans[1].copy(self.work, layout.aligned(self.used))
 
     def load(self) -> None:
         """kept → work; does not wait."""
         if self.kind == STATE:
-            self.work.copy(self.spans[1], self.used)
+            self.work.copy(self.spans[1], layout.aligned(self.used))
+
+    def sum(self, lengths: list[tuple[int, int]], *, work: bool) -> int:
+        """Of the last commit; `work`: while that is COPYING. `lengths`: where arrays that are appended to begin, and their bytes."""
+        if self.kind == APPEND:
+            sums = (self.work.sum(at, size) for at, size in lengths)
+            return sum(number * one for number, one in enumerate(sums, 1)) % (1 << 64)
+        if self.kind == CONSTANT and self._constant is not None:
+            return self._constant
+        found = (self.work if work else self.spans[-1]).sum(0, layout.aligned(self.used))
+        if self.kind == CONSTANT:
+            self._constant = found
+        return found
 
     def committed(self, *, work: bool) -> bytearray:
         """The bytes of the last commit; `work`: while that is COPYING."""

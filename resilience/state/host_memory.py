@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import zlib
 from collections.abc import Sequence
 
 from resilience.model.errors import StateError
@@ -89,6 +90,9 @@ class HostSpan:
     def copy(self, source: "HostSpan", size: int) -> None:
         ctypes.memmove(self.address, source.address, size)
 
+    def sum(self, at: int, size: int) -> int:
+        return zlib.crc32((ctypes.c_char * size).from_address(self.address + at))
+
     def protect(self) -> None:
         """Nobody can write it any more, nor map it for writing: a write ends its process (SIGSEGV)."""
         at = self.address
@@ -162,7 +166,7 @@ class HostMemory:
     def give_way(self) -> None:
         """Every stand-in went with its own mapping."""
 
-    def warm(self, spans: Sequence[HostSpan]) -> None:
+    def warm(self, spans: Sequence[HostSpan], *, sums: bool) -> None:
         """Host memory needs none."""
 
     def wait(self) -> None:

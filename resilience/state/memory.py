@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from resilience.model.errors import GpuError
 from resilience.state import layout
 from resilience.state.driver import Gpu, GpuFault
+from resilience.state.sums import DeviceSums
 
 _FEW = 24
 """Parts of a span that grow it by a sixteenth at least; later ones by an eighth. So a span of 80 GiB has at most 110, and a
@@ -29,8 +30,9 @@ _WARM = 1 << 21
 class DeviceSpan:
     """`address` is fixed; memory is added behind it as arrays come. Everything is done on the session's stream."""
 
-    def __init__(self, gpu: Gpu, address: int, reserved: int) -> None:
-        self._gpu = gpu
+    def __init__(self, memory: "DeviceMemory", address: int, reserved: int) -> None:
+        self._memory = memory
+        self._gpu = memory.gpu
         self.address = address
         self._reserved = reserved
         self.parts: list[int] = []
@@ -96,6 +98,12 @@ class DeviceSpan:
     def copy(self, source: "DeviceSpan", size: int) -> None:
         self._gpu.copy(self.address, source.address, size)
 
+    def sum(self, at: int, size: int) -> int:
+        """Of so many bytes, made on the device; what is no whole word at the end is summed here."""
+        words = size // 8 * 8
+        tail = int.from_bytes(self.read(at + words, size - words), "little")
+        return (self._memory.sums.of(self.address + at, words) + tail) % (1 << 64)
+
     def protect(self) -> None:
         """Only reading is allowed from now on: a write is a GPU fault of its program."""
         self._gpu.open(self.address, self.size, write=False)
@@ -121,47 +129,56 @@ class DeviceMemory:
     """Makes the spans of one GPU."""
 
     def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
+        self.gpu = gpu
         self._granule = 0
+        self._sums: DeviceSums | None = None
+
+    @property
+    def sums(self) -> DeviceSums:
+        """Made when they are first wanted."""
+        self._sums = self._sums or DeviceSums(self.gpu)
+        return self._sums
 
     def new(self) -> DeviceSpan:
         """Addresses for as much as the GPU has; they cost nothing."""
-        size = self._gpu.rounded(self._gpu.total)
-        return DeviceSpan(self._gpu, self._gpu.reserve(size), size)
+        size = self.gpu.rounded(self.gpu.total)
+        return DeviceSpan(self, self.gpu.reserve(size), size)
 
     def take_in(self, row: layout.Span, fds: Sequence[int]) -> DeviceSpan:
         """The memory of another process, at its addresses where they are free here."""
-        span = DeviceSpan(self._gpu, self._gpu.reserve(row.size, at=row.address), row.size)
+        span = DeviceSpan(self, self.gpu.reserve(row.size, at=row.address), row.size)
         span.take_in(row.parts, fds)
         return span
 
     def stand_in(self, row: layout.Span, *, used: bool) -> DeviceSpan:
         """Addresses that another process has; `used`: with stand-ins behind them, else with nothing."""
-        span = DeviceSpan(self._gpu, self._gpu.reserve(row.size, at=row.address), row.size)
+        span = DeviceSpan(self, self.gpu.reserve(row.size, at=row.address), row.size)
         if used:
             first = not self._granule
             if first:
-                self._granule, fd = self._gpu.create(self._gpu.granularity)
+                self._granule, fd = self.gpu.create(self.gpu.granularity)
                 os.close(fd)
             span.stand_in(self._granule, row.size)
             if first:
-                self._gpu.zero(span.address, self._gpu.granularity)  # all of them at once: they are the same bytes
+                self.gpu.zero(span.address, self.gpu.granularity)  # all of them at once: they are the same bytes
         return span
 
     def give_way(self) -> None:
         """The stand-ins have gone."""
         if self._granule:
-            self._gpu.release(self._granule)
+            self.gpu.release(self._granule)
             self._granule = 0
 
-    def warm(self, spans: Sequence[DeviceSpan]) -> None:
-        """Do once, to no effect, what a take-over does: first copies are slow, and their code is loaded late."""
-        scratch = self._gpu.allocate(_WARM)
+    def warm(self, spans: Sequence[DeviceSpan], *, sums: bool) -> None:
+        """Do once, to no effect, what a take-over does: first copies are slow, and code is loaded late."""
+        for span in spans[:1] if sums else []:
+            span.sum(0, _WARM)
+        scratch = self.gpu.allocate(_WARM)
         for span in spans:
-            self._gpu.copy(scratch, span.address, min(span._reserved, _WARM))
-        self._gpu.synchronize_stream()
-        self._gpu.free(scratch)
+            self.gpu.copy(scratch, span.address, min(span._reserved, _WARM))
+        self.gpu.synchronize_stream()
+        self.gpu.free(scratch)
 
     def wait(self) -> None:
         """Wait for the copies."""
-        self._gpu.synchronize_stream()
+        self.gpu.synchronize_stream()

@@ -3,7 +3,8 @@
 A shared page (memfd) with two slots; slot 0 takes COPYING, slot 1 takes HELD, and the valid slot with the highest
 (sequence, phase) counts (docs/reference/protocols.md §8). A slot is
 `CRC-32 · length · sequence · step · phase · 3 unused bytes · body`, little-endian, the CRC over everything after it. The
-body is JSON: `values`, and `filled`, the committed lengths of the arrays that are appended to, in the table's order.
+body is JSON: `values`; `filled`, the committed lengths of the arrays that are appended to; `sums` of the content, one an
+area, where the session makes them. Both are in the table's order.
 
 Guarantees that a writer killed at any point leaves either the old or the new entry: a slot is first made invalid
 (length 0xffffffff), then filled, then its head is written; the other slot is not touched. The page lives in memory of
@@ -43,6 +44,7 @@ class Commit(NamedTuple):
     step: int
     values: dict[str, Any]
     filled: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
 
 
 def encode_values(values: dict[str, Any]) -> bytes:
@@ -62,8 +64,8 @@ def encode_values(values: dict[str, Any]) -> bytes:
 
 def encode(commit: Commit) -> bytes:
     """The bytes of a slot, as long as they need to be."""
-    filled = json.dumps(commit.filled, separators=(",", ":")).encode("ascii")
-    body = b'{"filled":%b,"values":%b}' % (filled, encode_values(commit.values))
+    filled, sums = (json.dumps(row, separators=(",", ":")).encode("ascii") for row in (commit.filled, commit.sums))
+    body = b'{"filled":%b,"sums":%b,"values":%b}' % (filled, sums, encode_values(commit.values))
     if len(body) > _MAX_BODY:
         raise StateError("commit", "has more lengths than a record has room for", len(commit.filled))
     tail = _HEAD.pack(0, len(body), commit.sequence, commit.step, commit.phase)[_BODY_AT:] + body
@@ -82,11 +84,11 @@ def decode(slot: bytes) -> Commit | None:
         return None
     try:
         body = json.loads(slot[_HEAD.size : end])
-        values, filled = numbers.restored(body["values"]), tuple(body["filled"])
+        values, filled, sums = numbers.restored(body["values"]), tuple(body["filled"]), tuple(body["sums"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    good = isinstance(values, dict) and all(type(length) is int and length >= 0 for length in filled)
-    return Commit(sequence, phase, step, values, filled) if good else None
+    good = isinstance(values, dict) and all(type(number) is int and number >= 0 for number in (*filled, *sums))
+    return Commit(sequence, phase, step, values, filled, sums) if good else None
 
 
 def latest(page: bytes) -> Commit | None:

@@ -58,6 +58,7 @@ class Session:
         arrays: str,
         device: int,
         overhead: float,
+        verify: bool = False,
     ) -> None:
         if arrays not in ARRAYS:
             raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(ARRAYS)}")
@@ -67,6 +68,7 @@ class Session:
         self._arrays = arrays
         self._device = device
         self._overhead = overhead
+        self._verify = verify
         self._commit_cost = 0.0
         """Seconds that the last commit took beyond the program's own work; 0 before the first."""
         self._committed_at = 0.0
@@ -168,6 +170,10 @@ class Session:
         if len(commit.filled) != len(self._held.appended):
             raise StateError("kept state", "its record is not that of its arrays", f"{len(commit.filled)} lengths")
         self.filled = {spec.name: length for spec, length in zip(self._held.appended, commit.filled, strict=True)}
+        if self._verify and commit.sums:
+            found = self._store.sums(self.filled, work=commit.phase == COPYING)
+            if found != commit.sums:
+                raise StateError("kept state", "its content is not that of its commit", f"commit {commit.sequence}")
         if commit.phase == HELD:
             self._store.load()
         else:
@@ -313,7 +319,7 @@ class Session:
 
     def _stand_by(self, standby: Standby) -> None:
         if isinstance(self._store, KeptStore):
-            self._store.warm()
+            self._store.warm(sums=self._verify)
         self._store.synchronize()  # what it has rehearsed is done when it says that it is ready
         gc.collect()  # not in the middle of the promotion
         standby.wait_for_promotion()
@@ -386,11 +392,12 @@ class Session:
 
     def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
         """The commit proper. `work` is whole before, and free again after."""
-        if self._record:
+        if self._record and isinstance(self._store, KeptStore):
             filled = tuple(self.filled[spec.name] for spec in self._appended)
-            self._record.write(Commit(sequence, COPYING, step, values, filled))
+            sums = self._store.sums(self.filled, work=True) if self._verify else ()
+            self._record.write(Commit(sequence, COPYING, step, values, filled, sums))
             self._store.save()
-            self._record.write(Commit(sequence, HELD, step, values, filled))
+            self._record.write(Commit(sequence, HELD, step, values, filled, sums))
         self._sequence, self.step, self.values = sequence, step, values
 
     # ------------------------------------------------------------ the end
@@ -446,6 +453,7 @@ def session(
     arrays: str = "auto",
     device: int = 0,
     overhead: float = 0.0025,
+    verify: bool = False,
 ) -> Session:
     """A session for use with `with`. A program of a batch script starts again here, once, under a supervisor.
 
@@ -454,6 +462,15 @@ def session(
     arrays: auto (cupy's where it works, else device buffers, numpy's without a GPU), device (never cupy's), cupy, numpy.
     device: ordinal of the GPU among those that the process sees.
     overhead: share of the program's time (0 to 1) that commits may take when `due` is asked before each.
+    verify: sum the content at each commit, on the device, and compare before going on from it; StateError when it is another.
     """
     bring(os.environ)
-    return Session(os.environ, name=name, spill_seconds=spill_seconds, arrays=arrays, device=device, overhead=overhead)
+    return Session(
+        os.environ,
+        name=name,
+        spill_seconds=spill_seconds,
+        arrays=arrays,
+        device=device,
+        overhead=overhead,
+        verify=verify,
+    )

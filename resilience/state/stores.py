@@ -67,13 +67,13 @@ class OwnStore:
             return views.on_host(spec, ctypes.addressof(buffer), buffer)
         address = self.gpu.allocate(size)
         self.gpu.zero(address, size)
+        self.gpu.synchronize_stream()  # a program may write on a stream that nothing orders after ours
         if kept:
             self._device[spec] = address
-        return self.on_device(spec, address)
+        return self.view(spec, address)
 
-    def on_device(self, spec: ArraySpec, address: int) -> Any:
-        assert self.gpu is not None
-        self.gpu.synchronize_stream()  # the zeros: a program may write on a stream that nothing orders after ours
+    def view(self, spec: ArraySpec, address: int) -> Any:
+        """The memory there as an array."""
         return views.on_device(self.gpu, spec, address, cupy=self._cupy)
 
     def fill(self, spec: ArraySpec, content: bytearray) -> None:
@@ -129,6 +129,7 @@ class KeptStore:
         """Arrays at the addresses that another process has them at, of memory that is this one's alone."""
         self._areas = [areas.stand_in(self._of(area), area) for area in layout.areas]
         self._arrays = {array.spec.name: array for array in layout.arrays}
+        self._wait()
 
     def _of(self, area: layout.Area) -> Memory:
         if area.where not in self._memory:
@@ -148,9 +149,10 @@ class KeptStore:
         for memory in self._memory.values():
             memory.give_way()
 
-    def warm(self) -> None:
+    def warm(self, *, sums: bool) -> None:
+        """Have ready what a take-over uses; `sums`: those of the content too."""
         for memory in self._memory.values():
-            memory.warm([area.work for area in self._areas if area.memory is memory])
+            memory.warm([area.work for area in self._areas if area.memory is memory], sums=sums)
 
     # ------------------------------------------------------------ arrays
     def add(self, spec: ArraySpec, *, kept: bool) -> Any:
@@ -161,7 +163,7 @@ class KeptStore:
             self._arrays[spec.name] = self._place(spec)
         array = self._arrays[spec.name]
         address = self._areas[array.area].work.address + array.at
-        view = views.on_host(spec, address) if spec.where == HOST else self._own.on_device(spec, address)
+        view = views.on_host(spec, address) if spec.where == HOST else self._own.view(spec, address)
         if spec.kind == CONSTANT:
             self._constant.append(view)
             if there:
@@ -231,6 +233,13 @@ class KeptStore:
                 end = array.spec.stored(filled.get(name, 0))
                 self._areas[array.area].work.zero(array.at + end, array.spec.nbytes - end)
         self._wait()
+
+    def sums(self, filled: Mapping[str, int], *, work: bool) -> tuple[int, ...]:
+        """One an area, of the last commit's content; `work`: while that is COPYING."""
+        lengths: list[list[tuple[int, int]]] = [[] for _ in self._areas]
+        for name, array in self._arrays.items():
+            lengths[array.area].append((array.at, array.spec.stored(filled.get(name, 0))))
+        return tuple(area.sum(its, work=work) for area, its in zip(self._areas, lengths, strict=True))
 
     def _wait(self) -> None:
         for memory in self._memory.values():

@@ -16,6 +16,7 @@ from tests.bench import recovery
 from tests.bench.figures import shown
 from tests.bench.idle import idle, pids
 from tests.bench.latency import hooks, plugin
+from tests.bench.model import model, rows
 from tests.bench.overhead import overhead
 from tests.bench.promotion import SIZES_MIB, promotion
 from tests.bench.victim import AIM, victim
@@ -110,6 +111,8 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     stage.say("a standby's promotion by the size of its state")
     values["victim"] = victim(stage, max(5, runs // 4))
     values["promotion_ms"] = promotion(runs, real=bool(ours.plan.real_gpu))
+    stage.say("a model of many tensors")
+    values["model_ms"] = model(runs, real=bool(ours.plan.real_gpu))
     values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
     return values
 
@@ -172,6 +175,7 @@ def table(values: dict[str, Any]) -> str:
         lines.append(shown("  of it putting the memory in place", promoted["by_mib"][str(size)]["memory"], "ms"))
     lines.append(f"{'  in place, largest to smallest':34} {promoted['largest_to_smallest']['memory']:>13.2f}")
     lines.append(shown(f"commit of {values['commit_us']['bytes'] // 1024} KiB", values["commit_us"], "us"))
+    lines += [shown(name, entry, "ms") for name, entry in rows(values["model_ms"])]
     more = values["overhead_percent"]
     low, high = more["median_between"]
     lines.append(f"{shown('overhead without faults', more, '%')}, median between {low} and {high}")

@@ -156,3 +156,46 @@ def test_a_value_that_is_not_finite_is_kept(task: Task) -> None:
     script = DECLARES.replace("exec(sys.argv[1])", body).replace("s.wait()\n    s.commit(1, why=sys.argv[1])", "")
     assert task.start(["-c", script, "x", "die"]).ended()[0] == -signal.SIGKILL
     assert "{'loss': nan, 'most': [inf, -inf]}" in task.start(["-c", script, "x"]).ended()[1]
+
+
+CHECKED = """
+import os, signal, sys, resilience
+with resilience.session(arrays="device", name="checked", verify=True) as s:
+    u, w, kv = s.array("u", 1000), s.array("w", 77, "uint8", constant=True), s.array("kv", (9, 5), "uint8", append=True)
+    host = s.host("bytes")
+    s.wait()
+    kv.copy_from(bytes(range(45)))
+    host.write(b"x")
+    if s.step < 0:
+        s.commit(0, filled={"kv": 3})
+        if sys.argv[1] != "good":
+            where, span, at = sys.argv[1].split()
+            area = next(area for area in s._store._areas if f"{area.where}-{area.kind}" == where)
+            area.spans[int(span)].zero(int(at), 1) if where != "device-constant" else s.gpu.open(area.work.address, area.work.size)
+            area.spans[int(span)].write(int(at), bytearray(b"!"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(s.restored_from, s.step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "heard"),
+    [
+        ("good", True),
+        ("device-state 1 7999", False),
+        ("device-state 0 5", True),  # not what is committed
+        ("device-constant 0 76", False),
+        ("device-append 0 14", False),
+        ("device-append 0 15", True),  # behind the committed rows
+        ("host-state 1 8", False),
+    ],
+)
+def test_a_changed_byte_of_a_commit_is_found(task: Task, changed: str, heard: bool) -> None:
+    task.start_keeper()
+    assert task.start(["-c", CHECKED, changed]).ended()[0] == -signal.SIGKILL
+    status, out, err = task.start(["-c", CHECKED, "good"]).ended()
+    if heard:
+        assert (status, out, err) == (0, "kept 0\n", "")
+    else:
+        assert (status, out) == (1, "")
+        assert "kept state: its content is not that of its commit: commit 1" in err

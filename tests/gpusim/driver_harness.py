@@ -29,6 +29,7 @@ from tests.gpusim.host import BUILD, HERE, SimHost
 ROOT = HERE.parent.parent
 HEAT = ROOT / "docs" / "tutorial" / "heat2d" / "heat.ptx"
 FAULTS = ROOT / "resilience" / "drill" / "faults.ptx"
+SUMS = ROOT / "resilience" / "state" / "sums.ptx"
 MIB = 1 << 20
 GRANULE = 2 * MIB
 MEMORY = 64 * MIB

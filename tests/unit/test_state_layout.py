@@ -39,7 +39,7 @@ class Pages:
 
 
 def laid_out(sizes: list[int]) -> Layout:
-    memory: Any = SimpleNamespace(new=Pages)
+    memory: Any = SimpleNamespace(new=Pages, wait=lambda: None)
     area = Area("device", "state", memory, [memory.new()])
     arrays = []
     for number, size in enumerate(sizes):
