@@ -15,6 +15,7 @@ mpsr_env_late_gres=MPSR_LATE_GRES
 mpsr_env_lease=MPSR_LEASE
 mpsr_env_argv0=MPSR_ARGV0
 mpsr_env_launcher=MPSR_LAUNCHER
+mpsr_env_alone=MPSR_ALONE
 mpsr_env_brought=MPSR_BROUGHT
 mpsr_env_fd=MPSR_FD
 mpsr_env_role=MPSR_ROLE

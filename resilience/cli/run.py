@@ -1,7 +1,8 @@
 """`mpsr run [--] PROGRAM`: a program of a batch script, or of salloc's shell, under a supervisor of its own.
 
 It becomes mpsr-launch, which becomes the program's parent: exit status, signals and streams are the program's. Relies on
-what the plugin and Slurm have put into the job's environment; without the job's lease it starts nothing.
+what the plugin and Slurm have put into the job's environment; in a job without a lease it starts nothing. Where there is no
+Slurm at all, as on a laptop, it keeps the program's state itself (resilience/state/alone.py).
 """
 
 import argparse
@@ -10,6 +11,7 @@ import os
 from resilience.config import settings
 from resilience.contract import env, path
 from resilience.model.errors import ConfigError, ResilienceError
+from resilience.state import alone
 
 _HINT = "in a job that asked for MPS: sbatch --mps, salloc --mps"
 
@@ -17,7 +19,7 @@ _HINT = "in a job that asked for MPS: sbatch --mps, salloc --mps"
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run a program of a batch script under a supervisor, so that it is recovered after a fault as a task of srun is. "
-        "It ends with the program's exit status."
+        "It ends with the program's exit status. Outside Slurm it keeps the state of the program's session across its death."
     )
     parser.add_argument("--config", metavar="FILE", help="another mpsr.yaml")
     parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="the program and its arguments")
@@ -28,6 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.program[1:] if arguments.program[:1] == ["--"] else arguments.program
     if not command:
         raise ConfigError("run", "no program given", hint="mpsr run PROGRAM [ARGUMENT...]")
+    if not any(name.startswith("SLURM") for name in os.environ) and env("lease") not in os.environ:
+        try:
+            alone.run(command, os.environ)
+        except OSError as error:
+            raise ResilienceError(command[0], "cannot be run", error.strerror or error) from error
     paths = settings.find(arguments.config).settings.paths
     launcher = paths.launcher if arguments.config else os.environ.get(env("launcher")) or paths.launcher
     environ = {key: value for key, value in os.environ.items() if key != env("argv0")}

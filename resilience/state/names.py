@@ -4,6 +4,9 @@ from resilience.contract import contract, env, exit_code
 
 FD = env("fd")
 ROLE = env("role")
+ALONE = env("alone")
+BROUGHT = env("brought")
+ARGV0 = env("argv0")
 KEEPER = env("keeper")
 TOKEN = env("token")
 STANDBY_TOKEN = env("standby_token")

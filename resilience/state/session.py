@@ -120,7 +120,12 @@ class Session:
         return self
 
     def _open(self) -> None:
-        self.gpu = open_gpu(self._environ, self._device, self._arrays, supervised=self._supervisor is not None)
+        self.gpu = open_gpu(
+            self._environ,
+            self._device,
+            self._arrays,
+            supervised=self._supervisor is not None and not self._environ.get(names.ALONE),
+        )
         keeper = self._environ.get(names.KEEPER) if self._supervisor else None
         self._store = open_store(self.gpu, self._arrays, shared=bool(keeper))
         if self._supervisor:
