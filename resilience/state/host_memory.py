@@ -97,7 +97,7 @@ class HostSpan:
         """Nobody can write it any more, nor map it for writing: a write ends its process (SIGSEGV)."""
         at = self.address
         for size, fd in zip(self.parts, self.fds, strict=True):
-            with contextlib.suppress(PermissionError):  # another process has done so
+            with contextlib.suppress(OSError):  # another process has done so, or Linux is older than 5.1
                 fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
             _map(fd, size, at=at, rights=mmap.PROT_READ)
             at += size
