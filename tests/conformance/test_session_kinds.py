@@ -20,7 +20,7 @@ def torn(task: Task, examples: int) -> None:
     environ = task.environ("a", EXAMPLES=str(examples), MPSR_SPILL="")
     command = [sys.executable, "-m", "tests.conformance.torn_commits"]
     done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert (done.stdout, done.returncode) == ("good\n", 0), done.stderr[-3000:]
+    assert (done.stdout, done.returncode) == ("good\n", 0), done.stderr[:3000] + done.stderr[-3000:]
 
 
 def test_what_comes_back_is_exactly_one_commit(task: Task) -> None:
