@@ -5,6 +5,7 @@ has a JSON line for each chain of starts: what killed the children and the diges
 that kills nobody has no session: it is the program as it would be without us.
 """
 
+import datetime
 import functools
 import hashlib
 import json
@@ -240,6 +241,26 @@ class Strided(Training):
         return torch.nn.functional.cross_entropy(self.model(pictures), batch[1])
 
 
+class Parallel(Training):
+    """One of two ranks of DistributedDataParallel, each with batches and random numbers of its own."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ["RANK"])
+        store = torch.distributed.FileStore(f"{os.environ['RENDEZVOUS']}.{_starts}", 2)
+        limit = datetime.timedelta(seconds=100)
+        torch.distributed.init_process_group("gloo", store=store, rank=self.rank, world_size=2, timeout=limit)
+        super().__init__()
+        torch.manual_seed(10 + self.rank)
+
+    def make_model(self) -> Any:
+        return torch.nn.parallel.DistributedDataParallel(Net())
+
+    def make_loader(self) -> Any:
+        pictures = Pictures(12)
+        mine = torch.utils.data.distributed.DistributedSampler(pictures, 2, self.rank, seed=1)
+        return torch.utils.data.DataLoader(pictures, 3, sampler=mine)
+
+
 class Compiled(Training):
     def make_model(self) -> Any:
         return torch.compile(Net())
@@ -287,12 +308,17 @@ CASES: dict[str, Callable[[], Training]] = {
     "language": Language,
     "workers": Workers,
     "strided": Strided,
+    "parallel": Parallel,
     "compiled": Compiled,
     **{name: functools.partial(Optimized, name) for name in OPTIMIZERS},
 }
 
 
 # ---------------------------------------------------------------- starts
+_starts = 0
+"""So far. Ranks meet in the start of one number."""
+
+
 def die_at(point: str, sequence: int) -> None:
     """This process ends at a point of the commit with that number."""
     copying: list[int] = []
@@ -357,6 +383,8 @@ def plain(case: str) -> None:
 
 def forked(what: Callable[..., None], *words: Any) -> tuple[int, str]:
     """How a child that does that ended, and what it printed."""
+    global _starts
+    _starts += 1
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
