@@ -16,7 +16,7 @@ from resilience.machine.classify import USER_MADE
 from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
-from resilience.model.fault import FaultClass
+from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import TaskRef
 from resilience.model.incident import Attribution, Incident
 from resilience.model.world import Strike, Task
@@ -66,7 +66,7 @@ def give(turn: Turn, incident: Incident, result: Attribution) -> None:
     """A culprit was named."""
     task = turn.tasks.get(result.culprit.task) if result.culprit is not None and result.culprit.task else None
     pair = turn.pair_of(incident.server)
-    if task is None or incident.fault.kind not in _COUNTS or not (task.program or (pair is not None and pair.shared)):
+    if task is None or not _counts(incident.fault) or not (task.program or (pair is not None and pair.shared)):
         return
     uid = _uid(turn, task)
     if uid is None or any(strike.incident == incident.id for strike in turn.history.strikes):
@@ -84,6 +84,11 @@ def give(turn: Turn, incident: Incident, result: Attribution) -> None:
     )
     turn.journal(record)
     turn.job_line(task.ref.job, record)
+
+
+def _counts(fault: Fault) -> bool:
+    """A program that says itself that hardware failed is not excused by that."""
+    return fault.kind in _COUNTS or fault.heard
 
 
 def _same_address(turn: Turn, strike: Strike) -> tuple[Strike, ...]:
@@ -104,7 +109,7 @@ def closed(turn: Turn, incident: Incident) -> None:
     if not mine:
         return
     address = incident.address
-    if incident.fault.kind not in _COUNTS or (incident.attribution is not None and incident.attribution.blameless):
+    if not _counts(incident.fault) or (incident.attribution is not None and incident.attribution.blameless):
         _take_back(turn, mine, f"{incident.fault.numbers()}: nobody's doing")
     elif mine[0].address is None and address is not None:  # the driver has told it since
         told = Strike(

@@ -181,6 +181,18 @@ def test_what_turns_out_to_be_hardware_counts_for_nobody() -> None:
     assert not here.state.history.strikes
 
 
+def test_a_programs_own_word_does_not_excuse_it() -> None:
+    here = node()
+    who = hello(here, 1)
+    here.cuda(who, 214)
+    here.culprit(who)
+    here.exit(who)
+    here.do(ev.Gone(ref=who))
+    here.rebuilt("a")
+    here.wait(5)
+    assert len(here.state.history.strikes) == 1
+
+
 def test_a_hang_is_a_programs() -> None:
     here = node()
     who = hello(here, 1)
