@@ -1,6 +1,7 @@
 """`options.partitions` on a real Slurm, and jobs that come by a real slurmrestd: plugin, prolog and check decide alike."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,11 @@ CONF = ("PartitionName=shared Nodes=ALL State=UP", "PartitionName=alone Nodes=AL
 SHOW = "echo ${MPSR_OPTIONS-none}; srun -Q bash -c 'echo ${MPSR_ROLE-none}'"
 GPU = "--gres=shard:1"
 SPANK = "SLURM_SPANK__SLURM_SPANK_OPTION_mpsr_mps"
+
+
+def slow(*values: object) -> Any:
+    """Left out where time is short: each job takes about a second."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +50,11 @@ def ended(site: Sandbox, job: int) -> tuple[str, list[str]]:
     ("options", "script", "role"),
     [
         (("-pshared",), "mps=on;domain=job;", "active"),
-        (("-pshared", "--mps-threads=20"), "mps=on;domain=job;threads=20;", "active"),
-        (("-pshared,main",), "mps=on;domain=job;", "active"),
+        (("-pshared,main", "--mps-threads=20"), "mps=on;domain=job;threads=20;", "active"),
         (("-pshared", "--mps=off"), "none", "none"),
         (("-palone",), "none", "none"),
-        ((), "none", "none"),
-        (("--mps",), "mps=on;domain=user;", "active"),
+        slow((), "none", "none"),
+        slow(("--mps",), "mps=on;domain=user;", "active"),
     ],
 )
 def test_a_batch_job_has_what_its_partition_says(
@@ -64,7 +69,7 @@ def test_a_batch_job_has_what_its_partition_says(
     [
         (("-pshared", "--mps-domain=user"), "mpsr: --mps-domain: fixed by the administrator at job: user"),
         (("-palone", "--mps"), "mpsr: --mps: fixed by the administrator at off: on"),
-        (("-palone", "--mps-threads=20"), "mpsr: --mps-threads: fixed by the administrator at off: 20"),
+        slow(("-palone", "--mps-threads=20"), "mpsr: --mps-threads: fixed by the administrator at off: 20"),
     ],
 )
 def test_what_a_partition_does_not_have_is_refused(site: Sandbox, options: tuple[str, ...], why: str) -> None:
@@ -103,7 +108,7 @@ needs_rest = pytest.mark.skipif(bool(rest.missing()), reason=rest.missing())
     [
         ("", {"MPSR_MPS": "on"}, "main", "mps=on;domain=user;"),
         ("#SBATCH --mps --mps-threads=20", {}, "main", "mps=on;domain=user;threads=20;"),
-        ("", {SPANK: "on"}, "main", "mps=on;domain=user;"),
+        slow("", {SPANK: "on"}, "main", "mps=on;domain=user;"),
         ("", {}, "shared", "mps=on;domain=job;"),
     ],
 )
@@ -122,7 +127,7 @@ def test_a_job_that_comes_by_slurmrestd(
     [
         ("", {"MPSR_MPS": "maybe"}, "main", "mpsr: MPSR_MPS: not on or off: maybe"),
         ("#SBATCH --mps", {}, "alone", "mpsr: --mps: fixed by the administrator at off: on"),
-        ("#SBATCH --mps-domain=user", {}, "shared", "mpsr: --mps-domain: fixed by the administrator at job: user"),
+        slow("#SBATCH --mps-domain=user", {}, "shared", "mpsr: --mps-domain: fixed by the administrator at job: user"),
     ],
 )
 def test_what_slurmrestd_does_not_refuse_the_node_does(

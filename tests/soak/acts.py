@@ -34,6 +34,8 @@ class Round:
     """Jobs that a user has ended: how they end is his affair."""
     requeued: set[int] = field(default_factory=set)
     """Jobs that an admin has requeued."""
+    mended: set[int] = field(default_factory=set)
+    """Those that he has requeued since Slurm had them run without a process."""
     disturbed: bool = False
     """slurmd or slurmctld has been killed: what Slurm makes of a job that it was starting or ending is Slurm's, and the
     admin's to mend."""
