@@ -50,7 +50,8 @@ def close_unused(node: Node, key: DomainKey) -> tuple[str, ...]:
 def _forget(node: Node, key: DomainKey) -> tuple[str, ...]:
     """The logs first: with its directory a domain's lock is gone, and another may open it."""
     node.rooms.keep_logs(key)
-    return node.leases.forget_domain(key)
+    with node.rooms.changing(key):
+        return node.leases.forget_domain(key)
 
 
 def prune_logs(node: Node, name: NodeName) -> None:

@@ -74,7 +74,7 @@ def build(
     journal: Journal,
 ) -> Node:
     rooms = Rooms(name, settings.paths, settings.prolog.room_mib)
-    locks = DomainLocks(settings.paths.run, name, make=rooms.make_domain)
+    locks = DomainLocks(settings.paths.run, name, made=rooms.made_domain)
     return Node(
         name=name,
         settings=settings,

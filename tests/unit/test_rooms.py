@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def scenario(base: str) -> None:
     """A domain and a job's directory, filled, closed and opened again."""
     paths = Paths(run=f"{base}/run", log=f"{base}/log")
     rooms, discards = Rooms(NODE, paths, 1), Discards(NODE, run=paths.run, log=paths.log)
-    locks, leases = DomainLocks(paths.run, NODE, make=rooms.make_domain), LeaseFiles(paths.run, NODE, MemoryJournal())
+    locks, leases = DomainLocks(paths.run, NODE, made=rooms.made_domain), LeaseFiles(paths.run, NODE, MemoryJournal())
     domain, logs, job = f"{base}/run/n0/d/{KEY}", f"{base}/log/n0/d/{KEY}", f"{base}/run/n0/jobs/7"
     for again in (False, True):
         with locks.domain(KEY, timeout=1, create=True):
@@ -57,7 +58,8 @@ def scenario(base: str) -> None:
             assert os.listdir(f"{domain}/g0") == []
             assert not leases.forget_gpu(KEY, leases.servers(KEY)[0].gpu)
             rooms.keep_logs(KEY)
-            assert leases.forget_domain(KEY) == ()
+            with rooms.changing(KEY):
+                assert leases.forget_domain(KEY) == ()
         assert (os.path.exists(domain), os.path.ismount(logs)) == (False, False)
         assert [str(one.relative_to(logs)) for one in Path(logs).rglob("*") if one.is_file()] == ["g0/a/server.log"]
         assert Path(f"{logs}/g0/a/server.log").read_text() == f"{again}\n"
@@ -74,6 +76,36 @@ def scenario(base: str) -> None:
         assert not os.path.exists(job)
         os.close(held)
     assert base not in Path("/proc/self/mounts").read_text()
+
+
+def opens_and_closes(base: str, *, apart: bool = True) -> None:
+    """Four processes have the domain in turns, each the last to leave: nobody's room goes while he has it."""
+    children = []
+    for _ in range(4):
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                paths = Paths(run=f"{base}/run", log=f"{base}/log")
+                rooms, domain = Rooms(NODE, paths, 1), f"{base}/run/n0/d/{KEY}"
+                locks = DomainLocks(paths.run, NODE, made=rooms.made_domain)
+                leases = LeaseFiles(paths.run, NODE, MemoryJournal())
+                for _ in range(50):
+                    with locks.domain(KEY, timeout=30, create=True):
+                        os.mkdir(f"{domain}/g0")
+                        assert os.path.ismount(domain)
+                        os.rmdir(f"{domain}/g0")
+                        with rooms.changing(KEY) if apart else nullcontext():
+                            assert leases.forget_domain(KEY) == ()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+
+
+def test_a_room_that_goes_takes_no_new_one_along(tmp_path: Path) -> None:
+    done = run(OWN, f"opens_and_closes({str(tmp_path)!r})")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def writes_for_ever(base: str) -> None:

@@ -12,7 +12,8 @@ import fcntl
 import os
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from resilience import contract
 from resilience.adapters.linux.discards import Discards
@@ -46,9 +47,11 @@ class Rooms:
         if os.listdir(path) or not self._mib or not self._mounted(path, f"mode={mode:o},uid={uid},gid={gid}"):
             make_dir(path, mode=mode, uid=uid, gid=gid)
 
-    def make_domain(self, key: DomainKey) -> None:
-        """Have the directory of a domain, new ones with rooms for pipes and logs. Raises OSError."""
-        directory, logs = self._domain(key), self._domain_logs(key)
+    @contextmanager
+    def changing(self, key: DomainKey) -> Iterator[None]:
+        """While no domain's directory comes or goes: a room that is being taken away leaves a bare directory for a moment.
+        Raises OSError."""
+        directory = self._domain(key)
         make_dirs(os.path.dirname(directory))
         # A directory's lock would be any user's who can open it.
         fd = os.open(
@@ -56,15 +59,22 @@ class Rooms:
         )
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.path.isdir(directory):
-                return
-            if _is_shared(key):
-                make_dir(directory)
-                return
-            self._make_logs(logs)
-            self.make(directory)
+            yield
         finally:
             os.close(fd)
+
+    @contextmanager
+    def made_domain(self, key: DomainKey) -> Iterator[None]:
+        """The directory of a domain, new ones with rooms for pipes and logs; nobody takes it away inside. Raises OSError."""
+        directory = self._domain(key)
+        with self.changing(key):
+            if not os.path.isdir(directory):
+                if _is_shared(key):
+                    make_dir(directory)
+                else:
+                    self._make_logs(self._domain_logs(key))
+                    self.make(directory)
+            yield
 
     def _make_logs(self, logs: str) -> None:
         """Without them a domain opens all the same."""

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from resilience import contract
 from resilience.adapters.linux.guarded_files import make_dirs
@@ -26,9 +26,11 @@ _POLL = 0.003
 class DomainLocks:
     """Re-entrant within a process, also across its threads: the lock is the process's, not the thread's."""
 
-    def __init__(self, run: str, node: NodeName, *, make: Callable[[DomainKey], None] | None = None) -> None:
-        """`make` has a domain's directory, in place of a plain one."""
-        self._make = make or (lambda key: make_dirs(self.domain_dir(key)))
+    def __init__(
+        self, run: str, node: NodeName, *, made: Callable[[DomainKey], AbstractContextManager[None]] | None = None
+    ) -> None:
+        """`made` has a domain's directory, in place of a plain one, and keeps it while its lock is taken."""
+        self._made = made or self._plain
         self._run = run
         self._node = node
         self._guard = threading.Lock()
@@ -39,15 +41,19 @@ class DomainLocks:
         return contract.path("domain", run=self._run, node=self._node, key=key)
 
     @contextmanager
+    def _plain(self, key: DomainKey) -> Iterator[None]:
+        make_dirs(self.domain_dir(key))
+        yield
+
+    @contextmanager
     def domain(self, key: DomainKey, *, timeout: float, create: bool = False) -> Iterator[None]:
         """Hold a domain. Without `create` a domain that is closed is an error: only a prolog opens one."""
         path = f"{self.domain_dir(key)}/lock"
         deadline = time.monotonic() + timeout
         while not self._join(path):
-            if create:
-                self._make(key)
             try:
-                fd = _try(path)
+                with self._made(key) if create else nullcontext():
+                    fd = _try(path)
             except FileNotFoundError:
                 fd = None
                 if not create:
