@@ -53,7 +53,9 @@ def _pipe(environ: Mapping[str, str] | None) -> str:
 def _why_outside(facts: Facts) -> str:
     ours = f"{facts.lease.run}/"
     if facts.environ is not None and facts.environ.get(_PIPE, "").startswith(ours):
-        return f"no MPS server answered it at {facts.environ[_PIPE]}"
+        return (
+            f"no MPS server answered it at {facts.environ[_PIPE]} (a container must show it: docs/how-to/containers.md)"
+        )
     return _pipe(facts.environ)
 
 

@@ -128,9 +128,10 @@ static void on_agent_message(struct supervisor *self, const struct words *words)
         happen(self, ON_RELEASED);
     } else if (!strcmp(words->verb, "log"))
         log_of_agent(self, words);
-    else if (!strcmp(words->verb, "say"))
+    else if (!strcmp(words->verb, "say")) {
         say("%s", words_get(words, "line"));
-    else if (!strcmp(words->verb, "ended"))
+        self->sight.look_at = 0; /* told, and once is enough */
+    } else if (!strcmp(words->verb, "ended"))
         ending_answered(self, words_get(words, "n"));
     else if (!strcmp(words->verb, "refuse")) {
         mpsr_format(self->order.reason, sizeof(self->order.reason), "%s",

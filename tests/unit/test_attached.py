@@ -50,7 +50,10 @@ def without(name: str) -> dict[str, str]:
         ({"gpu": None}, "computes on a GPU that its job does not have"),
         ({"mps": False, "ours": False, "environ": {}}, f"computes outside MPS: it has no {PIPE}"),
         ({"mps": False, "environ": {PIPE: "/x"}}, f"computes outside MPS: {PIPE} is /x"),
-        ({"mps": False}, f"computes outside MPS: no MPS server answered it at {RIGHT[PIPE]}"),
+        (
+            {"mps": False},
+            f"computes outside MPS: no MPS server answered it at {RIGHT[PIPE]} (a container must show it: docs/how-to/containers.md)",
+        ),
         ({"mps": False, "environ": None}, "computes outside MPS: its environment cannot be read"),
         ({"ours": False, "environ": {PIPE: "/x"}}, f"is a client of an MPS server that is not its job's: {PIPE} is /x"),
         ({"environ": without(SHARE)}, f"may use more than its 30 percent of the GPU's threads: it has no {SHARE}"),
