@@ -10,6 +10,7 @@ fit raises StateError naming the array. Sizes are bytes.
 import json
 import math
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,10 @@ ALIGNMENT = 512
 """Of an array in its area: what the allocators of torch and cupy give."""
 _MAX_SIZE = 1 << 48
 _MAX_ARRAYS = 1 << 16
+_MAX_GPUS = 64
+_ON_GPU = re.compile(r"device(?::([1-9]|[1-5]\d|6[0-3]))?", re.ASCII)
 DEVICE, HOST = "device", "host"
+"""Where an area is: `device` is the process's first GPU, `device:2` its third."""
 STATE, CONSTANT, APPEND = "state", "constant", "append"
 SPANS = {STATE: 2, CONSTANT: 1, APPEND: 1}
 """Kind of an area → its spans."""
@@ -51,7 +55,10 @@ class ArraySpec:
 
     def __str__(self) -> str:
         said = f"{self.name} {self.dtype}{list(self.shape)}"
-        return said + (f" {self.kind}" if self.kind != STATE else "") + (" on the host" if self.where == HOST else "")
+        said += f" {self.kind}" if self.kind != STATE else ""
+        if self.where == DEVICE:
+            return said
+        return said + (" on the host" if self.where == HOST else f" on GPU {ordinal(self.where)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,16 +116,30 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+def on_gpu(number: object) -> str:
+    """Where an array of the process's n-th GPU is. Raises StateError."""
+    if type(number) is not int or not 0 <= number < _MAX_GPUS:
+        raise StateError("device", "is not a whole number from 0 on", repr(number)[:80])
+    return f"{DEVICE}:{number}" if number else DEVICE
+
+
+def ordinal(where: object) -> int | None:
+    """The GPU's number among those that the process sees; None for what is on none."""
+    if not isinstance(where, str) or not (found := _ON_GPU.fullmatch(where)):
+        return None
+    return int(found[1] or 0)
+
+
 def spec(name: object, shape: object, dtype: object, where: object = DEVICE, kind: object = STATE) -> ArraySpec:
     """A checked description of an array. Raises StateError.
 
     shape: a whole number or several, of Python or numpy; () for a single item, 0 for none.
     dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
-    where: device or host.
+    where: device, device:1 and so on, or host.
     kind: state, constant or append.
     """
     named = _named(name)
-    if where not in (DEVICE, HOST):
+    if where != HOST and ordinal(where) is None:
         raise StateError(f"array {named}", "is neither on the device nor on the host", repr(where)[:80])
     if kind not in SPANS:
         raise StateError(f"array {named}", "is of no kind that is kept", repr(kind)[:80])
@@ -205,7 +226,7 @@ def parse(text: bytes) -> Layout:
 
 def _area(where: object, kind: object, used: object, spans: list[Any]) -> Area:
     made = tuple(Span(address=_number(address), parts=tuple(map(_number, parts))) for address, parts in spans)
-    if where not in (DEVICE, HOST) or not isinstance(kind, str) or len(made) != SPANS.get(kind):
+    if (where != HOST and ordinal(where) is None) or not isinstance(kind, str) or len(made) != SPANS.get(kind):
         raise ValueError(f"area {where!r} {kind!r} with {len(made)} spans")
     size = _number(used)
     if any(span.size < size for span in made):

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
-from resilience.state import identity, layout, names, record, rows, table, views
+from resilience.state import identity, layout, local_ranks, names, record, rows, table, views
 from resilience.state.bringing import bring
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.host_bytes import HostBytes
@@ -64,6 +64,10 @@ class Session:
             raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(ARRAYS)}")
         if not 0 < overhead <= 1:
             raise StateError("session", "overhead is no share of the time", overhead, hint="0.01 is one per cent")
+        self._under_mps = bool(environ.get(names.FD))
+        """The program's job asked for MPS, and a supervisor has started it or what started it."""
+        if self._under_mps and not local_ranks.reaches_supervisor(environ):
+            environ, name = local_ranks.alone(environ, name)
         self._environ = environ
         self._arrays = arrays
         self._device = device
@@ -120,12 +124,8 @@ class Session:
         return self
 
     def _open(self) -> None:
-        self.gpu = open_gpu(
-            self._environ,
-            self._device,
-            self._arrays,
-            supervised=self._supervisor is not None and not self._environ.get(names.ALONE),
-        )
+        supervised = self._under_mps and not self._environ.get(names.ALONE)
+        self.gpu = open_gpu(self._environ, self._device, self._arrays, supervised=supervised)
         keeper = self._environ.get(names.KEEPER) if self._supervisor else None
         self._store = open_store(self.gpu, self._arrays, shared=bool(keeper))
         if self._supervisor:
@@ -209,6 +209,7 @@ class Session:
         *,
         kept: bool = True,
         where: str = DEVICE,
+        device: int | None = None,
         constant: bool = False,
         append: bool = False,
     ) -> Any:
@@ -216,6 +217,7 @@ class Session:
 
         shape: a whole number or several; () for a single item.
         dtype: a name, or a type of Python, numpy, ml_dtypes or torch.
+        device: the GPU, by its number among those that the process sees; the session's own when left out.
         where: "device", or "host" for a numpy array; without a GPU, and with arrays="numpy", all are on the host.
         constant: it is written where `fresh` is true, and only read from the first step on; there once, never copied.
         append: what a commit says is filled (`commit(…, filled={name: rows})`) is not written again; there once, never copied.
@@ -223,6 +225,10 @@ class Session:
         """
         if (constant and append) or ((constant or append) and not kept):
             raise StateError(f"array {name}", "is one of kept=False, constant and append, not two")
+        if device is not None and where != DEVICE:
+            raise StateError(f"array {name}", "is on a device or on the host, not both", repr(where)[:80])
+        if where == DEVICE:
+            where = layout.on_gpu(self._device if device is None else device)
         spec = layout.spec(name, shape, dtype, where, CONSTANT if constant else APPEND if append else STATE)
         if self.gpu is None or self._arrays == "numpy":
             spec = dataclasses.replace(spec, where=HOST)
@@ -440,7 +446,7 @@ class Session:
                 self._stepped()
             except GpuFault as fault:
                 return fault
-        return self.gpu.fault() if self.gpu else None
+        return self._store.fault()
 
     def _report(self, fault: GpuFault) -> None:
         """Tell the supervisor and do what it says. Returns when the program is to fail with the fault."""

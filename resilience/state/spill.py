@@ -41,7 +41,7 @@ def spill(where: Place, held: Deposit) -> int:
     if before is None or before.sequence <= on_disk(where):
         return before.sequence if before else -1
     there = layout.parse(table.read(fds[0]))
-    gpu = Gpu(wait_for_server=_SERVER_TIMEOUT) if any(a.where == layout.DEVICE for a in there.areas) else None
+    gpu = Gpu(wait_for_server=_SERVER_TIMEOUT) if any(a.where != layout.HOST for a in there.areas) else None
     store = KeptStore(gpu, cupy=False)
     store.take_in(there, fds[2:])
     for _ in range(_TRIES):

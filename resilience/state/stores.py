@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from resilience.model.errors import GpuError, StateError
-from resilience.state import areas, layout, views
+from resilience.state import areas, views
 from resilience.state.areas import Area, Memory
+from resilience.state.devices import Devices
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.host_memory import HostMemory
-from resilience.state.layout import APPEND, CONSTANT, DEVICE, HOST, ArraySpec, Layout, Placed
+from resilience.state.layout import APPEND, CONSTANT, HOST, ArraySpec, Layout, Placed
 from resilience.state.memory import DeviceMemory
 
 Content = list[tuple[ArraySpec, bytearray | memoryview]]
@@ -27,7 +28,10 @@ class Store(Protocol):
         """Host bytes into a kept array."""
 
     def synchronize(self) -> None:
-        """Wait for the program's work; a fault shows here."""
+        """Wait for the program's work, on each GPU; a fault shows here."""
+
+    def fault(self) -> GpuFault | None:
+        """The fault that has ended a context, asked without waiting for work in flight; None when all live."""
 
     def save(self) -> None:
         """Every kept array's `work` to `kept`, and wait."""
@@ -46,7 +50,7 @@ class OwnStore:
     """Memory of this process alone. Without a GPU all of it is the host's."""
 
     def __init__(self, gpu: Gpu | None, *, cupy: bool) -> None:
-        self.gpu = gpu
+        self.gpus = Devices(gpu) if gpu else None
         self._cupy = cupy
         self._device: dict[ArraySpec, int] = {}
         self._host: dict[ArraySpec, Any] = {}
@@ -60,33 +64,38 @@ class OwnStore:
 
     def _make(self, spec: ArraySpec, *, kept: bool) -> Any:
         size = max(spec.nbytes, 1)
-        if spec.where == HOST or self.gpu is None:
+        if spec.where == HOST or self.gpus is None:
             buffer = views.zeros(size)
             if kept:
                 self._host[spec] = buffer
             return views.on_host(spec, ctypes.addressof(buffer), buffer)
-        address = self.gpu.allocate(size)
-        self.gpu.zero(address, size)
-        self.gpu.synchronize_stream()  # a program may write on a stream that nothing orders after ours
+        gpu = self.gpus.at(spec.where)
+        address = gpu.allocate(size)
+        gpu.zero(address, size)
+        gpu.synchronize_stream()  # a program may write on a stream that nothing orders after ours
         if kept:
             self._device[spec] = address
         return self.view(spec, address)
 
     def view(self, spec: ArraySpec, address: int) -> Any:
         """The memory there as an array."""
-        return views.on_device(self.gpu, spec, address, cupy=self._cupy)
+        assert self.gpus is not None
+        return views.on_device(self.gpus.at(spec.where), spec, address, cupy=self._cupy)
 
     def fill(self, spec: ArraySpec, content: bytearray) -> None:
         if spec in self._host:
             ctypes.memmove(self._host[spec], bytes(content), len(content))
-        elif content and self.gpu:
+        elif content and self.gpus:
             host = (ctypes.c_char * len(content)).from_buffer(content)
-            self.gpu.upload(self._device[spec], ctypes.addressof(host), len(content))
+            self.gpus.at(spec.where).upload(self._device[spec], ctypes.addressof(host), len(content))
 
     def synchronize(self) -> None:
         """Host memory is always whole."""
-        if self.gpu:
-            self.gpu.synchronize()
+        for gpu in self.gpus or ():
+            gpu.synchronize()
+
+    def fault(self) -> GpuFault | None:
+        return self.gpus.fault() if self.gpus else None
 
     def save(self) -> None:
         """Nobody can take it over."""
@@ -102,7 +111,8 @@ class OwnStore:
         found: Content = []
         for spec, address in self._device.items():
             content = bytearray(spec.nbytes)
-            views.on_device(self.gpu, spec, address, cupy=False).copy_to(content)
+            assert self.gpus is not None
+            views.on_device(self.gpus.at(spec.where), spec, address, cupy=False).copy_to(content)
             found.append((spec, content))
         found += [(spec, bytearray(buffer)) for spec, buffer in self._host.items()]
         return [(spec, content[: spec.stored(filled.get(spec.name, 0))]) for spec, content in found]
@@ -113,7 +123,7 @@ class KeptStore:
 
     def __init__(self, gpu: Gpu | None, *, cupy: bool) -> None:
         self._own = OwnStore(gpu, cupy=cupy)
-        self._memory: dict[str, Memory] = {HOST: HostMemory()} | ({DEVICE: DeviceMemory(gpu)} if gpu else {})
+        self._memory: dict[str, Memory] = {HOST: HostMemory()}
         self._areas: list[Area] = []
         self._arrays: dict[str, Placed] = {}
         self._constant: list[Any] = []
@@ -122,19 +132,21 @@ class KeptStore:
     def take_in(self, layout: Layout, fds: list[int]) -> None:
         """Map what another process made; `fds` are those of the areas. Raises StateError."""
         rest = iter(fds)
-        self._areas = [areas.taken_in(self._of(area), area, rest) for area in layout.areas]
+        self._areas = [areas.taken_in(self._at(area.where), area, rest) for area in layout.areas]
         self._arrays = {array.spec.name: array for array in layout.arrays}
 
     def stand_in(self, layout: Layout) -> None:
         """Arrays at the addresses that another process has them at, of memory that is this one's alone."""
-        self._areas = [areas.stand_in(self._of(area), area) for area in layout.areas]
+        self._areas = [areas.stand_in(self._at(area.where), area) for area in layout.areas]
         self._arrays = {array.spec.name: array for array in layout.arrays}
         self._wait()
 
-    def _of(self, area: layout.Area) -> Memory:
-        if area.where not in self._memory:
-            raise StateError("kept state", "is on a GPU, and this process has none", f"{area.used} bytes")
-        return self._memory[area.where]
+    def _at(self, where: str) -> Memory:
+        if where not in self._memory:
+            if self._own.gpus is None:
+                raise StateError("kept state", "is on a GPU, and this process has none", where)
+            self._memory[where] = DeviceMemory(self._own.gpus.at(where))
+        return self._memory[where]
 
     def give_way(self, layout: Layout, fds: list[int]) -> None:
         """The memory of the other process in place of the stand-ins. Raises StateError when it has other arrays."""
@@ -173,7 +185,7 @@ class KeptStore:
     def _place(self, spec: ArraySpec) -> Placed:
         kinds = [(area.where, area.kind) for area in self._areas]
         if (spec.where, spec.kind) not in kinds:
-            memory = self._memory[spec.where]
+            memory = self._at(spec.where)
             kinds.append((spec.where, spec.kind))
             self._areas.append(Area(spec.where, spec.kind, memory, [memory.new()]))
         number = kinds.index((spec.where, spec.kind))
@@ -215,6 +227,9 @@ class KeptStore:
     # ------------------------------------------------------------ commits
     def synchronize(self) -> None:
         self._own.synchronize()
+
+    def fault(self) -> GpuFault | None:
+        return self._own.fault()
 
     def save(self) -> None:
         for area in self._areas:
