@@ -97,7 +97,7 @@ programs:
 
 # All but the Python package, for `make install` and for Debian's packages, which give DESTDIR.
 install-files:
-	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch $(BUILD)/mpsr-hook $(BUILD)/mpsr-enter \
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/libexec/mpsr $(BUILD)/mpsr-launch $(BUILD)/mpsr-hook $(BUILD)/mpsr-enter $(BUILD)/libmpsr-ending.so \
 	    prolog_epilog/prolog prolog_epilog/epilog
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/templates/site templates/site/*
 	@for part in prometheus grafana; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/$$part templates/$$part/*; done

@@ -28,6 +28,8 @@
 #define MPSR_ENV_TOKEN "MPSR_TOKEN"
 #define MPSR_ENV_STANDBY_TOKEN "MPSR_STANDBY_TOKEN"
 #define MPSR_ENV_PROGRAM "MPSR_PROGRAM"
+#define MPSR_ENV_ENDING_SOCKET "MPSR_ENDING_SOCKET"
+#define MPSR_ENV_ENDING_LIBRARY "MPSR_ENDING_LIBRARY"
 #define MPSR_ENV_STDIO "MPSR_STDIO"
 #define MPSR_ENV_COLOR "MPSR_COLOR"
 #define MPSR_ENV_SPILL "MPSR_SPILL"
@@ -96,6 +98,7 @@ enum mpsr_option {
     MPSR_OPTION_RANKS,
     MPSR_OPTION_SERVERS,
     MPSR_OPTION_UNATTACHED,
+    MPSR_OPTION_ENDINGS,
     MPSR_OPTION_REQUIRE,
     MPSR_OPTIONS
 };
@@ -138,6 +141,9 @@ enum mpsr_option {
     X("mps-unattached", "unattached", "MPSR_UNATTACHED", MPSR_KIND_CHOICE, "warn,fail", \
       0, "warn", "warn|fail", \
       "what happens to a process of the job that computes outside its MPS servers or share: told, or ended") \
+    X("mps-endings", "endings", "MPSR_ENDINGS", MPSR_KIND_CHOICE, "plain,safe", \
+      0, "plain", "plain|safe", \
+      "safe: before a signal ends a process its work is taken off the GPU") \
     X("mps-require", "require", "MPSR_REQUIRE", MPSR_KIND_CHOICE, "mps,standby,isolation", \
       0, "mps", "mps|standby|isolation", \
       "refuse to run with less than this")

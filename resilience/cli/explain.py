@@ -15,7 +15,7 @@ from resilience.config import mpsr_yaml, settings
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError, ResilienceError
 from resilience.model.ids import JobId
-from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
+from resilience.model.options import Domain, Endings, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
 from resilience.model.records.words import printable
 from resilience.model.settings import Options, Settings
 from resilience.parse import job_name, rules
@@ -168,6 +168,15 @@ def consequences(options: JobOptions) -> list[str]:
         f"unattached={options.unattached.value}: a process that computes outside the job's MPS servers, or with more than its "
         f"share, {elsewhere[options.unattached]}."
     )
+    if options.endings is Endings.SAFE:
+        lines.append(
+            "endings=safe: a process that a signal is about to end has its work taken off the GPU first (at most 2 s), "
+            "so that its end cannot hurt the neighbours on its server."
+        )
+    else:
+        lines.append(
+            "endings=plain: signals end processes as without mpsr; programs with a session are safe all the same."
+        )
     requires = {
         Require.MPS: "a node that cannot give MPS refuses the job's steps; without a standby or isolation it runs all the same",
         Require.STANDBY: "a node that cannot have a spare server refuses the job's steps",

@@ -42,6 +42,11 @@ class Unattached(StrEnum):
     FAIL = "fail"
 
 
+class Endings(StrEnum):
+    PLAIN = "plain"
+    SAFE = "safe"
+
+
 class Require(StrEnum):
     MPS = "mps"
     STANDBY = "standby"
@@ -64,4 +69,5 @@ class JobOptions:
     ranks: Ranks = Ranks.AUTO
     servers: Servers = Servers.AUTO
     unattached: Unattached = Unattached.WARN
+    endings: Endings = Endings.PLAIN
     require: Require = Require.MPS

@@ -6,7 +6,7 @@ checked first, every value against contract.toml, and nothing is evaluated. Erro
 
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
-from resilience.model.options import Domain, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
+from resilience.model.options import Domain, Endings, JobOptions, OnCulprit, Ranks, Require, Rung, Servers, Unattached
 
 _OPTIONS = {spec["key"]: spec for spec in contract()["option"].values()}
 _CHARSET = frozenset(contract()["wire"]["charset"])
@@ -100,6 +100,7 @@ def from_values(values: dict[str, str]) -> JobOptions:
         ranks=Ranks(full["ranks"]),
         servers=Servers(full["servers"]),
         unattached=Unattached(full["unattached"]),
+        endings=Endings(full["endings"]),
         require=Require(full["require"]),
     )
 
@@ -128,6 +129,7 @@ def to_values(options: JobOptions) -> dict[str, str]:
         "ranks": options.ranks.value,
         "servers": options.servers.value,
         "unattached": options.unattached.value,
+        "endings": options.endings.value,
         "require": options.require.value,
     }
     return {key: values[key] for key in _OPTIONS}

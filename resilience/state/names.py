@@ -12,6 +12,7 @@ TOKEN = env("token")
 STANDBY_TOKEN = env("standby_token")
 PROGRAM = env("program")
 STDIO = env("stdio")
+ENDING_LIBRARY = env("ending_library")
 SPILL = env("spill")
 SPILL_MS = env("spill_ms")
 

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilience.model.errors import ResilienceError, StateError
-from resilience.state import identity, layout, local_ranks, names, record, rows, table, views
+from resilience.state import ending, identity, layout, local_ranks, names, record, rows, table, views
 from resilience.state.bringing import bring
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.host_bytes import HostBytes
@@ -126,6 +126,8 @@ class Session:
     def _open(self) -> None:
         supervised = self._under_mps and not self._environ.get(names.ALONE)
         self.gpu = open_gpu(self._environ, self._device, self._arrays, supervised=supervised)
+        if self._supervisor and self.gpu:
+            ending.guard(self._environ)
         keeper = self._environ.get(names.KEEPER) if self._supervisor else None
         self._store = open_store(self.gpu, self._arrays, shared=bool(keeper))
         if self._supervisor:

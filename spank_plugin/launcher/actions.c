@@ -28,6 +28,7 @@ static void tell(const struct child *child, const char *verb, const char *key, c
 /* ---- ending */
 
 _Noreturn void finish(struct supervisor *self, int status) {
+    dying_close(&self->dying);
     ending_all(self);
     if (self->keeper.wanted || self->keeper.deaths)
         unlink(self->task.keeper);

@@ -2,6 +2,7 @@
 #include "child.h"
 
 #include "agent.h"
+#include "hook.h"
 #include "shared/text.h"
 #include "signals.h"
 
@@ -84,6 +85,7 @@ static _Noreturn void become(const struct task *task, const struct child *child,
     setenv(MPSR_ENV_COLOR, child->color, 1);
     setenv(MPSR_ENV_SPILL, task->spill, 1);
     setenv(MPSR_ENV_OPTIONS, task->wire, 1);
+    hook_environment(task);
     unsetenv(MPSR_ENV_ARGV0);
     unsetenv(MPSR_ENV_STDIO);
     if (standby)

@@ -50,12 +50,13 @@ static bool pending(const struct supervisor *self) {
     return found;
 }
 
-int clock_next(const struct supervisor *self) {
+int clock_next(struct supervisor *self) {
     long long next = pending(self) ? now_ms() + TICK_MS : -1, now = now_ms();
     const long long single[] = {
         self->deadline,
         self->connect_at,
         self->active.kill_at,
+        dying_due(self),
         self->active.pid ? self->sight.look_at : 0,
         self->active.pid ? self->ranks.look_at : 0,
         self->keeper.pid && !self->keeper.up ? self->keeper.look_at : 0,

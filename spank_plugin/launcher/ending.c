@@ -14,24 +14,27 @@
 
 enum { PIDS_TEXT = 3000 }; /* with the rest of its packet it fits what the agent takes of us */
 
-/* Have the agent end the clients among a child's processes. False: there is nothing to wait for. */
-static bool ask(struct supervisor *self, struct child *child) {
+long ending_ask(struct supervisor *self, const struct family *family, const char *color) {
     struct packet packet;
     char pids[PIDS_TEXT + 16] = "";
     size_t used = 0;
-    if (child->faulted || !self->agent.placed)
-        return false;
-    for (int index = 0; index < child->family.count && used < PIDS_TEXT; index++)
+    for (int index = 0; index < family->count && used < PIDS_TEXT; index++)
         used += (size_t)snprintf(pids + used, sizeof(pids) - used, "%s%d", used ? "," : "",
-                                 (int)child->family.member[index].pid);
+                                 (int)family->member[index].pid);
     packet_begin(&packet, "end");
     packet_number(&packet, "n", self->asked + 1);
-    packet_text(&packet, "color", child->color);
+    packet_text(&packet, "color", color);
     packet_text(&packet, "pids", pids);
-    if (!used || !agent_send(&self->agent, &packet))
-        return false;
-    child->asked = ++self->asked;
-    return true;
+    if (!used || !self->agent.placed || !agent_send(&self->agent, &packet))
+        return 0;
+    return ++self->asked;
+}
+
+/* False: there is nothing to wait for. */
+static bool ask(struct supervisor *self, struct child *child) {
+    if (!child->faulted)
+        child->asked = ending_ask(self, &child->family, child->color);
+    return child->asked != 0;
 }
 
 /* From here on nothing that it does counts. */
@@ -63,8 +66,7 @@ void ending_due(struct supervisor *self) {
     due(self, &self->active);
 }
 
-void ending_answered(struct supervisor *self, const char *number) {
-    long asked = strtol(number, NULL, 10);
+void ending_answered(struct supervisor *self, long asked) {
     struct child *all[RETIRED + 1] = {&self->active};
     for (int index = 0; index < RETIRED; index++)
         all[index + 1] = &self->retired[index];
@@ -169,7 +171,7 @@ static void hear(struct supervisor *self) {
         if (news == AGENT_LOST)
             agent_close(&self->agent);
         else if (news == AGENT_MESSAGE && !strcmp(words.verb, "ended"))
-            ending_answered(self, words_get(&words, "n"));
+            ending_answered(self, strtol(words_get(&words, "n"), NULL, 10));
         else if (news == AGENT_MESSAGE && !strcmp(words.verb, "log"))
             log_of_agent(self, &words);
     }

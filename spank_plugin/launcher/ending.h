@@ -24,6 +24,9 @@ enum {
     ENDING_LOOK_MS = 20, /* between two looks for the end of processes that are not ours to reap */
 };
 
+/* Have the agent end the clients of these processes on a server: the number of the question, which
+ * `ended` will name; 0: there is nobody to ask. */
+long ending_ask(struct supervisor *self, const struct family *family, const char *color);
 /* Ask the active process to go, and end it soon; it stays the active one until it is reaped. */
 void ending_begin(struct supervisor *self, struct child *child);
 /* The same, and it is active or standby no more. */
@@ -40,7 +43,7 @@ void way_is_free(struct supervisor *self);
 /* End those whose time has come. */
 void ending_due(struct supervisor *self);
 /* The agent has answered. */
-void ending_answered(struct supervisor *self, const char *number);
+void ending_answered(struct supervisor *self, long number);
 /* One that was to go has been reaped: what it leaves behind goes too. */
 void ending_reaped(struct supervisor *self, pid_t pid);
 /* All that is left of the task; waits for it. */

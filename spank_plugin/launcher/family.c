@@ -40,7 +40,7 @@ unsigned long long process_starttime(pid_t pid) {
     return look(pid, &parent, &starttime, &state) ? starttime : 0;
 }
 
-static bool has(const struct family *family, pid_t pid) {
+bool family_has(const struct family *family, pid_t pid) {
     for (int index = 0; index < family->count; index++)
         if (family->member[index].pid == pid)
             return true;
@@ -48,7 +48,7 @@ static bool has(const struct family *family, pid_t pid) {
 }
 
 static bool add(struct family *family, pid_t pid, unsigned long long starttime) {
-    if (family->count == FAMILY_MEMBERS || has(family, pid))
+    if (family->count == FAMILY_MEMBERS || family_has(family, pid))
         return false;
     family->member[family->count].pid = pid;
     family->member[family->count++].starttime = starttime;
@@ -63,7 +63,7 @@ static bool add_children(struct family *family, const char *path) {
         pid_t parent = 0;
         unsigned long long starttime = 0;
         char state = 0;
-        if (look(pid, &parent, &starttime, &state) && has(family, parent))
+        if (look(pid, &parent, &starttime, &state) && family_has(family, parent))
             found |= add(family, pid, starttime);
     }
     if (file)
@@ -100,7 +100,7 @@ static bool sweep(struct family *family) {
         pid_t pid = (pid_t)atoi(entry->d_name), parent = 0;
         unsigned long long starttime = 0;
         char state = 0;
-        if (pid > 0 && look(pid, &parent, &starttime, &state) && has(family, parent))
+        if (pid > 0 && look(pid, &parent, &starttime, &state) && family_has(family, parent))
             found |= add(family, pid, starttime);
     }
     if (proc)

@@ -32,6 +32,8 @@ void family_gather(struct family *family, pid_t root);
 /* Is it, or anything that it has started, stopped by a signal or a debugger? */
 bool family_stopped(pid_t root);
 
+bool family_has(const struct family *family, pid_t pid);
+
 /* Add what members have started since. */
 void family_complete(struct family *family);
 

@@ -212,7 +212,7 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
             {self->active.socket, POLLIN, 0},    {self->standby.socket, POLLIN, 0},
             {self->agent.fd, POLLIN, 0},         {signals, POLLIN, 0},
             {self->keeper.errors.fd, POLLIN, 0}, {self->spiller.answer.fd, POLLIN, 0},
-            {self->ranks.wire, POLLIN, 0},
+            {self->ranks.wire, POLLIN, 0},       {self->dying.listener, POLLIN, 0},
         };
         if (poll(news, sizeof(news) / sizeof(news[0]), clock_next(self)) < 0 && errno != EINTR) {
             say("poll: %s", strerror(errno));
@@ -224,8 +224,10 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         read_child(self, &self->standby);
         read_agent(self);
         read_helpers(self);
+        dying_take(self);
         read_signals(self, signals);
         ending_due(self);
+        dying_due(self);
         if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
             sight_look(&self->sight, &self->task, self->active.pid, self->pipe, now_ms());
         /* by the time of the last look: we may have been stopped since */

@@ -45,6 +45,7 @@ int main(int count, char **arguments) {
     for (int index = 0; index < RETIRED; index++)
         self.retired[index].socket = -1;
     ranks_prepare(&self.ranks, self.task.options.value[MPSR_OPTION_RANKS]);
+    dying_listen(&self.dying, &self.task);
     sigemptyset(&self.told);
     supervise(&self, signals);
 }

@@ -114,6 +114,11 @@ static void on_hold(struct supervisor *self, const struct words *words) {
         say("agent: hold without a time: %s", words_get(words, "ms"));
 }
 
+static void on_ended(struct supervisor *self, long number) {
+    ending_answered(self, number);
+    dying_answered(self, number);
+}
+
 static void on_agent_message(struct supervisor *self, const struct words *words) {
     if (!strcmp(words->verb, "place"))
         on_place(self, words);
@@ -132,7 +137,7 @@ static void on_agent_message(struct supervisor *self, const struct words *words)
         say("%s", words_get(words, "line"));
         self->sight.look_at = 0; /* told, and once is enough */
     } else if (!strcmp(words->verb, "ended"))
-        ending_answered(self, words_get(words, "n"));
+        on_ended(self, strtol(words_get(words, "n"), NULL, 10));
     else if (!strcmp(words->verb, "refuse")) {
         mpsr_format(self->order.reason, sizeof(self->order.reason), "%s",
                     words_get(words, "reason"));

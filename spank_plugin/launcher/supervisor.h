@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "child.h"
 #include "container_check.h"
+#include "dying.h"
 #include "ending.h"
 #include "helpers.h"
 #include "ranks.h"
@@ -72,6 +73,7 @@ struct supervisor {
     struct child active, standby, retired[RETIRED];
     struct keeper keeper;
     struct spiller spiller;
+    struct dying dying;
     struct order order;
     struct report report;
     long asked; /* questions to the agent so far to end clients */
@@ -112,7 +114,7 @@ void tell_user(const struct supervisor *self, const char *text);
 /* The state was entered: its time begins. */
 void clock_enter(struct supervisor *self);
 /* Milliseconds until the loop must look again; -1: whenever there is news. */
-int clock_next(const struct supervisor *self);
+int clock_next(struct supervisor *self);
 void clock_woke(struct supervisor *self);
 /* Time that went well gives retries back. */
 void retries_decay(struct supervisor *self);

@@ -3,6 +3,7 @@
 import random
 import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,33 @@ def test_what_was_printed_before_a_commit_is_out_and_what_came_after_is_not(task
     task.start_keeper()
     program = task.start(["-c", PRINTS])
     assert program.ended()[:2] == (-signal.SIGKILL, "before\n")
+
+
+WAITS = """
+import time, resilience
+with resilience.session(arrays="device") as s:
+    s.array("u", 4)
+    s.commit(1)
+    print("up", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_session_has_its_work_taken_off_the_gpu_before_a_signal_ends_it(task: Task) -> None:
+    """Without any option: the hook is in the process."""
+    task.start_keeper()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as supervisor:
+        supervisor.bind(str(task.directory / "ending"))
+        supervisor.listen()
+        supervisor.settimeout(30)
+        library = str(ROOT / "build/libmpsr-ending.so")
+        program = task.start(
+            ["-c", WAITS], MPSR_ENDING_SOCKET=str(task.directory / "ending"), MPSR_ENDING_LIBRARY=library
+        )
+        assert program.process.stdout
+        assert program.process.stdout.readline() == "up\n"
+        program.process.terminate()
+        peer, _ = supervisor.accept()
+        assert program.process.poll() is None
+        peer.close()
+        assert program.ended()[0] == -signal.SIGTERM

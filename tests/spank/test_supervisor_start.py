@@ -45,6 +45,8 @@ def test_hello_and_the_environment_of_the_task(built: Path, tmp_path: Path) -> N
         "CUDA_MPS_PIPE_DIRECTORY": "/pipes/a",
         "CUDA_VISIBLE_DEVICES": "GPU-bbbb",
         "MPSR_COLOR": "a",
+        "MPSR_ENDING_LIBRARY": str(built / "libmpsr-ending.so"),
+        "MPSR_ENDING_SOCKET": f"{tmp_path}/n0/jobs/7/e2.5",
         "MPSR_KEEPER": f"{tmp_path}/n0/jobs/7/k2.5",
         "MPSR_LEASE": f"{tmp_path}/n0/jobs/7.lease",
         "MPSR_OPTIONS": hello["options"],

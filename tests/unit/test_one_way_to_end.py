@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 C = {
+    "spank_plugin/client/client.c": "a process dies of the signal that it got, when its clients have been ended",
     "spank_plugin/launcher/ending.c": "the one way; the keeper, which it kills at once, holds descriptors and is no client",
     "spank_plugin/launcher/family.c": "what ending.c calls",
     "spank_plugin/launcher/signals.c": "the supervisor dies of its child's signal",
