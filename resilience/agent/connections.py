@@ -45,7 +45,9 @@ class Connections:
                 yield from self._dead_strangers(line.server, state)
                 fresh = parsed.kind is LogKind.NEW_CLIENT
                 client = (self._clients.connected if fresh else self._clients.resolve)(parsed.pid, domain)
-                if client is None or client.task is None:
+                if client is not None and client.task is not None:
+                    yield ev.OnServer(ref=client.task, server=line.server, on=True)
+                else:
                     client, uid = client or Client(pid=parsed.pid), self._procfs.uid(parsed.pid)
                     yield ev.ClientJoined(server=line.server, client=client, uid=uid)
             case LogKind.EXIT:

@@ -36,14 +36,17 @@ class Endings:
         call, then = partial(self._mps.end_clients, server, meant), partial(self._ended, event, server)
         self._worker.submit(f"end:{server.domain}", call, then)
 
-    def _ended(self, event: ev.Ending, server: ServerId, ended: tuple[int, ...] | Exception) -> None:
+    def _ended(self, event: ev.Ending, server: ServerId, ended: tuple[int, ...] | Exception) -> ev.Event | None:
         wrong = str(ended) if isinstance(ended, Exception) else ""
         pids = () if isinstance(ended, Exception) else ended
         self._peers.tell(event.ref, "ended", n=event.number)
         if pids or wrong:
             self._journal.append(rec.ClientEnded(task=event.ref, server=server, pids=pids, wrong=wrong))
-        if wrong:  # the supervisor does not wait for this
-            self._worker.submit(f"mps:{server.domain}", partial(self._mps.state, server), partial(self._looked, server))
+        if not wrong:
+            return ev.OnServer(ref=event.ref, server=server, on=False)
+        # the supervisor does not wait for this
+        self._worker.submit(f"mps:{server.domain}", partial(self._mps.state, server), partial(self._looked, server))
+        return None
 
     @staticmethod
     def _looked(server: ServerId, state: ServerState | Exception) -> ev.Event | None:

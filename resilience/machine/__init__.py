@@ -70,6 +70,8 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             tasks.exited(turn, event)
         case ev.Gone():
             tasks.gone(turn, event)
+        case ev.OnServer():
+            tasks.on_server(turn, event)
         case ev.Unsure():
             servers.daemon_gone(turn, event.server)
         case ev.Stepped():

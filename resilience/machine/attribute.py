@@ -2,7 +2,8 @@
 
   certain  the server's log names a process that is a task's, the server has one client only, or the guard's record
   strong   the kernel log's Xid names a process of ours (under MPS it may be the server's, which is nobody's), the
-           only process that was hit while the server went on, or the only earlier suspect where no one is new
+           only process that was hit while the server went on, or the only earlier suspect where no one is new, or a
+           client of the server was killed shortly before and nothing of the same weight names another
   weak     the only earlier suspect, but newcomers may have done it: not enough to fail anyone, enough to try it alone
   none     then one of the clients did it: an earlier suspect or a newcomer, if an unattributed fault came before
 
@@ -18,8 +19,11 @@ from resilience.model.ids import TaskRef
 from resilience.model.incident import Attribution, Confidence, Evidence
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.radius import Radius, Server
+from resilience.model.world import Server as ServerRecord
 from resilience.model.world import Suspicion
 
+KILLED_SECONDS = 10.0
+"""Time in which a killed client's neighbours show what it did to them: work that was under way then ends in an error soon."""
 _ORDER = {Confidence.NONE: 0, Confidence.WEAK: 1, Confidence.STRONG: 2, Confidence.CERTAIN: 3}
 
 
@@ -34,6 +38,14 @@ def weigh(seen: Observation, fault: Fault, client: Client | None) -> Evidence | 
     if seen.what is What.XID and seen.source is Source.KMSG and fault.kind in USER_MADE:
         return Evidence(client=client, confidence=Confidence.STRONG, why=f"Xid {seen.xid} names {client}")
     return None
+
+
+def killed_before(server: ServerRecord | None, opened: float) -> tuple[Evidence, ...]:
+    """The client of a server that was killed shortly before an incident: whoever is hurt then may be so by that."""
+    if server is None or server.killed is None or not 0 <= opened - server.killed_at <= KILLED_SECONDS:
+        return ()
+    why = f"killed with work in flight {opened - server.killed_at:.1f} s before"
+    return (Evidence(client=server.killed, confidence=Confidence.STRONG, why=why),)
 
 
 def blameless(fault: Fault) -> bool:

@@ -9,7 +9,7 @@ program's fault may turn out to be a memory error, and then the named process is
 from typing import Any
 
 from resilience.machine import incidents, jobs, outside, recover, servers, strikes
-from resilience.machine.attribute import attribute, blameless
+from resilience.machine.attribute import attribute, blameless, killed_before
 from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
 from resilience.machine.history import cleared, suspicion, with_suspicion
@@ -85,7 +85,10 @@ def _decide(turn: Turn, incident: Incident) -> None:
     if isinstance(radius, Partition) and not radius.proven and Source.GUARD not in incident.sources and waits:
         return
     earlier = suspicion(turn.history, server.domain, server.gpu, turn.now.mono)
-    result = attribute(incident.evidence, incident.fault, radius, earlier)
+    pair = turn.pair_of(server)
+    known = pair.servers.get(server.color) if pair else None
+    evidence = (*incident.evidence, *killed_before(known, incident.opened))
+    result = attribute(evidence, incident.fault, radius, earlier)
     sure = result.blameless or result.confidence is Confidence.CERTAIN
     if sure or not waits:
         _settle_on(turn, incident, result)

@@ -68,6 +68,9 @@ def give(turn: Turn, incident: Incident, result: Attribution) -> None:
     pair = turn.pair_of(incident.server)
     if task is None or not _counts(incident.fault) or not (task.program or (pair is not None and pair.shared)):
         return
+    server = pair.servers.get(incident.server.color) if pair is not None else None
+    if server is not None and server.killed == result.culprit:
+        return  # it was killed: that its neighbours suffered is no fault of its program
     uid = _uid(turn, task)
     if uid is None or any(strike.incident == incident.id for strike in turn.history.strikes):
         return

@@ -5,16 +5,18 @@ within `settle_ms`; otherwise the task failed for reasons of its own and its sta
 """
 
 from dataclasses import replace
+from signal import SIGKILL
 
 from resilience.contract import exit_code
 from resilience.machine import incidents, jobs, recover, servers, sightings, strikes
 from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
-from resilience.model.event import Exited, Gone, Hello, RanksKnown, Ready, Role, SessionOpened, Started
+from resilience.model.event import Exited, Gone, Hello, OnServer, RanksKnown, Ready, Role, SessionOpened, Started
 from resilience.model.fault import Fault, FaultClass
 from resilience.model.ids import IncidentId, ServerId, TaskRef
 from resilience.model.incident import Action, Incident, Outcome, Part
+from resilience.model.observation import Client
 from resilience.model.timer import Settle, StandbyAgain
 from resilience.model.world import SERVING, Health, Job, Task
 
@@ -113,7 +115,7 @@ def started(turn: Turn, event: Started) -> None:
         turn.leave(event.ref, event.pid)  # the word crossed our verdict: it is the process that is to go
         return
     left = tuple(pid for pid in task.left if pid != event.pid)
-    turn.task(event.ref, active=event.pid, left=left)
+    turn.task(event.ref, active=event.pid, left=left, client=False)
     recover.started_again(turn, event.ref, event.color)
 
 
@@ -144,6 +146,22 @@ def ranks_known(turn: Turn, event: RanksKnown) -> None:
         servers.offer_any_standby(turn, turn.tasks[event.ref])
 
 
+def on_server(turn: Turn, event: OnServer) -> None:
+    """What has to be known when its process is killed."""
+    task = turn.tasks.get(event.ref)
+    if task is not None and task.server == event.server:  # not that of its standby
+        turn.task(event.ref, client=event.on)
+
+
+def _killed(turn: Turn, task: Task, pid: int) -> None:
+    """A client was killed without terminate_client: what happens to the others of its server now may come of it."""
+    turn.task(task.ref, client=False)
+    if task.client:
+        client = Client(pid=pid, task=task.ref, job=task.ref.job)
+        turn.server(task.server, killed=client, killed_at=turn.now.mono)
+        turn.journal(rec.ClientKilledBusy(task=task.ref, server=task.server, pid=pid))
+
+
 def exited(turn: Turn, event: Exited) -> None:
     """A process of the task ended."""
     task = turn.tasks.get(event.ref)
@@ -151,6 +169,8 @@ def exited(turn: Turn, event: Exited) -> None:
         return
     turn.journal(rec.TaskExit(task=event.ref, role=event.role, pid=event.pid, status=event.status))
     found = turn.open_case(event.ref)
+    if event.status == SIGKILL and event.pid == task.active and not event.ours:
+        _killed(turn, task, event.pid)
     if event.pid in task.left:
         recover.noticed(turn, event.ref)
         return
@@ -235,6 +255,8 @@ def gone(turn: Turn, event: Gone) -> None:
     task = turn.tasks.get(event.ref)
     if task is None:
         return
+    if task.active and not task.over:  # killed together with its supervisor: Slurm's SIGKILL goes to both
+        _killed(turn, task, task.active)
     if not jobs.taken_back(turn, event.ref):
         recover.dismiss(turn, event.ref, "the task has ended")
     jobs.spilled(turn, event.ref)

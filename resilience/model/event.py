@@ -97,6 +97,15 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnServer:
+    """A process of a task has become a client of a server (`on`), or its clients there were ended for it."""
+
+    ref: TaskRef
+    server: ServerId
+    on: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unsure:
     """A client of a server could not be ended, and its control daemon does not answer."""
 
@@ -244,6 +253,7 @@ Event = (
     | RungFailed
     | Spilled
     | Gone
+    | OnServer
     | Unsure
     | Seen
     | JobOpened

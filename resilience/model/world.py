@@ -8,7 +8,7 @@ from resilience.model.fault import Fault
 from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, IncidentId, JobId, NodeName, ServerId, TaskRef
 from resilience.model.incident import Incident
 from resilience.model.lease import Devices, Isolation, Lease
-from resilience.model.observation import Observation
+from resilience.model.observation import Client, Observation
 from resilience.model.options import JobOptions
 from resilience.model.records import JobAccounted, SlurmIntent
 from resilience.model.settings import Mps, Recovery
@@ -60,6 +60,8 @@ class Task:
     """The same two of its standby."""
     program: str = ""
     """Digest of its program; empty: not known."""
+    client: bool = False
+    """Its present process is a client of the server: killed as it is, it may hurt others there."""
     over: bool = False
     """It was told to fail, to pass its status on, or it ended well: nothing more is done for it."""
 
@@ -102,6 +104,9 @@ class Server:
     """When the last answered question about its state was asked."""
     active: float = 0.0
     """The same of the last one whose answer was ACTIVE."""
+    killed: Client | None = None
+    """The last of its clients that was killed without terminate_client."""
+    killed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

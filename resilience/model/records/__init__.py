@@ -28,6 +28,7 @@ from resilience.model.records.node import (
 from resilience.model.records.slurm import BreakerOpen, SlurmIntent, SlurmOutcome
 from resilience.model.records.tasks import (
     ClientEnded,
+    ClientKilledBusy,
     ProcessUnattached,
     StrikeGiven,
     StrikesApplied,
@@ -43,6 +44,7 @@ __all__ = [
     "AgentStopped",
     "BreakerOpen",
     "ClientEnded",
+    "ClientKilledBusy",
     "DomainClosed",
     "DomainOpened",
     "IncidentAttributed",

@@ -26,6 +26,7 @@ KINDS: Mapping[str, type[Record]] = {
         tasks.TaskHello,
         tasks.TaskGone,
         tasks.ClientEnded,
+        tasks.ClientKilledBusy,
         tasks.TaskExit,
         tasks.TaskStopped,
         tasks.ProcessUnattached,

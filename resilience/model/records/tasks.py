@@ -68,6 +68,23 @@ class ClientEnded(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientKilledBusy(Record):
+    """SIGKILL cannot be caught: whether there was work in flight is not known."""
+
+    EVENT: ClassVar[str] = "client.killed_busy"
+    SINCE: ClassVar[str] = "0.2.0"
+    task: TaskRef | None = said("the task whose process it was", since="0.2.0")
+    server: ServerId | None = said(
+        "its server: what others there suffer in the next 10 s is put down to it", since="0.2.0"
+    )
+    pid: int | None = said("its process id", since="0.2.0")
+
+    def sentence(self) -> str:
+        where = f" on server {server_id(self.server)}" if self.server else ""
+        return f"{whom(self.task)} was killed with a client{where}, perhaps with work in flight: that can hurt others there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Strike(Record):
     uid: int | None = said("the program's user", since="0.2.0")
     program: str = said("digest of the program (protocols.md)", "", since="0.2.0")
