@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from resilience.adapters.gpu.computing import EVERY
-from tests.bench import recovery
+from tests.bench import endings, recovery
 from tests.bench.figures import shown
 from tests.bench.idle import idle, pids
 from tests.bench.latency import hooks, plugin
@@ -35,7 +35,7 @@ AIMS = {
 }
 OPTIONS = (
     "mps=on;domain=user;threads=;memory=;state=;standby=on;recover=standby,restore,relaunch,requeue;retries=3;"
-    "on-culprit=fail;ranks=auto;servers=auto;require=mps"
+    "on-culprit=fail;ranks=auto;servers=auto;endings=plain;require=mps"
 )
 SITE = "  recovery:\n    max_requeues_per_hour: 10000\n"
 
@@ -113,6 +113,9 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     values["promotion_ms"] = promotion(runs, real=bool(ours.plan.real_gpu))
     stage.say("a model of many tensors")
     values["model_ms"] = model(runs, real=bool(ours.plan.real_gpu))
+    if not ours.plan.real_gpu:
+        stage.say("the ends of busy clients beside neighbours")
+        values["endings"] = endings.measure(stage, max(runs // 2, 5))
     values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
     return values
 
@@ -187,6 +190,7 @@ def table(values: dict[str, Any]) -> str:
         lines.append(shown("  of it our own", values[f"{hook}_ms"]["of_it_ours"], "ms"))
         lines.append(shown("  the whole without a hook server", values[f"{hook}_ms"]["without_server"], "ms"))
     lines.append(shown("srun, not asked: added", values["plugin_ms"], "ms"))
+    lines += endings.rows(values["endings"]) if "endings" in values else []
     for name in ("agent", "agent_48_clients", "hook_server", "keeper", "supervisor"):
         entry = values[name]
         lines.append(f"{name:34} {entry['rss_mib']:.1f} MiB ({entry['private_mib']:.1f} of its own), "

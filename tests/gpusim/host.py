@@ -103,7 +103,7 @@ def make(
     for name in ["procs"] + [f"mem/{gpu.minor}" for gpu in made]:
         (path / name).mkdir(parents=True)
         (path / name).chmod(0o1777)
-    for name in ("kmsg", "events", "inject"):
+    for name in ("kmsg", "events", "inject", "deaths"):
         (path / name).touch()
         (path / name).chmod(0o666)
     first = f"driver={numbers.pop('driver')} cuda={numbers.pop('cuda')}"

@@ -203,10 +203,10 @@ class Server:
         if all(one.pid != client.pid for one in self.clients.values()):
             self.contexts.pop(client.pid, None)
             self.allowed.pop(client.pid, None)
+        self.bury(client)
         self.note("exit", pid=client.pid, context=client.context)
         self.note("left", pid=client.pid, context=client.context, count=len(self.clients))
         self.report_clients()
-        self.bury(client)
         self.settle_termination()
         if client.partition in self.faulted and all(one.partition != client.partition for one in self.clients.values()):
             self.faulted.discard(client.partition)
@@ -223,7 +223,7 @@ class Server:
         busy = client.page.busy(client.slot) > 0 and not client.page.read()[0]
         client.page.free(client.slot)
         if busy and not client.terminated:
-            self.lots.draw([(one.page, one.slot) for one in self.clients.values() if one.pid != client.pid])
+            self.lots.draw(client.pid, [(one.page, one.slot) for one in self.clients.values() if one.pid != client.pid])
 
     # -- faults ---
 
