@@ -30,7 +30,7 @@ class Endings:
         pids = frozenset(event.pids)
 
         def meant(pid: int) -> bool:
-            named = pid in pids or not pids.isdisjoint(self._procfs.ancestors(pid))
+            named = pid in pids or not (event.alone or pids.isdisjoint(self._procfs.ancestors(pid)))
             return named and self._procfs.uid(pid) == peer.uid
 
         call, then = partial(self._mps.end_clients, server, meant), partial(self._ended, event, server)

@@ -124,7 +124,8 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             return ev.Spilled(ref=ref, seq=_number(words, "seq", -1))
         case "end":
             number, color = _number(words, "n"), _color(_text(words, "color"))
-            return ev.Ending(ref=ref, number=number, pids=_pids(_text(words, "pids")), color=color)
+            pids, alone = _pids(_text(words, "pids")), _flag(words, "alone")
+            return ev.Ending(ref=ref, number=number, pids=pids, color=color, alone=alone)
         case "keeper":
             return KeeperWords(state=words.get("state", "")[:40])
         case _:

@@ -94,6 +94,8 @@ class Ending:
     number: int
     pids: tuple[int, ...]
     color: Color
+    alone: bool = False
+    """What these processes have started lives on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,10 @@ static void take(struct supervisor *self, int fd) {
             slot = index;
     if (slot >= 0 && !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) &&
         peer.uid == getuid()) {
-        static struct family family;
-        family.count = 0;
-        family_gather(&family, peer.pid);
-        asked = ending_ask(self, &family, owner(self, peer.pid)->color);
+        static struct family family; /* what it has started lives on */
+        family.count = 1;
+        family.member[0].pid = peer.pid;
+        asked = peer.pid > 0 ? ending_ask(self, &family, owner(self, peer.pid)->color, true) : 0;
     }
     if (!asked) {
         close(fd);

@@ -14,7 +14,8 @@
 
 enum { PIDS_TEXT = 3000 }; /* with the rest of its packet it fits what the agent takes of us */
 
-long ending_ask(struct supervisor *self, const struct family *family, const char *color) {
+long ending_ask(struct supervisor *self, const struct family *family, const char *color,
+                bool alone) {
     struct packet packet;
     char pids[PIDS_TEXT + 16] = "";
     size_t used = 0;
@@ -24,6 +25,7 @@ long ending_ask(struct supervisor *self, const struct family *family, const char
     packet_begin(&packet, "end");
     packet_number(&packet, "n", self->asked + 1);
     packet_text(&packet, "color", color);
+    packet_number(&packet, "alone", alone);
     packet_text(&packet, "pids", pids);
     if (!used || !self->agent.placed || !agent_send(&self->agent, &packet))
         return 0;
@@ -33,7 +35,7 @@ long ending_ask(struct supervisor *self, const struct family *family, const char
 /* False: there is nothing to wait for. */
 static bool ask(struct supervisor *self, struct child *child) {
     if (!child->faulted)
-        child->asked = ending_ask(self, &child->family, child->color);
+        child->asked = ending_ask(self, &child->family, child->color, false);
     return child->asked != 0;
 }
 

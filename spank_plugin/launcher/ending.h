@@ -24,9 +24,11 @@ enum {
     ENDING_LOOK_MS = 20, /* between two looks for the end of processes that are not ours to reap */
 };
 
-/* Have the agent end the clients of these processes on a server: the number of the question, which
- * `ended` will name; 0: there is nobody to ask. */
-long ending_ask(struct supervisor *self, const struct family *family, const char *color);
+/* Have the agent end the clients of these processes on a server, and unless they are `alone` of
+ * what they have started: the number of the question, which `ended` will name; 0: there is nobody
+ * to ask. */
+long ending_ask(struct supervisor *self, const struct family *family, const char *color,
+                bool alone);
 /* Ask the active process to go, and end it soon; it stays the active one until it is reaped. */
 void ending_begin(struct supervisor *self, struct child *child);
 /* The same, and it is active or standby no more. */

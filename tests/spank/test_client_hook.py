@@ -196,7 +196,7 @@ def test_slurms_sigterm_ends_the_clients_first_and_the_task_as_ever(node: Node, 
     for one in (process.pid, pid):  # as slurmstepd does
         os.kill(one, signal.SIGTERM)
     asked = agent.expect("end", color="a")
-    assert asked["pids"] == str(pid)
+    assert (asked["pids"], asked["alone"]) == (str(pid), "1")
     assert alive(pid)
     agent.send("ended", n=asked["n"])
     exited = agent.expect("exit", role="active")

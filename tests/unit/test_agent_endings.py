@@ -34,6 +34,18 @@ def test_a_process_and_what_it_has_started_are_ended_on_its_server_and_the_super
         until(lambda: [one["pids"] for one in records(site)] == [[7001, 7002]], "the record")
 
 
+def test_what_a_dying_process_has_started_lives_on(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        task = site.task(lease(1))
+        task.hear("place")
+        site.procfs.parents |= {7001: os.getpid(), 7002: 7001}
+        site.procfs.uids |= dict.fromkeys((7001, 7002), os.getuid())
+        site.mps.joined[server("a")] = (7001, 7002)
+        task.say("end", n=5, color="a", alone=1, pids="7001")
+        task.hear("ended")
+        assert ended(site) == [("end", server("a"), (7001,))]
+
+
 def test_another_users_process_is_not_ended(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
         task = site.task(lease(1))

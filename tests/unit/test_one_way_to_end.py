@@ -25,6 +25,7 @@ PYTHON = {
     "resilience/adapters/linux/remote.py": "ssh or srun, which ask another node",
     "resilience/adapters/linux/reapers.py": "the programs that root starts in an enclosure",
     "resilience/adapters/slurm/pyslurm_process.py": "the same child",
+    "resilience/state/alone.py": "without Slurm no server is ours: the user's own signals are passed on; a keeper is no client",
 }
 SENDS = re.compile(r"\b(os\.kill|killpg|pidfd_send_signal|kill|tgkill|sigqueue|raise)\s*\(")
 PYTHON_SENDS = re.compile(r"os\.kill\(|killpg\(|pidfd_send_signal\(|\.send_signal\(|\.kill\(\)|\.terminate\(\)")
