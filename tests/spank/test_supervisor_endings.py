@@ -43,8 +43,10 @@ def test_a_standby_that_goes_lives_until_its_clients_have_been_ended(node: Node)
 
 
 def test_a_program_that_does_not_end_is_asked_for_before_it_is_killed(node: Node) -> None:
-    supervised, agent = node.both(*shell("[ $MPSR_COLOR = b ] && exit; sleep 60 & wait"), grace_ms=1)
+    supervised, agent = node.both(*shell("[ $MPSR_COLOR = b ] && exit; sleep 60 & echo up; wait"), grace_ms=1)
     active = int(agent.expect("started", role="active")["pid"])
+    assert supervised.process.stdout
+    assert supervised.process.stdout.readline() == "up\n"
     agent.ends_clients = False
     agent.verdict("relaunch", **B)
     asked = agent.expect("end", color="a")
