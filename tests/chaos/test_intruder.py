@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from resilience.state.names import STATE_VERSION
 from tests.cluster.sandbox import wait_for
 from tests.demo.faults import SHARD
 from tests.demo.stage import NODE, Stage
@@ -30,7 +31,7 @@ def test_nobody_else_reaches_a_keeper(stage: Stage) -> None:
     found = wait_for(lambda: list(stage.sandbox.path(directory).glob("k*")), 10)
     keeper = f"{directory}/{found[0].name}"
     python = stage.sandbox.plan.python
-    attach = '{"op": "attach", "v": 1, "token": "guess", "role": "active"}'
+    attach = json.dumps({"op": "attach", "v": STATE_VERSION, "token": "guess", "role": "active"})
     other = stage.sandbox.run([python, "-c", _CONNECT, keeper, attach], user="bob")
     assert other.status != 0
     assert "PermissionError" in other.err

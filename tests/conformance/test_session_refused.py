@@ -121,7 +121,7 @@ def test_another_layout_is_refused_naming_both(task: Task, second: str, wrong: s
         ("s.array('u', 4); s.array('u', 4)", "array u: declared twice"),
         ("s.array('u', 4); s.wait(); s.array('w', 4)", "array w: declared after the first step or commit"),
         ("s.array('u', 4).copy_from(b'short')", "array u: host memory is not 32 contiguous bytes: 5 bytes"),
-        ("s.array('u', 4); s.commit(1, x=object())", "commit: a value cannot be kept: object is neither"),
+        ("s.array('u', 4); s.commit(1, x=object())", "commit: a value cannot be kept: x: object is neither"),
         ("resilience.session().__enter__()", "session: a program can open only one"),
         ("s.array('u', 1 << 30)", "array u float64[1073741824] needs 16384 MiB of device memory"),
         ("[s.array(f'u{n}', 1 << 18) for n in range(9)]; s.wait()", "over the limit of 32 MiB (--mps-state)"),

@@ -12,7 +12,13 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "c_lines": ("launcher/[!m]*.c", "launcher/m[!a]*.c"),  # not main.c
     "c_options": ("plugin/site.c",),
     "c_packet": ("launcher/packet.c",),
-    "c_script": ("plugin/batch_options.c", "plugin/multi_prog.c", "plugin/requested_options.c", "plugin/site.c"),
+    "c_script": (
+        "plugin/batch_options.c",
+        "plugin/multi_prog.c",
+        "plugin/requested_options.c",
+        "plugin/script.c",
+        "plugin/site.c",
+    ),
     "c_text": (),
 }
 """The C targets, with what each needs of spank_plugin beside shared/."""

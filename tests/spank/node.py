@@ -22,6 +22,11 @@ from resilience.parse import packet
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "build/mpsr-launch"
 BOUND = 8.0
+GPUS = (
+    "mpsr: gpus: each task sees one of its 2 GPUs, which have MPS servers of their own (sbatch --mps-servers=job: one "
+    "over all of them)\n"
+)
+"""What a task is told whose lease has two GPUs with servers each."""
 Words = dict[str, str]
 
 

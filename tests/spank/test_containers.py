@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers.parts import bare_image, no_containers, standin
+from tests.spank.node import GPUS
 from tests.spank.site import Site
 from tests.spank.slurm import wait_for
 
@@ -56,7 +57,7 @@ def test_the_supervisor_runs_in_an_image_that_has_nothing(
 ) -> None:
     container.order(first)
     done = container.run(*remap)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, GPUS)
     assert done.stdout == f"uid {0 if remap else UID}, /usr missing, pipe /pipes/a, name inside\n"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from resilience.model.lease import LeaseState
 from resilience.model.options import JobOptions
+from tests.spank.node import GPUS
 from tests.spank.site import Site
 from tests.spank.slurm import wait_for
 
@@ -159,7 +160,7 @@ def test_so_are_those_whose_file_is_not_on_the_node(slurm: Site) -> None:
 @pytest.mark.parametrize("word", ["1 a\n2 b\n", "x", "0"])
 def test_a_program_with_one_argument_is_not_taken_for_several(slurm: Site, word: str) -> None:
     done = slurm.cluster.run("srun", "-Q", "--mps", "printf", word)
-    assert (done.stdout, done.stderr) == (word, "")
+    assert (done.stdout, done.stderr) == (word, GPUS)
     assert "MPSR" not in done.stdout
 
 
@@ -176,8 +177,9 @@ def test_a_batch_script_gets_the_environment_but_no_supervisor(slurm: Site) -> N
         "tr '\\0' ' ' </proc/$PPID/cmdline; echo; echo $CUDA_MPS_PIPE_DIRECTORY $CUDA_VISIBLE_DEVICES ${MPSR_ARGV0-x}"
     )
     _, out = slurm.cluster.batch(script, "--mps")
-    hint, parent, environment = out.splitlines()
+    hint, gpus, parent, environment = out.splitlines()
     assert "mpsr: batch script: " in hint
+    assert "mpsr: batch script: its programs see one of the job's 2 GPUs" in gpus
     assert parent.startswith("slurmstepd: [")
     assert environment == f"{slurm.run}/n0/d/u0/g0/a GPU-aaaa x"
 

@@ -92,8 +92,11 @@ class ControlProgram:
         limit = round(deadline - began, 1)
         if not must_answer and not os.path.lexists(f"{self.pipe(server)}/control"):
             return Talk.NO_DAEMON, ()
+        busy = False
         while True:
             ran = self.talk(server, parse.script(*commands), timeout=max(RETRY, deadline - time.monotonic()))
+            if ran.timed_out and busy:
+                raise self.error(server, f"control daemon is busy for {limit:g} s", commands[0])
             if ran.timed_out:
                 raise self.error(server, f"control daemon does not answer within {limit:g} s", commands[0])
             if ran.status in (126, 127) and not ran.stdout:
@@ -110,6 +113,7 @@ class ControlProgram:
                 return talk, lines
             if time.monotonic() >= deadline:
                 raise self.error(server, f"control daemon is busy for {limit:g} s", commands[0])
+            busy = True
             time.sleep(RETRY)
 
     def talk(self, server: ServerId, stdin: bytes, *, timeout: float) -> Ran:
