@@ -20,7 +20,8 @@ pytest.importorskip("torch", reason="torch is not installed (make torch): its tu
 pytestmark = [pytest.mark.cluster, pytest.mark.sim, pytest.mark.timeout(400)]
 TUTORIAL = "docs/tutorial"
 ONE = {"OMP_NUM_THREADS": "1"}  # sums of one thread are the same wherever they are made
-QUESTIONS = 12
+QUESTIONS = 100
+"""Some seconds of them: the fault comes in between."""
 SITE = "  recovery:\n    restore_timeout: 300\n"
 """Seconds: torch is imported anew, on a machine that may be busy."""
 
@@ -78,6 +79,7 @@ def test_training(program: str, count: str, under_way: str, standby: str, stage:
     stage.end(culprit)
 
 
+@pytest.mark.slow
 def test_serving(stage: Stage) -> None:
     client = shlex.join([stage.sandbox.plan.python, f"{REPO}/{TUTORIAL}/serve/client.py", "7001", str(QUESTIONS)])
     job = submit(stage, script=f"{task(stage, 'serve/serve.py', '7001')} &\n{client}\nwait $!")
