@@ -16,7 +16,7 @@ def installed(into: Path) -> list[str]:
     """What the makefile installs beside the Python package, relative to /; stand-ins for what would be compiled."""
     built = into / "built"
     built.mkdir()
-    for name in ("mpsr-launch", "mpsr-hook", "mpsr-enter", "mpsr.so"):
+    for name in ("mpsr-launch", "mpsr-hook", "mpsr-enter", "libmpsr-ending.so", "mpsr.so"):
         (built / name).touch()
     places = [f"BUILD={built}", f"DESTDIR={into}/root", "PREFIX=/usr", f"PLUGIN_DIR={PLUGIN_DIR}"]
     subprocess.run(["make", "-s", "install-files", *places], cwd=REPO, check=True)
