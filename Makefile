@@ -103,6 +103,9 @@ install-files:
 	@for part in prometheus grafana; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/mpsr/$$part templates/$$part/*; done
 	@install -d $(DESTDIR)$(PREFIX)/share/mpsr/lmod
 	@sed 's|@PREFIX@|$(PREFIX)|' templates/lmod/mpsr.lua >$(DESTDIR)$(PREFIX)/share/mpsr/lmod/mpsr.lua
+	@for file in $(shell cd templates && find ansible -type f); do \
+	    install -D -m 644 templates/$$file $(DESTDIR)$(PREFIX)/share/mpsr/$$file; \
+	done
 	@for page in docs/man/*; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; done
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions completions/mpsr
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions completions/_mpsr
