@@ -56,7 +56,7 @@ def test_a_program_that_does_not_end_is_asked_for_before_it_is_killed(node: Node
     agent.send("ended", n=int(asked["n"]) + 7)
     agent.send("ended", n=asked["n"])
     assert agent.expect("started", role="active")["color"] == "b"
-    assert not any(map(alive, pids(asked)))
+    wait_for(lambda: not any(map(alive, pids(asked))), "the end of the killed")
     assert supervised.end()[0] == 0
 
 
