@@ -69,7 +69,7 @@ def test_an_agent_that_does_not_answer_holds_up_nobody_for_ever(node: Node) -> N
     began = time.monotonic()
     agent.expect("started", role="active")
     assert time.monotonic() - began > ASKED / 2
-    supervised.process.kill()
+    supervised.process.terminate()
     supervised.end()
 
 
