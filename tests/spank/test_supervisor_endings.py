@@ -61,7 +61,7 @@ def test_a_program_that_does_not_end_is_asked_for_before_it_is_killed(node: Node
 
 
 def test_an_agent_that_does_not_answer_holds_up_nobody_for_ever(node: Node) -> None:
-    supervised, agent = node.both(*shell("sleep 60"), grace_ms=1)
+    supervised, agent = node.both(*shell("exec sleep 60"), grace_ms=1)
     agent.expect("started", role="active")
     agent.ends_clients = False
     agent.verdict("relaunch", **B)
