@@ -115,7 +115,7 @@ def run(place: Path, command: list[str], supervisor: Supervisor | None) -> tuple
     argv = ["prlimit", "--core=unlimited", *command]
     process = subprocess.Popen(argv, env=env, cwd=place, text=True, stdout=-1, stderr=-1)
     told = supervisor.told(process) if supervisor is not None else 0
-    out, errors = process.communicate(timeout=BOUND)
+    out, errors = process.communicate(timeout=60)  # a core is written, on a disk that may be busy
     for core in place.glob("core*"):
         core.unlink()
     return process.returncode, out, re.sub(r"0x[0-9a-f]+|==\d+==|(?<=line 1:)\s+\d+", "…", errors), told
