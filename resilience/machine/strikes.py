@@ -78,7 +78,7 @@ def give(turn: Turn, incident: Incident, result: Attribution) -> None:
         at=turn.now.wall, uid=uid, program=task.program, address=incident.address, task=str(rec.task_id(task.ref)),
         incident=incident.id,
     )  # fmt: skip
-    if others := _same_address(turn, strike):
+    if others := _same_address(turn, incident, strike):
         _take_back(turn, others, "the same address in other programs: the driver's own fault")
         return
     _keep(turn, (*turn.history.strikes, strike))
@@ -94,16 +94,16 @@ def _counts(fault: Fault) -> bool:
     return fault.kind in _COUNTS or fault.heard
 
 
-def _same_address(turn: Turn, strike: Strike) -> tuple[Strike, ...]:
-    """Strikes of other programs at the same address."""
+def _same_address(turn: Turn, incident: Incident, strike: Strike) -> tuple[Strike, ...]:
+    """Strikes of other programs at the same address; where servers are shared, of other users: one user's count as one."""
     if strike.address is None or strike.address < _NULL:
         return ()
     since = turn.now.wall - turn.recovery.strikes_window
-    return tuple(
-        other
-        for other in turn.history.strikes
-        if other.address == strike.address and other.program != strike.program and other.at > since
-    )
+    pair = turn.pair_of(incident.server)
+    same = (other for other in turn.history.strikes if other.address == strike.address and other.at > since)
+    if pair is not None and pair.shared:
+        return tuple(other for other in same if other.uid != strike.uid)
+    return tuple(other for other in same if other.program != strike.program)
 
 
 def closed(turn: Turn, incident: Incident) -> None:
@@ -121,7 +121,7 @@ def closed(turn: Turn, incident: Incident) -> None:
         )  # fmt: skip
         rest = tuple(strike for strike in turn.history.strikes if strike not in mine)
         _keep(turn, (*rest, told))
-        if others := _same_address(turn, told):
+        if others := _same_address(turn, incident, told):
             _take_back(turn, (*others, told), "the same address in other programs: the driver's own fault")
 
 

@@ -11,6 +11,7 @@ from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError
 from resilience.model.ids import TaskRef
+from resilience.model.options import Domain
 from resilience.model.settings import Recovery
 from resilience.model.world import Strike
 from tests.unit.machine_kit import Node, lease, pid, ref, server
@@ -25,9 +26,9 @@ def node(recovery: Recovery = FEW) -> Node:
     return made
 
 
-def hello(node: Node, job: int, program: str = BUG, *, uid: int = 1001) -> TaskRef:
+def hello(node: Node, job: int, program: str = BUG, *, uid: int = 1001, shared: bool = False) -> TaskRef:
     """A task that has said hello, and runs when it was placed."""
-    who, held = ref(job), replace(lease(job), uid=uid)
+    who, held = ref(job), replace(lease(job, domain=Domain.SHARED if shared else Domain.USER), uid=uid)
     node.do(
         ev.Hello(
             ref=who, lease=held, server=server("a"), mpi=False, resumed=False, retries=0, active=0, session=False,
@@ -146,6 +147,15 @@ def test_one_address_over_different_programs_is_the_drivers_fault() -> None:
     assert not here.state.history.strikes
     assert len(here.journal("strike.taken")) == 2
     assert "the driver's own fault" in str(here.journal("strike.taken")[0]["reason"])
+
+
+def test_where_servers_are_shared_a_user_does_not_shed_strikes_with_two_programs() -> None:
+    here = node()
+    faults(here, hello(here, 1, shared=True), 0x7F29_5B8C_9000)
+    faults(here, hello(here, 2, FINE, shared=True), 0x7F29_5B8C_9000)
+    assert len(here.state.history.strikes) == 2
+    faults(here, hello(here, 3, uid=1002, shared=True), 0x7F29_5B8C_9000)
+    assert not here.state.history.strikes
 
 
 def test_null_pointers_are_everybodys() -> None:

@@ -95,10 +95,9 @@ class ControlProgram:
         busy = False
         while True:
             ran = self.talk(server, parse.script(*commands), timeout=max(RETRY, deadline - time.monotonic()))
-            if ran.timed_out and busy:
-                raise self.error(server, f"control daemon is busy for {limit:g} s", commands[0])
             if ran.timed_out:
-                raise self.error(server, f"control daemon does not answer within {limit:g} s", commands[0])
+                state = "is busy for" if busy else "does not answer within"
+                raise self.error(server, f"control daemon {state} {limit:g} s", commands[0])
             if ran.status in (126, 127) and not ran.stdout:
                 raise self.error(
                     server,
