@@ -12,6 +12,7 @@ find, on the simulator they assert its profile. `sim`: the simulator alone. `--g
 """
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ from tests.conformance.backend import AUTO, REAL, SIM, Choice, choose
 from tests.conformance.backend import missing as missing_backend
 from tests.guard.kernels import what_is_missing as what_the_guard_misses
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background ignores them, and so would what tests start
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 hypothesis.settings.register_profile(
     "mpsr",
     deadline=None,

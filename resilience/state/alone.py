@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import select
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from resilience.adapters.linux.readable import Waited, readable
 from resilience.model.errors import StateError, WireError
 from resilience.parse.packet import MAX_BYTES, pack, unpack
 from resilience.state import names, wire
@@ -93,9 +93,9 @@ class Alone:
             return self._program.wait()
 
     def _serve(self, program: socket.socket, ended: int) -> None:
-        waited: list[socket.socket | int] = [program, ended]
+        waited: list[Waited] = [program, ended]
         while True:
-            ready, _, _ = select.select(waited, [], [], 1.0)  # a keeper that has died is seen within a second
+            ready = readable(*waited, timeout=1.0)  # a keeper that has died is seen within a second
             if self._keeper and self._keeper.poll() is not None:
                 self._start_keeper()
             if program in ready and not self._heard(program):

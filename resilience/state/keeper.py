@@ -38,6 +38,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+from resilience.adapters.linux.readable import readable
 from resilience.model.errors import ResilienceError, StateError, WireError
 from resilience.parse import ucred
 from resilience.state import record, table, wire
@@ -75,7 +76,7 @@ class Peer:
         except OSError:
             return False
         try:
-            return not select.select([pidfd], [], [], 0)[0]
+            return not readable(pidfd, timeout=0)
         finally:
             os.close(pidfd)
 

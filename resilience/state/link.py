@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any
 
+from resilience.adapters.linux.readable import readable
 from resilience.model.errors import StateError, WireError
 from resilience.state import wire
 from resilience.state.names import STATE_VERSION
@@ -76,7 +77,7 @@ class KeeperLink:
                     raise
                 if time.monotonic() > deadline:
                     raise StateError("keeper", f"does not answer at {self._path}", error) from None
-            if select.select([self._wake], [], [], pause)[0]:
+            if readable(self._wake, timeout=pause):
                 raise StateError("keeper", "connection given up")
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -186,7 +187,7 @@ class KeeperLink:
         if self._socket is None:
             raise ConnectionResetError("no connection")
         wire.send(self._socket, {"op": "wait"})
-        if not select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not readable(self._socket, timeout=deadline - time.monotonic()):
             raise StateError("keeper", "nobody has given it the kept state anew", self._path, hint=_LOST)
         wire.close_all(self._hear()[1])
 

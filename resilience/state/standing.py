@@ -7,11 +7,11 @@ Nothing that it prints is seen before. A supervisor that has gone, or says `reti
 import contextlib
 import importlib
 import os
-import select
 import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
+from resilience.adapters.linux.readable import readable
 from resilience.model.errors import StateError
 from resilience.state import names
 from resilience.state.link import Deposit, KeeperLink
@@ -39,7 +39,7 @@ class Standby:
             return link.first
         link.ask_to_wait()
         while True:
-            ready, _, _ = select.select([link.fileno(), self._supervisor.fileno()], [], [])
+            ready = readable(link.fileno(), self._supervisor.fileno())
             if link.fileno() in ready:
                 if held := link.heard_layout():
                     return held

@@ -6,10 +6,10 @@ A supervisor that has gone shows as the verb `gone`; every method then does noth
 import contextlib
 import ctypes
 import os
-import select
 import socket
 import sys
 
+from resilience.adapters.linux.readable import readable
 from resilience.model.errors import WireError
 from resilience.parse.packet import MAX_BYTES, pack, unpack
 from resilience.state.names import EXIT_OK, PROTOCOL_VERSION
@@ -61,7 +61,7 @@ class Supervisor:
 
         A message that cannot be read is skipped with a line on stderr.
         """
-        while select.select([self._socket], [], [], timeout)[0]:
+        while readable(self._socket, timeout=timeout):
             try:
                 packet = self._socket.recv(MAX_BYTES + 1)
             except OSError:

@@ -29,13 +29,13 @@ def served(sandbox: Sandbox, name: str, job: int) -> str:
 
 
 def up(sandbox: Sandbox) -> int:
-    """The server's pid, once it serves."""
+    """The server's pid, once it serves, and the child that looks for left-overs at its start has gone."""
 
-    def serves() -> list[int]:
-        return servers(sandbox) if not sandbox.run(["test", "-S", SOCKET]).status else []
+    def serves() -> int:
+        found = servers(sandbox) if not sandbox.run(["test", "-S", SOCKET]).status else []
+        return found[0] if len(found) == 1 else 0
 
-    (pid,) = wait_for(serves, 15)
-    return pid
+    return wait_for(serves, 15)
 
 
 def test_a_job_is_opened_and_closed_without_a_python_of_its_own(cluster: Sandbox) -> None:

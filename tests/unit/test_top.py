@@ -115,9 +115,7 @@ def test_it_looks_again_until_ctrl_c_and_leaves_the_terminal_as_it_was(tmp_path:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environ = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])}
-    # tests that were started in the background ignore Ctrl-C, and what they start would, too
-    command = ["env", "--default-signal=INT", *command, "--config", str(config)]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, env=environ) as top:
+    with subprocess.Popen([*command, "--config", str(config)], stdin=theirs, stdout=theirs, env=environ) as top:
         os.close(theirs)
         try:
             seen = b""

@@ -14,13 +14,13 @@ import ctypes
 import json
 import os
 import pwd
-import select
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from resilience.adapters.linux.readable import readable
 from resilience.model.errors import ResilienceError
 
 _MAX_ANSWER = 1 << 20
@@ -105,7 +105,7 @@ def _read(answer: int, deadline: float) -> bytes:
     """All of the child's answer, or what came in time."""
     text = b""
     while (left := deadline - time.monotonic()) > 0:
-        if not select.select([answer], [], [], left)[0]:
+        if not readable(answer, timeout=left):
             break
         chunk = os.read(answer, 1 << 16)
         if not chunk or len(text) > _MAX_ANSWER:

@@ -8,7 +8,6 @@ caller that is dropped does the work itself.
 """
 
 import os
-import select
 import signal
 import socket
 import struct
@@ -19,6 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
+from resilience.adapters.linux.readable import readable
 from resilience.model.errors import ResilienceError
 from resilience.parse import ucred
 
@@ -68,7 +68,7 @@ class HookServer:
         if os.fork() == 0:
             _go_on(self._after)
         while True:
-            ready, _, _ = select.select([stop, self._listener.fileno()], [], [])
+            ready = readable(stop, self._listener.fileno())
             if stop in ready:
                 return
             with suppress(OSError):

@@ -9,7 +9,6 @@ told once until it is good again. The file goes when the agent ends: what is rea
 """
 
 import os
-import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from threading import Thread
 
 from resilience.adapters.linux.guarded_files import write_whole
 from resilience.adapters.linux.inotify import Inotify, Tail
+from resilience.adapters.linux.readable import readable
 from resilience.adapters.linux.trust import check_trusted
 from resilience.metrics import Fold
 from resilience.model.errors import ResilienceError, WireError
@@ -72,8 +72,8 @@ class MetricsFile:
 
     def _news(self) -> bool:
         """Wait until something was written, and until it is time to look. False: it is time to end."""
-        ready, _, _ = select.select([self._inotify.fd, self._stop], [], [], _AGAIN if self._wrong else None)
-        if self._stop in ready or select.select([self._stop], [], [], self._pace)[0]:
+        ready = readable(self._inotify.fd, self._stop, timeout=_AGAIN if self._wrong else None)
+        if self._stop in ready or readable(self._stop, timeout=self._pace):
             return False
         self._inotify.read()
         return True
