@@ -21,7 +21,7 @@ from resilience.parse import packet
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "build/mpsr-launch"
-BOUND = 8.0
+BOUND = 30.0
 GPUS = (
     "mpsr: gpus: each task sees one of its 2 GPUs, which have MPS servers of their own (sbatch --mps-servers=job: one "
     "over all of them)\n"
