@@ -83,8 +83,9 @@ def test_where_the_job_wants_it_the_process_is_ended(cluster: Sandbox, way: str)
     asked = ("--mps", "--mps-unattached=fail", "--mps-threads=30", *GPU)
     job = cluster.sbatch(*asked, script=script)
     assert cluster.wait(job, timeout=40)["JobState"] == "COMPLETED"
-    # a client of a server of ours hears that from it first (CUDA error 810)
-    assert ("ended 1\n" if way == "share" else "ended 137\n") in cluster.output(job)
+    output = cluster.output(job)
+    # a client of a server of ours is ended by that first, and may get as far as to fail with CUDA error 810
+    assert "ended 137\n" in output or (way == "share" and "ended 1\n" in output)
     wait_for(lambda: f"{why.split(':', maxsplit=1)[0]}" in cluster.output(job), 10, lambda: cluster.output(job))
     assert "; it is ended (--mps-unattached=fail)" in cluster.output(job)
 

@@ -1,16 +1,20 @@
 """Any arrays, any commits, ended at any point of the last one: what comes back is exactly one committed state, twice over.
 
-A program for the simulated GPU, with a task's environment and a keeper: `python -m tests.conformance.torn_commits`. Each example
-opens a session, makes commits, and leaves it in the middle of one, as a process does that is killed: nothing is closed but
-the connection. Then another session takes over, is compared with what was committed, commits on, and is left as well.
+A program for the simulated GPU, with a task's environment and a keeper: `python -m tests.conformance.torn_commits`. In each
+example a process opens a session, makes commits, and is killed in the middle of one. Then another one takes over, is
+compared with what was committed, commits on, and is killed as well; a third one is compared and ends in order.
 """
 
 import contextlib
+import multiprocessing
 import os
 import random
 import secrets
+import signal
 import socket
+import traceback
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resilience.state import dtypes, layout
-from resilience.state import session as module
 from resilience.state.areas import Area
 from resilience.state.record import Commit, Record
 from resilience.state.session import Session
@@ -36,16 +39,14 @@ ROWS = st.tuples(
 Committed = tuple[int, dict[str, bytes], dict[str, int]]
 """Step, content, lengths."""
 
-
-class Killed(BaseException):
-    """The process ends here."""
+Planned = tuple[dict[str, int], str]
+"""The lengths of a commit, and the point at which it ends its process."""
 
 
 class Program:
     """A session with these arrays, and what they ought to hold."""
 
     def __init__(self, rows: list[Any], environ: dict[str, str]) -> None:
-        module._opened = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.supervisor = ours
         self.session = Session(
@@ -86,10 +87,9 @@ class Program:
                 now[name] = now[name][:end] + bytes(len(now[name]) - end)
         return now
 
-    def leave(self) -> None:
-        assert self.session._link is not None
-        self.session._link.close()
-        self.supervisor.close()
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -101,16 +101,16 @@ def killed(point: str, sequence: int) -> Iterator[None]:
     def writing(self: Record, commit: Commit) -> None:
         current[:] = [commit]
         if commit.sequence == sequence and point == f"before-{commit.phase}":
-            raise Killed
+            die()
         write(self, commit)
         if commit.sequence == sequence and point == f"after-{commit.phase}":
-            raise Killed
+            die()
 
     def saving(self: Area) -> None:
         if current and current[0].sequence == sequence and point == "between" and self.kind == layout.STATE:
             self.spans[1].copy(self.work, self.used // 2)
             self.memory.wait()
-            raise Killed
+            die()
         save(self)
 
     Record.write, Area.save = writing, saving  # type: ignore[method-assign]
@@ -120,47 +120,67 @@ def killed(point: str, sequence: int) -> Iterator[None]:
         Record.write, Area.save = write, save  # type: ignore[method-assign]
 
 
-@settings(max_examples=int(os.environ.get("EXAMPLES", "25")), deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(ROWS, min_size=1, max_size=6), st.data())
-def ends_anywhere(rows: list[Any], data: st.DataObject) -> None:
-    program = Program(rows, dict(os.environ))
+def a_life(rows: list[Any], before: Committed | None, commits: list[Planned], end: Connection) -> None:
+    """One process: what `end` is told last is a commit that it is about to make, or why it failed."""
     try:
-        committed = -1, program.change(dict.fromkeys(program.kinds, 0)), dict[str, int]()
+        program = Program(rows, dict(os.environ))
+        if before is None:
+            before = -1, program.change(dict.fromkeys(program.kinds, 0)), {}
+        else:
+            assert program.session.step == before[0]
+            assert program.content() == before[1]
+            assert all(program.session.filled[name] == length for name, length in before[2].items())
         program.session.wait()
-        for life in range(2):
-            committed = one_life(program, committed, life, data)
-            program.leave()
-            program = Program(rows, dict(os.environ))
-            assert program.session.step == committed[0]
-            assert program.content() == committed[1], rows
-            assert all(program.session.filled[name] == length for name, length in committed[2].items())
-            program.session.wait()
-        program.session.commit(99)
-    finally:  # the next example begins with nothing kept
-        assert program.session._link is not None
-        program.session._link.drop()
-        program.leave()
-
-
-def one_life(program: Program, committed: Committed, life: int, data: st.DataObject) -> Committed:
-    """Some commits, the last one perhaps not survived; what is committed then."""
-    for last in [False] * data.draw(st.integers(0, 2)) + [True]:
-        lengths = {
-            name: data.draw(st.integers(0, program.arrays[name].shape[0]))
-            for name, kind in program.kinds.items()
-            if kind == layout.APPEND
-        }
-        point = data.draw(st.sampled_from(POINTS)) if last else ""
-        step = committed[0] + 1
-        after = step, program.change(lengths), lengths
-        try:
+        end.send((before, ""))
+        for lengths, point in commits:
+            before = before[0] + 1, program.change(lengths), lengths
+            end.send((before, point))
             with killed(point, program.session._sequence + 1):
-                program.session.commit(step, filled=lengths, life=life, nan=float("nan"))
-        except Killed:
-            if point == "before-0":
-                continue
-        committed = after
-    return committed
+                program.session.commit(before[0], filled=lengths, life=1, nan=float("nan"))
+        if commits:
+            die()
+        program.session.commit(99)
+        program.session.__exit__(None, None, None)
+    except BaseException:
+        end.send(traceback.format_exc())
+    os._exit(0)
+
+
+def lived(rows: list[Any], before: Committed | None, commits: list[Planned]) -> Committed:
+    """What is committed after that life."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=a_life, args=(rows, before, commits, theirs))
+    process.start()
+    theirs.close()
+    with contextlib.suppress(EOFError):
+        while True:
+            said = ours.recv()
+            assert not isinstance(said, str), said
+            committed, point = said
+            if point != "before-0":
+                before = committed
+    process.join()
+    assert before is not None
+    return before
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[list[Any], list[list[Planned]]]:
+    """Arrays, and the commits of two lives; the last commit of each is perhaps not survived."""
+    rows = draw(st.lists(ROWS, min_size=1, max_size=6))
+    lengths = {f"a{n}": st.integers(0, row[3][0]) for n, row in enumerate(rows) if row[1] == layout.APPEND}
+    survived = st.tuples(st.fixed_dictionaries(lengths), st.just(""))
+    last = st.tuples(st.fixed_dictionaries(lengths), st.sampled_from(POINTS))
+    return rows, [[*draw(st.lists(survived, max_size=2)), draw(last)] for _ in range(2)]
+
+
+@settings(max_examples=int(os.environ.get("EXAMPLES", "25")), deadline=None, suppress_health_check=list(HealthCheck))
+@given(plans())
+def ends_anywhere(plan: tuple[list[Any], list[list[Planned]]]) -> None:
+    rows, lives = plan
+    committed = None
+    for commits in [*lives, []]:
+        committed = lived(rows, committed, commits)
 
 
 if __name__ == "__main__":
