@@ -30,12 +30,14 @@ from typing import Any, Self
 from resilience.model.errors import ResilienceError, StateError
 from resilience.state import ending, identity, layout, local_ranks, names, record, rows, table, views
 from resilience.state.bringing import bring
+from resilience.state.committed import Committed
 from resilience.state.driver import Gpu, GpuFault
 from resilience.state.host_bytes import HostBytes
 from resilience.state.layout import APPEND, CONSTANT, DEVICE, HOST, STATE, ArraySpec, Layout, check_same
 from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
-from resilience.state.record import COPYING, HELD, Commit, Record
+from resilience.state.pace import Pace
+from resilience.state.record import HELD, Commit
 from resilience.state.spillfile import Spilled
 from resilience.state.spills import Spills
 from resilience.state.standing import Standby, cannot
@@ -62,8 +64,6 @@ class Session:
     ) -> None:
         if arrays not in ARRAYS:
             raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(ARRAYS)}")
-        if not 0 < overhead <= 1:
-            raise StateError("session", "overhead is no share of the time", overhead, hint="0.01 is one per cent")
         self._under_mps = bool(environ.get(names.FD))
         """The program's job asked for MPS, and a supervisor has started it or what started it."""
         if self._under_mps and not local_ranks.reaches_supervisor(environ):
@@ -71,37 +71,24 @@ class Session:
         self._environ = environ
         self._arrays = arrays
         self._device = device
-        self._overhead = overhead
-        self._verify = verify
-        self._commit_cost = 0.0
-        """Seconds that the last commit took beyond the program's own work; 0 before the first."""
-        self._committed_at = 0.0
+        self._pace = Pace(overhead)
+        self._committed = Committed(verify=verify)
         self._owner = identity.base_name(environ, name)
         self._spills = Spills(environ, spill_seconds, name)
         self.role = environ.get(names.ROLE) or "active"
         """active or standby; a standby becomes active when it is promoted."""
-        self.step = -1
-        """The step of the last commit; -1 before the first."""
-        self.values: dict[str, Any] = {}
-        """The values of the last commit."""
-        self.filled: dict[str, int] = {}
-        """The committed length of each array that is appended to. Set the first ones where `fresh` is true."""
         self.restored_from = ""
         """What this process went on from: "" (nothing), standby, kept or disk."""
         self.gpu: Gpu | None = None
-        self._sequence = -1
         self._pid = os.getpid()
         self._declared: dict[str, ArraySpec] = {}
         self._scratch: set[str] = set()
-        self._appended: list[ArraySpec] = []
-        """In the order in which a record has their lengths."""
         self._held: Layout | None = None
         self._disk: Spilled | None = None
         self._sealed = False
         self._faulted = False
         self._tell_step = False
         self._store: Store
-        self._record: Record | None = None
         self._link: KeeperLink | None = None
         self._supervisor: Supervisor | None = None
         self._standby: Standby | None = None
@@ -137,8 +124,7 @@ class Session:
         if self.role == "active":
             self._spills.begin()
             if held := owned(self._link.first if self._link else None, self._owner):
-                self._take_in(held)
-                self._go_on("kept")
+                self._go_on(held, "kept")
             else:
                 self._look_on_disk()
 
@@ -146,50 +132,48 @@ class Session:
         """Nobody holds state: go on from what an earlier start of the job has left on disk, if anything."""
         if found := self._spills.found():
             self._disk = found
-            self._sequence, self.step, self.values = found.sequence, found.step, found.values
-            self.filled = found.filled
+            self._committed.go_on_from_disk(found)
             self.restored_from = "disk"
             self._tell_step = True
 
-    def _take_in(self, held: Deposit) -> None:
-        """Have the memory of a state that another process made: in place of the stand-ins, where there are some."""
+    def _go_on(self, held: Deposit, source: str) -> None:
+        """Have the memory of a state that another process made, in place of the stand-ins where there are some, as it was
+        committed."""
         assert isinstance(self._store, KeptStore)
         assert self._link is not None
         description, fds = held
         there = layout.parse(table.read(fds[0]))
-        self._record = Record(fds[1])
+        self._committed.take_in(fds[1], there)
         if self._held is None:
             self._store.take_in(there, fds[2:])
         else:
             self._store.give_way(there, fds[2:])
         self._held = there
-        self._appended = there.appended
         self._link.remember(description, fds)
-
-    def _go_on(self, source: str) -> None:
-        """Make `work` the committed state, whichever region that is in (protocols.md §8)."""
-        assert self._record is not None
-        commit = self._record.latest()
-        if commit is None:
-            raise StateError("kept state", "there is no whole commit in the record")
-        assert self._held is not None
-        assert isinstance(self._store, KeptStore)
-        if len(commit.filled) != len(self._held.appended):
-            raise StateError("kept state", "its record is not that of its arrays", f"{len(commit.filled)} lengths")
-        self.filled = {spec.name: length for spec, length in zip(self._held.appended, commit.filled, strict=True)}
-        if self._verify and commit.sums:
-            found = self._store.sums(self.filled, work=commit.phase == COPYING)
-            if found != commit.sums:
-                raise StateError("kept state", "its content is not that of its commit", f"commit {commit.sequence}")
-        if commit.phase == HELD:
-            self._store.load()
-        else:
-            self._store.save()
-            self._record.write(commit._replace(phase=HELD))
-        self._store.clear_after(self.filled)
-        self._sequence, self.step, self.values = commit.sequence, commit.step, commit.values
+        self._committed.go_on(self._store)
         self.restored_from = source
         self._tell_step = True
+
+    # ------------------------------------------------------------ what is committed
+    @property
+    def sequence(self) -> int:
+        """The number of the last commit, over all processes of the task; -1 before the first."""
+        return self._committed.sequence
+
+    @property
+    def step(self) -> int:
+        """The step of the last commit; -1 before the first."""
+        return self._committed.step
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the last commit."""
+        return self._committed.values
+
+    @property
+    def filled(self) -> dict[str, int]:
+        """The committed length of each array that is appended to. Set the first ones where `fresh` is true."""
+        return self._committed.filled
 
     # ------------------------------------------------------------ what the program declares
     @property
@@ -288,8 +272,7 @@ class Session:
         self._spills.promoted(self._environ)
         held = owned(self._link.take(self._standby.token, expected=self._held is not None), self._owner)
         if held:
-            self._take_in(held)
-            self._go_on("standby")
+            self._go_on(held, "standby")
         elif self._held is None:
             self._look_on_disk()
         else:
@@ -323,16 +306,14 @@ class Session:
         store.synchronize()
         store.close()
         there = store.layout
-        self._appended = there.appended
-        self.filled = rows.filled(self._declared.values(), self.filled)
-        self._record = Record.create()
-        self._write(max(self._sequence, 0), self.step, self.values)
-        fds = [table.make(layout.render(there)), self._record.fd, *store.fds]
+        self._committed.filled = rows.filled(self._declared.values(), self.filled)
+        record_fd = self._committed.create(store, there)
+        fds = [table.make(layout.render(there)), record_fd, *store.fds]
         link.put({"name": self._owner, "regions": there.sizes}, fds)
 
     def _stand_by(self, standby: Standby) -> None:
         if isinstance(self._store, KeptStore):
-            self._store.warm(sums=self._verify)
+            self._store.warm(sums=self._committed.verify)
         self._store.synchronize()  # what it has rehearsed is done when it says that it is ready
         gc.collect()  # not in the middle of the promotion
         standby.wait_for_promotion()
@@ -359,7 +340,7 @@ class Session:
             self._store.synchronize()
             self._tell_step = False
             if self._supervisor:
-                self._supervisor.say("stepped", seq=self._sequence, at=f"{time.monotonic():.6f}")
+                self._supervisor.say("stepped", seq=self.sequence, at=f"{time.monotonic():.6f}")
 
     def due(self) -> bool:
         """Whether a commit now keeps the time that commits take to the session's `overhead`.
@@ -368,7 +349,7 @@ class Session:
         disk. True until this process has made its first. Each task has its own clock: ranks that must commit the same
         step let one of them decide.
         """
-        return time.monotonic() - self._committed_at >= self._commit_cost / self._overhead
+        return self._pace.due()
 
     def commit(self, step: int, *, filled: Mapping[str, int] | None = None, **values: Any) -> int:
         """Keep the arrays and `values` as the state after `step`; the number of the commit.
@@ -390,28 +371,17 @@ class Session:
         self._stepped()
         if self._supervisor:
             flush_streams()  # what was printed before the commit will not be printed again
-        self.filled = lengths
-        self._write(self._sequence + 1, step, values)
-        self._committed_at = time.monotonic()
-        self._commit_cost = self._committed_at - began
-        made = Commit(self._sequence, HELD, step, values)
+        self._committed.filled = lengths
+        self._committed.write(self._store, self.sequence + 1, step, values)
+        self._pace.committed(began=began)
+        made = Commit(self.sequence, HELD, step, values)
         self._spills.committed(
             made,
             lengths,
             lambda: self._store.read(lengths),
             asked=lambda: self._supervisor is not None and self._supervisor.asks_to_spill(),
         )
-        return self._sequence
-
-    def _write(self, sequence: int, step: int, values: dict[str, Any]) -> None:
-        """The commit proper. `work` is whole before, and free again after."""
-        if self._record and isinstance(self._store, KeptStore):
-            filled = tuple(self.filled[spec.name] for spec in self._appended)
-            sums = self._store.sums(self.filled, work=True) if self._verify else ()
-            self._record.write(Commit(sequence, COPYING, step, values, filled, sums))
-            self._store.save()
-            self._record.write(Commit(sequence, HELD, step, values, filled, sums))
-        self._sequence, self.step, self.values = sequence, step, values
+        return self.sequence
 
     # ------------------------------------------------------------ the end
     def __exit__(
@@ -456,7 +426,7 @@ class Session:
         if self._supervisor is None:
             return
         text = fault.observed or str(fault)
-        self._supervisor.report_fault(cuda=fault.code, call=fault.call, sequence=self._sequence, text=text)
+        self._supervisor.report_fault(cuda=fault.code, call=fault.call, sequence=self.sequence, text=text)
 
 
 def session(

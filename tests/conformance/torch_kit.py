@@ -343,7 +343,7 @@ def die_at(point: str, sequence: int) -> None:
     coming = [0]
 
     def commit(kept: Any) -> None:
-        coming[0] = kept._session._sequence + 1
+        coming[0] = kept._session.sequence + 1
         now("before", coming[0])
 
     def begin(_: object, entry: Commit) -> None:
@@ -357,7 +357,7 @@ def die_at(point: str, sequence: int) -> None:
             now("torn", sequence)
 
     plain_copy = Gpu.copy
-    around(Kept, "commit", commit, lambda kept, *_: now("after", kept._session._sequence))
+    around(Kept, "commit", commit, lambda kept, *_: now("after", kept._session.sequence))
     around(Arena, "bind", lambda *_: None, lambda *_: now("bound", coming[0]))
     around(Blob, "write", lambda *_: None, lambda *_: now("blob", coming[0]))
     around(Record, "write", begin, lambda _, entry: now(("after-copying", "after-held")[entry.phase], entry.sequence))

@@ -135,7 +135,7 @@ def a_life(rows: list[Any], before: Committed | None, commits: list[Planned], en
         for lengths, point in commits:
             before = before[0] + 1, program.change(lengths), lengths
             end.send((before, point))
-            with killed(point, program.session._sequence + 1):
+            with killed(point, program.session.sequence + 1):
                 program.session.commit(before[0], filled=lengths, life=1, nan=float("nan"))
         if commits:
             die()

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from resilience.model.errors import StateError
+from resilience.state import pace, stores
 from resilience.state import session as module
-from resilience.state import stores
+from resilience.state.committed import Committed
 from resilience.state.session import Session
 
 WORK, COPY = 5.0, 0.4
@@ -28,19 +29,20 @@ def opened(overhead: float) -> Session:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time passes only in commits: WORK while they wait for the program, COPY while they copy."""
     clock = Clock()
-    write = Session._write
+    write = Committed.write
 
     def synchronize(store: object) -> None:
         clock.now += WORK
 
-    def slow_write(self: Session, *values: object) -> None:
+    def slow_write(self: Committed, *values: object) -> None:
         write(self, *values)  # type: ignore[arg-type]
         clock.now += COPY
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    for its in (module, pace):
+        monkeypatch.setattr(its, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(module, "_opened", False)
     monkeypatch.setattr(stores.OwnStore, "synchronize", synchronize)
-    monkeypatch.setattr(Session, "_write", slow_write)
+    monkeypatch.setattr(Committed, "write", slow_write)
     return clock
 
 
