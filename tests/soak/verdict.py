@@ -29,6 +29,8 @@ def breaches(round_: Round, since: float, *, harmless: bool, log_before: Mapping
         if fields["Restarts"] != "0":
             yield f"culprit {job.number} was requeued"
     for job in round_.others:
+        if round_.disturbed and job.number in round_.cancelled:  # a slurmctld that is killed forgets what it has not saved
+            round_.stage.sandbox.run(["scancel", str(job.number)])
         fields = round_.stage.end(job)
         if job.number not in round_.cancelled and fields["JobState"] != "COMPLETED":
             yield f"job {job.number} without --mps is {fields['JobState']}"
