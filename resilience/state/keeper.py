@@ -109,7 +109,7 @@ class Holdings:
         if not table.sealed(fds[0]):
             raise Refused("the first descriptor is not a table")
         try:
-            readable = len(os.pread(fds[1], record.SIZE, 0)) == record.SIZE
+            readable = len(os.pread(fds[1], record.SIZE, 0)) >= record.SMALLEST
         except OSError:
             readable = False
         if not readable:

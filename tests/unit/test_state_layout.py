@@ -107,7 +107,7 @@ def test_a_layout_with_a_changed_number_lets_no_array_out_of_its_memory(sizes: l
 
 
 def test_a_table_of_another_version_is_refused() -> None:
-    text = layout.render(laid_out([1])).replace(b'"format":2', b'"format":1')
+    text = layout.render(laid_out([1])).replace(b'"format":3', b'"format":1')
     with pytest.raises(StateError, match="kept state: is of another version of mpsr: 1"):
         layout.parse(text)
 

@@ -1,6 +1,8 @@
 """The commit record: a writer killed at any byte leaves the old or the new entry, never another."""
 
 import json
+import struct
+import zlib
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
 from resilience.state import record
-from resilience.state.record import COPYING, HELD, Commit, Record
+from resilience.state.record import COPYING, HELD, PREPARED, Commit, Member, Record
 
 VALUES = st.dictionaries(
     st.text(max_size=8), st.floats(allow_nan=False) | st.integers() | st.text(max_size=8), max_size=4
@@ -18,12 +20,14 @@ STEPS = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Commit]:
-    """Commits as a session writes them: COPYING n, HELD n, COPYING n+1, …"""
+    """Commits as a session writes them: COPYING n, HELD n, COPYING n+1, …; PREPARED n before, in a group."""
+    group = draw(st.none() | st.builds(Member, st.just(1), st.integers(2, 9), st.integers(0, 2**63)))
+    phases = (PREPARED, COPYING, HELD) if group else (COPYING, HELD)
     start = draw(st.integers(min_value=0, max_value=2**63))
     commits = []
     for number in range(draw(st.integers(min_value=1, max_value=4))):
         step, values = draw(STEPS), draw(VALUES)
-        commits += [Commit(start + number, phase, step, values) for phase in (COPYING, HELD)]
+        commits += [Commit(start + number, phase, step, values, group=group) for phase in phases]
     return commits[: draw(st.integers(min_value=1, max_value=len(commits)))]
 
 
@@ -95,6 +99,15 @@ def test_a_changed_byte_is_never_taken_for_an_entry(history: list[Commit], data:
 def test_any_bytes_are_an_entry_or_nothing(page: bytes) -> None:
     found = record.latest(page)
     assert found is None or isinstance(found.values, dict)
+
+
+@pytest.mark.parametrize("group", [[0], [1, 1, 5], [0, 2, -1], [0, 2, "5"], {}, "a", [True, 2, 5]])
+def test_what_is_no_member_of_a_group_is_no_entry(group: object) -> None:
+    with pytest.raises(ValueError):
+        record.member(group)
+    body = b'{"filled":[],"group":%b,"sums":[],"values":{}}' % json.dumps(group).encode()
+    tail = struct.pack("<IQqB3x", len(body), 1, 1, PREPARED) + body
+    assert record.decode(struct.pack("<I", zlib.crc32(tail)) + tail) is None
 
 
 def test_an_entry_that_was_current_is_only_ever_replaced_by_its_own_successor() -> None:
