@@ -29,7 +29,7 @@ def breaches(round_: Round, since: float, *, harmless: bool, log_before: Mapping
         if fields["Restarts"] != "0":
             yield f"culprit {job.number} was requeued"
     for job in round_.others:
-        if round_.disturbed and job.number in round_.cancelled:  # a slurmctld that is killed forgets what it has not saved
+        if round_.disturbed and job.number in round_.cancelled:  # a killed slurmctld forgets what it has not saved
             round_.stage.sandbox.run(["scancel", str(job.number)])
         fields = round_.stage.end(job)
         if job.number not in round_.cancelled and fields["JobState"] != "COMPLETED":
