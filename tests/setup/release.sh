@@ -29,6 +29,7 @@ bash tests/setup/system.sh make "$suite" "$root"
 copy_clone
 inside make build >"$log" 2>&1 || die "not built: see $log"
 slurm=$(inside slurmctld -V) tests=passed demo="not run"
+case $slurm in *" 26.05."*) inside bash tests/setup/pyslurm.sh ;; esac
 printf 'release: %s: %s\n' "$suite" "$slurm"
 chosen=("$@")
 if [ $# = 0 ]; then chosen=(tests/spank tests/cluster); fi

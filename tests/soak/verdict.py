@@ -47,7 +47,7 @@ def breaches(round_: Round, since: float, *, harmless: bool, log_before: Mapping
         if found := _TROUBLE.search(log):
             yield f"the agent's log of {node}: {log[found.start() : found.start() + 2000]}"
     for line in round_.stage.sandbox.good(["sinfo", "-h", "-N", "-o", "%T %N %E"]).splitlines():
-        if line.split()[0] not in ("idle", "mixed", "allocated", "completing"):
+        if line.split()[0] not in ("idle", "planned", "mixed", "allocated", "completing"):
             yield f"the node is {line}"
 
 

@@ -4,8 +4,8 @@ What is real here: names, arguments and result types follow https://pyslurm.gith
 PySlurm; the behaviour behind them (a requeued job is COMPLETING for a while, a start time given then is forgotten, an
 exclusion of the last node is taken and leaves the job pending, an update while RUNNING is refused) is what
 tests/cluster/test_slurm_port.py sees on a real Slurm 22.05; that an empty list of nodes is not sent, and that the number of
-an array's or of a heterogeneous job's first job loads any of them, was seen on 25.11 and in pyslurm's source. What is not:
-no pyslurm release fits a Slurm that Debian has, so the adapter is not run against a real cluster by this project's tests.
+an array's or of a heterogeneous job's first job loads any of them, was seen on 25.11 and in pyslurm's source. pyslurm itself is
+asked the same by tests/cluster/test_slurm_port.py, on a Slurm for which it can be built (make releases RELEASES=sid).
 
 As a module (PYTHONPATH with a file pyslurm.py that takes its names from here) it is what pyslurm_calls.py imports.
 """
