@@ -107,6 +107,17 @@ FAMILIES: dict[str, Family] = {
             labels=(_words("outcome", "told", "ended"),),
         ),
         Family(
+            name="mpsr_clients_ended_total",
+            kind=Kind.COUNTER,
+            help="Ends of processes before which their MPS clients were to be ended: ended, or failed where the daemon would not.",
+            labels=(_words("outcome", "ended", "failed"),),
+        ),
+        Family(
+            name="mpsr_clients_killed_busy_total",
+            kind=Kind.COUNTER,
+            help="Clients that were killed without terminate_client (SIGKILL), perhaps with work in flight.",
+        ),
+        Family(
             name="mpsr_jobs_closed_total",
             kind=Kind.COUNTER,
             help="Epilogs of jobs that asked for MPS: clean, or residue when something was left behind.",

@@ -67,6 +67,10 @@ class Fold:
                     self._series.add("mpsr_server_starts_failed_total", "prolog", by=len(job.missing))
             case rec.ProcessUnattached() as process:
                 self._series.add("mpsr_processes_unattached_total", "ended" if process.ended is True else "told")
+            case rec.ClientEnded() as client:
+                self._series.add("mpsr_clients_ended_total", "failed" if client.wrong else "ended")
+            case rec.ClientKilledBusy():
+                self._series.add("mpsr_clients_killed_busy_total")
             case rec.JobRefused():
                 self._series.add("mpsr_jobs_refused_total")
             case rec.JobClosed() as job:

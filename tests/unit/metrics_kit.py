@@ -81,6 +81,9 @@ RECORDS: list[tuple[dict[str, Any], dict[str, float]]] = [
         },
     ),
     ({"event": "job.refused", "job": 7}, {"mpsr_jobs_refused_total": 1}),
+    ({"event": "client.ended", "task": "7.0.0", "pids": [8]}, {"mpsr_clients_ended_total{outcome=ended}": 1}),
+    ({"event": "client.ended", "task": "7.0.0", "wrong": "no answer"}, {"mpsr_clients_ended_total{outcome=failed}": 1}),
+    ({"event": "client.killed_busy", "task": "7.0.0", "pid": 8}, {"mpsr_clients_killed_busy_total": 1}),
     ({"event": "process.unattached", "job": 7, "pid": 8}, {"mpsr_processes_unattached_total{outcome=told}": 1}),
     (
         {"event": "process.unattached", "job": 7, "pid": 8, "ended": True},
