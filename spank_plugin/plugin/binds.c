@@ -1,6 +1,7 @@
-/* APPTAINER_BIND and SINGULARITY_BIND of a job that asked: our directory is added to what the user
- * wants to see in containers that the task starts. Without it the pipe directory is missing there,
- * and CUDA runs outside MPS without a word.
+/* APPTAINER_BIND and SINGULARITY_BIND of a job that asked: our directories are added to what the
+ * user wants to see in containers that the task starts. Without the runtime directory the pipe
+ * directory is missing there, and CUDA runs outside MPS without a word; the supervisor's directory
+ * has the library that ends a process's MPS clients before a signal ends the process.
  *
  * A variable that is unset begins as the other one: Apptainer reads the old name only where the new
  * one is not set, and says so on standard error when they differ.
@@ -23,13 +24,13 @@ static char *find(char *list, const char *element) {
     return NULL;
 }
 
-void mpsr_binds_add(spank_t spank, const char *run) {
+static void add(spank_t spank, const char *directory) {
     static char value[BINDS][BIND_BYTES], more[BIND_BYTES];
     bool set[BINDS];
     for (int index = 0; index < BINDS; index++) {
         spank_err_t answer = spank_getenv(spank, NAMES[index], value[index], BIND_BYTES);
         if (answer == ESPANK_NOSPACE) {
-            slurm_error(MPSR_TAG ": %s: too long to add %s to it", NAMES[index], run);
+            slurm_error(MPSR_TAG ": %s: too long to add %s to it", NAMES[index], directory);
             return;
         }
         set[index] = answer == ESPANK_SUCCESS && *value[index];
@@ -37,20 +38,21 @@ void mpsr_binds_add(spank_t spank, const char *run) {
     for (int index = 0; index < BINDS; index++) {
         char *own = set[index] ? value[index] : value[1 - index];
         bool any = set[index] || set[1 - index];
-        if (any && find(own, run))
+        if (any && find(own, directory))
             mpsr_copy(more, sizeof(more), own);
-        else if (!mpsr_format(more, sizeof(more), "%s%s%s", any ? own : "", any ? "," : "", run))
+        else if (!mpsr_format(more, sizeof(more), "%s%s%s", any ? own : "", any ? "," : "",
+                              directory))
             continue;
         spank_setenv(spank, NAMES[index], more, 1);
     }
 }
 
-void mpsr_binds_remove(spank_t spank, const char *run) {
+static void withdraw(spank_t spank, const char *directory) {
     static char value[BIND_BYTES];
     for (int index = 0; index < BINDS; index++) {
         char *at = NULL;
         if (spank_getenv(spank, NAMES[index], value, sizeof(value)) != ESPANK_SUCCESS ||
-            !(at = find(value, run)))
+            !(at = find(value, directory)))
             continue;
         char *rest = strchr(at, ',');
         if (rest)
@@ -62,4 +64,24 @@ void mpsr_binds_remove(spank_t spank, const char *run) {
         else
             spank_unsetenv(spank, NAMES[index]);
     }
+}
+
+/* Of the supervisor: the library lies beside it. */
+static const char *library_directory(void) {
+    static char path[MPSR_LEASE_PATH];
+    mpsr_copy(path, sizeof(path), mpsr_plugin.site.launcher);
+    *strrchr(path, '/') = '\0'; /* it is absolute */
+    return path;
+}
+
+void mpsr_binds_add(spank_t spank) {
+    add(spank, mpsr_plugin.site.run);
+    if (*library_directory())
+        add(spank, library_directory());
+}
+
+void mpsr_binds_remove(spank_t spank) {
+    withdraw(spank, mpsr_plugin.site.run);
+    if (*library_directory())
+        withdraw(spank, library_directory());
 }

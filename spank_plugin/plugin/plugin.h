@@ -37,9 +37,9 @@ int mpsr_remote_task(spank_t spank);
 void mpsr_launcher_hold(void);
 char *mpsr_launcher_path(char line[2 * MPSR_WHY_BYTES]);
 
-/* binds.c: our directory in the containers that Apptainer and Singularity start */
-void mpsr_binds_add(spank_t spank, const char *run);
-void mpsr_binds_remove(spank_t spank, const char *run);
+/* binds.c: our directories in the containers that Apptainer and Singularity start */
+void mpsr_binds_add(spank_t spank);
+void mpsr_binds_remove(spank_t spank);
 
 /* batch_options.c: what a batch job that sbatch has not read asks for */
 void mpsr_batch_options(spank_t spank);

@@ -81,7 +81,7 @@ static void leave_unsupervised(spank_t spank) {
         return; /* nothing of ours in this environment: nothing to take back */
     for (const char *const *name = MPS_VARIABLES; *name; name++)
         spank_unsetenv(spank, *name);
-    mpsr_binds_remove(spank, mpsr_plugin.site.run);
+    mpsr_binds_remove(spank);
 }
 
 static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_lease *lease) {
@@ -260,7 +260,7 @@ int mpsr_remote_task(spank_t spank) {
     spank_setenv(spank, MPSR_ENV_LEASE, path, 1);
     spank_setenv(spank, MPSR_ENV_LAUNCHER, mpsr_plugin.site.launcher, 1);
     if (mpsr_plugin.site.apptainer)
-        mpsr_binds_add(spank, mpsr_plugin.site.run);
+        mpsr_binds_add(spank);
     spank_get_item(spank, S_JOB_STEPID, &step);
     if (step == STEP_BATCH || step == STEP_INTERACTIVE) {
         struct mpsr_visible visible;

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers.parts import bare_image, no_containers, standin
-from tests.spank.node import GPUS
+from tests.spank.node import GPUS, ROOT
 from tests.spank.site import Site
 from tests.spank.slurm import wait_for
 
@@ -80,25 +80,30 @@ def test_a_supervisor_that_is_not_installed_is_named(slurm: Site, plugin: Callab
     assert "mpsr: supervisor: cannot be run: /nowhere/mpsr-launch: No such file or directory" in done.stderr
 
 
+def places(slurm: Site, text: str) -> str:
+    """RUN is the runtime directory, LIB that of the supervisor and its library."""
+    return text.replace("RUN", str(slurm.run)).replace("LIB", str(ROOT / "build"))
+
+
 BINDS = "echo ${APPTAINER_BIND-none} ${SINGULARITY_BIND-none}"
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({}, "RUN RUN"),
-        ({"APPTAINER_BIND": "/data:/d"}, "/data:/d,RUN /data:/d,RUN"),
-        ({"SINGULARITY_BIND": "/data"}, "/data,RUN /data,RUN"),
-        ({"APPTAINER_BIND": "/a", "SINGULARITY_BIND": "/s"}, "/a,RUN /s,RUN"),
-        ({"APPTAINER_BIND": "RUN:/elsewhere,/a"}, "RUN:/elsewhere,/a RUN:/elsewhere,/a"),
-        ({"APPTAINER_BIND": "RUN2"}, "RUN2,RUN RUN2,RUN"),
+        ({}, "RUN,LIB RUN,LIB"),
+        ({"APPTAINER_BIND": "/data:/d"}, "/data:/d,RUN,LIB /data:/d,RUN,LIB"),
+        ({"SINGULARITY_BIND": "/data"}, "/data,RUN,LIB /data,RUN,LIB"),
+        ({"APPTAINER_BIND": "/a", "SINGULARITY_BIND": "/s"}, "/a,RUN,LIB /s,RUN,LIB"),
+        ({"APPTAINER_BIND": "RUN:/elsewhere,/a"}, "RUN:/elsewhere,/a,LIB RUN:/elsewhere,/a,LIB"),
+        ({"APPTAINER_BIND": "RUN2"}, "RUN2,RUN,LIB RUN2,RUN,LIB"),
+        ({"APPTAINER_BIND": "LIB:LIB:ro"}, "LIB:LIB:ro,RUN LIB:LIB:ro,RUN"),
     ],
 )
 def test_apptainer_and_singularity_are_told(slurm: Site, before: dict[str, str], after: str) -> None:
-    run = str(slurm.run)
-    env = {name: value.replace("RUN", run) for name, value in before.items()}
+    env = {name: places(slurm, value) for name, value in before.items()}
     done = slurm.cluster.run("srun", "-Q", "--mps", "bash", "-c", BINDS, env=env)
-    assert done.stdout == after.replace("RUN", run) + "\n"
+    assert done.stdout == places(slurm, after) + "\n"
 
 
 def test_they_are_told_of_nothing_without_mps(slurm: Site, plugin: Callable[..., None]) -> None:
@@ -106,7 +111,7 @@ def test_they_are_told_of_nothing_without_mps(slurm: Site, plugin: Callable[...,
     _, said = slurm.cluster.batch(
         f"{BINDS}; srun -Q bash -c '{BINDS}'; srun -Q --mps=off bash -c '{BINDS}'", "--mps", env=env
     )
-    assert said == f"/data,{slurm.run} /data,{slurm.run}\n" * 2 + "/data /data\n"
+    assert said == places(slurm, "/data,RUN,LIB /data,RUN,LIB\n") * 2 + "/data /data\n"
     plugin("apptainer=off")
     done = slurm.cluster.run("srun", "-Q", "--mps", "bash", "-c", BINDS, env=env)
     assert done.stdout == "/data none\n"

@@ -10,6 +10,7 @@ from resilience.model.settings import Options, Settings
 
 ENROOT = "enroot/mounts.d/50-mpsr.fstab"
 LINE = "/run/mpsr /run/mpsr none x-create=dir,rbind,rw,nosuid,nodev\n"
+SECOND = "/usr/libexec/mpsr /usr/libexec/mpsr none x-create=dir,bind,ro,nosuid,nodev\n"
 APPTAINER = "apptainer/apptainer.conf"
 SINGULARITY = "singularity/singularity.conf"
 
@@ -45,6 +46,27 @@ def test_a_node_without_containers_has_nothing_to_hear(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(
     tmp_path: Path, files: dict[str, str], apptainer: str, warns: bool, words: str
 ) -> None:
-    [(warned, text)] = said(tmp_path, files, apptainer)
+    (warned, text), *others = said(tmp_path, files, apptainer)
     assert warned is warns
     assert words in text
+    assert all("/usr/libexec/mpsr" in line for _, line in others)
+
+
+@pytest.mark.parametrize(
+    ("files", "apptainer", "warns"),
+    [
+        ({ENROOT: LINE + SECOND}, "on", False),
+        ({ENROOT: LINE}, "on", True),
+        ({ENROOT: LINE + f"# {SECOND}"}, "on", True),
+        ({APPTAINER: "user bind control = yes\n"}, "on", False),
+        ({APPTAINER: "user bind control = no\nbind path = /run/mpsr\n"}, "on", True),
+        ({APPTAINER: "user bind control = no\nbind path = /run/mpsr\nbind path = /usr/libexec/mpsr\n"}, "on", False),
+        ({SINGULARITY: "bind path = /run/mpsr\n"}, "off", True),
+    ],
+)
+def test_the_directory_of_the_endings_library_is_asked_for_too(
+    tmp_path: Path, files: dict[str, str], apptainer: str, warns: bool
+) -> None:
+    lines = [text for warned, text in said(tmp_path, files, apptainer) if warned and "--mps-endings=safe" in text]
+    assert len(lines) == warns
+    assert all("/usr/libexec/mpsr" in line for line in lines)
