@@ -167,6 +167,13 @@ class Slurm(Protocol):
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         """Drain a node with a reason that starts `mpsr:`."""
 
+    def kill_wait(self) -> float:
+        """Seconds from SIGTERM to SIGKILL with which Slurm ends a job."""
+
+    def ended_at(self, job: JobId) -> float | None:
+        """When Slurm began to end a job, in seconds since the epoch; 0.0 where that cannot be told. None: it lets the job run,
+        as after a signal of a user's, or one that warns of a preemption or a time limit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
@@ -368,7 +375,7 @@ class Answer:
 
 class Worker(Feed, Protocol):
     """Threads for what takes its time, one a lane, each in order: `mps:<domain>` for the MPS daemons of a fault domain, `slurm`
-    for Slurm, and `account` for jobs' accounts, which must not wait behind a requeue."""
+    for Slurm; `account` for jobs' accounts and `last_call` for jobs that are being ended, which must not wait behind a requeue."""
 
     def submit(self, lane: str, call: Callable[[], T], then: Callable[[T | Exception], "Event | None"]) -> None:
         """Have `call` made on a lane's thread; `then` is given what it returned or raised."""
@@ -405,7 +412,7 @@ class Ports:
     mps: Mps
     """Called from the worker's lanes `mps:<domain>` only, each for its domain, but for pipe() and logs(), which are pure."""
     slurm: Slurm
-    """Called from the worker's lanes `slurm` and `account` only."""
+    """Called from the worker's lanes `slurm`, `account` and `last_call` only."""
     gpus: Gpus
     """Asked once, at the start."""
     procfs: Procfs

@@ -26,6 +26,7 @@ from resilience.agent.gpus import KnownGpus
 from resilience.agent.holders import Holders
 from resilience.agent.isolated import Isolated
 from resilience.agent.job_logs import JobLogs
+from resilience.agent.last_calls import LastCalls
 from resilience.agent.newcomers import Newcomers
 from resilience.agent.peers import Peers
 from resilience.agent.reception import Reception
@@ -101,6 +102,7 @@ class Agent:
                 take=self.take,
             ),
             endings=Endings(ports.mps, ports.procfs, ports.worker, ports.journal, peers),
+            last_calls=LastCalls(ports.slurm, ports.worker, clock, peers),
         )
         self._attached = Attached(ports, clients, logs, state=lambda: self.state, act=self._mode == "act")
         others = any(lease.state is LeaseState.OPEN for lease in ports.leases.all())

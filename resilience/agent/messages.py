@@ -46,6 +46,11 @@ class KeeperWords:
     state: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillWords:
+    """SIGTERM came some time ago: is SIGKILL to follow, and when?"""
+
+
 Message = (
     ev.Started
     | ev.SessionOpened
@@ -58,6 +63,7 @@ Message = (
     | ev.Ending
     | FaultWords
     | KeeperWords
+    | KillWords
 )
 
 
@@ -126,6 +132,8 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             number, color = _number(words, "n"), _color(_text(words, "color"))
             pids, alone = _pids(_text(words, "pids")), _flag(words, "alone")
             return ev.Ending(ref=ref, number=number, pids=pids, color=color, alone=alone)
+        case "kill_when":
+            return KillWords()
         case "keeper":
             return KeeperWords(state=words.get("state", "")[:40])
         case _:

@@ -21,6 +21,10 @@ class Peers:
     def remove(self, ref: TaskRef) -> None:
         del self._of[ref]
 
+    def all(self) -> Iterator[TaskRef]:
+        """Tasks whose supervisor is connected, in their order."""
+        return iter(sorted(self._of))
+
     def of_job(self, job: JobId) -> Iterator[TaskRef]:
         """Tasks of a job whose supervisor is connected, in their order."""
         return iter(sorted(ref for ref in self._of if ref.job == job))

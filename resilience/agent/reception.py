@@ -14,7 +14,8 @@ from resilience.agent.clients import Clients
 from resilience.agent.endings import Endings
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.job_logs import JobLogs
-from resilience.agent.messages import FaultWords, HelloWords, KeeperWords
+from resilience.agent.last_calls import LastCalls
+from resilience.agent.messages import FaultWords, HelloWords, KeeperWords, KillWords
 from resilience.agent.newcomers import Newcomers
 from resilience.agent.peers import Peers
 from resilience.agent.senses import Observer
@@ -56,6 +57,7 @@ class Reception:
         observer: Observer,
         newcomers: Newcomers,
         endings: Endings,
+        last_calls: LastCalls,
     ) -> None:
         self._rules = site
         self._clock = clock
@@ -70,6 +72,7 @@ class Reception:
         self._see = observer.see
         self._newcomers = newcomers
         self._endings = endings
+        self._last_calls = last_calls
         self._tasks: dict[Peer, TaskRef] = {}
         self._homes: dict[TaskRef, ServerId] = {}
         """Domain and GPU of a task, with the colour that it came with."""
@@ -147,6 +150,7 @@ class Reception:
             session=words.session,
             program=words.program,
         )
+        self._last_calls.met(words.ref)
         self._newcomers.hello(hello, lambda: self._peers.get(words.ref) is peer)
 
     def _color(self, words: HelloWords, lease: Lease, here: ServerId) -> Color | None:
@@ -178,6 +182,8 @@ class Reception:
                 said = rec.Sighting(source=Source.CLIENT, what="keeper", task=ref, text=message.state)
                 for record in self._chatter.written(said):
                     self._journal.append(record)
+            case KillWords():
+                self._last_calls.asked(ref)
             case ev.Ending():
                 self._endings.asked(peer, message, replace(self._homes[ref], color=message.color))
             case ev.Started():

@@ -49,3 +49,9 @@ class TidySlurm:
 
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         return self._slurm.drain(node, reason)
+
+    def kill_wait(self) -> float:
+        return self._slurm.kill_wait()
+
+    def ended_at(self, job: JobId) -> float | None:
+        return self._slurm.ended_at(job)

@@ -57,6 +57,7 @@ int clock_next(struct supervisor *self) {
         self->connect_at,
         self->active.kill_at,
         dying_due(self),
+        self->last_call.at,
         self->active.pid ? self->sight.look_at : 0,
         self->active.pid ? self->ranks.look_at : 0,
         self->keeper.pid && !self->keeper.up ? self->keeper.look_at : 0,

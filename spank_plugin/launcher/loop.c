@@ -38,6 +38,13 @@ static void on_fault(struct supervisor *self, struct child *child, const struct 
     char *const cut[] = {report.cuda, report.call, report.seq, report.text};
     for (size_t index = 0; index < sizeof(cut) / sizeof(cut[0]); index++)
         mpsr_one_line(cut[index]); /* it may end in the middle of a character now */
+    if (self->last_call.made) {    /* its end has begun: no fault, and nothing to recover */
+        struct packet packet;
+        packet_begin(&packet, "fail");
+        packet_text(&packet, "reason", "Slurm ends the step: its work was taken off the GPU");
+        child_say(child, &packet);
+        return;
+    }
     if (child == &self->active)
         watch_ranks(self, true);
     report_fault(self, child, &report);
@@ -123,7 +130,8 @@ static void active_gone(struct supervisor *self, pid_t pid, int status) {
     enum event event = ON_EXIT_BAD;
     if (!told && status == 0)
         event = ON_EXIT_OK;
-    else if (!told && WIFSIGNALED(status) && sigismember(&self->told, WTERMSIG(status)) == 1)
+    else if (!told && (self->last_call.made ||
+                       (WIFSIGNALED(status) && sigismember(&self->told, WTERMSIG(status)) == 1)))
         event = ON_EXIT_TOLD;
     self->exit_pid = pid;
     /* an end that we have ordered says nothing about the task, however it looks */
@@ -198,8 +206,10 @@ static void read_signals(struct supervisor *self, int signals) {
         ending |= number == SIGTERM;
     }
     reap(self);
-    if (ending)
+    if (ending) {
+        last_call_told(self);
         happen(self, ON_TERM);
+    }
 }
 
 _Noreturn void supervise(struct supervisor *self, int signals) {
@@ -228,6 +238,7 @@ _Noreturn void supervise(struct supervisor *self, int signals) {
         read_signals(self, signals);
         ending_due(self);
         dying_due(self);
+        last_call_due(self);
         if (self->active.pid && self->sight.look_at && self->sight.look_at <= now_ms())
             sight_look(&self->sight, &self->task, self->active.pid, self->pipe, now_ms());
         /* by the time of the last look: we may have been stopped since */

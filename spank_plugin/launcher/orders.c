@@ -138,6 +138,10 @@ static void on_agent_message(struct supervisor *self, const struct words *words)
         self->sight.look_at = 0; /* told, and once is enough */
     } else if (!strcmp(words->verb, "ended"))
         on_ended(self, strtol(words_get(words, "n"), NULL, 10));
+    else if (!strcmp(words->verb, "kill_wait"))
+        last_call_learn(self, words);
+    else if (!strcmp(words->verb, "kill_in"))
+        last_call_answered(self, words);
     else if (!strcmp(words->verb, "refuse")) {
         mpsr_format(self->order.reason, sizeof(self->order.reason), "%s",
                     words_get(words, "reason"));

@@ -13,6 +13,7 @@
 #include "dying.h"
 #include "ending.h"
 #include "helpers.h"
+#include "last_call.h"
 #include "ranks.h"
 #include "task.h"
 #include "transitions.h"
@@ -74,6 +75,7 @@ struct supervisor {
     struct keeper keeper;
     struct spiller spiller;
     struct dying dying;
+    struct last_call last_call;
     struct order order;
     struct report report;
     long asked; /* questions to the agent so far to end clients */

@@ -1,7 +1,8 @@
 """A program with a session, for the tests of the supervisor: speaks protocols.md §7 and writes what it was told.
 
 `python program.py PLAN`: PLAN is a comma-separated list of what the *active* process does after `session`:
-fault, long (a fault with many words), wait (for a message), step, done, exit=N, keeper (wait until its keeper's socket takes a connection).
+fault, long (a fault with many words), wait (for a message), until=FILE (is there), step, done, exit=N, keeper (wait until its keeper's
+socket takes a connection).
 A standby says `ready` and waits; after `promote` it puts its streams back, makes a step and ends with status 0.
 """
 
@@ -56,6 +57,9 @@ def main(plan: str) -> int:
                 supervisor.send(packet.pack("fault", cuda=700, call="cuCtxSynchronize", seq=3, text="illegal address"))
             case ["long"]:
                 supervisor.send(packet.pack("fault", cuda=700, call="ö" * 300, seq=3, text="x" + "é" * 900))
+            case ["until", path]:
+                while not os.path.exists(path):
+                    time.sleep(0.01)
             case ["wait"]:
                 say(hear())
             case ["step"]:

@@ -116,6 +116,10 @@ class FakeSlurm:
     """Until it is set nobody answers about a comment."""
     away: int = 0
     """Comments that nobody answers."""
+    waits: float = 30.0
+    """Seconds from SIGTERM to SIGKILL."""
+    ended: float | Exception | None = None
+    """When it began to end any job."""
 
     def job(self, job: JobId) -> JobInfo:
         return JobInfo(
@@ -144,6 +148,16 @@ class FakeSlurm:
     def drain(self, node: NodeName, reason: str) -> Done | Refused:
         self.calls.append(("drain", node, reason))
         return Done()
+
+    def kill_wait(self) -> float:
+        self.calls.append(("kill_wait",))
+        return self.waits
+
+    def ended_at(self, job: JobId) -> float | None:
+        self.calls.append(("ended_at", job))
+        if isinstance(self.ended, Exception):
+            raise self.ended
+        return self.ended
 
 
 @dataclass
@@ -267,7 +281,9 @@ class Supervisor:
             said, words = unpack(data)
             if said == verb:
                 return words
-            assert said in ("log", "standby", "hold", "release"), f"heard {said} instead of {verb}: {words}"
+            assert said in ("log", "standby", "hold", "release", "kill_wait"), (
+                f"heard {said} instead of {verb}: {words}"
+            )
 
     def log_line(self, part: str) -> str:
         """The next line for the recovery log that has this part."""

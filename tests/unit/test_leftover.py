@@ -193,6 +193,12 @@ class Asked:
     def drain(self, node: object, reason: str) -> Done | Refused:
         raise AssertionError
 
+    def kill_wait(self) -> float:
+        raise AssertionError
+
+    def ended_at(self, job: JobId) -> float | None:
+        raise AssertionError
+
     def requeue(self, job: JobId, **_: object) -> Done | Refused:
         assert callable(self.during)
         self.during()

@@ -70,6 +70,12 @@ class Pyslurm:
             "drain", name=node, reason=one_line(reason if reason.startswith("mpsr:") else f"mpsr:{reason}")
         )
 
+    def kill_wait(self) -> float:
+        return self._scontrol.kill_wait()
+
+    def ended_at(self, job: JobId) -> float | None:
+        return self._scontrol.ended_at(job)
+
     # ------------------------------------------------------------------ what requeue_sequence is made of
 
     def snapshot(self, job: JobId) -> Snapshot:

@@ -10,7 +10,9 @@ controller answers; everything else that Slurm will not do is Refused in its own
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from resilience.adapters.slurm import admin_comment, requeue_sequence, squeue
 from resilience.adapters.slurm.account_text import one_line
@@ -29,6 +31,10 @@ _NAMES = 4096
 """Jobs whose names are remembered."""
 _LIFE = ("State", "BatchFlag", "Requeue", "RestartCnt", "PriorityLong", "Reason")
 _FILES = ("ArrayJobID", "ArrayTaskID", "UserName", "Name", "WorkDir", "StdOut")
+_KILL_WAIT_LEAST = 5.0
+"""Seconds: slurmd waits no less, whatever KillWait is (22.05, seen with KillWait=2)."""
+_RUNS = ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "CONFIGURING", "RESIZING")
+"""States of a job that nobody is ending."""
 _NEVER = ("N/A", "NONE", "Unknown")
 """An end that Slurm does not know."""
 
@@ -75,6 +81,25 @@ class Scontrol:
             return Done(detail=f"already drained: {why[1].strip() if why else 'no reason'}")
         tagged = reason if reason.startswith("mpsr:") else f"mpsr:{reason}"
         return _done(self._run("update", f"NodeName={node}", "State=DRAIN", f"Reason={one_line(tagged)}"))
+
+    def kill_wait(self) -> float:
+        text = self.config().get("KillWait", "")
+        found = re.match(r"([0-9]{1,5}) sec", text)
+        if found is None:
+            raise SlurmError("slurmctld", "shows no KillWait", text[:40])
+        return max(float(found[1]), _KILL_WAIT_LEAST)
+
+    def ended_at(self, job: JobId) -> float | None:
+        try:
+            shown = squeue.fields(self._squeue, self._who(job).name, job, ("State", "EndTime"))
+        except UnknownJob:
+            return 0.0
+        if shown["State"] in _RUNS:
+            return None
+        with suppress(ValueError):  # a job that is requeued has no end
+            if shown["State"] == "COMPLETING":
+                return datetime.fromisoformat(shown["EndTime"]).timestamp()
+        return 0.0
 
     def over(self, job: JobId, restart: int) -> bool:
         """Whether a job, seen from its run number `restart`, is over for good: no other run of it is to come.
