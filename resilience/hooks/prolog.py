@@ -8,6 +8,7 @@ two prologs at once, a prolog killed in the middle and a prolog run twice all en
 
 import pwd
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,18 +20,22 @@ from resilience.hooks import mapping, partitions, spans
 from resilience.hooks.beginning import begin, failed
 from resilience.hooks.closing import close_unused
 from resilience.hooks.node import Node, agent_socket, at_once
-from resilience.model.errors import ConfigError, MpsControlError, ResilienceError
+from resilience.model.errors import ConfigError, MpsControlError, ResilienceError, ServerFaulted
 from resilience.model.guard import Level
 from resilience.model.ids import Color, GpuMinor, ServerId
 from resilience.model.lease import Devices, Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, Require, Servers
 from resilience.model.records import DomainOpened, JobOpened, JobRefused
 from resilience.model.settings import Settings
+from resilience.model.world import ServerState
 from resilience.parse.hostlist import expand
 from resilience.parse.job_environment import JobEnvironment
 from resilience.parse.options import serialize
 from resilience.placement import domain_plan, partition_plan
 from resilience.ports import Clock, Gpus, Journal, ServerOwner
+
+_LOOK = 0.1
+"""Seconds between two looks at a server that is in its fault state."""
 
 
 def prolog(
@@ -117,7 +122,35 @@ def _open_domain(
     percent: int | None = None,
     without: str = "",
 ) -> None:
-    """Open the lease's domain for it. `percent`: with an SM partition of that share; `without`: why it has none."""
+    """Open the lease's domain for it. `percent`: with an SM partition of that share; `without`: why it has none.
+
+    A server of others that is in its fault state is waited for without the domain's lock: to recover them the agent
+    may need servers of their own.
+    """
+    until = min(node.clock.monotonic() + node.settings.mps.rebuild_timeout, node.deadline)
+    while hit := _open_locked(node, job, lease, gpus, percent=percent, without=without, until=until):
+        while _faulted(node, hit) and node.clock.monotonic() < until:
+            time.sleep(_LOOK)
+
+
+def _faulted(node: Node, server: ServerId) -> bool:
+    try:
+        return node.mps.state(server) is ServerState.FAULT
+    except MpsControlError:  # it is being replaced
+        return False
+
+
+def _open_locked(
+    node: Node,
+    job: JobEnvironment,
+    lease: Lease,
+    gpus: Devices,
+    *,
+    percent: int | None,
+    without: str,
+    until: float,
+) -> ServerId | None:
+    """None when it is done; before `until` a server to wait for first, when one is in its fault state."""
     started = node.clock.monotonic()
     kept = isolation(partition=percent is not None)
     shared = lease.options.domain is Domain.SHARED
@@ -146,6 +179,9 @@ def _open_domain(
             }
             results = at_once(work, node.left())
             failures = {server: error for server, error in results.items() if isinstance(error, Exception)}
+            hit = [server for server, error in failures.items() if isinstance(error, ServerFaulted)]
+            if hit and node.clock.monotonic() < until:
+                return hit[0]
             colors = tuple(color for color in plan.colors if color not in {server.color for server in failures})
             if failures and lease.options.require is Require.STANDBY:
                 raise next(iter(failures.values()))
@@ -190,6 +226,7 @@ def _open_domain(
             ms=round((node.clock.monotonic() - started) * 1000, 1),
         )
     )
+    return None
 
 
 def _elsewhere(

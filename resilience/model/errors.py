@@ -40,6 +40,10 @@ class DaemonGone(MpsControlError):
     """There is no control daemon any more where there was one."""
 
 
+class ServerFaulted(MpsControlError):
+    """The server of others is in its fault state: the node agent is recovering them."""
+
+
 class SlurmError(ResilienceError):
     """Slurm refused or could not be reached."""
 

@@ -16,7 +16,7 @@ from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.lease import LeaseState
 from resilience.model.world import ServerState
 from resilience.ports import ServerOwner
-from tests.conformance.domain_site import USER, Site, color, site
+from tests.conformance.domain_site import SLOW, USER, Site, color, site
 from tests.gpusim.mps_harness import wait_for
 from tests.unit.domain_world import ON
 
@@ -111,6 +111,24 @@ def test_a_server_is_replaced_while_its_pair_runs_on(here: Site) -> None:
     mps.open(color("a"), (GpuUuid(here.sim.gpus[0].uuid),), ServerOwner(uid=USER, gid=USER, shared=False))
     assert mps.state(color("a")) is ServerState.ACTIVE
     assert on_b.ask("look").startswith("sticky=0 ")
+
+
+def test_a_prolog_that_meets_a_fault_leaves_the_domain_to_the_agent(sim_build: Path) -> None:
+    """The agent has servers of their own started for those who are hit, and this one anew; then the job has both."""
+    with site(sim_build, rebuild_ms=str(SLOW)) as here:
+        here.prolog(12)
+        mps, owner, uuid = here.mps(), ServerOwner(uid=USER, gid=USER, shared=False), GpuUuid(here.sim.gpus[0].uuid)
+        here.client().tell("fault 700 31")
+        wait_for("FAULT", lambda: mps.state(color("a")) is ServerState.FAULT or None)
+        coming = threading.Thread(target=here.prolog, args=(13,))
+        coming.start()
+        wait_for("a refused lease, until all is open", lambda: (here.base / "run/n0/jobs/13.lease").exists() or None)
+        mps.open(color("q1"), (uuid,), owner)
+        assert coming.is_alive()
+        mps.close(color("a"))
+        mps.open(color("a"), (uuid,), owner)
+        coming.join(20)
+        assert (here.lease(13).state, here.lease(13).colors) == (LeaseState.OPEN, ("a", "b"))
 
 
 def test_a_conversation_of_the_agent_is_no_residue_of_the_job(here: Site) -> None:

@@ -28,7 +28,7 @@ from resilience.adapters.linux.processes import Seen, end, living, parent, wait_
 from resilience.adapters.mps.domain_locks import DomainLocks, talk_lock
 from resilience.adapters.mps.mps_talk import ANSWER_SECONDS, RETRY, TALK_TIMEOUT, ControlProgram
 from resilience.adapters.mps.sm_partitions import SmPartitions
-from resilience.model.errors import DaemonGone, MpsControlError
+from resilience.model.errors import DaemonGone, MpsControlError, ServerFaulted
 from resilience.model.ids import GpuUuid, NodeName, Process, ServerId
 from resilience.model.settings import Settings
 from resilience.model.world import ServerState
@@ -158,7 +158,8 @@ class ControlDaemons:
     # ------------------------------------------------------------------------------------------------ opening
 
     def open(self, server: ServerId, uuids: tuple[GpuUuid, ...], owner: ServerOwner, *, in_use: bool = False) -> None:
-        """See ports.Mps. `in_use`: others hold leases on it, so nothing that lives is ended to have it."""
+        """See ports.Mps. `in_use`: others hold leases on it, so nothing that lives is ended to have it, and while it is in
+        its fault state that is told at once (ServerFaulted): the agent needs the domain to recover them."""
         pipe = self.pipe(server)
         if len(os.fsencode(f"{pipe}/{_LONGEST_SOCKET}")) > _SUN_PATH:
             raise self._program.error(
@@ -166,7 +167,7 @@ class ControlDaemons:
             )
         with self._locks.domain(server.domain, timeout=self._settings.mps.start_timeout):
             if os.path.lexists(pipe):
-                if self._take_over(server, owner):
+                if self._take_over(server, owner, in_use=in_use):
                     return
                 with self._nobody_talks(server):
                     alive = self.processes(server)
@@ -195,7 +196,7 @@ class ControlDaemons:
                 raise
             raise self._program.error(server, "cannot be opened", "; ".join([str(error), *left])) from error
 
-    def _take_over(self, server: ServerId, owner: ServerOwner) -> bool:
+    def _take_over(self, server: ServerId, owner: ServerOwner, *, in_use: bool) -> bool:
         """Whether the daemon that is there is the owner's and has, or gets, an ACTIVE server."""
         info = os.lstat(self.pipe(server))
         if (info.st_uid, info.st_gid) != (owner.uid, owner.gid):
@@ -209,11 +210,15 @@ class ControlDaemons:
                 return True
             if not self.processes(server):
                 return False
+            if in_use and state is ServerState.FAULT:
+                raise ServerFaulted(self._program.name(server), "is in its fault state, and other jobs use it")
             if state is ServerState.ABSENT:
                 self._await_active(server, owner, mps.start_timeout)
             else:
                 patience = mps.rebuild_timeout if state is ServerState.FAULT else mps.start_timeout
                 self._await_active(server, owner, patience, state)
+        except ServerFaulted:
+            raise
         except MpsControlError:
             return False
         return True
