@@ -7,6 +7,7 @@ last commit is this process's own then.
 from typing import Any
 
 from resilience.model.errors import StateError
+from resilience.state import wiping
 from resilience.state.layout import ArraySpec, Layout
 from resilience.state.record import COPYING, HELD, Commit, Record
 from resilience.state.spillfile import Spilled
@@ -39,6 +40,11 @@ class Committed:
         """The record that another process made. Raises StateError."""
         self._appended = layout.appended
         self._record = Record(fd)
+
+    def wipe(self) -> None:
+        """Nobody is to go on from here: the values go from the record."""
+        if self._record is not None:
+            wiping.overwrite([self._record.fd])
 
     def go_on(self, store: KeptStore) -> None:
         """Make `work` the committed state, whichever region that is in. Raises StateError."""

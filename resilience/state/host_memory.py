@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 
 from resilience.model.errors import StateError
-from resilience.state import layout
+from resilience.state import layout, wiping
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -47,7 +47,7 @@ def _rounded(size: int) -> int:
 
 
 def _memfd(size: int) -> int:
-    fd = os.memfd_create("mpsr-host", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create(wiping.NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     return fd
 
@@ -111,6 +111,10 @@ class HostSpan:
             ctypes.memset(last, 0, end - last)
         else:
             ctypes.memset(begin, 0, size)
+
+    def wipe(self) -> None:
+        """Overwrite all of it."""
+        wiping.overwrite(self.fds)
 
     def write(self, at: int, content: bytearray) -> None:
         ctypes.memmove(self.address + at, (ctypes.c_char * len(content)).from_buffer(content), len(content))

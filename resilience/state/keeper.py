@@ -12,7 +12,9 @@ A standby is told what is held and gets no descriptor but the table's: it cannot
 on. `take` gives it them, against the token that the supervisor sends with the word `promote` and not before.
 
 It ends when its parent (the supervisor) has gone, on SIGTERM and SIGINT, and removes its socket. It may be SIGKILLed:
-the program still holds the descriptors and deposits them with the next keeper.
+the program still holds the descriptors and deposits them with the next keeper. A supervisor that ends by itself has the
+wiper (resilience/state/wipe.py) overwrite what is held; after one that was killed the keeper overwrites the part in host
+memory, once the task's processes have gone.
 
 Messages (JSON objects, resilience/state/wire.py), program → keeper and its answer:
 
@@ -36,17 +38,21 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import Any, NoReturn
 
 from resilience.adapters.linux.readable import readable
 from resilience.model.errors import ResilienceError, StateError, WireError
 from resilience.parse import ucred
-from resilience.state import record, table, wire
+from resilience.state import record, table, wiping, wire
 from resilience.state.names import EXIT_OK, EXIT_USAGE, STANDBY_TOKEN, STATE_VERSION, TOKEN
 
 _MAX_PEERS = 64
 """Connections at once; a task has two or three."""
 _MIB = 1 << 20
+_FAREWELL = 2.0
+"""Seconds for the task's processes to end when the supervisor has."""
+_LOOK = 0.01
 _ROLES = ("active", "standby", "reader")
 
 
@@ -117,6 +123,10 @@ class Holdings:
         self.drop()
         self.layout, self.fds, self.total = layout, fds, total
 
+    def overwrite(self) -> None:
+        """The part in host memory; device memory needs a context."""
+        wiping.overwrite([*self.fds[1:2], *(fd for fd in self.fds[2:] if wiping.of_host(fd))])
+
     def drop(self) -> None:
         wire.close_all(self.fds)
         self.layout, self.fds, self.total = None, [], 0
@@ -142,11 +152,22 @@ class Keeper:
         while True:
             for fd, _ in self._poll.poll():
                 if fd == parent:
-                    return
+                    return self._farewell()
                 if fd == self._listener.fileno():
                     self._accept()
                 elif fd in self._peers:
                     self._hear(self._peers[fd])
+
+    def _farewell(self) -> None:
+        """The supervisor was killed, and so are the task's processes: what they have left is overwritten. One that lives on
+        may use it: it is left as it is then."""
+        until = time.monotonic() + _FAREWELL
+        while self._peers and time.monotonic() < until:
+            for peer in list(self._peers.values()):
+                if readable(peer.connection.fileno(), timeout=_LOOK):
+                    self._hear(peer)
+        if not self._peers:
+            self._held.overwrite()
 
     def _accept(self) -> None:
         try:

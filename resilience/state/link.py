@@ -138,12 +138,13 @@ class KeeperLink:
         with self._lock:
             self._deposit = (layout, fds)
 
-    def drop(self) -> None:
-        """The program has ended well: nobody is to go on from its state. A keeper that is away has none."""
+    def drop(self) -> bool:
+        """The program has ended well: nobody is to go on from its state. False: the keeper is away, or has another writer."""
         with self._lock:
             self._deposit = None
-            with contextlib.suppress(OSError, StateError):  # StateError: it has another writer by now
-                self._ask({"op": "drop"})
+            with contextlib.suppress(OSError, StateError):
+                return str(self._ask({"op": "drop"})[0]["op"]) == "dropped"
+        return False
 
     def ask_to_wait(self) -> None:
         """Ask for what is held once something is; `heard_layout` takes the answer when the connection is readable."""

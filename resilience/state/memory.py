@@ -112,6 +112,11 @@ class DeviceSpan:
         if size:
             self._gpu.zero(self.address + at, size)
 
+    def wipe(self) -> None:
+        """Overwrite all of it, read-only or not. Does not wait."""
+        self._gpu.open(self.address, self.size)
+        self._gpu.zero(self.address, self.size)
+
     def write(self, at: int, content: bytearray) -> None:
         if content:
             host = (ctypes.c_char * len(content)).from_buffer(content)

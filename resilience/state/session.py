@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from resilience.model.errors import ResilienceError, StateError
+from resilience.model.errors import GpuError, ResilienceError, StateError
 from resilience.state import ending, identity, layout, local_ranks, names, record, rows, table, views
 from resilience.state.bringing import bring
 from resilience.state.committed import Committed
@@ -398,8 +398,8 @@ class Session:
             self._report(fault)
         self._spills.finish()
         if self._link:
-            if error is None and fault is None:
-                self._link.drop()
+            if error is None and fault is None and self._link.drop():
+                self._wipe()
             self._link.close()
         if error is None:
             if fault:
@@ -407,6 +407,13 @@ class Session:
             self._spills.remove()
             if self._supervisor:
                 self._supervisor.say("done")
+
+    def _wipe(self) -> None:
+        """Nobody goes on from the last commit any more. What the program works on is its own to the end."""
+        if isinstance(self._store, KeptStore):
+            self._committed.wipe()
+            with contextlib.suppress(GpuError):  # of no more use to anybody either way
+                self._store.wipe(work=False)
 
     def _fault(self, error: BaseException | None) -> GpuFault | None:
         """The GPU fault behind the end of the program. The driver is asked: it may show as any library's exception."""

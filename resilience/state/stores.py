@@ -241,6 +241,13 @@ class KeptStore:
             area.load()
         self._wait()
 
+    def wipe(self, *, work: bool = True) -> None:
+        """Overwrite the memory, and wait; `work` false: but for what the program works on."""
+        for area in self._areas:
+            for span in area.spans if work else area.spans[1:]:
+                span.wipe()
+        self._wait()
+
     def clear_after(self, filled: Mapping[str, int]) -> None:
         """Arrays that are appended to are of zeros from their committed length on."""
         for name, array in self._arrays.items():

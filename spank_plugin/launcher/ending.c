@@ -179,15 +179,7 @@ static void hear(struct supervisor *self) {
     }
 }
 
-void ending_all(struct supervisor *self) {
-    struct child *const all[] = {&self->active, &self->standby};
-    retire_spiller(self);
-    for (size_t index = 0; index < sizeof(all) / sizeof(all[0]); index++)
-        if (all[index]->pid) {
-            disown(all[index]);
-            all[index]->kill_at = now_ms();
-            set_aside(self, all[index]);
-        }
+static void end_retired(struct supervisor *self) {
     for (int index = 0; index < RETIRED; index++)
         if (self->retired[index].kill_at && !self->retired[index].asked)
             self->retired[index].kill_at = now_ms();
@@ -201,16 +193,53 @@ void ending_all(struct supervisor *self) {
     for (int index = 0; index < RETIRED; index++)
         if (self->retired[index].pid)
             put_down(&self->retired[index]);
-    if (self->keeper.pid > 0)
-        kill(self->keeper.pid, SIGKILL); /* holds descriptors, and is no client */
+}
+
+/* Reap `pid`, or -1: all. False: it has not ended in time. */
+static bool reaped(pid_t pid, long long until) {
     sigset_t child;
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
-    until = now_ms() + FAREWELL_MS;
     pid_t gone = 0;
-    while ((gone = waitpid(-1, NULL, WNOHANG)) >= 0 && now_ms() < until) {
+    while ((gone = waitpid(pid, NULL, WNOHANG)) >= 0 && gone != pid && now_ms() < until) {
         const struct timespec pause = {.tv_nsec = ENDING_LOOK_MS * 1000 * 1000};
         if (gone == 0)
             sigtimedwait(&child, NULL, &pause);
     }
+    return gone != 0;
+}
+
+/* What a task that ended badly has kept is overwritten before the keeper goes: only the keeper
+ * holds it now. */
+static void wipe(struct supervisor *self) {
+    struct lines silent = {.fd = -1};
+    struct child child = {.socket = -1};
+    char partition[MPSR_LEASE_WORD];
+    if (!self->session || !self->keeper.up ||
+        !mpsr_lease_partition(&self->task.lease, self->task.gpu, self->color, partition) ||
+        !(child.pid = wiper_start(&silent, &self->task, self->pipe, partition)))
+        return;
+    if (!reaped(child.pid, now_ms() + WIPE_MS)) {
+        say("kept state was not wiped in %d s", WIPE_MS / 1000);
+        mpsr_copy(child.color, sizeof(child.color), self->color);
+        retire(self, &child);
+        end_retired(self);
+    }
+    lines_close(&silent);
+}
+
+void ending_all(struct supervisor *self) {
+    struct child *const all[] = {&self->active, &self->standby};
+    retire_spiller(self);
+    for (size_t index = 0; index < sizeof(all) / sizeof(all[0]); index++)
+        if (all[index]->pid) {
+            disown(all[index]);
+            all[index]->kill_at = now_ms();
+            set_aside(self, all[index]);
+        }
+    end_retired(self);
+    wipe(self);
+    if (self->keeper.pid > 0)
+        kill(self->keeper.pid, SIGKILL); /* holds descriptors, and is no client */
+    reaped(-1, now_ms() + FAREWELL_MS);
 }

@@ -20,6 +20,7 @@ enum {
     SUPERSEDED_MS = 100, /* that a faulted process may stay beside the one promoted: its end
                             would take time from the first step, but its server waits for it */
     HEIR_MS = 3000,      /* the same when the keeper is not there: a new one starts in some 50 ms */
+    WIPE_MS = 5000,      /* for kept state to be overwritten: a context takes most of a second */
     FAREWELL_MS = 1000,  /* for killed processes to be gone before we are */
     ENDING_LOOK_MS = 20, /* between two looks for the end of processes that are not ours to reap */
 };

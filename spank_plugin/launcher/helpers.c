@@ -23,16 +23,17 @@ static const char *const FOREIGN[] = {"PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSP
                                       "PYTHONPLATLIBDIR"};
 
 /* Start `command`; its stream number `stream` goes into `lines`, standard input and output are
- * /dev/null otherwise. */
+ * /dev/null otherwise. `at_our_death`: the signal that it gets then; 0: none. */
 static pid_t helper_start(const struct task *task, const char *pipe, const char *partition,
-                          const char *const command[], int stream, struct lines *lines) {
+                          const char *const command[], int stream, int at_our_death,
+                          struct lines *lines) {
     int ends[2];
     pid_t parent = getpid();
     if (pipe2(ends, O_CLOEXEC))
         return 0;
     pid_t pid = fork();
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_PDEATHSIG, at_our_death);
         if (getppid() != parent)
             _exit(MPSR_EXIT_FAILED);
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -80,7 +81,7 @@ bool keeper_start(struct keeper *keeper, const struct task *task, long long now)
     keeper->wanted = true;
     keeper->up = false;
     keeper->look_at = now + KEEPER_LOOK_MS;
-    keeper->pid = helper_start(task, "", "", command, 2, &keeper->errors);
+    keeper->pid = helper_start(task, "", "", command, 2, 0, &keeper->errors); /* it looks itself */
     return keeper->pid != 0;
 }
 
@@ -108,8 +109,14 @@ bool spiller_start(struct spiller *spiller, const struct task *task, const char 
                    const char *partition) {
     const char *command[] = {helper_python(task), "-P", "-m", "resilience.state.spill", NULL};
     spiller->seq = -1;
-    spiller->pid = helper_start(task, pipe, partition, command, 1, &spiller->answer);
+    spiller->pid = helper_start(task, pipe, partition, command, 1, SIGKILL, &spiller->answer);
     return spiller->pid != 0;
+}
+
+pid_t wiper_start(struct lines *silent, const struct task *task, const char *pipe,
+                  const char *partition) {
+    const char *command[] = {helper_python(task), "-P", "-m", "resilience.state.wipe", NULL};
+    return helper_start(task, pipe, partition, command, 1, SIGKILL, silent);
 }
 
 void spiller_line(struct spiller *spiller, const char *line) {

@@ -1,7 +1,7 @@
-/* The two Python processes that serve one task: the keeper of its kept state, and the spiller
- * before a requeue.
+/* The Python processes that serve one task: the keeper of its kept state, the spiller before a
+ * requeue, and the wiper after the end.
  *
- * Both are started on the first need, are ended with the supervisor, and are out of reach of the
+ * They are started on the first need, are ended with the supervisor, and are out of reach of the
  * signals that Slurm sends to the step. A keeper that dies is started anew, at most KEEPER_DEATHS
  * times in KEEPER_WINDOW_MS; then there is none, and the program goes on without the chance to be
  * restored.
@@ -39,7 +39,7 @@ struct spiller {
     struct lines answer;
 };
 
-/* The interpreter of both. */
+/* Their interpreter. */
 const char *helper_python(const struct task *task);
 
 bool keeper_start(struct keeper *keeper, const struct task *task, long long now);
@@ -50,6 +50,10 @@ bool keeper_appeared(struct keeper *keeper, const struct task *task, long long n
 
 bool spiller_start(struct spiller *spiller, const struct task *task, const char *pipe,
                    const char *partition);
+/* What overwrites the kept state of a task that ended badly, on the server of `pipe`; 0: it cannot
+ * be started. It writes nothing into `silent`. */
+pid_t wiper_start(struct lines *silent, const struct task *task, const char *pipe,
+                  const char *partition);
 void spiller_line(struct spiller *spiller, const char *line);
 
 /* Read what is there; calls `take` for each whole line. False at the end of the stream. */

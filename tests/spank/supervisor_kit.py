@@ -12,7 +12,12 @@ WITH_STANDBY = {"standby": "b", "standby_pipe": "/pipes/b"}
 
 # A keeper without the package: says a line, binds its socket, waits to be ended. The real one has tests of its own.
 KEEPER = """#!{python}
-import os, socket, sys
+import os, select, socket, sys
+if sys.argv[3] == "resilience.state.wipe":
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:
+        keeper.connect(os.environ["MPSR_KEEPER"])
+    print("wiped at", os.environ["CUDA_MPS_PIPE_DIRECTORY"], file=sys.stderr)
+    sys.exit(0)
 if sys.argv[3] == "resilience.state.spill":
     print("seq=41" if os.environ["CUDA_MPS_PIPE_DIRECTORY"] == "/pipes/b" else "seq=?", flush=True)
     sys.exit(0)
@@ -20,8 +25,13 @@ print("keeper starts with", *sys.argv[1:4], *sys.argv[6:], len(os.environ["MPSR_
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 listener.bind(sys.argv[5])
 listener.listen()
-while True:
-    listener.accept()
+parent = os.pidfd_open(os.getppid())
+poll = select.poll()
+poll.register(listener)
+poll.register(parent)
+connections = []
+while all(fd != parent for fd, _ in poll.poll()):
+    connections.append(listener.accept())
 """
 
 

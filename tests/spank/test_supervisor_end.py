@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.spank.slurm import wait_for
-from tests.spank.supervisor_kit import Node, shell
+from tests.spank.supervisor_kit import PROGRAM, Node, shell, wait_for_keeper
 
 # ---------------------------------------------------------------- a task that ends
 
@@ -52,6 +52,27 @@ def test_signals_reach_the_task_as_slurm_set_them(node: Node) -> None:
     plain = os.popen("env -i grep -E '^Sig(Blk)' /proc/self/status").read()
     assert status == 0
     assert plain in out
+
+
+# ---------------------------------------------------------------- what it kept
+
+
+@pytest.mark.parametrize("plan", ["keeper,exit=3", "keeper,wait"], ids=["failed", "cancelled"])
+def test_what_a_task_kept_is_wiped_before_its_keeper_goes(node: Node, plan: str) -> None:
+    supervised, agent = node.both(*PROGRAM, plan)
+    wait_for_keeper(supervised.process.pid)
+    if plan.endswith("wait"):
+        supervised.process.terminate()
+    else:
+        agent.expect("exit")
+        agent.verdict("none")
+    assert "wiped at /pipes/a\n" in supervised.end()[2]
+
+
+def test_a_task_that_has_ended_well_has_nothing_to_wipe(node: Node) -> None:
+    supervised, _agent = node.both(*PROGRAM, "keeper,done,exit=0")
+    status, _, errors = supervised.end()
+    assert (status, "wiped" in errors) == (0, False)
 
 
 # ---------------------------------------------------------------- staying for Slurm to take the job's account

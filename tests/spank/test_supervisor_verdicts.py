@@ -162,7 +162,9 @@ def test_requeue_spills_through_the_verdicts_server(node: Node) -> None:
     agent.verdict("requeue", incident="i6", **B)
     assert agent.expect("spilled")["seq"] == "41"
     supervised.process.terminate()
-    assert supervised.end()[0] == -signal.SIGTERM
+    status, _, errors = supervised.end()
+    assert status == -signal.SIGTERM
+    assert errors.count("wiped at") == 1
 
 
 def test_done_sends_the_standby_home(node: Node) -> None:
