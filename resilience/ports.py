@@ -81,6 +81,9 @@ class Mps(Protocol):
     def logs(self, server: ServerId) -> str:
         """The directory of control.log and server.log."""
 
+    def partition(self, server: ServerId, slot: int) -> str:
+        """The value of CUDA_MPS_SM_PARTITION for a slot (counted from 1) of the server; empty when it has none."""
+
 
 class Leases(Protocol):
     def read(self, job: JobId) -> Lease | None:

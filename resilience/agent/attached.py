@@ -126,14 +126,17 @@ class Attached:
     def _judge(self, news: _News, server: ServerId | None) -> None:
         """`server`: the one of the job's domain that has it as a client, whatever NVML's lists say."""
         lease, client, process = news.lease, news.client, news.process
+        gpu = _minor(lease, news.context.uuid)
+        slot = lease.slot(gpu) if gpu is not None else 0
         why = lack(
             Facts(
                 lease=lease,
                 options=self._options(client, lease),
-                gpu=_minor(lease, news.context.uuid),
+                gpu=gpu,
                 mps=news.context.mps or server is not None,
                 ours=server is not None,
                 environ=self._ports.procfs.environ(process.pid),
+                partition=self._ports.mps.partition(server, slot) if server is not None and slot else "",
             )
         )
         if not why or process in self._told:

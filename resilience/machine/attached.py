@@ -1,7 +1,7 @@
 """Is a process that computes on a job's GPU where its job asked to be? Pure: facts in, one sentence out.
 
-Outside MPS, on a server that is not the job's, with more of the GPU's threads or memory than the options allow. What cannot
-be told counts as right: an environment that may not be read.
+Outside MPS, on a server that is not the job's, in another SM partition, with more of the GPU's threads or memory than the
+options allow. What cannot be told counts as right: an environment that may not be read, or one changed after the start.
 """
 
 import re
@@ -15,6 +15,7 @@ from resilience.model.options import JobOptions
 _PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 _SHARE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 _LIMIT = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
+_PARTITION = "CUDA_MPS_SM_PARTITION"
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024}
 
 
@@ -31,6 +32,8 @@ class Facts:
     """A server of the job's counts it among its clients."""
     environ: Mapping[str, str] | None
     """As it began; None: it may not be read."""
+    partition: str = ""
+    """The job's SM partition on that server; empty: it has none, or that cannot be told."""
 
 
 def lack(facts: Facts) -> str:
@@ -41,6 +44,8 @@ def lack(facts: Facts) -> str:
         return f"computes outside MPS: {_why_outside(facts)}"
     if not facts.ours:
         return f"is a client of an MPS server that is not its job's: {_pipe(facts.environ)}"
+    if facts.partition and facts.environ is not None and facts.environ.get(_PARTITION) != facts.partition:
+        return f"is not in its job's SM partition {facts.partition}: {_said(facts.environ, _PARTITION)}"
     return _too_much(facts)
 
 

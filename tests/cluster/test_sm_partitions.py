@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.plan import REPO
 from tests.cluster.sandbox import Sandbox, wait_for
 from tests.demo.stage import NODE, Job, Stage
 
@@ -193,3 +194,19 @@ def test_gres_mps_decides_the_size(stage: Stage) -> None:
     assert stage.clean([job], since) == []
     (opened,) = [entry for entry in stage.journal(since, "job.opened") if entry["job"] == job]
     assert (opened["isolation"], opened["slots"]) == ("sm", [1]), json.dumps(opened)
+
+
+def test_a_process_in_another_jobs_partition_is_told_of_and_ended_where_the_job_wants_it(stage: Stage) -> None:
+    """The client chooses: only its environment tells, as it began."""
+    since = time.monotonic()
+    program = f"{stage.sandbox.plan.python} {REPO}/resilience/drill/culprit.py none --after 20"
+    other = "CUDA_MPS_SM_PARTITION=$(sed -n 2p $(dirname $CUDA_MPS_PIPE_DIRECTORY)/a.sm)"
+    script = f"{program} & env {other} {program}; kill $!"
+    job = stage.sandbox.sbatch("--mps", ASK, "--mps-unattached=fail", script=script)
+    rows = wait_for(lambda: stage.journal(since, "process.unattached"), 20, lambda: stage.sandbox.output(job))
+    stage.sandbox.wait(job)
+    (row,) = rows
+    assert (row["job"], row["ended"]) == (job, True)
+    assert "is not in its job's SM partition GPU-" in row["reason"]
+    assert len(stage.journal(since, "process.unattached")) == 1, "the one in the right partition is not told of"
+    assert stage.clean([job], since) == []

@@ -103,6 +103,9 @@ class FakeMps:
     def pipe(self, server: ServerId) -> str:
         return f"/p/{server.domain}/g{server.gpu}/{server.color}"
 
+    def partition(self, server: ServerId, slot: int) -> str:
+        return f"{UUID}/{slot}" if slot else ""
+
     def logs(self, server: ServerId) -> str:
         return str(self.root / server.domain / f"g{server.gpu}" / server.color)
 

@@ -22,10 +22,11 @@ from resilience.ports import Context, Gpu
 from tests.unit.agent_kit import FakeLeases, FakeProcfs, until
 from tests.unit.machine_kit import lease, server
 
-PIPE, SHARE, LIMIT = (
+PIPE, SHARE, LIMIT, SM = (
     "CUDA_MPS_PIPE_DIRECTORY",
     "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
     "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+    "CUDA_MPS_SM_PARTITION",
 )
 LEASE = lease(1)
 RIGHT = {PIPE: f"{LEASE.run}/n0/d/u1001/g0/a", SHARE: "30", LIMIT: "0=512M"}
@@ -65,6 +66,13 @@ def without(name: str) -> dict[str, str]:
         ({"environ": None}, ""),
         ({"environ": {}, "options": JobOptions(mps=True)}, ""),
         ({"environ": without(SHARE), "lease": replace(LEASE, slots=((GpuMinor(0), 1),))}, ""),
+        ({"environ": RIGHT | {SM: "GPU-1/Dx1"}, "partition": "GPU-1/Dx1"}, ""),
+        ({"environ": None, "partition": "GPU-1/Dx1"}, ""),
+        (
+            {"environ": RIGHT | {SM: "GPU-1/Dx2"}, "partition": "GPU-1/Dx1"},
+            f"is not in its job's SM partition GPU-1/Dx1: {SM} is GPU-1/Dx2",
+        ),
+        ({"partition": "GPU-1/Dx1"}, f"is not in its job's SM partition GPU-1/Dx1: it has no {SM}"),
     ],
 )
 def test_what_is_wrong_with_a_process(changes: dict[str, Any], words: str) -> None:

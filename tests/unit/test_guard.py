@@ -164,6 +164,9 @@ class Server:
     def pipe(self, server: ServerId) -> str:
         raise NotImplementedError
 
+    def partition(self, server: ServerId, slot: int) -> str:
+        raise NotImplementedError
+
     def logs(self, server: ServerId) -> str:
         raise NotImplementedError
 

@@ -94,6 +94,9 @@ class ControlDaemons:
     def logs(self, server: ServerId) -> str:
         return self._program.logs(server)
 
+    def partition(self, server: ServerId, slot: int) -> str:
+        return self.partitions.value(server, slot)
+
     def state(self, server: ServerId) -> ServerState:
         return self._look(server)[0]
 

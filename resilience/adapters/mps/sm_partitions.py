@@ -52,6 +52,10 @@ class SmPartitions:
         """How many partitions the server has."""
         return len(self._values(server))
 
+    def value(self, server: ServerId, slot: int) -> str:
+        """The partition of a slot (counted from 1), as CUDA_MPS_SM_PARTITION wants it; empty when there is none."""
+        return dict(enumerate(self._values(server), 1)).get(slot, "")
+
     def cut(self, server: ServerId, uuid: GpuUuid) -> None:
         """Make the partitions of a fresh server, if it is to have any. Raises MpsControlError with the driver's words."""
         if (percent := self.share(server)) is None:
