@@ -55,6 +55,9 @@ def prolog(
         if not options.mps:
             return exit_code("ok")
         lease = replace(lease, options=options, domain=domain_plan.domain_key(options, job.job, job.uid))
+        if not job.gpus and domain_plan.by_default(settings.options, job.partition):
+            node.leases.write(replace(lease, state=LeaseState.WITHOUT, reason=domain_plan.NO_GPU))
+            return exit_code("ok")
         node.leases.write(lease)
         _open(node, job, lease)
     except ConfigError as error:

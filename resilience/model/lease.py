@@ -13,6 +13,8 @@ Devices = tuple[tuple[GpuMinor, GpuUuid], ...]
 class LeaseState(StrEnum):
     OPEN = "open"
     REFUSED = "refused"
+    WITHOUT = "without"
+    """The job has no GPU, and MPS is the default of its site or partition: without MPS unless it asked by itself."""
 
 
 class Isolation(StrEnum):

@@ -30,6 +30,8 @@ _PARTITIONED = "-sm"
 """Ends the name of a domain whose servers are cut into SM partitions. A daemon in that mode takes no client without a
 partition, so jobs that have none are in the domain without this ending, on servers of their own."""
 
+NO_GPU = "no GPU in this allocation"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
@@ -62,6 +64,11 @@ def in_force(asked: str, site: Rules, partition: str = "") -> JobOptions:
     return rules.on_node(
         {key: wire.check_value(key, value) for key, value in given.items()}, rules.of_partition(site, partition)
     )
+
+
+def by_default(site: Rules, partition: str) -> bool:
+    """Whether a job of a Slurm partition has MPS on this node without asking for it."""
+    return rules.defaults(rules.of_partition(site, partition))["mps"] == "on"
 
 
 def domain_key(options: JobOptions, job: JobId, uid: int) -> DomainKey:
@@ -120,7 +127,7 @@ def pick_gpus(
             raise ConfigError("gpu", "is in MIG mode, and its instances have no MPS of ours", match[0][1], hint=_NO_MIG)
         picked.append(match[0])
     if not picked:
-        raise ConfigError("gpu", "no GPU in this allocation", "--mps", hint="add --gres=gpu:1, shard:N or mps:N")
+        raise ConfigError("gpu", NO_GPU, "--mps", hint="add --gres=gpu:1, shard:N or mps:N")
     return tuple(dict.fromkeys(picked))
 
 

@@ -84,7 +84,8 @@ static void leave_unsupervised(spank_t spank) {
     mpsr_binds_remove(spank);
 }
 
-static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_lease *lease) {
+/* False: the job has none, and is to run as without us. */
+static bool load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_lease *lease) {
     uint32_t job = 0;
     char node[MPSR_LEASE_WORD] = "", id[24], why[MPSR_WHY_BYTES] = "", line[2 * MPSR_LEASE_PATH];
     if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
@@ -98,14 +99,17 @@ static void load_lease(spank_t spank, char path[MPSR_LEASE_PATH], struct mpsr_le
         answer = MPSR_LEASE_BAD;
         snprintf(why, sizeof(why), "of another job or user: %.200s", path);
     }
+    if (answer == MPSR_LEASE_OK && lease->without && !mpsr_asked_itself(&mpsr_plugin.asked))
+        return false;
     if (answer == MPSR_LEASE_OK && !lease->open)
         mpsr_copy(why, sizeof(why), *lease->reason ? lease->reason : "no reason given");
     if (answer == MPSR_LEASE_OK && lease->open)
-        return;
+        return true;
     snprintf(line, sizeof(line), MPSR_TAG ": job %u: cannot have MPS on %s: %s", job, node, why);
     refuse(line, answer == MPSR_LEASE_ABSENT
                      ? "ask for it when the job is submitted (sbatch --mps), or use srun --mps=off"
                      : "");
+    return false;
 }
 
 /* Does a name that is the same on each node lead to what we mean? */
@@ -247,7 +251,10 @@ int mpsr_remote_task(spank_t spank) {
         return ESPANK_SUCCESS;
     }
     refuse_bundle(spank);
-    load_lease(spank, path, &lease);
+    if (!load_lease(spank, path, &lease)) {
+        leave_unsupervised(spank);
+        return ESPANK_SUCCESS;
+    }
     /* the prolog opened the job's domain and servers: a step cannot have others */
     mpsr_copy(options.value[MPSR_OPTION_DOMAIN], MPSR_VALUE_BYTES,
               lease.options.value[MPSR_OPTION_DOMAIN]);

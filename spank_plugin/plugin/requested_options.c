@@ -57,6 +57,13 @@ void mpsr_in_force(const struct mpsr_asked *asked, const struct mpsr_site *site,
         mpsr_copy(options->value[MPSR_OPTION_MPS], MPSR_VALUE_BYTES, "off");
 }
 
+bool mpsr_asked_itself(const struct mpsr_asked *asked) {
+    for (int index = 0; index < MPSR_OPTIONS; index++)
+        if (asked->layer[index] == MPSR_LAYER_COMMAND)
+            return true;
+    return asked->layer[MPSR_OPTION_MPS] != MPSR_LAYER_NONE;
+}
+
 void mpsr_asked_serialize(const struct mpsr_asked *asked, const struct mpsr_options *force,
                           char out[MPSR_WIRE_MAX_BYTES + 1]) {
     size_t used = 0;

@@ -29,6 +29,9 @@ bool mpsr_ask(struct mpsr_asked *asked, const struct mpsr_site *site, int index,
 void mpsr_in_force(const struct mpsr_asked *asked, const struct mpsr_site *site,
                    struct mpsr_options *options);
 
+/* Whether MPS was asked for, and is not a default of the site's or the partition's alone. */
+bool mpsr_asked_itself(const struct mpsr_asked *asked);
+
 /* The canonical string of what was asked for alone, which begins with mps=on or mps=off: what the
  * site leaves open is decided on the node, where the job's partition is known. */
 void mpsr_asked_serialize(const struct mpsr_asked *asked, const struct mpsr_options *force,

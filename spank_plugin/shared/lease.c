@@ -110,7 +110,8 @@ static bool take(struct mpsr_lease *lease, const char *key, char *value) {
         return mpsr_number(value, 0, UINT_MAX, &number);
     if (!strcmp(key, "state")) {
         lease->open = !strcmp(value, "open");
-        return lease->open || !strcmp(value, "refused");
+        lease->without = !strcmp(value, "without");
+        return lease->open || lease->without || !strcmp(value, "refused");
     }
     if (!strcmp(key, "isolation"))
         return mpsr_list_has("none,domains,sm,guard", value) &&

@@ -40,6 +40,7 @@ struct mpsr_lease {
     long job;
     uid_t uid;
     bool open;
+    bool without; /* no GPU, and MPS is a default alone: as without us unless asked */
     char reason[MPSR_LEASE_PATH];
     struct mpsr_options options;
     char node[MPSR_LEASE_WORD];

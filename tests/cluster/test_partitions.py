@@ -64,6 +64,13 @@ def test_a_batch_job_has_what_its_partition_says(
     assert (state, lines[0][: len(script)], lines[1]) == ("COMPLETED", script, role)
 
 
+def test_a_job_without_a_gpu_has_no_mps_by_default(site: Sandbox) -> None:
+    assert ended(site, site.sbatch("-pshared", script=SHOW)) == ("COMPLETED", ["none", "none"])
+    state, lines = ended(site, site.sbatch("-pshared", "--mps", script=SHOW))
+    assert (state, "no GPU in this allocation" in "\n".join(lines)) == ("FAILED", True), lines
+    assert site.srun("-Q", "-pshared", "bash", "-c", "echo ${MPSR_ROLE-none}").out == "none\n"
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
