@@ -8,9 +8,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PLUGIN = ROOT / "spank_plugin"
 TARGETS: dict[str, tuple[str, ...]] = {
+    "c_hook": (),
     "c_lease": (),
     "c_lines": ("launcher/[!m]*.c", "launcher/m[!a]*.c"),  # not main.c
+    "c_mpiexec": ("launcher/mpiexec.c",),
     "c_options": ("plugin/site.c",),
+    "c_orders": ("launcher/agent.c", "launcher/last_call.c", "launcher/orders.c", "launcher/packet.c"),
     "c_packet": ("launcher/packet.c",),
     "c_script": (
         "plugin/batch_options.c",

@@ -3,6 +3,8 @@
 A target takes any bytes and returns. Errors that the parser documents are its answer; whatever else it raises is a find.
 """
 
+import os
+import socket
 import struct
 import tempfile
 import zlib
@@ -11,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from resilience.adapters.linux import spill_records
+from resilience.adapters.linux import hook_server, spill_records
 from resilience.agent import messages
 from resilience.metrics.fold import Fold
 from resilience.model.errors import ConfigError, StateError, WireError
@@ -135,3 +137,25 @@ def notes(data: bytes) -> None:
     for line in data.splitlines():
         identity._parse(line)
     spill_records._read(str(file))
+
+
+def hook_requests(data: bytes) -> None:
+    """What comes at the hook server's socket, in two pieces, with two descriptors as a caller sends them."""
+    ours, theirs = socket.socketpair()
+    before = os.listdir("/proc/self/fd")
+    with ours, theirs:
+        theirs.settimeout(0)
+        cut = data[0] % len(data) if data else 0
+        with suppress(BlockingIOError):  # more than a socket takes without a reader
+            if data:
+                socket.send_fds(theirs, [data[:cut] or data[:1]], [ours.fileno()] * (data[-1] % 4))
+                theirs.sendall(data[cut:])
+        theirs.shutdown(socket.SHUT_WR)
+        ours.settimeout(1)
+        with suppress(OSError):
+            asked, streams = hook_server._request(ours)
+            for stream in streams:
+                os.close(stream)
+            assert len(asked) <= len(data)
+            assert len(streams) <= 2
+        assert os.listdir("/proc/self/fd") == before

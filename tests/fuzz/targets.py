@@ -34,6 +34,7 @@ PYTHON: dict[str, Callable[[bytes], None]] = {
         messages.commit_records,
         messages.spill_files,
         messages.notes,
+        messages.hook_requests,
     )
 }
 
