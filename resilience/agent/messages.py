@@ -89,8 +89,8 @@ def hello(verb: str, words: dict[str, str]) -> HelloWords:
         mpi=_flag(words, "mpi"),
         resumed=_flag(words, "resumed"),
         retries=_number(words, "retries_used", 0),
-        retried=max(0, _number(words, "retried_ms", 0)) / 1000,
-        active=max(0, _number(words, "active_pid", 0)),
+        retried=_number(words, "retried_ms", 0) / 1000,
+        active=_number(words, "active_pid", 0),
         color=_color(color) if color else Color(""),
         session=_flag(words, "session"),
         program=_digest(words.get("program", "")),
@@ -118,7 +118,7 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
             return ev.Exited(ref=ref, role=_role(words), pid=pid, status=status, told=told, ours=ours)
         case "stepped":
             incident, ms, at = IncidentId(_text(words, "incident")), _decimal(words, "ms"), _decimal(words, "at")
-            return ev.Stepped(ref=ref, incident=incident, seq=_number(words, "seq", -1), ms=ms, at=at)
+            return ev.Stepped(ref=ref, incident=incident, seq=_number(words, "seq", -1, least=-1), ms=ms, at=at)
         case "rung_failed":
             return ev.RungFailed(
                 ref=ref,
@@ -127,7 +127,7 @@ def message(ref: TaskRef, verb: str, words: dict[str, str]) -> Message:
                 reason=words.get("reason", "")[:200],
             )
         case "spilled":
-            return ev.Spilled(ref=ref, seq=_number(words, "seq", -1))
+            return ev.Spilled(ref=ref, seq=_number(words, "seq", -1, least=-1))
         case "end":
             number, color = _number(words, "n"), _color(_text(words, "color"))
             pids, alone = _pids(_text(words, "pids")), _flag(words, "alone")
@@ -146,13 +146,15 @@ def _text(words: dict[str, str], key: str) -> str:
     return words[key]
 
 
-def _number(words: dict[str, str], key: str, default: int | None = None) -> int:
+def _number(words: dict[str, str], key: str, default: int | None = None, *, least: int = 0) -> int:
     text = words.get(key, "")
     if text == "" and default is not None:
         return default
     digits = text[1:] if text.startswith("-") else text
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
         raise WireError("agent socket", f"{key} is not a number", text[:40] or "empty")
+    if int(text) < least:
+        raise WireError("agent socket", f"{key} is below {least}", text)
     return int(text)
 
 

@@ -27,6 +27,33 @@ def cpu(sandbox: Sandbox, pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+FEW = ("fault after fault", "newlines in the own logs", "words without end", "connections at the common socket")
+
+
+def test_a_few_attackers_at_once(stage: Stage) -> None:
+    """The same in small: what comes of it, not how long it takes."""
+    sandbox, since = stage.sandbox, time.monotonic()
+    reference = stage.reference()
+    text, stem = stage.late_culprit("illegal-address")
+    victim = stage.solver("--gres=shard:2", "-n2", "--mps-retries=10", tasks=2, pace_ms=20, also=text)
+    stage.under_way([victim])
+    mine = [sandbox.sbatch(*ASKS, script=ATTACKS[name](sandbox.plan, "bob"), user="bob") for name in FEW]
+    wait_for(lambda: _blamed(stage, since) & set(mine), 60, lambda: str(stage.journal(since, "incident.attributed")))
+    stage.go(stem)
+    wait_for(lambda: stage.of_job(victim, since, "recovered"), 60, lambda: sandbox.output(victim.number))
+    fields = stage.end(victim)
+    assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "0"), stage.output(victim)
+    assert {stage.digest(stem) for stem in victim.stems} == {reference}
+    assert _blamed(stage, since) <= {victim.number, mine[0]}, "who makes faults, and nobody else"
+    sandbox.run(["scancel", "-u", "bob"])
+
+
+def _blamed(stage: Stage, since: float) -> set[int]:
+    """The jobs that the journal names as culprits."""
+    named = [str(row.get("culprit")).split() for row in stage.journal(since, "incident.attributed")]
+    return {int(words[1]) for words in named if words[0] == "job"}
+
+
 @pytest.mark.slow
 def test_attackers_beside_bystanders() -> None:
     with Sandbox(nodes=1, gpus=2) as sandbox:

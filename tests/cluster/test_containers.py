@@ -63,10 +63,21 @@ def submit(stage: Stage, way: str, argv: list[str], stem: str, *, plain: bool = 
     return Job(number=number, user="alice", stems=[stem], plain=plain)
 
 
+def program(stage: Stage, job: Job) -> int:
+    """The job's program on the GPU."""
+    processes = stage.sandbox.processes()
+    return next(pid for pid in stage.sandbox.on_gpu(NODE) if job.stems[0] in processes.get(pid, ""))
+
+
+def rooms(stage: Stage, job: Job) -> set[str]:
+    """Where the job's program sees a tmpfs below /run/mpsr."""
+    mounts = (line.split() for line in stage.sandbox.good(["cat", f"/proc/{program(stage, job)}/mounts"]).splitlines())
+    return {words[1] for words in mounts if words[2] == "tmpfs" and words[1].startswith("/run/mpsr/")}
+
+
 def namespaces(stage: Stage, job: Job) -> set[str]:
     """Those of the job's program on the GPU that are not the node's."""
-    processes = stage.sandbox.processes()
-    pid = next(pid for pid in stage.sandbox.on_gpu(NODE) if job.stems[0] in processes.get(pid, ""))
+    pid = program(stage, job)
     links = stage.sandbox.good(["readlink", *(f"/proc/{of}/ns/{kind}" for kind in KINDS for of in (1, pid))]).split()
     return {kind for kind, here, there in zip(KINDS, links[::2], links[1::2], strict=True) if here != there}
 
@@ -87,6 +98,8 @@ def test_a_neighbours_fault(stage: Stage, way: str) -> None:
     wait_for(lambda: stage.marks(plain, since), 60, lambda: stage.output(plain))
     apart = {"user", "mnt", "pid"} if way == "apptainer --pid" else {"user", "mnt"}
     assert namespaces(stage, solver) == namespaces(stage, plain) == apart
+    for job in (solver, plain):
+        assert {f"/run/mpsr/{NODE}/jobs/{job.number}", f"/run/mpsr/{NODE}/d/u64101"} <= rooms(stage, job)
     stage.go(name)
     assert stage.end(culprit)["JobState"] == "FAILED"
     for job, reference in zip((solver, plain), references, strict=True):

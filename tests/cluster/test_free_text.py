@@ -3,8 +3,9 @@
 `victim` is bob's, a plain job beside; alice tries every field that Slurm takes a text in.
 """
 
+import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def forged(victim: int) -> str:
     )  # a file's name has at most 255 bytes
 
 
+def raw(victim: int) -> str:
+    """Bytes that are no text, orders to a terminal, and every end of a line that there is."""
+    return f"\udcff\x1b[2J\x1b]0;x\x07\x7f\x85\u2028\r\nJobId={victim} JobState=PENDING Requeue=1\x0b\x0c\n{victim:<24}{victim:<24}0"
+
+
 def untouched(cluster: Sandbox, victim: int) -> bool:
     shown = cluster.job(victim)
     return (shown["JobState"], shown["Restarts"], shown.get("AdminComment", "")) == ("RUNNING", "0", "")
@@ -81,8 +87,11 @@ def submit(cluster: Sandbox, text: str, *fields: str) -> int:
     return int(done.split()[0])
 
 
-def test_every_text_leaves_what_root_asks_as_it_is(cluster: Sandbox, victim: int, slurm: Scontrol) -> None:
-    text = forged(victim)
+@pytest.mark.parametrize("made", [forged, pytest.param(raw, marks=pytest.mark.slow)])
+def test_every_text_leaves_what_root_asks_as_it_is(
+    cluster: Sandbox, victim: int, slurm: Scontrol, made: Callable[[int], str]
+) -> None:
+    text = made(victim)
     jobs = {field: submit(cluster, text, field) for field in OPTIONS} | {"all": submit(cluster, text, *OPTIONS)}
     for job in jobs.values():
         wait_for(lambda job=job: slurm.snapshot(JobId(job)).state == "RUNNING", 20)  # type: ignore[misc]
@@ -92,8 +101,9 @@ def test_every_text_leaves_what_root_asks_as_it_is(cluster: Sandbox, victim: int
         assert slurm.comment(JobId(job), f"mpsr: of {field} (incident a-1)") == Done(), field
         assert slurm.admin_comment(JobId(job)) == f"mpsr: of {field} (incident a-1)", field
         assert not slurm.over(JobId(job), 0), field
-    assert slurm.job(JobId(jobs["WorkDir"])).workdir == f"/home/alice/{text}"
-    assert slurm.job(JobId(jobs["StdOut"])).stdout == f"/home/alice/o{text}"
+    shown = os.fsencode(text).decode(errors="replace")
+    assert slurm.job(JobId(jobs["WorkDir"])).workdir == f"/home/alice/{shown}"
+    assert slurm.job(JobId(jobs["StdOut"])).stdout == f"/home/alice/o{shown}"
     assert isinstance(slurm.requeue(JobId(jobs["all"]), comment="mpsr: again (incident a-2)"), Done)
     wait_for(lambda: slurm.snapshot(JobId(jobs["all"])).restarts == 1, 20)
     assert {field for field, job in jobs.items() if slurm.snapshot(JobId(job)).restarts} == {"all"}

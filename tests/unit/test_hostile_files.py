@@ -1,6 +1,7 @@
 """What users can do to files that root has to look at or to remove: it neither fails, nor hangs, nor leads elsewhere."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +79,27 @@ def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
     left = list(tmp_path.iterdir())
     subprocess.run(["rm", "-rf", tmp_path / "tree"], check=True)  # pytest could not
     assert (wrong, left) == ("", [])
+
+
+def test_a_tree_of_everything_that_is_no_file_is_removed(tmp_path: Path) -> None:
+    """Sockets, FIFOs, directories without rights, names that no text has."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tree / "socket"))
+    os.mkfifo(tree / "fifo")
+    os.symlink("loop", tree / "loop")
+    os.link(tree / "fifo", tree / "twin")
+    for name in (b"\xff\xfe", b"new\nline", b"\x1b[2J", b"-rf", b" ", b"x" * 255):
+        inner = os.path.join(os.fsencode(tree), name)
+        os.mkdir(inner)
+        os.mkfifo(os.path.join(inner, name))
+        os.chmod(inner, 0)
+    for path in (tree, *tree.iterdir()):
+        os.lchown(path, USER, USER)
+    os.chmod(tree, 0)
+    assert remove_tree(str(tree)) == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_links_in_a_tree_are_not_followed(tmp_path: Path) -> None:

@@ -55,6 +55,22 @@ def test_any_words_are_a_message_or_a_wire_error(verb: str, words: dict[str, str
         messages.message(TaskRef(job=JobId(1), step=StepId(0), task=TaskId(0)), verb, words)
 
 
+@pytest.mark.parametrize("key", ["job", "step", "task", "gpu", "retries_used", "retried_ms", "active_pid"])
+def test_no_number_of_a_hello_is_below_zero(key: str) -> None:
+    """Fewer retries than none would be retries without end."""
+    words = {"v": "1", "job": "1", "step": "0", "task": "0", "gpu": "0"} | {key: "-1"}
+    with pytest.raises(WireError, match=f"{key} is below 0: -1"):
+        messages.hello("hello", words)
+
+
+@pytest.mark.parametrize("verb", ["started", "session", "ready", "fault", "exit", "end"])
+def test_no_process_has_a_number_below_zero(verb: str) -> None:
+    """To kill(2), -1 is every process of a user, and others are groups."""
+    words = {"pid": "-1", "color": "a", "status": "0", "n": "1", "pids": "7,-1"}
+    with pytest.raises(WireError, match="is below 0: -1"):
+        messages.message(TaskRef(job=JobId(1), step=StepId(0), task=TaskId(0)), verb, words)
+
+
 def test_no_packets_stop_the_agent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One agent, many peers of one job, some before and some after their hello."""
     with Site(tmp_path) as site:
