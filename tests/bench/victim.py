@@ -1,7 +1,7 @@
 """A victim's recovery while another user attacks the node, beside undisturbed ones of the same run.
 
-alice has a solver with a standby and makes one fault after the other beside it; bob attacks with a job of his own. Before each
-attack as many faults are measured without one, so that a machine that is busy otherwise is so for both. What counts is the
+alice has a solver with a standby and makes one fault after the other beside it; bob attacks with a job of his own, which comes and
+goes: undisturbed faults and attacked ones take turns, so that a machine that is busy otherwise is so for both. What counts is the
 solver's time from the fault to its first step, that it is there at the end without a requeue, and whom the journal names.
 """
 
@@ -17,6 +17,7 @@ from tests.cluster.sandbox import SandboxError, wait_for
 from tests.demo import programs
 from tests.demo.stage import NODE, Job, Stage
 
+_TURNS = 3
 _UNDER_WAY = 12.0
 """Seconds that an attack has before it is measured: it has used up its share of the agent's time by then."""
 AIM = 3.0
@@ -35,17 +36,11 @@ def _row(stage: Stage, name: str, runs: int) -> dict[str, Any]:
         pace_ms=recovery.PACE_MS,
     )  # fmt: skip
     stage.under_way([job])
-    quiet = _times(stage, job, runs)
-    since = time.monotonic()
-    number = stage.sandbox.sbatch(*ASKS, script=ATTACKS[name](stage.sandbox.plan, "bob"), user="bob")
-    stage.sandbox.wait(number, {"RUNNING"})
-    with suppress(SandboxError):
-        wait_for(lambda: stage.journal(since, "user.throttled"), _UNDER_WAY)
-    try:
-        attacked = _times(stage, job, runs)
-    finally:
-        stage.sandbox.run(["scancel", "-u", "bob"])
-        wait_for(lambda: not stage.sandbox.good(["squeue", "-h", "-u", "bob"]).strip(), 60)
+    since, quiet, attacked = time.monotonic(), list[float](), list[float]()
+    for turn in range(_TURNS):
+        share = len(range(turn, runs, _TURNS))
+        quiet += _times(stage, job, share)
+        attacked += _attacked(stage, job, name, share)
     fields = stage.sandbox.job(job.number)
     stage.clear()
     lost = fields["JobState"] != "RUNNING" or fields["Restarts"] != "0"
@@ -56,6 +51,19 @@ def _row(stage: Stage, name: str, runs: int) -> dict[str, Any]:
         "victims_lost": int(lost),
         "named": _named(stage, since),
     }
+
+
+def _attacked(stage: Stage, job: Job, name: str, runs: int) -> list[float]:
+    since = time.monotonic()
+    number = stage.sandbox.sbatch(*ASKS, script=ATTACKS[name](stage.sandbox.plan, "bob"), user="bob")
+    stage.sandbox.wait(number, {"RUNNING"})
+    with suppress(SandboxError):
+        wait_for(lambda: stage.journal(since, "user.throttled"), _UNDER_WAY)
+    try:
+        return _times(stage, job, runs)
+    finally:
+        stage.sandbox.run(["scancel", "-u", "bob"])
+        wait_for(lambda: not stage.sandbox.good(["squeue", "-h", "-u", "bob"]).strip(), 60)
 
 
 def _times(stage: Stage, job: Job, runs: int) -> list[float]:
