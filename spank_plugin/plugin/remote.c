@@ -122,9 +122,10 @@ static bool leads_to(const char *link, const char *target) {
 
 /* An mpiexec hands the environment of a batch script to all nodes. So what it has of ours says the
  * same on each of them, and leads to that node's own: names below the prolog's links, and GPUs by
- * their numbers at the server of that name. CUDA stops at the first number that a node has not. On
- * a host with several slurmd the names may be another node's: then it is told exactly, and is good
- * for this node alone, as it is in a job of one node. */
+ * their numbers at the server of that name. CUDA stops at the first number that a node has not. An
+ * SM partition has a name of its own on each node, so no command is given one. On a host with
+ * several slurmd the names may be another node's: then it is told exactly, and is good for this
+ * node alone, as it is in a job of one node. */
 static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease,
                               const struct mpsr_visible *visible) {
     char id[24], link[MPSR_LEASE_PATH], held[MPSR_LEASE_PATH], list[MPSR_VISIBLE_BYTES];
@@ -144,6 +145,11 @@ static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease,
         mpsr_format(link, sizeof(link), MPSR_PATH_HERE_LEASE, lease->run, id) &&
         leads_to(link, held))
         spank_setenv(spank, MPSR_ENV_LEASE, link, 1);
+    if (spank_getenv(spank, "CUDA_MPS_SM_PARTITION", held, sizeof(held)) != ESPANK_SUCCESS)
+        return;
+    spank_unsetenv(spank, "CUDA_MPS_SM_PARTITION"); /* a driver's own name for it, on one node */
+    slurm_error(MPSR_TAG ": batch script: job with SM partitions on several nodes: its commands "
+                         "cannot use the GPU (start them with srun or mpsr run)");
 }
 
 /* What Slurm has given to this task or, without `step`, to the whole job, as far as one process can
