@@ -18,7 +18,7 @@ RELEASES := trixie sid
 # Each with a Makefile of its own, which puts its products below build/.
 PARTS := spank_plugin tests/gpusim
 
-.PHONY: help setup build toolkit torch contract docs site lint format test releases guard lock fuzz demo bench soak install programs install-files deb rpm clean
+.PHONY: help setup build toolkit torch mpi contract docs site lint format test releases guard lock fuzz demo bench soak install programs install-files deb rpm clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
@@ -58,6 +58,9 @@ toolkit: setup ## NVIDIA's headers, nvcc and ptxas from PyPI, for the tests that
 
 torch: setup ## PyTorch's CPU build into .venv, for the tests that train with it
 	@bash tests/setup/torch.sh
+
+mpi: setup ## mpi4py into .venv, for the tests whose programs are MPI ranks
+	@bash tests/setup/mpi.sh
 
 releases: ## tests and short demo on the Slurm of other Debian releases, RELEASES="trixie sid"
 	@status=0; for suite in $(RELEASES); do bash tests/setup/release.sh $$suite $(PYTEST) || status=1; done; exit $$status

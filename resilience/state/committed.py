@@ -4,14 +4,17 @@ The record says which region of the arrays is whole (docs/reference/protocols.md
 last commit is this process's own then.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from resilience.model.errors import StateError
 from resilience.state import wiping
 from resilience.state.layout import ArraySpec, Layout
-from resilience.state.record import COPYING, HELD, Commit, Record
+from resilience.state.record import COPYING, HELD, PREPARED, Commit, Member, Record
 from resilience.state.spillfile import Spilled
 from resilience.state.stores import KeptStore, Store
+
+_GROUP = "open the session with group=, or give it another name to start afresh"
 
 
 class Committed:
@@ -25,6 +28,8 @@ class Committed:
         self.values: dict[str, Any] = {}
         self.filled: dict[str, int] = {}
         """The committed length of each array that is appended to, in rows."""
+        self.group: Member | None = None
+        """Who made the last commit, when ranks made it together."""
         self._record: Record | None = None
         self._appended: list[ArraySpec] = []
         """In the order in which a record has their lengths."""
@@ -33,7 +38,7 @@ class Committed:
         """A new record, which has what is committed so far as its first entry; its descriptor."""
         self._appended = layout.appended
         self._record = Record.create()
-        self.write(store, max(self.sequence, 0), self.step, self.values)
+        self.write(store, max(self.sequence, 0), self.step, self.values, group=self.group)
         return self._record.fd
 
     def take_in(self, fd: int, layout: Layout) -> None:
@@ -46,34 +51,73 @@ class Committed:
         if self._record is not None:
             wiping.overwrite([self._record.fd])
 
-    def go_on(self, store: KeptStore) -> None:
-        """Make `work` the committed state, whichever region that is in. Raises StateError."""
+    def go_on(self, store: KeptStore, decided: tuple[int, int, int] | None = None) -> None:
+        """Make `work` the committed state, whichever region that is in. Raises StateError.
+
+        decided: the commit of a group that all ranks go on from; None: the last one of this process alone.
+        """
         assert self._record is not None
-        commit = self._record.latest()
-        if commit is None:
-            raise StateError("kept state", "there is no whole commit in the record")
+        commit = self._chosen(self._record, decided)
         if len(commit.filled) != len(self._appended):
             raise StateError("kept state", "its record is not that of its arrays", f"{len(commit.filled)} lengths")
         self.filled = {spec.name: length for spec, length in zip(self._appended, commit.filled, strict=True)}
-        if self.verify and commit.sums and store.sums(self.filled, work=commit.phase == COPYING) != commit.sums:
+        if self.verify and commit.sums and store.sums(self.filled, work=commit.phase != HELD) != commit.sums:
             raise StateError("kept state", "its content is not that of its commit", f"commit {commit.sequence}")
+        if commit.phase == PREPARED:
+            self._record.write(commit._replace(phase=COPYING))
         if commit.phase == HELD:
+            self._record.withdraw()  # `work` is that of no later commit any more
             store.load()
         else:
             store.save()
             self._record.write(commit._replace(phase=HELD))
         store.clear_after(self.filled)
         self.sequence, self.step, self.values = commit.sequence, commit.step, commit.values
+        self.group = commit.group
+
+    def _chosen(self, record: Record, decided: tuple[int, int, int] | None) -> Commit:
+        entries = record.entries()
+        if not entries:
+            raise StateError("kept state", "there is no whole commit in the record")
+        if decided is None:
+            if entries[0].group:
+                raise StateError(
+                    "kept state", f"is that of {entries[0].group.size} ranks that commit together", hint=_GROUP
+                )
+            return entries[0]
+        mine = [one for one in entries if one.group and (one.sequence, one.step, one.group.start) == decided]
+        if not mine:
+            raise StateError("kept state", "is not at the step of the other ranks", f"step {decided[1]}")
+        return mine[0]
 
     def go_on_from_disk(self, found: Spilled) -> None:
         self.sequence, self.step, self.values, self.filled = found.sequence, found.step, found.values, found.filled
+        self.group = found.group
 
-    def write(self, store: Store, sequence: int, step: int, values: dict[str, Any]) -> None:
-        """The commit proper. `work` is whole before, and free again after."""
+    def write(
+        self,
+        store: Store,
+        sequence: int,
+        step: int,
+        values: dict[str, Any],
+        *,
+        group: Member | None = None,
+        meet: Callable[[], None] | None = None,
+    ) -> None:
+        """The commit proper. `work` is whole before, and free again after.
+
+        meet: returns when all ranks of the group are at this commit; what it raises leaves the commit before.
+        """
         if self._record and isinstance(store, KeptStore):
             filled = tuple(self.filled[spec.name] for spec in self._appended)
             sums = store.sums(self.filled, work=True) if self.verify else ()
-            self._record.write(Commit(sequence, COPYING, step, values, filled, sums))
+            commit = Commit(sequence, COPYING, step, values, filled, sums, group)
+            if meet:
+                self._record.write(commit._replace(phase=PREPARED))
+                meet()
+            self._record.write(commit)
             store.save()
-            self._record.write(Commit(sequence, HELD, step, values, filled, sums))
-        self.sequence, self.step, self.values = sequence, step, values
+            self._record.write(commit._replace(phase=HELD))
+        elif meet:
+            meet()
+        self.sequence, self.step, self.values, self.group = sequence, step, values, group

@@ -285,7 +285,7 @@ class Keeper:
         self._send(peer, answer | {"layout": self._held.layout}, shown)
 
     def _status(self) -> wire.Message:
-        commit = record.read_fd(self._held.fds[1]) if self._held.fds else None
+        commit = next(iter(record.read_fd(self._held.fds[1])), None) if self._held.fds else None
         return {
             "op": "status",
             "regions": len(self._held.layout["regions"]) if self._held.layout else 0,

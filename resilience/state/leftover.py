@@ -76,7 +76,7 @@ def _path(value: object) -> str:
 def _name(job: int) -> re.Pattern[str]:
     """Of a spill of the job, whole or half-written, or of the mark of two of one name."""
     whose = rf"{job}\.[A-Za-z0-9@+._-]+\.\d+"
-    return re.compile(rf"(?:{whose}\.(?:state|twins)|\.{whose}\.state\.\d+)\Z", re.ASCII)
+    return re.compile(rf"(?:{whose}\.(?:state(?:\.\d+)?|twins)|\.{whose}\.state(?:\.\d+)+)\Z", re.ASCII)
 
 
 def count(directory: str, job: int) -> int:

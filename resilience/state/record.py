@@ -176,6 +176,7 @@ class Record:
         return latest(bytes(self._page))
 
     def entries(self) -> list[Commit]:
+        """The whole entries, the one that counts first."""
         return entries(bytes(self._page))
 
     def write(self, commit: Commit) -> None:
@@ -190,6 +191,6 @@ class Record:
             self._page[at : at + len(_INVALID)] = _INVALID
 
 
-def read_fd(fd: int) -> Commit | None:
-    """The entry that counts, read without a mapping: a file that shrinks cannot hurt the reader."""
-    return latest(os.pread(fd, SIZE, 0))
+def read_fd(fd: int) -> list[Commit]:
+    """The whole entries, the one that counts first, read without a mapping: a file that shrinks cannot hurt the reader."""
+    return entries(os.pread(fd, SIZE, 0))

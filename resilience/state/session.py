@@ -32,6 +32,7 @@ from resilience.state import ending, identity, layout, local_ranks, names, recor
 from resilience.state.bringing import bring
 from resilience.state.committed import Committed
 from resilience.state.driver import Gpu, GpuFault
+from resilience.state.group import Communicator
 from resilience.state.host_bytes import HostBytes
 from resilience.state.layout import APPEND, CONSTANT, DEVICE, HOST, STATE, ArraySpec, Layout, check_same
 from resilience.state.link import Deposit, KeeperLink, owned
@@ -43,6 +44,8 @@ from resilience.state.spills import Spills
 from resilience.state.standing import Standby, cannot
 from resilience.state.stores import KeptStore, Store
 from resilience.state.supervisor import Supervisor, flush_streams
+from resilience.state.together import NOT_OPENED, Together
+from resilience.state.wipe import wipe
 
 _opened = False
 """A program has one session: the keeper holds one state a task."""
@@ -61,6 +64,7 @@ class Session:
         device: int,
         overhead: float,
         verify: bool = False,
+        group: Communicator | None = None,
     ) -> None:
         if arrays not in ARRAYS:
             raise StateError("session", "unknown kind of arrays", arrays, hint=f"known: {', '.join(ARRAYS)}")
@@ -75,6 +79,7 @@ class Session:
         self._committed = Committed(verify=verify)
         self._owner = identity.base_name(environ, name)
         self._spills = Spills(environ, spill_seconds, name)
+        self._together = Together(group, self._committed, self._spills) if group is not None else None
         self.role = environ.get(names.ROLE) or "active"
         """active or standby; a standby becomes active when it is promoted."""
         self.restored_from = ""
@@ -102,11 +107,16 @@ class Session:
         if self._environ.get(names.FD):
             self._supervisor = Supervisor(int(self._environ[names.FD]))
         if self.role == "standby":
+            if self._together:
+                cannot("ranks that commit together have no standby")
             self._standby = Standby(self._environ, self._supervisor)
         try:
             self._open()
         except GpuFault as fault:
             self._report(fault)
+            raise
+        except ResilienceError as error:
+            _note(error)
             raise
         return self
 
@@ -123,20 +133,38 @@ class Session:
             self._link = KeeperLink(keeper, self._environ.get(names.TOKEN, ""), self.role)
         if self.role == "active":
             self._spills.begin()
-            if held := owned(self._link.first if self._link else None, self._owner):
+            held = owned(self._link.first if self._link else None, self._owner)
+            if self._together:
+                self._go_on_together(self._together, held)
+            elif held:
                 self._go_on(held, "kept")
             else:
                 self._look_on_disk()
 
+    def _go_on_together(self, together: Together, held: Deposit | None) -> None:
+        """From the commit that all ranks have, wherever each has it; afresh where there is none. Raises StateError in all."""
+        found = together.settle(held)
+        if held and together.decided and found is None:
+            self._go_on(held, "kept", together.decided)
+        else:
+            if held and self._link and self._link.drop():  # others have it no more
+                with contextlib.suppress(StateError, GpuError):
+                    wipe(held)
+            if found:
+                self._go_on_from(found)
+
     def _look_on_disk(self) -> None:
         """Nobody holds state: go on from what an earlier start of the job has left on disk, if anything."""
         if found := self._spills.found():
-            self._disk = found
-            self._committed.go_on_from_disk(found)
-            self.restored_from = "disk"
-            self._tell_step = True
+            self._go_on_from(found)
 
-    def _go_on(self, held: Deposit, source: str) -> None:
+    def _go_on_from(self, found: Spilled) -> None:
+        self._disk = found
+        self._committed.go_on_from_disk(found)
+        self.restored_from = "disk"
+        self._tell_step = True
+
+    def _go_on(self, held: Deposit, source: str, decided: tuple[int, int, int] | None = None) -> None:
         """Have the memory of a state that another process made, in place of the stand-ins where there are some, as it was
         committed."""
         assert isinstance(self._store, KeptStore)
@@ -150,7 +178,7 @@ class Session:
             self._store.give_way(there, fds[2:])
         self._held = there
         self._link.remember(description, fds)
-        self._committed.go_on(self._store)
+        self._committed.go_on(self._store, decided)
         self.restored_from = source
         self._tell_step = True
 
@@ -351,12 +379,20 @@ class Session:
         """
         return self._pace.due()
 
-    def commit(self, step: int, *, filled: Mapping[str, int] | None = None, **values: Any) -> int:
+    def commit(
+        self, step: int, *, filled: Mapping[str, int] | None = None, group: Communicator | None = None, **values: Any
+    ) -> int:
         """Keep the arrays and `values` as the state after `step`; the number of the commit.
+
+        group: may be named here again; all commits of a session with a group are made together.
 
         filled: how many rows of an array with append=True are state from now on; others keep their length.
         Waits for the GPU first, in whichever thread it is called. Raises GpuFault, or StateError when a value is no JSON.
         """
+        if group is not None:
+            if self._together is None:
+                raise StateError("commit", "the session was opened without a group", hint=NOT_OPENED)
+            self._together.check(group)
         with self.gpu.current() if self.gpu else contextlib.nullcontext():
             return self._commit(step, filled or {}, values)
 
@@ -371,17 +407,20 @@ class Session:
         self._stepped()
         if self._supervisor:
             flush_streams()  # what was printed before the commit will not be printed again
+        if self._together:
+            asked = self._asks_to_spill()
+            began += self._together.commit(self._store, step, lengths, values, asked=asked, read=self._store.read)
+            self._pace.committed(began=began)
+            return self.sequence
         self._committed.filled = lengths
         self._committed.write(self._store, self.sequence + 1, step, values)
         self._pace.committed(began=began)
         made = Commit(self.sequence, HELD, step, values)
-        self._spills.committed(
-            made,
-            lengths,
-            lambda: self._store.read(lengths),
-            asked=lambda: self._supervisor is not None and self._supervisor.asks_to_spill(),
-        )
+        self._spills.committed(made, lengths, lambda: self._store.read(lengths), asked=self._asks_to_spill)
         return self.sequence
+
+    def _asks_to_spill(self) -> bool:
+        return self._supervisor is not None and self._supervisor.asks_to_spill()
 
     # ------------------------------------------------------------ the end
     def __exit__(
@@ -389,14 +428,16 @@ class Session:
     ) -> None:
         if os.getpid() != self._pid:
             return  # a forked child: the session is its parent's
-        if isinstance(error, ResilienceError) and error.hint:
-            error.add_note(error.hint)
+        if isinstance(error, ResilienceError):
+            _note(error)
         if error is None and self.role == "standby":
             cannot("the program ended without session.steps, commit or wait, so it cannot stand by")
         fault = self._fault(error)
         if fault:
             self._report(fault)
         self._spills.finish()
+        if self._together and error is None and fault is None:
+            self._together.end()
         if self._link:
             if error is None and fault is None and self._link.drop():
                 self._wipe()
@@ -436,6 +477,12 @@ class Session:
         self._supervisor.report_fault(cuda=fault.code, call=fault.call, sequence=self.sequence, text=text)
 
 
+def _note(error: ResilienceError) -> None:
+    """The way out stands below the error in its traceback."""
+    if error.hint:
+        error.add_note(error.hint)
+
+
 def session(
     *,
     name: str = "",
@@ -444,6 +491,7 @@ def session(
     device: int = 0,
     overhead: float = 0.0025,
     verify: bool = False,
+    group: Communicator | None = None,
 ) -> Session:
     """A session for use with `with`. A program of a batch script starts again here, once, under a supervisor.
 
@@ -453,6 +501,8 @@ def session(
     device: ordinal of the GPU among those that the process sees.
     overhead: share of the program's time (0 to 1) that commits may take when `due` is asked before each.
     verify: sum the content at each commit, on the device, and compare before going on from it; StateError when it is another.
+    group: the ranks that commit each step together and go on from the same one: mpi4py's communicator, or an object with its
+        `Get_rank()`, `Get_size()` and `allgather(value)`. All open the session, and all end it.
     """
     bring(os.environ)
     return Session(
@@ -463,4 +513,5 @@ def session(
         device=device,
         overhead=overhead,
         verify=verify,
+        group=group,
     )

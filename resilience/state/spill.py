@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from resilience.model.errors import GpuError, ResilienceError, StateError
-from resilience.state import identity, layout, leftover, names, spillfile, table
+from resilience.state import generations, identity, layout, leftover, names, spillfile, table
 from resilience.state.driver import Gpu
 from resilience.state.link import Deposit, KeeperLink
-from resilience.state.record import COPYING, Record
+from resilience.state.record import HELD, PREPARED, Commit, Record
 from resilience.state.spillfile import Place
 from resilience.state.stores import KeptStore
 
@@ -30,36 +30,51 @@ _TRIES = 20
 def on_disk(where: Place) -> int:
     """The commit in the file, if a restarted task would go on from it; -1 otherwise."""
     head = spillfile.read(where, content=False)
-    return head.sequence if head and spillfile.ours(where, head) else -1
+    alone = head.sequence if head and spillfile.ours(where, head) else -1
+    return max((one.sequence for one in generations.heads(where) if one.committed), default=alone)
 
 
 def spill(where: Place, held: Deposit) -> int:
-    """Write the committed state; its sequence. Raises StateError or GpuError."""
+    """Write the committed state; its sequence. What a rank of a group has prepared is written too. Raises StateError or
+    GpuError."""
     _, fds = held
     record = Record(fds[1])
-    before = record.latest()
-    if before is None or before.sequence <= on_disk(where):
-        return before.sequence if before else -1
+    before = _standing(record)
+    if not before:
+        return -1
+    if before[0].group is None and before[0].sequence <= on_disk(where):
+        return before[0].sequence
     there = layout.parse(table.read(fds[0]))
     gpu = Gpu(wait_for_server=_SERVER_TIMEOUT) if any(a.where != layout.HOST for a in there.areas) else None
     store = KeptStore(gpu, cupy=False)
     store.take_in(there, fds[2:])
     for _ in range(_TRIES):
-        filled = dict(zip((spec.name for spec in there.appended), before.filled, strict=True))
-        content = store.read(filled, work=before.phase == COPYING)
-        after = record.latest()
+        read = []
+        for commit in before:
+            filled = dict(zip((spec.name for spec in there.appended), commit.filled, strict=True))
+            read.append((commit, filled, store.read(filled, work=commit.phase != HELD)))
+        after = _standing(record)
         if after == before:
-            spillfile.write(
-                where,
-                sequence=before.sequence,
-                step=before.step,
-                values=before.values,
-                filled=filled,
-                content=content,
-            )
-            return before.sequence
-        before = after or before
+            for commit, filled, content in read:
+                spillfile.write(
+                    replace(where, sequence=commit.sequence) if commit.group else where,
+                    sequence=commit.sequence,
+                    step=commit.step,
+                    values=commit.values,
+                    filled=filled,
+                    content=content,
+                    group=commit.group,
+                    committed=commit.phase != PREPARED,
+                )
+            return max(commit.sequence for commit in before if commit.phase != PREPARED)
+        before = after
     raise StateError("spill", "the state was committed again while it was copied", f"{_TRIES} times")
+
+
+def _standing(record: Record) -> list[Commit]:
+    """The commit that counts, and the one before it where that is only prepared."""
+    entries = record.entries()
+    return entries[: 2 if entries and entries[0].phase == PREPARED else 1]
 
 
 def main(environ: Mapping[str, str]) -> int:

@@ -30,6 +30,7 @@ from resilience.model.errors import StateError
 from resilience.state import identity, layout, numbers
 from resilience.state.layout import ArraySpec
 from resilience.state.names import SPILL
+from resilience.state.record import Member, member
 
 _MAGIC = b"mpsr-spill-3\n"
 _ANY_MAGIC = b"mpsr-spill-"
@@ -62,10 +63,13 @@ class Place:
     run: str
     runs: frozenset[str]
     """Those of this start of the job whose state may be taken; `run` is one of them."""
+    sequence: int | None = None
+    """The commit in the file, of a rank of a group: it has a file for each (resilience/state/generations.py)."""
 
     @property
     def name(self) -> str:
-        return f"{self.job}.{self.owner}.{self.task}.state"
+        name = f"{self.job}.{self.owner}.{self.task}.state"
+        return name if self.sequence is None else f"{name}.{self.sequence}"
 
     @property
     def path(self) -> Path:
@@ -89,6 +93,9 @@ class Spilled:
     restart: int
     run: str
     content: dict[str, bytearray]
+    group: Member | None = None
+    committed: bool = True
+    """False: it was only PREPARED when its rank was stopped."""
 
 
 def place(environ: Mapping[str, str], owner: str, runs: frozenset[str] = frozenset()) -> Place | None:
@@ -116,6 +123,8 @@ def write(
     values: dict[str, Any],
     filled: Mapping[str, int],
     content: Iterable[tuple[ArraySpec, bytes | bytearray | memoryview]],
+    group: Member | None = None,
+    committed: bool = True,
 ) -> None:
     """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission, another's)."""
     _keep_apart(where)
@@ -131,6 +140,7 @@ def write(
         "step": step,
         "values": numbers.standard(values),
         "filled": dict(filled),
+        **({"group": list(group), "committed": committed} if group else {}),
         "arrays": [[spec.name, list(spec.shape), spec.dtype, spec.where, spec.kind] for spec, _ in arrays],
     }
     text = json.dumps(head, separators=(",", ":")).encode("ascii")
@@ -253,6 +263,8 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
         restart=int(head["restart"]),
         run=str(head["run"]),
         content=arrays,
+        group=member(head.get("group")),
+        committed=bool(head.get("committed", True)),
     )
 
 
@@ -324,6 +336,8 @@ def others(where: Place) -> list[str]:
     with contextlib.suppress(OSError, StateError), own_directory(where.directory) as directory:
         for name in sorted(os.listdir(directory)):
             match = named.match(name)
+            if name.startswith(f"{where.name}."):
+                found.append(f"{where.directory / name} is of a session that was opened with group=")
             if match is None or name == where.name:
                 continue
             start = _start(directory, name)

@@ -8,10 +8,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from resilience.model.errors import StateError
 from resilience.model.settings import KeptState as Defaults
-from resilience.state import identity, leftover, names, spillfile
+from resilience.state import generations, identity, leftover, names, spillfile
+from resilience.state.agreement import Offer
+from resilience.state.group import Disk
 from resilience.state.record import Commit
 from resilience.state.spillfile import ForeignDirectory, Place, Spilled
 from resilience.state.spillthread import SpillThread
@@ -33,6 +36,9 @@ class Spills:
         self._where: Place | None = None
         self._thread: SpillThread | None = None
         self._promoted = self._located = False
+        self._whole: int | None = None
+        """The commit that all ranks of a group are known to have on disk."""
+        self._together = False
 
     def begin(self) -> None:
         """This process is the active one. The place is noted for the job's epilog.
@@ -59,12 +65,59 @@ class Spills:
         try:
             found = spillfile.usable(self._where)
         except ForeignDirectory as error:
-            _say(ForeignDirectory(error.subject, error.wrong, error.observed, hint=_NO_SPILLS))
-            self._where = self._thread = None
+            self._without(error)
             return None
         for other in [] if found else spillfile.others(self._where):
             _say(StateError("spill", "not gone on from", other, hint=_NOT_TAKEN))
         return found
+
+    def _without(self, error: ForeignDirectory) -> None:
+        _say(ForeignDirectory(error.subject, error.wrong, error.observed, hint=_NO_SPILLS))
+        self._where = self._thread = None
+
+    # ------------------------------------------------------------ of ranks that commit together
+    def offers(self) -> list[Offer]:
+        """What this rank has on disk. Raises StateError."""
+        self._locate()
+        try:
+            return generations.offers(self._where) if self._where else []
+        except ForeignDirectory as error:
+            self._without(error)
+            return []
+
+    def load(self, sequence: int) -> Spilled | None:
+        """The commit of that number, or None when its file is damaged, which is told."""
+        assert self._where is not None
+        try:
+            return spillfile.read(replace(self._where, sequence=sequence))
+        except StateError as error:
+            _say(error)
+            return None
+
+    def settled(self, on_disk: int) -> None:
+        """All ranks have that commit on disk; -1: they have none in common."""
+        if self._thread:
+            self._thread.written = on_disk
+
+    def stands(self, *, asked: bool) -> Disk:
+        """For the other ranks, before a commit. `asked`: the supervisor wants one on disk."""
+        if self._thread is None:
+            return Disk(False, True, -1)
+        due = self._thread.due(now=time.monotonic(), asked=asked)
+        return Disk(due, self._thread.idle, self._thread.written)
+
+    def agreed(self, ranks: list[Disk]) -> None:
+        """What all have said: write the commit that is being made when one wants it and all have written what was before."""
+        written = {one.written for one in ranks if one.idle}
+        idle = all(one.idle for one in ranks)
+        if idle and len(written) == 1:
+            self._whole = written.pop()
+        self._together = idle and any(one.wanted for one in ranks)
+
+    def committed_together(self, commit: Commit, filled: Mapping[str, int], content: _Content) -> None:
+        """A commit of the group has been made: copy it to disk too, where that was agreed."""
+        if self._thread and self._together:
+            self._thread.start(time.monotonic(), commit, filled=filled, content=content(), beside=self._whole)
 
     def _locate(self) -> None:
         """Whose file it is; none when its owner cannot be told."""
@@ -88,14 +141,7 @@ class Spills:
         """A commit has been made: copy it to disk too, if it is time or the supervisor asks for it."""
         self._take_over()
         if self._thread and self._thread.due(now=time.monotonic(), asked=asked()):
-            self._thread.start(
-                time.monotonic(),
-                sequence=commit.sequence,
-                step=commit.step,
-                values=commit.values,
-                filled=filled,
-                content=content(),
-            )
+            self._thread.start(time.monotonic(), commit, filled=filled, content=content())
 
     def finish(self) -> None:
         """The program ends: what is being written is finished."""
@@ -107,6 +153,7 @@ class Spills:
         """The program ended well."""
         identity.end(self._environ, self._name)
         if self._thread:
+            generations.keep(self._thread.where, ())
             spillfile.remove(self._thread.where)
 
     def _take_over(self) -> None:

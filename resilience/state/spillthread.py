@@ -7,10 +7,11 @@ stays, and the state is still with the keeper.
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from resilience.model.errors import StateError
-from resilience.state import spillfile
+from resilience.state import generations, spillfile
+from resilience.state.record import Commit
 from resilience.state.spillfile import Place
 from resilience.state.stores import Content
 
@@ -24,6 +25,8 @@ class SpillThread:
         self._last: float | None = None
         self._thread: threading.Thread | None = None
         self._told = ""
+        self.written = -1
+        """The commit that this process has put on disk last, or found there; -1: none."""
         spillfile.sweep(where)  # the process before this one may have been killed while it wrote
 
     def due(self, *, now: float, asked: bool) -> bool:
@@ -33,27 +36,37 @@ class SpillThread:
         if asked or self._seconds == 0:
             self.join()
             return True
-        return now - self._last >= self._seconds and not (self._thread and self._thread.is_alive())
+        return now - self._last >= self._seconds and self.idle
+
+    @property
+    def idle(self) -> bool:
+        return not (self._thread and self._thread.is_alive())
 
     def start(
-        self,
-        now: float,
-        *,
-        sequence: int,
-        step: int,
-        values: dict[str, Any],
-        filled: Mapping[str, int],
-        content: Content,
+        self, now: float, commit: Commit, *, filled: Mapping[str, int], content: Content, beside: int | None = None
     ) -> None:
+        """Write a commit. `beside`: the commit whose file stays, of a group, where each has one of its own."""
         self.join()
         self._last = now
+        where = replace(self.where, sequence=commit.sequence) if commit.group else self.where
 
         def work() -> None:
             try:
-                spillfile.write(self.where, sequence=sequence, step=step, values=values, filled=filled, content=content)
+                spillfile.write(
+                    where,
+                    sequence=commit.sequence,
+                    step=commit.step,
+                    values=commit.values,
+                    filled=filled,
+                    content=content,
+                    group=commit.group,
+                )
+                self.written = commit.sequence
+                if commit.group:
+                    generations.keep(self.where, {commit.sequence, beside})
             except StateError as error:
-                if str(error) != self._told:
-                    self._told = str(error)
+                if error.observed != self._told:  # the same trouble may name another file each time
+                    self._told = error.observed
                     print(error.lines(), file=sys.stderr, flush=True)
 
         self._thread = threading.Thread(target=work, name="mpsr-spill", daemon=True)

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 from tests.setup.requirements import wanted
 
 REPO = Path(__file__).parents[2]
-PARTS = ("runtime", "dev", "build", "fuzz", "toolkit")
+PARTS = ("runtime", "dev", "build", "fuzz", "mpi", "toolkit")
 _ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+?)(?: ; .*)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.M)
 _CHECKED = re.compile(r"--require-hashes|\$\{PIP\[@\]\}|--no-deps --no-build-isolation \.")
 _WITHOUT = ("tests/setup/lock.sh", "tests/setup/torch.sh")

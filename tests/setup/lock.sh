@@ -23,9 +23,10 @@ lock() {
     printf 'lock: %s\n' "$file"
 }
 
-for part in runtime dev build fuzz toolkit; do .venv/bin/python tests/setup/requirements.py "$part" >"$tool/$part.in"; done
+for part in runtime dev build fuzz mpi toolkit; do .venv/bin/python tests/setup/requirements.py "$part" >"$tool/$part.in"; done
 lock dev "$tool/dev.in"
 lock runtime "$tool/runtime.in" -c requirements/dev.txt
 lock build "$tool/build.in" -c requirements/dev.txt
 lock fuzz "$tool/fuzz.in"
+lock mpi "$tool/mpi.in"
 lock toolkit "$tool/toolkit.in"

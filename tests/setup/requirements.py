@@ -1,4 +1,4 @@
-"""Print what a file of requirements/ locks: `requirements.py runtime|dev|build|fuzz|toolkit`, from pyproject.toml.
+"""Print what a file of requirements/ locks: `requirements.py runtime|dev|build|fuzz|mpi|toolkit`, from pyproject.toml.
 
 The project itself is not installed for work on it: PYTHONPATH names the clone, so that no stale copy can be run by mistake.
 """
@@ -17,6 +17,7 @@ def wanted(part: str) -> list[str]:
         "dev": [*project["dependencies"], *extras["dev"]],
         "build": [*everything["build-system"]["requires"], "wheel"],
         "fuzz": extras["fuzz"],
+        "mpi": extras["mpi"],
         "toolkit": extras["toolkit"],
     }
     return list(parts[part])

@@ -112,7 +112,9 @@ def test_the_names_fit_the_contract() -> None:
 
 @pytest.mark.parametrize("state", [FAILED, CANCELLED, UNKNOWN, FAILED | {"exit_code": str(83 << 8)}])
 def test_of_a_job_that_is_over_nothing_is_left(site: Site, state: dict[str, str]) -> None:
-    site.run(files=("12.0.0.state", "12.4294967291.3.state", ".12.0.0.state.4711"))
+    site.run(
+        files=("12.0.0.state", "12.4294967291.3.state", ".12.0.0.state.4711", "12.a.0.state.57", ".12.a.0.state.57.99")
+    )
     site.says(state)
     assert site.epilog() == ""
     assert list(site.home.iterdir()) == []
@@ -230,7 +232,15 @@ def test_marks_of_a_killed_agent_go_with_the_next(site: Site) -> None:
 
 
 def test_only_files_of_this_job_are_touched(site: Site) -> None:
-    others = ("13.0.0.state", "12.0.0.state.bak", "112.0.0.state", "notes.txt", ".12.0.0.state", "12.0.state")
+    others = (
+        "13.0.0.state",
+        "12.0.0.state.bak",
+        "112.0.0.state",
+        "12.0.0.state.x",
+        "notes.txt",
+        ".12.0.0.state",
+        "12.0.state",
+    )
     site.run(files=("12.0.0.state", *others))
     site.says(FAILED)
     assert site.epilog() == ""

@@ -184,7 +184,7 @@ def test_a_record_of_two_slots_is_read_and_takes_no_commit_of_a_group() -> None:
     os.ftruncate(fd, record.SMALLEST)
     old = Record(fd)
     old.write(Commit(4, HELD, 40, {"a": 1}))
-    assert old.latest() == record.read_fd(fd) == Commit(4, HELD, 40, {"a": 1})
+    assert old.latest() == record.read_fd(fd)[0] == Commit(4, HELD, 40, {"a": 1})
     old.withdraw()
     with pytest.raises(StateError, match="knows no commits of a group"):
         old.write(Commit(5, PREPARED, 50, {}))

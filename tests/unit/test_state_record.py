@@ -146,5 +146,5 @@ def test_two_processes_see_one_page() -> None:
     writer = Record.create()
     reader = Record(writer.fd)
     writer.write(Commit(3, HELD, 7, {"r": 1.5}))
-    assert reader.latest() == Commit(3, HELD, 7, {"r": 1.5}) == record.read_fd(writer.fd)
+    assert reader.latest() == Commit(3, HELD, 7, {"r": 1.5}) == record.read_fd(writer.fd)[0]
     assert json.loads(record.encode_values({"r": 1.5})) == {"r": 1.5}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TUTORIAL = Path(__file__).parents[2] / "docs/tutorial"
-PAIRS = [("train", "vision"), ("train", "language"), ("serve", "serve")]
+PAIRS = [("train", "vision"), ("train", "language"), ("serve", "serve"), ("mpi", "diffusion")]
 MOST = 7
 
 
