@@ -1,7 +1,7 @@
 """One attacker beside the agent, until its stdin ends: `attacker.py HOW PLACE [JOB]`, PLACE a log directory or a socket.
 
-newlines, known, clients: write into the own MPS logs without end; words, hellos: talk to the agent without end; knocks:
-connect to it without end; places (PLACE is a directory): fill it with files and deep directories.
+newlines, known, clients, torn: write into the own MPS logs without end; words, hellos, rights: talk to the agent without end;
+knocks: connect to it without end; places (PLACE is a directory): fill it with files and deep directories.
 """
 
 import os
@@ -39,6 +39,33 @@ def write(how: str, place: str) -> None:
             os.write(fd, text)
             if os.fstat(fd).st_size > _FULL:
                 os.ftruncate(fd, 0)
+
+
+def torn(place: str, _job: str) -> None:
+    """Lines in pieces, with orders to a terminal and NULs in them, in a file that is cut, moved away and made anew."""
+    line = _STAMP + b"\x1b[2J\0\xff Client {PID: 1, Context: 1} connected\r"
+    path, number = f"{place}/server.log", 0
+    while _going_on():
+        number += 1
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        with os.fdopen(fd, "wb", buffering=0) as file:
+            for at in range(0, len(line), 3):
+                file.write(line[at : at + 3])
+            file.write(line * 2000 if number % 7 else b"\n")
+            if number % 50 == 0:
+                file.truncate(number % 4096)
+        if number % 200 == 0:
+            os.replace(path, f"{place}/moved.log")
+
+
+def rights(path: str, job: str) -> None:
+    """Descriptors with each packet, in packets as long as can be."""
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(250)]
+    while _going_on():
+        with suppress(OSError), _connected(path) as peer:
+            socket.send_fds(peer, [_hello(job, 1)], held)
+            while _going_on():
+                socket.send_fds(peer, [b"x" * 65_000], held)
 
 
 def _hello(job: str, task: int) -> bytes:
@@ -97,7 +124,7 @@ def _connected(path: str) -> socket.socket:
 
 if __name__ == "__main__":
     talk: dict[str, Callable[[str, str], None]] = {
-        "words": words, "hellos": hellos, "knocks": knocks, "places": places,
+        "words": words, "hellos": hellos, "knocks": knocks, "places": places, "torn": torn, "rights": rights,
     }  # fmt: skip
     mode, target = sys.argv[1:3]
     if mode in talk:

@@ -66,7 +66,7 @@ def test_an_array_of_faulty_tasks_hurts_its_owners_other_jobs_so_many_times() ->
     here = node()
     victim = hello(here, 1, FINE)
     refused = 0
-    for number in range(2, 102):
+    for number in range(2, 1002):
         who = hello(here, number)
         if here.of(fx.Refuse):
             refused += 1
@@ -76,7 +76,7 @@ def test_an_array_of_faulty_tasks_hurts_its_owners_other_jobs_so_many_times() ->
         here.do(ev.Started(ref=victim, role=ev.Role.ACTIVE, pid=pid(victim) + number, color=there))
     assert len(here.journal("recovered")) == FEW.strikes
     assert len(here.journal("strike.given")) == FEW.strikes_refuse
-    assert refused == 100 - FEW.strikes_refuse
+    assert refused == 1000 - FEW.strikes_refuse
     assert {row["action"] for row in here.journal("strikes.applied")} == {"apart", "refused"}
     assert here.state.tasks[victim].retries == FEW.strikes
 
