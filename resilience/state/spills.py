@@ -38,7 +38,7 @@ class Spills:
         self._promoted = self._located = False
         self._whole: int | None = None
         """The commit that all ranks of a group are known to have on disk."""
-        self._together = False
+        self._together = self._asked = False
 
     def begin(self) -> None:
         """This process is the active one. The place is noted for the job's epilog.
@@ -103,7 +103,8 @@ class Spills:
         """For the other ranks, before a commit. `asked`: the supervisor wants one on disk."""
         if self._thread is None:
             return Disk(False, True, -1)
-        due = self._thread.due(now=time.monotonic(), asked=asked)
+        self._asked = self._asked or asked  # until it is written: others may still be writing
+        due = self._thread.due(now=time.monotonic(), asked=self._asked)
         return Disk(due, self._thread.idle, self._thread.written)
 
     def agreed(self, ranks: list[Disk]) -> None:
@@ -117,6 +118,7 @@ class Spills:
     def committed_together(self, commit: Commit, filled: Mapping[str, int], content: _Content) -> None:
         """A commit of the group has been made: copy it to disk too, where that was agreed."""
         if self._thread and self._together:
+            self._asked = False
             self._thread.start(time.monotonic(), commit, filled=filled, content=content(), beside=self._whole)
 
     def _locate(self) -> None:

@@ -13,7 +13,7 @@ from resilience.model.errors import StateError
 from resilience.state import generations, spillfile
 from resilience.state.agreement import Offer
 from resilience.state.group import Decision, Disk, Group
-from resilience.state.record import Member
+from resilience.state.record import HELD, Commit, Member
 from resilience.state.session import Session
 from resilience.state.spills import Spills
 from tests.unit.test_state_spill import U, where
@@ -173,6 +173,21 @@ def test_a_session_without_a_group_says_that_there_is_a_groups_state(
     spills = Spills(ENVIRON | {"MPSR_SPILL": str(tmp_path)}, 0, "solve")
     assert spills.found() is None
     assert "12.solve.1.state.3 is of a session that was opened with group=" in capfd.readouterr().err
+
+
+def test_what_the_supervisor_asks_for_is_wanted_until_it_is_written(tmp_path: Path) -> None:
+    spills = Spills(ENVIRON | {"MPSR_SPILL": str(tmp_path / "spills")}, 3600, "solve")
+    spills.begin()
+    assert not spills.stands(asked=False).wanted
+    commit = Commit(4, HELD, 4, {}, group=Member(1, 2, 7))
+    for others, wanted in ((Disk(False, False, -1), True), (Disk(False, True, -1), False)):
+        mine = spills.stands(asked=not others.idle)
+        assert mine.wanted
+        spills.agreed([mine, others])
+        spills.committed_together(commit, {}, lambda: [(U, bytearray(48))])
+        spills.finish()
+        assert spills.stands(asked=False).wanted == wanted
+    assert [one.sequence for one in spills.offers()] == [4]
 
 
 def said(*ranks: Disk) -> tuple[bool, int | None]:
