@@ -120,6 +120,29 @@ static bool leads_to(const char *link, const char *target) {
     return length > 0 && !strcmp(found, target);
 }
 
+/* The value means something on this node alone: it has its name in a path, or one of its GPUs. */
+static bool of_this_node(const struct mpsr_lease *lease, const char *value) {
+    char directory[MPSR_LEASE_PATH];
+    for (int index = 0; index < lease->gpus; index++)
+        if (*lease->gpu[index].uuid && strstr(value, lease->gpu[index].uuid))
+            return true;
+    return mpsr_format(directory, sizeof(directory), "/%s/", lease->node) &&
+           strstr(value, directory);
+}
+
+/* True: a variable was taken away, because its value means something on this node alone. */
+static bool take_away_this_nodes(spank_t spank, const struct mpsr_lease *lease) {
+    char value[MPSR_VISIBLE_BYTES];
+    bool taken = false;
+    for (const char *const *name = MPS_VARIABLES; *name; name++)
+        if (spank_getenv(spank, *name, value, sizeof(value)) == ESPANK_SUCCESS &&
+            of_this_node(lease, value)) {
+            spank_unsetenv(spank, *name);
+            taken = true;
+        }
+    return taken;
+}
+
 /* An mpiexec hands the environment of a batch script to all nodes. So what it has of ours says the
  * same on each of them, and leads to that node's own: names below the prolog's links, and GPUs by
  * their numbers at the server of that name. CUDA stops at the first number that a node has not. An
@@ -134,20 +157,19 @@ static void same_on_each_node(spank_t spank, const struct mpsr_lease *lease,
         !strcmp(held, "1"))
         return;
     snprintf(id, sizeof(id), "%ld", lease->job);
-    if (spank_getenv(spank, "CUDA_MPS_PIPE_DIRECTORY", held, sizeof(held)) == ESPANK_SUCCESS &&
-        mpsr_format(link, sizeof(link), MPSR_PATH_HERE_PIPE, lease->run, id) &&
-        leads_to(link, held)) {
-        spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", link, 1);
-        mpsr_visible_places(visible, list);
-        spank_setenv(spank, "CUDA_VISIBLE_DEVICES", list, 1);
-    }
     if (spank_getenv(spank, MPSR_ENV_LEASE, held, sizeof(held)) == ESPANK_SUCCESS &&
         mpsr_format(link, sizeof(link), MPSR_PATH_HERE_LEASE, lease->run, id) &&
         leads_to(link, held))
         spank_setenv(spank, MPSR_ENV_LEASE, link, 1);
-    if (spank_getenv(spank, "CUDA_MPS_SM_PARTITION", held, sizeof(held)) != ESPANK_SUCCESS)
+    if (spank_getenv(spank, "CUDA_MPS_PIPE_DIRECTORY", held, sizeof(held)) != ESPANK_SUCCESS ||
+        !mpsr_format(link, sizeof(link), MPSR_PATH_HERE_PIPE, lease->run, id) ||
+        !leads_to(link, held))
         return;
-    spank_unsetenv(spank, "CUDA_MPS_SM_PARTITION"); /* a driver's own name for it, on one node */
+    spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", link, 1);
+    mpsr_visible_places(visible, list);
+    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", list, 1);
+    if (!take_away_this_nodes(spank, lease))
+        return;
     slurm_error(MPSR_TAG ": batch script: job with SM partitions on several nodes: its commands "
                          "cannot use the GPU (start them with srun or mpsr run)");
 }
