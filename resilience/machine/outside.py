@@ -11,8 +11,8 @@ from resilience.machine import jobs, servers
 from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
-from resilience.model.event import JobClosed, JobOpened
-from resilience.model.ids import JobId, ServerId
+from resilience.model.event import ClientLeft, JobClosed, JobOpened
+from resilience.model.ids import DomainKey, JobId, ServerId
 from resilience.model.incident import Incident, Outcome
 from resilience.model.options import JobOptions, OnCulprit, Rung
 from resilience.model.world import Job
@@ -34,6 +34,17 @@ def closed(turn: Turn, event: JobClosed) -> None:
     """Its lease is gone; what it is still to hear it hears."""
     if (job := turn.jobs.get(event.job)) is not None:
         turn.jobs[event.job] = replace(job, held=False)
+
+
+def claimed(turn: Turn, domain: DomainKey, pid: int) -> None:
+    """A process is a task's after all. A new agent reads in a server's log who is connected before supervisors are back."""
+    for pair in list(turn.pairs.values()):
+        if pair.domain == domain and pid in pair.strangers:
+            servers.client_left(turn, ClientLeft(server=pair.server(pair.strangers[pid]), pid=pid))
+    for incident in list(turn.incidents.values()):
+        if incident.server.domain == domain and pid in incident.outside and not incident.decided:
+            rest = {other: job for other, job in incident.outside.items() if other != pid}
+            turn.incident(incident, outside=rest)
 
 
 def on_server(turn: Turn, server: ServerId) -> dict[int, JobId]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from resilience.contract import exit_code
-from resilience.machine import incidents, jobs, recover, servers, sightings, strikes
+from resilience.machine import incidents, jobs, outside, recover, servers, sightings, strikes
 from resilience.machine.draft import Turn
 from resilience.model import effect as fx
 from resilience.model import records as rec
@@ -44,6 +44,8 @@ def hello(turn: Turn, event: Hello) -> None:
         pair = servers.new_server(turn, pair, color)
         number = int(color[1:]) if color[:1] == "q" and color[1:].isdigit() else 0
         pair = turn.pair(pair, quarantines=max(pair.quarantines, number))
+    if event.active:
+        outside.claimed(turn, event.server.domain, event.active)
     recover.begin_anew(turn, event.ref, resumed=event.resumed)
     turn.tasks[event.ref] = Task(
         ref=event.ref,
@@ -105,6 +107,7 @@ def started(turn: Turn, event: Started) -> None:
     task = turn.tasks.get(event.ref)
     if task is None:
         return
+    outside.claimed(turn, task.server.domain, event.pid)
     server = ServerId(domain=task.server.domain, gpu=task.server.gpu, color=event.color)
     if event.role is Role.STANDBY:
         serves = turn.health(server) in SERVING

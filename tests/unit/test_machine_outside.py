@@ -9,7 +9,7 @@ from resilience.model.observation import Client, Source, What
 from resilience.model.options import OnCulprit, Rung
 from resilience.model.settings import Recovery
 from resilience.model.world import ServerState
-from tests.unit.machine_kit import GPU, Node, lease, server
+from tests.unit.machine_kit import DOMAIN, GPU, Node, lease, pid, ref, server
 
 ALICE = 1001
 
@@ -158,3 +158,27 @@ def test_servers_are_followed_as_long_as_a_lease_holds_them() -> None:
     assert {one.server for one in node.of(fx.Unwatch)} == {server("a"), server("b")}
     assert not node.state.pairs
     assert not node.state.jobs
+
+
+def test_a_tasks_processes_are_no_strangers_to_an_agent_that_came_back() -> None:
+    """It reads in the servers' logs who is connected before the supervisors are back."""
+    node = Node()
+    tasks = ref(1), ref(2)
+    for who in tasks:
+        opened(node, who.job)
+        joined(node, who.job, pid(who))
+        node.do(ev.ClientJoined(server=server("b"), client=Client(pid=pid(who) + 1, job=who.job), uid=ALICE))
+    for who in tasks:
+        held, at = lease(who.job), server("a")
+        node.do(
+            ev.Hello(ref=who, lease=held, server=at, mpi=False, resumed=True, retries=0, active=pid(who), session=True)
+        )
+        node.standby(who, "b")
+    before = len(node.log)
+    node.cuda(tasks[0])
+    node.handling()
+    node.wait(2)
+    assert not [line for line in node.lines() if "no supervisor" in line]
+    verdicts = node.told(node.log[before:])
+    assert ("promote", "suspect", "b") in verdicts.values(), "where nobody else is, a suspect may go on at once"
+    assert not node.state.pairs[DOMAIN, GPU].strangers
