@@ -55,7 +55,7 @@ def main() -> int:
         print(choice)
         real = choice.gpu
         with (
-            Sandbox(nodes=1, plugin=True, site=SITE, real=real) as ours,
+            Sandbox(nodes=1, plugin=True, site=SITE, real=real, conf=endings.CONF) as ours,
             Sandbox(nodes=1, plugin=False, real=real) as plain,
         ):
             values = measure(ours, plain, options.runs)
@@ -115,7 +115,7 @@ def measure(ours: Sandbox, plain: Sandbox, runs: int) -> dict[str, Any]:
     values["model_ms"] = model(runs, real=bool(ours.plan.real_gpu))
     if not ours.plan.real_gpu:
         stage.say("the ends of busy clients beside neighbours")
-        values["endings"] = endings.measure(stage, max(runs // 2, 5))
+        values["endings"] = endings.measure(stage, max(runs // 2, 5), minutes=30)
     values["recovery_ms"] = {rung: found[rung].figures() for rung in recovery.RUNGS}
     return values
 
