@@ -56,12 +56,19 @@ void mpsr_batch_script(spank_t spank, bool script, int unseen) {
     add_to_path(spank);
     if (!script || !mpsr_plugin.site.hint ||
         spank_get_item(spank, S_JOB_ARGV, &count, &arguments) != ESPANK_SUCCESS || count < 1 ||
-        !read_script(arguments[0], text) || mpsr_script_supervised(text))
+        !read_script(arguments[0], text))
         return;
-    slurm_error(MPSR_TAG ": batch script: its programs run under MPS, but a program without "
-                         "resilience.session() is not recovered after a fault (put srun, or "
-                         "mpsr run, before it)");
-    if (unseen)
+    bool mpiexec = mpsr_script_mpiexec(text), supervised = mpsr_script_supervised(text);
+    if (!supervised)
+        slurm_error(MPSR_TAG ": batch script: its programs run under MPS, but a program without "
+                             "resilience.session() is not recovered after a fault (put srun, or "
+                             "mpsr run, before it)");
+    if (unseen && mpiexec)
+        slurm_error(MPSR_TAG ": batch script: ranks of mpiexec share one of the job's %d GPUs on "
+                             "each node (mpsr run before their program: each has the GPU of its "
+                             "place; sbatch --mps-servers=job: each sees all)",
+                    unseen + 1);
+    else if (unseen && !supervised)
         slurm_error(MPSR_TAG ": batch script: its programs see one of the job's %d GPUs, which "
                              "have MPS servers of their own (sbatch --mps-servers=job: one over "
                              "all of them)",

@@ -4,7 +4,11 @@
 #include "shared/options.h"
 
 #include <ctype.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
+
+enum { LINE_BYTES = 8192 }; /* of a longer line the beginning counts */
 
 /* `--mps`, `--mps-domain=job`, `--mps-domain job`: the option's number, -1 for another's. `*value`:
  * what follows the equals sign, NULL without one. */
@@ -72,5 +76,22 @@ bool mpsr_script_supervised(char *text) {
         if (line[strspn(line, " \t")] != '#' &&
             (has_word(line, "srun") || has_word(line, "mpsr") || has_word(line, "mpsr-launch")))
             return true;
+    return false;
+}
+
+bool mpsr_script_mpiexec(const char *text) {
+    static const char *const NAMES[] = {"mpirun",         "mpiexec",         "mpiexec.hydra",
+                                        "mpirun.openmpi", "mpiexec.openmpi", "mpirun.mpich",
+                                        "mpiexec.mpich",  "orterun",         "prterun"};
+    static char line[LINE_BYTES];
+    for (const char *at = text; *at; at += strcspn(at, "\n"), at += *at == '\n') {
+        snprintf(line, sizeof(line), "%.*s", (int)strcspn(at, "\n"), at);
+        if (line[strspn(line, " \t")] == '#' || has_word(line, "mpsr") ||
+            has_word(line, "mpsr-launch"))
+            continue;
+        for (size_t index = 0; index < sizeof(NAMES) / sizeof(NAMES[0]); index++)
+            if (has_word(line, NAMES[index]))
+                return true;
+    }
     return false;
 }

@@ -16,4 +16,7 @@ void mpsr_script_options(char *text, bool (*take)(void *with, int index, const c
  * or mpsr-launch in a line that is no comment. `text` is taken apart in place. */
 bool mpsr_script_supervised(char *text);
 
+/* A line that is no comment starts ranks by MPI's own launcher, and without mpsr or mpsr-launch. */
+bool mpsr_script_mpiexec(const char *text);
+
 #endif

@@ -104,6 +104,28 @@ def test_ranks_of_a_real_mpi_program_spread_over_the_gpus_of_each_node(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("launcher", [OPENMPI, MPICH], ids=["Open MPI", "MPICH"])
+def test_ranks_without_supervisors_see_the_gpus_of_their_node_as_without_us(two: Sandbox, launcher: str) -> None:
+    """A program picks the GPU of its local rank itself, or by a wrapper that sets CUDA_VISIBLE_DEVICES."""
+    if not shutil.which(launcher.split(maxsplit=1)[0]):
+        pytest.skip(f"no {launcher.split(maxsplit=1)[0]} on this machine")
+    gpus = f"{two.plan.python} {REPO}/tests/programs/gpus.py"
+    local = "${OMPI_COMM_WORLD_LOCAL_RANK-$MPI_LOCALRANKID}"
+    hardware = "export SIMGPU_DIR=/run/simgpu/$(readlink -f $MPSR_LEASE | cut -d/ -f4)"
+    two.path("/home/alice/pick").write_text(
+        f"#!/bin/bash\n{hardware}\necho all $({gpus})\nCUDA_VISIBLE_DEVICES={local} exec {gpus}\n"
+    )
+    two.path("/home/alice/pick").chmod(0o755)
+    job = two.sbatch(*SHAPE[:-1], script=f"{launcher} /home/alice/pick")
+    assert two.wait(job, timeout=90)["JobState"] == "COMPLETED", two.output(job)
+    lines = [line for line in two.output(job).splitlines() if "GPU-" in line]
+    assert all(line.endswith(" mps") for line in lines), lines
+    assert sorted(line.count("GPU-") for line in lines) == [1] * 4 + [2] * 4, two.output(job)
+    assert len({line.split()[-2] for line in lines if line.count("GPU-") == 1}) == 4, "each rank has its own"
+    wait_for(lambda: not two.residue(), 20, lambda: str(two.residue()))
+
+
+@pytest.mark.slow
 def test_ranks_that_come_by_ssh_are_clients_of_their_own_node(two: Sandbox) -> None:
     if ssh.missing() or not shutil.which("mpiexec.hydra"):
         pytest.skip("no sshd, or no MPICH, on this machine (Debian: openssh-server, mpich)")

@@ -143,6 +143,25 @@ def test_a_batch_script_that_cannot_is_told_too(node: Sandbox) -> None:
     assert node.output(job).count("GPU-") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("mpirun -n 3 ./a", 1),
+        ("time mpiexec.hydra -n 3 ./a", 1),
+        ("mpirun -n 3 mpsr run ./a", 0),
+        ("# mpirun -n 3 ./a", 0),
+        ("srun -n1 true; ./my-mpirun.sh", 0),
+    ],
+)
+def test_ranks_without_supervisors_that_share_a_gpu_are_told_of(node: Sandbox, command: str, told: int) -> None:
+    """In a script that has an srun, too, and so gets no other hint."""
+    job = node.sbatch("--mps", "--gpus-per-task=1", "-n3", script=f"srun -n1 true\nexit 0\n{command}")
+    assert node.wait(job)["JobState"] == "COMPLETED", node.output(job)
+    line = "mpsr: batch script: ranks of mpiexec share one of the job's 3 GPUs"
+    assert (node.output(job).count(line), node.output(job).count("mpsr: batch")) == (told, told)
+
+
 def uuid_of(node: Sandbox, minor: int) -> str:
     row = next(
         line
