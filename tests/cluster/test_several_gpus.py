@@ -34,6 +34,10 @@ REST = (
     (("--gres=gpu:4", "-n4", "--gpu-bind=single:1"), GPU),
     (("--gres=gpu:4", "-n2", "--gpu-bind=map_gpu:2,3"), GPU),
     (("--gres=gpu:2", "-n4", "--ntasks-per-gpu=2"), GPU),
+    (("--gpus-per-node=2", "-n1"), JOB),
+    (("--exclusive", "--gpus-per-node=4", "-n2"), JOB),
+    (("--gres=gpu:4", "-n2", "--gpu-bind=mask_gpu:0xc,0x3"), JOB),
+    (("--gres=gpu:4", "-n2", "--overlap", "--gpu-bind=single:1"), GPU),
 )
 
 
