@@ -4,6 +4,7 @@ The table is what Slurm does by itself: every row is run plain first, and has to
 job gets one pair of servers over its GPUs, or one for each.
 """
 
+import importlib.util
 import shlex
 import time
 from collections.abc import Iterator
@@ -100,6 +101,21 @@ def test_four_ranks_in_one_task(node: Sandbox) -> None:
     """torchrun: one task, a process for each GPU."""
     plain, ours = (seen(step(node, *ask, "--gres=gpu:4", "-n1", words=("--ranks", "4"))) for ask in ((), ("--mps",)))
     assert len(set(ours.values())) == 4
+    assert ours == {rank: what.replace(" plain", " mps") for rank, what in plain.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_torchrun_itself_in_one_task(node: Sandbox, ranks: int) -> None:
+    if not importlib.util.find_spec("torch"):
+        pytest.skip("no torch here (make torch)")
+    each = f"exec {shlex.join(program(node))} --device $LOCAL_RANK"
+    torchrun = [node.plan.python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    plain, ours = (
+        seen(node.srun("-Q", *ask, f"--gres=gpu:{ranks}", "-n1", *torchrun, "--no-python", "bash", "-c", each))
+        for ask in ((), ("--mps",))
+    )
+    assert len(set(ours.values())) == ranks
     assert ours == {rank: what.replace(" plain", " mps") for rank, what in plain.items()}
 
 
