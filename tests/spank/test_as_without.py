@@ -120,13 +120,13 @@ OTHER_WORDS = {
 """Where what is said on standard error may differ, and why."""
 
 
-def both(cluster: Sandbox, case: str) -> tuple[Said, Said]:
-    """The case without and with MPS."""
+def both(cluster: Sandbox, case: str, script: str, asked: str = ASK) -> tuple[Said, Said]:
+    """A case's script without and with MPS."""
     running = []
-    for name, ask in (("plain", ""), ("mps", ASK)):
+    for name, ask in (("plain", ""), ("mps", asked)):
         place = re.sub(r"\W+", "-", case)
         head = f"mkdir -p {name}/{place}; cd {name}/{place}; RUN={name} M='{ask}'\n"
-        running.append(cluster.popen(["timeout", "-k", "1", "60", "bash", "-c", head + CASES[case]], user="alice"))
+        running.append(cluster.popen(["timeout", "-k", "1", "60", "bash", "-c", head + script], user="alice"))
     plain, ours = (Said(0, *map(lines, process.communicate())) for process in running)
     return (
         Said(running[0].returncode, plain.out, plain.err),
@@ -150,7 +150,7 @@ def results(cluster: Sandbox, request: pytest.FixtureRequest) -> Iterator[dict[s
     items = (item for item in request.session.items if isinstance(item, pytest.Function))
     chosen = [str(item.callspec.params["name"]) for item in items if item.function is test_as_without]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(both, cluster, name) for name in chosen}
+        yield {name: pool.submit(both, cluster, name, CASES[name]) for name in chosen}
 
 
 @pytest.mark.parametrize("name", CASES)
