@@ -8,7 +8,7 @@ from resilience.machine.classify import merge
 from resilience.machine.draft import Turn
 from resilience.model import records as rec
 from resilience.model.fault import Fault, FaultClass
-from resilience.model.ids import GpuMinor, GpuUuid, IncidentId, ServerId
+from resilience.model.ids import GpuMinor, GpuUuid, IncidentId, ServerId, TaskRef
 from resilience.model.incident import Incident
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.radius import Partition, Process, Radius, Server
@@ -34,6 +34,16 @@ def joinable(turn: Turn, server: ServerId, slot: int = 0) -> Incident | None:
             window = turn.recovery.incident_window_ms / 1000
             private = incident.decided and not incident.hit and turn.now.mono - incident.opened > window
             return None if over or private else incident
+    return None
+
+
+def undecided_for(turn: Turn, ref: TaskRef) -> Incident | None:
+    """The incident whose fault may have reached this task, which went on: a failure soon after is of that fault. A launcher
+    in the task takes seconds to end after its ranks have."""
+    for incident in reversed(turn.incidents.values()):
+        soon = turn.now.mono - incident.opened <= turn.recovery.restore_timeout
+        if soon and incident.hit and incident.decided and ref in incident.clients and ref not in incident.cases:
+            return incident
     return None
 
 

@@ -193,7 +193,7 @@ def exited(turn: Turn, event: Exited) -> None:
         return
     turn.leave(event.ref, event.pid, task.reported)
     turn.task(event.ref, active=0, asking=event.pid, asked_at=turn.now.mono, reported=0)
-    incident = incidents.joinable(turn, task.server, task.slot)
+    incident = incidents.joinable(turn, task.server, task.slot) or incidents.undecided_for(turn, event.ref)
     if incident is not None and incident.hit:
         _failed_in(turn, task, incident, event)
     elif found is not None and found[1].outcome is Outcome.TOLD:
@@ -221,6 +221,11 @@ def _failed_in(turn: Turn, task: Task, incident: Incident, event: Exited) -> Non
     sightings.note_failure(turn, task, incident)
 
 
+def _left_alone(turn: Turn, incident: Incident) -> bool:
+    """Whether it is known by now whom this fault reached, and others of its server go on."""
+    return incident.decided and servers.in_part(turn, incident.server)
+
+
 def settle(turn: Turn, ref: TaskRef, pid: int) -> None:
     """Nothing is known of a fault: pass the task's status on. A slow control daemon is waited for, within bounds."""
     task = turn.tasks.get(ref)
@@ -229,7 +234,7 @@ def settle(turn: Turn, ref: TaskRef, pid: int) -> None:
     if turn.open_case(task.ref) is not None:
         return
     for incident in turn.incidents.values():
-        met = incident.hit or task.ref in incident.hits
+        met = (incident.hit and not _left_alone(turn, incident)) or task.ref in incident.hits
         if incident.server == task.server and met and task.ref not in incident.cases:
             return  # its verdict comes with the incident's
     pair = turn.pair_of(task.server)

@@ -13,7 +13,7 @@ REPO = Path(__file__).parents[2]
 PARTS = ("runtime", "dev", "build", "fuzz", "mpi", "toolkit")
 _ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+?)(?: ; .*)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.M)
 _CHECKED = re.compile(r"--require-hashes|\$\{PIP\[@\]\}|--no-deps --no-build-isolation \.")
-_WITHOUT = ("tests/setup/lock.sh", "tests/setup/torch.sh")
+_WITHOUT = ("tests/setup/lock.sh", "tests/setup/torch.sh", "tests/setup/pyslurm.sh")
 HINT = "make lock"
 
 
@@ -40,7 +40,8 @@ def test_tests_run_with_what_is_installed() -> None:
 def test_pip_installs_nothing_without_a_hash() -> None:
     """Each call of pip in makefile and scripts checks hashes, or installs the project alone.
 
-    lock.sh makes the hashes; torch.sh has PyTorch's CPU build of one version, which PyPI has not.
+    lock.sh makes the hashes; torch.sh has PyTorch's CPU build of one version, which PyPI has not; pyslurm.sh checks a hash
+    of its own, in a system that is made for it.
     """
     files = [REPO / "Makefile", REPO / ".ci/run", *(REPO / "tests/setup").glob("*.sh"), *(REPO / "debian").glob("*")]
     for file in (path for path in files if path.is_file()):

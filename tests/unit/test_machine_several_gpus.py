@@ -66,3 +66,27 @@ def test_a_server_is_opened_anew_over_all_of_them() -> None:
     opened = [effect for effect in node.of(fx.Open, [*node.log, *node.wait(60)]) if effect.server == server("a")]
     assert opened
     assert {effect.uuids for effect in opened} == {ALL}
+
+
+def test_a_launcher_that_ends_long_after_its_ranks_is_recovered_all_the_same() -> None:
+    """torchrun needs seconds to end; its servers have come back by then."""
+    node = Node()
+    guilty, other = job_of_two(node)
+    node.culprit(guilty)
+    node.exit(guilty, status=256)
+    node.rebuilt("a")
+    node.wait(10)
+    node.exit(other, status=256)
+    assert node.verdicts(node.log)[other].action in ("relaunch", "restore", "promote")
+
+
+def test_a_failure_much_later_is_the_tasks_own() -> None:
+    node = Node()
+    guilty, other = job_of_two(node)
+    node.culprit(guilty)
+    node.exit(guilty, status=256)
+    node.rebuilt("a")
+    node.wait(60)
+    node.exit(other, status=256)
+    node.wait(60)
+    assert node.verdicts(node.log)[other].action == "none"
