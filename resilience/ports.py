@@ -335,6 +335,16 @@ class ClientEnd(Protocol):
         """End a client in the safe order, its server first. What could not be done, in words; never raises."""
 
 
+class Epilogs(Protocol):
+    """What slurmd does for a job that is over, for those of which it has not."""
+
+    def over(self, lease: Lease) -> bool:
+        """Whether Slurm says that this run of the job is over. Raises SlurmError."""
+
+    def run(self, lease: Lease) -> str:
+        """Run the job's epilog; what went wrong, in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """A connected supervisor, as the kernel vouches for it (SO_PEERCRED)."""
@@ -437,5 +447,7 @@ class Ports:
     """Called on the worker's lane `notes`; None: only supervisors write into jobs' files."""
     strikes: Strikes | None = None
     """Written on the worker's lane `strikes`; None: an agent begins without."""
+    epilogs: Epilogs | None = None
+    """Called on the worker's lane `forgotten`; None: slurmd has run them all."""
     alive: Alive | None = None
     """None: nobody watches the loop."""

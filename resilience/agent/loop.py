@@ -22,6 +22,7 @@ from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
 from resilience.agent.endings import Endings
+from resilience.agent.forgotten import Forgotten
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.holders import Holders
 from resilience.agent.isolated import Isolated
@@ -105,6 +106,7 @@ class Agent:
             last_calls=LastCalls(ports.slurm, ports.worker, clock, peers),
         )
         self._attached = Attached(ports, clients, logs, state=lambda: self.state, act=self._mode == "act")
+        self._forgotten = Forgotten(ports.epilogs, ports.worker, clock, state=lambda: self.state)
         others = any(lease.state is LeaseState.OPEN for lease in ports.leases.all())
         complete = clock.monotonic() + _REUNION if others else 0.0
         self.state = State(node=node, recovery=settings.recovery, mps=settings.mps, complete=complete)
@@ -131,6 +133,7 @@ class Agent:
                     self._barrier(self._read, feeds[order][1])
                 self._barrier(self._read, self._turns.run)
                 self._barrier(self._fire)
+                self._barrier(self._forgotten.run)
 
     def _feeds(self) -> list[tuple[Feed, News]]:
         """What the loop waits on, in the order in which news is read, and how each is read."""
@@ -184,7 +187,12 @@ class Agent:
     def _lease_news(self, openings: Openings) -> Iterator[Iterable[ev.Event]]:
         openings.read()
         yield self._holders.look()
-        self._attached.leases(dict(self._holders.leases))
+        self._take_leases()
+
+    def _take_leases(self) -> None:
+        leases = dict(self._holders.leases)
+        self._attached.leases(leases)
+        self._forgotten.leases(leases)
 
     def _contexts(self, computing: Computing) -> Iterator[Iterable[ev.Event]]:
         for context in computing.read():
@@ -214,7 +222,7 @@ class Agent:
         self._barrier(self._look_at_guard)
         if self._ports.openings is not None:
             self._barrier(self._take_all, self._holders.look())
-            self._attached.leases(dict(self._holders.leases))
+            self._take_leases()
 
     def _recall_strikes(self) -> None:
         if self._ports.strikes is not None:
@@ -227,7 +235,7 @@ class Agent:
 
     def _sleep(self) -> float | None:
         """Seconds until the next timer or the next sign of life; None: until there is news."""
-        due = [*self._actor.timers.values(), *self._turns.due()]
+        due = [*self._actor.timers.values(), *self._turns.due(), self._forgotten.due()]
         waits = [at - self._ports.clock.monotonic() for at in due]
         if self._ports.alive is not None:
             waits.append(self._ports.alive.beat())

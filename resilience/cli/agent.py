@@ -42,6 +42,7 @@ from resilience.agent import Agent
 from resilience.config import settings
 from resilience.config.node_name import node_name
 from resilience.contract import exit_code, path
+from resilience.hooks.missed_epilog import MissedEpilogs
 from resilience.hooks.node import build
 from resilience.hooks.tidy_slurm import TidySlurm
 from resilience.model.errors import ConfigError, GpuError, ResilienceError
@@ -163,6 +164,7 @@ def serve(chosen: Settings, node: NodeName, signals: Signals, config: str | None
             notes=JobNotes(),
             computing=closing(ComputingWatch(NvmlGpus())),
             strikes=StrikeFile(path("strikes", state=chosen.paths.state, node=node)),
+            epilogs=MissedEpilogs(picked.slurm, config),
             alive=manager,
         )
         agent = Agent(chosen, node, ports)
