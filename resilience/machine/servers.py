@@ -132,10 +132,13 @@ def recreated(turn: Turn, server: ServerId) -> None:
 def daemon_gone(turn: Turn, server: ServerId) -> None:
     """The control daemon ended: its clients live on, new ones cannot join. New tasks go to the other colour.
 
-    Where no task of the domain is left the epilog is closing it, and nobody needs another.
+    Where the domain has no task the epilog may be closing it: another is started when a task comes (`missed`).
     """
     pair = turn.pair_of(server)
-    if pair is None or turn.observe or pair.health(server.color) is not Health.UP or not _in_use(turn, pair):
+    if pair is None or turn.observe or pair.health(server.color) is not Health.UP:
+        return
+    if not _in_use(turn, pair):
+        turn.server(server, health=Health.CLOSED)
         return
     if not turn.tasks_on(server):
         faulted(turn, server)
@@ -160,6 +163,16 @@ def lost(turn: Turn, server: ServerId) -> None:
     turn.journal(rec.Sighting(source=Source.PROCESS, what=What.DAEMON_GONE, text=text, gpu=server.gpu, server=server))
     faulted(turn, server)
     replace_now(turn, server)
+
+
+def missed(turn: Turn, here: ServerId) -> None:
+    """The domain's first task comes: start anew what lost its daemon before."""
+    pair = turn.pairs[here.domain, here.gpu]
+    if not _in_use(turn, pair):
+        for color in pair.colors:
+            if pair.health(color) is Health.CLOSED:
+                faulted(turn, pair.server(color))
+                replace_now(turn, pair.server(color))
 
 
 def reopen(turn: Turn) -> None:

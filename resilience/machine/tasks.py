@@ -36,6 +36,8 @@ def hello(turn: Turn, event: Hello) -> None:
     servers.pair(turn, event.lease, event.server)
     for dead in sorted(event.dead):
         servers.lost(turn, replace(event.server, color=dead))
+    if not event.resumed:
+        servers.missed(turn, event.server)
     pair = turn.pairs[event.server.domain, event.server.gpu]
     color = event.server.color
     if not event.resumed:

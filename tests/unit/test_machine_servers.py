@@ -168,3 +168,18 @@ def test_a_daemon_that_the_epilog_ends_is_not_started_again() -> None:
     _daemon_gone(node, "b")
     _daemon_gone(node, "a")
     assert node.of(fx.Open, node.log) == []
+
+
+def test_a_daemon_that_dies_as_the_first_task_comes_is_started_anew() -> None:
+    """Both did, between the look at them and the hello: nobody is sent to a server that takes no clients."""
+    node = Node()
+    node.do(ev.JobOpened(lease=lease(2), active=((GPU, Color("a")),)))
+    _daemon_gone(node, "b")
+    _daemon_gone(node, "a")
+    assert node.of(fx.Open, node.log) == []
+    _newcomer(node)
+    assert {(one.server, one.anew) for one in node.of(fx.Open)} == {(server("a"), True), (server("b"), True)}
+    assert node.of(fx.Place, node.log) == []
+    assert node.of(fx.Refuse, node.log) == []
+    node.do(ev.ServerOpened(server=server("b"), ok=True, detail=""))
+    assert [(one.ref, one.server) for one in node.of(fx.Place)] == [(ref(2), server("b"))]
