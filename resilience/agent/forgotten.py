@@ -44,12 +44,12 @@ class Forgotten:
 
     def leases(self, leases: dict[JobId, Lease]) -> None:
         """The open leases of now."""
-        now = self._clock.monotonic()
-        before = self._jobs if self._epilogs is not None else {}
+        if self._epilogs is None:
+            return
+        now, before = self._clock.monotonic(), self._jobs
         self._jobs = {
             job: before[job] if job in before and before[job].lease == lease else _Watch(lease, now + FIRST)
             for job, lease in leases.items()
-            if self._epilogs is not None
         }
 
     def due(self) -> float:

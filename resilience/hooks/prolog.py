@@ -130,8 +130,9 @@ def _open_domain(
     A server of others that is in its fault state is waited for without the domain's lock: to recover them the agent
     may need servers of their own.
     """
-    until = min(node.clock.monotonic() + node.settings.mps.rebuild_timeout, node.deadline)
-    while hit := _open_locked(node, job, lease, gpus, percent=percent, without=without, until=until):
+    started = node.clock.monotonic()
+    until = min(started + node.settings.mps.rebuild_timeout, node.deadline)
+    while hit := _open_locked(node, job, lease, gpus, percent=percent, without=without, started=started, until=until):
         while _faulted(node, hit) and node.clock.monotonic() < until:
             time.sleep(_LOOK)
 
@@ -151,10 +152,10 @@ def _open_locked(
     *,
     percent: int | None,
     without: str,
+    started: float,
     until: float,
 ) -> ServerId | None:
     """None when it is done; before `until` a server to wait for first, when one is in its fault state."""
-    started = node.clock.monotonic()
     kept = isolation(partition=percent is not None)
     shared = lease.options.domain is Domain.SHARED
     owner = (

@@ -56,16 +56,7 @@ def spill(where: Place, held: Deposit) -> int:
         after = _standing(record)
         if after == before:
             for commit, filled, content in read:
-                spillfile.write(
-                    replace(where, sequence=commit.sequence) if commit.group else where,
-                    sequence=commit.sequence,
-                    step=commit.step,
-                    values=commit.values,
-                    filled=filled,
-                    content=content,
-                    group=commit.group,
-                    committed=commit.phase != PREPARED,
-                )
+                spillfile.write(where, commit, filled=filled, content=content, committed=commit.phase != PREPARED)
             return max(commit.sequence for commit in before if commit.phase != PREPARED)
         before = after
     raise StateError("spill", "the state was committed again while it was copied", f"{_TRIES} times")

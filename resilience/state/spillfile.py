@@ -22,7 +22,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +30,7 @@ from resilience.model.errors import StateError
 from resilience.state import identity, layout, numbers
 from resilience.state.layout import ArraySpec
 from resilience.state.names import SPILL
-from resilience.state.record import Member, member
+from resilience.state.record import Commit, Member, member
 
 _MAGIC = b"mpsr-spill-3\n"
 _ANY_MAGIC = b"mpsr-spill-"
@@ -117,16 +117,16 @@ def place(environ: Mapping[str, str], owner: str, runs: frozenset[str] = frozens
 
 def write(
     where: Place,
+    commit: Commit,
     *,
-    sequence: int,
-    step: int,
-    values: dict[str, Any],
     filled: Mapping[str, int],
     content: Iterable[tuple[ArraySpec, bytes | bytearray | memoryview]],
-    group: Member | None = None,
     committed: bool = True,
 ) -> None:
-    """Put a commit on disk, whole or not at all. Raises StateError naming the file (full disk, no permission, another's)."""
+    """Put a commit on disk, whole or not at all; each commit of a group has a file of its own. Raises StateError naming the
+    file (full disk, no permission, another's)."""
+    if commit.group:
+        where = replace(where, sequence=commit.sequence)
     _keep_apart(where)
     arrays = list(content)
     head = {
@@ -136,11 +136,11 @@ def write(
         "task": where.task,
         "restart": where.restart,
         "run": where.run,
-        "sequence": sequence,
-        "step": step,
-        "values": numbers.standard(values),
+        "sequence": commit.sequence,
+        "step": commit.step,
+        "values": numbers.standard(commit.values),
         "filled": dict(filled),
-        **({"group": list(group), "committed": committed} if group else {}),
+        **({"group": list(commit.group), "committed": committed} if commit.group else {}),
         "arrays": [[spec.name, list(spec.shape), spec.dtype, spec.where, spec.kind] for spec, _ in arrays],
     }
     text = json.dumps(head, separators=(",", ":")).encode("ascii")

@@ -7,7 +7,6 @@ stays, and the state is still with the keeper.
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 
 from resilience.model.errors import StateError
 from resilience.state import generations, spillfile
@@ -48,19 +47,10 @@ class SpillThread:
         """Write a commit. `beside`: the commit whose file stays, of a group, where each has one of its own."""
         self.join()
         self._last = now
-        where = replace(self.where, sequence=commit.sequence) if commit.group else self.where
 
         def work() -> None:
             try:
-                spillfile.write(
-                    where,
-                    sequence=commit.sequence,
-                    step=commit.step,
-                    values=commit.values,
-                    filled=filled,
-                    content=content,
-                    group=commit.group,
-                )
+                spillfile.write(self.where, commit, filled=filled, content=content)
                 self.written = commit.sequence
                 if commit.group:
                     generations.keep(self.where, {commit.sequence, beside})

@@ -39,6 +39,8 @@ def test_no_value_is_one_nodes_own(two: Sandbox, asked: tuple[str, ...], isolati
         name: value for name, value in said.items() if name.isupper() and not name.startswith(SLURMS_OR_THE_SANDBOXS)
     }
     assert handed_on.keys() >= OURS
+    told = "job with SM partitions on several nodes" in two.output(job)
+    assert told == (isolation == "sm")
     assert [name for name, value in handed_on.items() if any(word in value for word in own)] == []
 
 

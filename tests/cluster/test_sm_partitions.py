@@ -210,22 +210,3 @@ def test_a_process_in_another_jobs_partition_is_told_of_and_ended_where_the_job_
     assert "is not in its job's SM partition GPU-" in row["reason"]
     assert len(stage.journal(since, "process.unattached")) == 1, "the one in the right partition is not told of"
     assert stage.clean([job], since) == []
-
-
-@pytest.mark.slow
-def test_no_value_of_the_first_node_goes_to_others(partitioned: Sandbox) -> None:
-    """An mpiexec hands the batch script's environment to all nodes; a partition has a name of its own on each."""
-    with Sandbox(nodes=2, site=SITE, simulation=DRIVER) as two:
-        show = "srun -N2 -n2 bash -c 'echo task $CUDA_MPS_SM_PARTITION $MPSR_LEASE'"
-        job = two.sbatch("--mps", "-N2", "--gres=shard:2", script=f"env; {show}")
-        assert two.wait(job)["JobState"] == "COMPLETED", two.output(job)
-        lines = two.output(job).splitlines()
-        ours = [line for line in lines if line.startswith(("CUDA_", "MPSR_", "NVIDIA_"))]
-        assert "CUDA_VISIBLE_DEVICES=0" in ours
-        assert not [line for line in ours if "/n0/" in line or "GPU-" in line or "SM_PARTITION" in line]
-        assert any("job with SM partitions on several nodes" in line for line in lines)
-        partitions = [line.split()[1] for line in lines if line.startswith("task ")]
-        assert len(set(partitions)) == 2, lines
-    one = partitioned.sbatch("--mps", ASK, script="echo $CUDA_MPS_SM_PARTITION")
-    assert partitioned.wait(one)["JobState"] == "COMPLETED"
-    assert partitioned.output(one).split()[-1]

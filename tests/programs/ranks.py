@@ -50,13 +50,13 @@ def killed(point: str, at: int) -> None:
             die("between", at)
         copy(self)
 
-    def spilling(where: Any, *, sequence: int, **more: Any) -> None:
-        if point == "full" and sequence >= at:
+    def spilling(where: Any, commit: Commit, **more: Any) -> None:
+        if point == "full" and commit.sequence >= at:
             raise StateError("spill", "cannot write", "No space left on device")
-        die("before-spill", sequence)
-        os.rename = renaming(sequence)
-        put(where, sequence=sequence, **more)
-        die("after-spill", sequence)
+        die("before-spill", commit.sequence)
+        os.rename = renaming(commit.sequence)
+        put(where, commit, **more)
+        die("after-spill", commit.sequence)
 
     def committing(self: Session, *words: Any, **more: Any) -> int:
         sequence = commit(self, *words, **more)

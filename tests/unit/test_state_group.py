@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +135,8 @@ def test_a_group_is_named_when_the_session_is_opened(monkeypatch: pytest.MonkeyP
 
 
 def put(directory: Path, sequence: int, **environ: str) -> None:
-    place = replace(where(directory, **environ), sequence=sequence)
-    content = [(U, bytes(48))]
-    spillfile.write(
-        place, sequence=sequence, step=sequence, values={}, filled={}, content=content, group=Member(1, 2, 7)
-    )
+    commit = Commit(sequence, HELD, sequence, {}, group=Member(1, 2, 7))
+    spillfile.write(where(directory, **environ), commit, filled={}, content=[(U, bytes(48))])
 
 
 def test_each_commit_has_a_file_and_the_last_ones_stay(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from resilience.model.errors import StateError
 from resilience.state import spillfile
 from resilience.state.layout import ArraySpec
+from resilience.state.record import HELD, Commit
 from resilience.state.spillfile import Place
 from resilience.state.spills import Spills
 
@@ -26,7 +27,7 @@ def where(directory: Path, owner: str = "solve", **environ: str) -> Place:
 
 def put(place: Place, sequence: int = 5) -> None:
     content = [(U, bytes(range(48))), (N, b"\x01\x02\x03\x04")]
-    spillfile.write(place, sequence=sequence, step=99, values={"r": 0.1}, filled={}, content=content)
+    spillfile.write(place, Commit(sequence, HELD, 99, {"r": 0.1}), filled={}, content=content)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
