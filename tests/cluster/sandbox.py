@@ -238,8 +238,9 @@ class Sandbox:
         """Run `argv` inside; it is ended after `timeout` seconds (status 124)."""
         bounded = ["timeout", "-k", "1", f"{timeout:g}", *argv]
         done = subprocess.run(
-            self.command(bounded, user=user, node=node), check=False, capture_output=True, text=True, input=stdin
-        )
+            self.command(bounded, user=user, node=node), check=False, capture_output=True, input=stdin,
+            encoding="utf-8", errors="surrogateescape",
+        )  # fmt: skip
         return Done(status=done.returncode, out=done.stdout, err=done.stderr)
 
     def good(self, argv: Sequence[str], *, user: str = "root", node: str = "", timeout: float = 30.0) -> str:
