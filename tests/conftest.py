@@ -29,7 +29,8 @@ from tests.guard.kernels import what_is_missing as what_the_guard_misses
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a shell's background ignores them, and so would what tests start
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+for ignored in (signal.SIGQUIT, signal.SIGHUP):  # nohup ignores the second
+    signal.signal(ignored, signal.SIG_DFL)
 hypothesis.settings.register_profile(
     "mpsr",
     deadline=None,

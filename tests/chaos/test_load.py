@@ -30,25 +30,27 @@ def cpu(sandbox: Sandbox, pid: int) -> float:
 FEW = ("fault after fault", "newlines in the own logs", "words without end", "connections at the common socket")
 
 
-def test_a_few_attackers_at_once(stage: Stage) -> None:
+def test_a_few_attackers_at_once() -> None:
     """The same in small: what comes of it, not how long it takes."""
-    sandbox, since = stage.sandbox, time.monotonic()
-    reference = stage.reference()
-    text, stem = stage.late_culprit("illegal-address")
-    victim = stage.solver("--gres=shard:2", "-n2", "--mps-retries=10", tasks=2, pace_ms=20, also=text)
-    stage.under_way([victim])
-    mine: list[int] = []
-    for name in FEW:
-        mine.append(sandbox.sbatch(*ASKS, script=ATTACKS[name](sandbox.plan, "bob"), user="bob"))
-        # his first fault before his floods: they use up his own share of the agent's time, and his faults wait with them
-        wait_for(lambda: mine[0] in _blamed(stage, since), 60, lambda: str(stage.journal(since, "incident.attributed")))
-    stage.go(stem)
-    wait_for(lambda: stage.of_job(victim, since, "recovered"), 60, lambda: sandbox.output(victim.number))
-    fields = stage.end(victim)
-    assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "0"), stage.output(victim)
-    assert {stage.digest(stem) for stem in victim.stems} == {reference}
-    assert _blamed(stage, since) <= {victim.number, mine[0]}, "who makes faults, and nobody else"
-    sandbox.run(["scancel", "-u", "bob"])
+    with Sandbox(nodes=1) as sandbox:  # of its own: what an attacker has filled and used up stays his for a while
+        stage, since = Stage(sandbox), time.monotonic()
+        reference = stage.reference()
+        text, stem = stage.late_culprit("illegal-address")
+        victim = stage.solver("--gres=shard:2", "-n2", "--mps-retries=10", tasks=2, pace_ms=20, also=text)
+        stage.under_way([victim])
+        mine: list[int] = []
+        for name in FEW:
+            mine.append(sandbox.sbatch(*ASKS, script=ATTACKS[name](sandbox.plan, "bob"), user="bob"))
+            # his first fault before his floods: they use up his own share of the agent's time, and his faults wait with them
+            wait_for(
+                lambda: mine[0] in _blamed(stage, since), 60, lambda: str(stage.journal(since, "incident.attributed"))
+            )
+        stage.go(stem)
+        wait_for(lambda: stage.of_job(victim, since, "recovered"), 60, lambda: sandbox.output(victim.number))
+        fields = stage.end(victim)
+        assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "0"), stage.output(victim)
+        assert {stage.digest(stem) for stem in victim.stems} == {reference}
+        assert _blamed(stage, since) <= {victim.number, mine[0]}, "who makes faults, and nobody else"
 
 
 def _blamed(stage: Stage, since: float) -> set[int]:
