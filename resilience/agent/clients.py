@@ -8,8 +8,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from resilience.model.ids import DomainKey, JobId, TaskRef
+from resilience.model.ids import DomainKey, JobId, ServerId, TaskRef
 from resilience.model.observation import Client
+from resilience.model.world import State
 from resilience.ports import Leases, Procfs
 
 _REMEMBERED = 1024
@@ -103,6 +104,18 @@ class Clients:
             return known
         job = self._job(pid)
         return None if job is None else self._remember(pid, Client(pid=pid, job=job), domain)
+
+    def user_of(self, server: ServerId, pid: int | None, state: State) -> Client | None:
+        """Who a process is that a server's log names, when it can have used that server."""
+        client = self.resolve(pid, server.domain)
+        if client is None:
+            return None
+        task = state.tasks.get(client.task) if client.task else None
+        if task is not None:
+            same = (task.server.domain, task.server.gpu) == (server.domain, server.gpu)
+            return client if same else None
+        lease = self._leases.read(client.job) if client.job is not None else None
+        return client if lease is not None and lease.domain == server.domain else None
 
     def _task(self, pid: int) -> TaskRef | None:
         ref, began = self._tasks.get(pid, (None, None))

@@ -13,7 +13,6 @@ from resilience.model.ids import DomainKey, GpuMinor, ServerId
 from resilience.model.mpslog import LogKind, LogLine
 from resilience.model.observation import Client
 from resilience.model.world import State
-from resilience.parse import mpslog
 from resilience.ports import Clock, Procfs, ServerLine
 
 _EVERY = 1.0
@@ -29,11 +28,6 @@ class Connections:
         self._clock = clock
         self._looked: dict[tuple[DomainKey, GpuMinor], float] = {}
         self._procfs = procfs
-
-    def past(self, line: ServerLine, state: State) -> Iterator[ev.Event]:
-        """A line from before a log was followed: only who is connected, and who the daemons are."""
-        if (parsed := mpslog.parse_line(line.text)) is not None:
-            yield from self.heard(line, parsed, state)
 
     def heard(self, line: ServerLine, parsed: LogLine, state: State) -> Iterator[ev.Event]:
         domain = line.server.domain

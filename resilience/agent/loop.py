@@ -28,6 +28,7 @@ from resilience.agent.holders import Holders
 from resilience.agent.isolated import Isolated
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.last_calls import LastCalls
+from resilience.agent.missed import MissedFaults
 from resilience.agent.newcomers import Newcomers
 from resilience.agent.peers import Peers
 from resilience.agent.reception import Reception
@@ -44,7 +45,8 @@ from resilience.model.ids import DomainKey, NodeName
 from resilience.model.lease import LeaseState
 from resilience.model.settings import Settings
 from resilience.model.world import Moment, State
-from resilience.ports import Answer, Computing, Feed, Guard, Listening, Openings, Ports, ServerLine
+from resilience.parse import mpslog
+from resilience.ports import Answer, Computing, Feed, Guard, Listening, Openings, Packet, Ports, ServerLine
 
 _REUNION = 2.5
 """Seconds in which supervisors find an agent that was started anew; they try every 0.1 s at first, later every 2 s."""
@@ -70,6 +72,7 @@ class Agent:
         self._turns = Turns(clock, ports.journal, listening, Shares())
         self._connections = Connections(clients, ports.procfs, clock)
         chatter = Chatter(clock)
+        self._missed = MissedFaults(clients, clock, settings.recovery.restore_timeout)
         self._actor = Actor(node, settings, ports, peers, logs, chatter)
         self._senses = Senses(
             clock=clock,
@@ -169,8 +172,13 @@ class Agent:
 
     def _packet_news(self) -> Iterator[Iterable[ev.Event]]:
         for packet in self._ports.supervisors.read(self._turns.waiting()):
-            self._turns.put(packet.peer.uid, "messages", partial(self._reception.packet, packet))
+            self._turns.put(packet.peer.uid, "messages", partial(self._packet, packet))
         return self._turns.run()
+
+    def _packet(self, packet: Packet) -> Iterator[ev.Event]:
+        for event in self._reception.packet(packet):
+            yield from self._missed.before(event, self.state)
+            yield event
 
     def _answer_news(self) -> Iterator[Iterable[ev.Event]]:
         for answer in self._ports.worker.read():
@@ -215,6 +223,7 @@ class Agent:
         wall, mono, boot = self._ports.clock.wall(), self._ports.clock.monotonic(), self._ports.clock.boot_id()
         self.state = replace(self.state, history=recalled(entries, wall, mono, boot))
         self._barrier(self._recall_strikes)
+        self._missed.recall(entries)
         for record in unfinished(entries):
             self._ports.journal.append(record)
         self._ports.journal.append(rec.AgentStarted(node=self._node, mode=self._mode, boot=boot))
@@ -272,12 +281,14 @@ class Agent:
             self._barrier(self._carry_out, effect)
 
     def _carry_out(self, effect: fx.Effect) -> None:
-        """Who is connected to a server that is followed from now on stands in its past lines."""
+        """Who is connected to a server that is followed from now on stands in its past lines, and what was missed there."""
         for line in self._actor.carry_out(effect):
             self._turns.put(line.uid, "logs", partial(self._past, line))
 
-    def _past(self, line: ServerLine) -> Iterable[ev.Event]:
-        return self._connections.past(line, self.state)
+    def _past(self, line: ServerLine) -> Iterator[ev.Event]:
+        if (parsed := mpslog.parse_line(line.text)) is not None:
+            self._missed.past(line, parsed)
+            yield from self._connections.heard(line, parsed, self.state)
 
 
 def _answered(answer: Answer) -> Iterator[ev.Event]:

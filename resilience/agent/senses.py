@@ -18,7 +18,7 @@ from resilience.model import event as ev
 from resilience.model import records as rec
 from resilience.model.ids import GpuUuid, ServerId
 from resilience.model.mpslog import LogKind
-from resilience.model.observation import Client, Observation, Source, What
+from resilience.model.observation import Observation, Source, What
 from resilience.model.options import Domain
 from resilience.model.world import State
 from resilience.parse import mpslog, xid
@@ -110,7 +110,7 @@ class Senses:
         server = line.server
         client = None
         if what is What.CULPRIT:
-            client = self._inside(server, self._clients.resolve(parsed.pid, server.domain), state)
+            client = self._clients.user_of(server, parsed.pid, state)
         now = self._see(source, what, parsed.text, gpu=server.gpu, server=server, pid=parsed.pid or None)
         yield ev.Seen(observation=now, client=client)
 
@@ -126,17 +126,6 @@ class Senses:
         if text := self._unread.text(line, self._clock.monotonic()):
             now = self._see(Source.SERVER_LOG, What.UNKNOWN, text, gpu=line.server.gpu, server=line.server)
             yield ev.Seen(observation=now)
-
-    def _inside(self, server: ServerId, client: Client | None, state: State) -> Client | None:
-        """The client, when it can have used this server."""
-        if client is None:
-            return None
-        task = state.tasks.get(client.task) if client.task else None
-        if task is not None:
-            same = (task.server.domain, task.server.gpu) == (server.domain, server.gpu)
-            return client if same else None
-        lease = self._leases.read(client.job) if client.job is not None else None
-        return client if lease is not None and lease.domain == server.domain else None
 
     def daemon_gone(self, server: ServerId) -> Iterator[ev.Event]:
         text = "its control daemon has ended, or its directory was removed"

@@ -82,6 +82,8 @@ def _handle(turn: Turn, event: ev.Event) -> None:
             jobs.parked(turn, event.ref)
         case ev.Seen():
             sightings.seen(turn, event)
+        case ev.Missed():
+            sightings.missed(turn, event)
         case ev.JobOpened():
             outside.opened(turn, event)
         case ev.JobClosed():

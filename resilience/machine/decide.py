@@ -74,8 +74,10 @@ def _part(incident: Incident, ref: TaskRef) -> Part:
         return Part.BYSTANDER
     if ref in incident.parts:
         return incident.parts[ref]
-    attribution = incident.attribution
-    return Part.BYSTANDER if attribution and (attribution.culprit or attribution.blameless) else Part.UNKNOWN
+    known = incident.attribution
+    if known is None or not (known.culprit or known.blameless):
+        return Part.UNKNOWN
+    return Part.CULPRIT if known.culprit is not None and known.culprit.task == ref else Part.BYSTANDER
 
 
 def _decide(turn: Turn, incident: Incident) -> None:
@@ -274,7 +276,7 @@ def _close(turn: Turn, incident: Incident) -> None:
             for ref in incident.clients
         ):
             return
-    elif turn.now.mono - incident.opened < turn.recovery.incident_window_ms / 1000 and turn.pair_of(incident.server):
+    elif _may_grow(turn, incident):
         return
     strikes.closed(turn, incident)
     del turn.incidents[incident.id]
@@ -283,6 +285,14 @@ def _close(turn: Turn, incident: Incident) -> None:
         if task is not None and task.incident == incident.id:
             turn.task(ref, incident=None)
     _closed(turn, incident, culprit=jobs.blamed(incident), ms=_ms(turn, incident))
+
+
+def _may_grow(turn: Turn, incident: Incident) -> bool:
+    """Whether more tasks may find out that a fault has hit them."""
+    if incident.missed:
+        return incidents.recent(turn, incident)
+    within = turn.now.mono - incident.opened < turn.recovery.incident_window_ms / 1000
+    return within and turn.pair_of(incident.server) is not None
 
 
 def _closed(turn: Turn, incident: Incident, **more: Any) -> None:

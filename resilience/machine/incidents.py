@@ -37,12 +37,17 @@ def joinable(turn: Turn, server: ServerId, slot: int = 0) -> Incident | None:
     return None
 
 
+def recent(turn: Turn, incident: Incident) -> bool:
+    """Whether programs may still find out that it has hit them."""
+    return turn.now.mono - incident.opened <= turn.recovery.restore_timeout
+
+
 def undecided_for(turn: Turn, ref: TaskRef) -> Incident | None:
     """The incident whose fault may have reached this task, which went on: a failure soon after is of that fault. A launcher
     in the task takes seconds to end after its ranks have."""
     for incident in reversed(turn.incidents.values()):
-        soon = turn.now.mono - incident.opened <= turn.recovery.restore_timeout
-        if soon and incident.hit and incident.decided and ref in incident.clients and ref not in incident.cases:
+        server_wide = (incident.hit and incident.decided) or incident.missed
+        if server_wide and recent(turn, incident) and ref in incident.clients and ref not in incident.cases:
             return incident
     return None
 
@@ -94,8 +99,8 @@ def radius(turn: Turn, incident: Incident) -> Radius:
     server, pair = incident.server, turn.pair_of(incident.server)
     strangers = sum(color == server.color for color in pair.strangers.values()) if pair else 0
     facts: dict[str, Any] = {"clients": incident.clients, "hits": incident.hits, "strangers": strangers}
-    if incident.hit:
-        return Server(**facts, complete=turn.complete)
+    if incident.hit or incident.missed:
+        return Server(**facts, complete=turn.complete and not incident.missed)
     if not incident.slot:
         return Process(**facts, complete=turn.complete)
     known = pair.servers.get(server.color) if pair else None
@@ -103,6 +108,18 @@ def radius(turn: Turn, incident: Incident) -> Radius:
     proven = answered and turn.health(server) is Health.UP and Source.GUARD not in incident.sources
     inside = proven and incident.fault.kind is FaultClass.SM  # others may come from a client of another partition
     return Partition(**facts, complete=turn.complete and inside, proven=proven)
+
+
+def open_missed(turn: Turn, server: ServerId, fault: Fault) -> Incident:
+    """Begin the incident of a fault that came and went while no agent was there. Nobody is known to be hit before they fail,
+    and nobody is blamed by elimination: clients may have gone."""
+    incident = open_incident(turn, server, fault)
+    incident = turn.incident(
+        incident, missed=True, clients=frozenset(), outside={}, deadline=max(incident.deadline, turn.old.complete)
+    )
+    turn.timer(Decide(incident.id), after=incident.deadline - turn.now.mono)
+    turn.timer(Window(incident.id), after=turn.recovery.restore_timeout)
+    return incident
 
 
 def widen(turn: Turn, server: ServerId, fault: Fault) -> Incident:

@@ -16,7 +16,7 @@ from resilience.machine import decide, incidents, recover, servers
 from resilience.machine.classify import classify, condemns
 from resilience.machine.draft import Turn
 from resilience.model import records as rec
-from resilience.model.event import Seen
+from resilience.model.event import Missed, Seen
 from resilience.model.fault import Fault, FaultClass, Reach
 from resilience.model.ids import ServerId
 from resilience.model.incident import Incident
@@ -57,6 +57,8 @@ def seen(turn: Turn, event: Seen) -> None:
     if servers.partitioned(turn, server) and now.what in (What.CULPRIT, What.HANDLING):
         servers.ask(turn, server)
     incident = incidents.joinable(turn, server, slot)
+    if incident is None and task is not None and now.what is What.CUDA:
+        incident = incidents.undecided_for(turn, task.ref)
     if incident is None:
         if not _opens(turn, now, fault, server, task):
             return
@@ -72,6 +74,27 @@ def seen(turn: Turn, event: Seen) -> None:
     decide.look(turn, incident.id)
     if now.what is What.CUDA:
         servers.hurry(turn, server)
+
+
+def missed(turn: Turn, event: Missed) -> None:
+    """A task of before has failed, and its server had a fault while no agent was there: the incident that it belongs to."""
+    task = turn.tasks.get(event.ref)
+    if task is None or task.over or turn.open_case(event.ref) is not None:
+        return
+    incident = next((one for one in turn.incidents.values() if one.missed and one.server == task.server), None)
+    if incident is None:
+        incident = incidents.joinable(turn, task.server)
+    if incident is None:
+        incident = incidents.open_missed(turn, task.server, classify(event.seen[0][0]))
+        for now, client in event.seen:
+            _journal(turn, now, classify(now), task.server, client)
+    before = len(incident.evidence)
+    for now, client in event.seen:
+        incident = incidents.join(turn, incident, now, classify(now), client)
+    named = len(incident.evidence) > before
+    if named and incident.attribution is not None and incident.attribution.culprit is None:
+        incident = turn.incident(incident, attribution=None)  # decided while nobody knew whose the named process was
+    turn.incident(incident, clients=incident.clients | {event.ref})
 
 
 def _place(turn: Turn, now: Observation, client: Client | None) -> tuple[ServerId | None, Task | None]:

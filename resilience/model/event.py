@@ -87,6 +87,15 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """A task has failed whose server had a fault while no agent was there; told before the failure itself."""
+
+    ref: TaskRef
+    seen: tuple[tuple[Observation, Client | None], ...]
+    """What the server's log has of it, with who the named process is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """A supervisor asks that the clients of these processes be ended before they are; it awaits `number`."""
 
@@ -258,6 +267,7 @@ Event = (
     | OnServer
     | Unsure
     | Seen
+    | Missed
     | JobOpened
     | JobClosed
     | ClientJoined

@@ -130,6 +130,8 @@ class Incident:
     evidence: tuple[Evidence, ...] = ()
     hit: bool = False
     """The server itself is hit: every client is."""
+    missed: bool = False
+    """It came and went while no agent was there: the tasks that fail now are those that it hit."""
     clients: frozenset[TaskRef] = frozenset()
     """Tasks whose active process used the server."""
     hits: frozenset[TaskRef] = frozenset()

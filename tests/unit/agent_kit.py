@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -399,12 +400,15 @@ class Site:
         self.supervisors.append(supervisor)
         return supervisor
 
-    def log(self, color: str, text: str, *, control: bool = False) -> None:
-        """A line as the daemons write it."""
+    def log(self, color: str, text: str, *, control: bool = False, wall: float | None = None) -> None:
+        """A line as the daemons write it, at `wall` if that matters."""
         directory = self.root / "log" / "u1001" / "g0" / color
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / ("control.log" if control else "server.log")).open("a") as file:
-            file.write(f"[2026-03-02 08:12:00.001 {'Control' if control else 'Other'}  4428] {text}\n")
+            stamp = "2026-03-02 08:12:00.001"
+            if wall is not None:
+                stamp = datetime.fromtimestamp(wall).isoformat(" ", "milliseconds")
+            file.write(f"[{stamp} {'Control' if control else 'Other'}  4428] {text}\n")
 
     def kernel(self, text: str) -> None:
         with self.kmsg.open("a") as file:
