@@ -99,12 +99,21 @@ def _solver(round_: Round, job: Job, *, harmless: bool) -> Iterator[str]:
     done = round_.stage.digest(job.stems[0]) == round_.stage.reference(plain=job.plain)
     if job.number in round_.mended and done:
         return  # it had ended; what 22.05 makes of its second run is Slurm's (gres/shard: node offset invalid)
+    if state == "FAILED" and _never_launched(round_, job):
+        return
     if state != "COMPLETED":
         yield f"bystander {job.number} is {state}: {_end(round_, job)}"
     elif not done:
         yield f"bystander {job.number} ended with other bytes"
     if restarts and harmless:
         yield f"bystander {job.number} was requeued {restarts} times: {fields.get('AdminComment', '')}"
+
+
+def _never_launched(round_: Round, job: Job) -> bool:
+    """22.05's slurmd, killed and started anew, takes a job's next run for its last one, and the job fails before its script."""
+    said = f"Job {job.number} already killed, do not launch batch job"
+    logs = (round_.stage.sandbox.read(f"/var/log/slurm/slurmd.{node}.log") for node in round_.stage.nodes)
+    return round_.disturbed and any(said in log for log in logs)
 
 
 def _journal(round_: Round, since: float) -> Iterator[str]:
