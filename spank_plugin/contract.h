@@ -65,6 +65,11 @@
 #define MPSR_PATH_GONE "%s/%s/gone" /* run, node */
 #define MPSR_PATH_GONE_LOGS "%s/%s/gone" /* log, node */
 
+/* Slurm's numbers of steps that are no srun of the user's; sruns' are below LARGEST */
+#define MPSR_STEP_INTERACTIVE 0xfffffffau
+#define MPSR_STEP_BATCH 0xfffffffbu
+#define MPSR_STEP_LARGEST 0xfffffff0u
+
 /* exit codes of our own programs */
 #define MPSR_EXIT_OK 0
 #define MPSR_EXIT_FAILED 1

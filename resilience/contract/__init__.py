@@ -20,6 +20,11 @@ def env(name: str) -> str:
     return str(contract()["env"][name])
 
 
+def step(name: str) -> int:
+    """Slurm's number of the step that the contract's `[step]` table calls `name`."""
+    return int(contract()["step"][name])
+
+
 def exit_code(name: str) -> int:
     """The exit status that the contract's `[exit]` table calls `name`."""
     return int(contract()["exit"][name])

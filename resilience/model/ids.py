@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NewType
 
+from resilience.contract import step
+
 JobId = NewType("JobId", int)
 StepId = NewType("StepId", int)
 TaskId = NewType("TaskId", int)
@@ -16,8 +18,8 @@ DomainKey = NewType("DomainKey", str)
 Color = NewType("Color", str)
 """a, b, or q<n> for quarantine: one control daemon and its server."""
 IncidentId = NewType("IncidentId", str)
-STEPS = {0xFFFFFFFA: "interactive", 0xFFFFFFFB: "batch"}
-"""Slurm's numbers (slurm.h) of steps that its commands show by name."""
+STEPS = {step(name): name for name in ("interactive", "batch")}
+"""Slurm's numbers of steps that its commands show by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

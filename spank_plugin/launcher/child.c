@@ -3,6 +3,7 @@
 
 #include "agent.h"
 #include "hook.h"
+#include "shared/gpu_environment.h"
 #include "shared/text.h"
 #include "signals.h"
 
@@ -26,29 +27,15 @@ static void set_number(const char *name, long value) {
     setenv(name, text, 1);
 }
 
-static void set_or_clear(const char *name, bool wanted, const char *value) {
-    if (wanted)
-        setenv(name, value, 1);
-    else
-        unsetenv(name);
-}
-
 void child_gpu_environment(const struct task *task, const char *pipe, const char *partition) {
-    const char *threads = task->options.value[MPSR_OPTION_THREADS];
-    const char *memory = task->options.value[MPSR_OPTION_MEMORY];
-    char list[MPSR_VISIBLE_BYTES];
-    set_or_clear("CUDA_MPS_PIPE_DIRECTORY", *pipe, pipe);
-    mpsr_visible_uuids(&task->lease, &task->visible, list);
-    setenv("CUDA_VISIBLE_DEVICES", list, 1);
-    unsetenv("CUDA_MPS_LOG_DIRECTORY");
-    set_or_clear("CUDA_MPS_SM_PARTITION", *partition, partition);
-    if (*partition) /* its size is the share: in a partition a percentage means nothing */
-        unsetenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
-    else if (*threads) /* else what gres/mps may have set stays */
-        setenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", threads, 1);
-    mpsr_visible_limits(&task->visible, memory, list);
-    if (*memory)
-        setenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", list, 1);
+    struct mpsr_gpu_environment gpu;
+    mpsr_gpu_environment(&task->lease, &task->options, &task->visible, pipe, partition, &gpu);
+    for (int index = 0; index < gpu.count; index++) {
+        if (gpu.variable[index].value)
+            setenv(gpu.variable[index].name, gpu.variable[index].value, 1);
+        else
+            unsetenv(gpu.variable[index].name);
+    }
 }
 
 /* A standby reads and writes nothing: the real streams wait at other numbers until it is promoted.

@@ -15,8 +15,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-/* Slurm's number of a batch step (slurm.h): used when started from the script without srun. */
-static const long STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa;
 enum {
     SUPERVISORS = 256, /* of one task at once; more share a number */
     STARTS = 4096, /* of a batch script that each have a number of their own; later ones take any
@@ -127,7 +125,8 @@ static bool claim_fresh(struct task *task, const struct mpiexec *mpiexec) {
 static void claim_number(struct task *task, const struct mpiexec *mpiexec) {
     long tasks = mpiexec ? mpiexec->size : environment_number("SLURM_STEP_NUM_TASKS", 1);
     long number = task->rank;
-    if ((task->step == STEP_BATCH || task->step == STEP_INTERACTIVE) && claim_fresh(task, mpiexec))
+    if ((task->step == MPSR_STEP_BATCH || task->step == MPSR_STEP_INTERACTIVE) &&
+        claim_fresh(task, mpiexec))
         return;
     for (int tries = 0; tries<SUPERVISORS; tries++, number += tasks> 0 ? tasks : 1) {
         int fd = hold_number(task, number, false);
@@ -207,7 +206,8 @@ int task_read(struct task *task, int count, char **arguments, char why[MPSR_WHY_
     int status = read_lease(task, why);
     if (status != TASK_OK)
         return status;
-    task->step = environment_number("SLURM_STEP_ID", STEP_BATCH);
+    /* started from the script without srun: it has the script's own number */
+    task->step = environment_number("SLURM_STEP_ID", MPSR_STEP_BATCH);
     task->rank = environment_number("SLURM_PROCID", 0);
     task->local = environment_number("SLURM_LOCALID", 0);
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");

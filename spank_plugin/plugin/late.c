@@ -30,10 +30,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* slurm.h: steps that are no srun of the user's. */
-static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa,
-                      STEP_LARGEST = 0xfffffff0;
-
 enum {
     LATE_MS = 50000, /* the hook has its own deadline, 40 s unless the site says otherwise */
     POLL_MS = 5,
@@ -144,10 +140,10 @@ static int lock(const char *node) {
 static bool job_asked(spank_t spank, uint32_t step, char wire[MPSR_WIRE_MAX_BYTES + 1]) {
     struct mpsr_options options;
     char why[MPSR_WHY_BYTES];
-    if (step == STEP_BATCH) {
+    if (step == MPSR_STEP_BATCH) {
         mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
         mpsr_asked_serialize(&mpsr_plugin.asked, &options, wire);
-    } else if ((step >= STEP_LARGEST && step != STEP_INTERACTIVE) ||
+    } else if ((step >= MPSR_STEP_LARGEST && step != MPSR_STEP_INTERACTIVE) ||
                spank_getenv(spank, MPSR_ENV_JOB_CONTROL_STEP, wire, MPSR_WIRE_MAX_BYTES + 1) !=
                    ESPANK_SUCCESS ||
                !mpsr_options_parse(wire, &options, why))

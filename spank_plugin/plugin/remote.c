@@ -8,6 +8,7 @@
  * that Slurm reads back: undocumented, but so on 22.05, 24.11 and 26.05 (tried).
  */
 #include "plugin.h"
+#include "shared/gpu_environment.h"
 #include "shared/lease.h"
 #include "shared/namespace.h"
 #include "shared/text.h"
@@ -17,8 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-static const uint32_t STEP_BATCH = 0xfffffffb, STEP_INTERACTIVE = 0xfffffffa; /* slurm.h */
 
 /* What plain commands of a batch script need, and what a step without MPS must not inherit from it.
  */
@@ -66,7 +65,7 @@ void mpsr_remote_options(spank_t spank) {
     struct mpsr_options options;
     uint32_t step = 0;
     ask_environment(spank);
-    if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_BATCH &&
+    if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == MPSR_STEP_BATCH &&
         !*mpsr_plugin.problem)
         mpsr_batch_options(spank);
     mpsr_in_force(&mpsr_plugin.asked, &mpsr_plugin.site, &options);
@@ -193,25 +192,21 @@ static int visible_here(spank_t spank, const struct mpsr_lease *lease, bool step
 static void environment_of_mps(spank_t spank, const struct mpsr_lease *lease,
                                const struct mpsr_options *options,
                                const struct mpsr_visible *visible) {
-    char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], list[MPSR_VISIBLE_BYTES];
-    char partition[MPSR_LEASE_WORD];
-    int gpu = visible->gpu[0];
-    if (!mpsr_lease_active(lease, gpu, color) || !mpsr_lease_pipe(lease, gpu, color, pipe))
+    char color[MPSR_VALUE_BYTES], pipe[MPSR_LEASE_PATH], partition[MPSR_LEASE_WORD];
+    struct mpsr_gpu_environment gpu;
+    if (!mpsr_lease_active(lease, visible->gpu[0], color) ||
+        !mpsr_lease_pipe(lease, visible->gpu[0], color, pipe))
         refuse(MPSR_TAG ": lease: the active server of the task's GPU cannot be told", "");
-    if (!mpsr_lease_partition(lease, gpu, color, partition))
+    if (!mpsr_lease_partition(lease, visible->gpu[0], color, partition))
         refuse(MPSR_TAG ": lease: the SM partition on the task's GPU cannot be told", "");
-    spank_setenv(spank, "CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
-    mpsr_visible_uuids(lease, visible, list);
-    spank_setenv(spank, "CUDA_VISIBLE_DEVICES", list, 1);
-    if (*partition) { /* its size is the share: in a partition a percentage means nothing */
-        spank_setenv(spank, "CUDA_MPS_SM_PARTITION", partition, 1);
-        spank_unsetenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
-    } else if (*options->value[MPSR_OPTION_THREADS])
-        spank_setenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
-                     options->value[MPSR_OPTION_THREADS], 1);
-    mpsr_visible_limits(visible, options->value[MPSR_OPTION_MEMORY], list);
-    if (*options->value[MPSR_OPTION_MEMORY])
-        spank_setenv(spank, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", list, 1);
+    mpsr_gpu_environment(lease, options, visible, pipe, partition, &gpu);
+    for (int index = 0; index < gpu.count; index++) {
+        const struct mpsr_variable *variable = &gpu.variable[index];
+        if (variable->value)
+            spank_setenv(spank, variable->name, variable->value, 1);
+        else
+            spank_unsetenv(spank, variable->name);
+    }
 }
 
 /* A task of --multi-prog: its command is out of reach, so it is under MPS without a supervisor,
@@ -297,12 +292,12 @@ int mpsr_remote_task(spank_t spank) {
     if (mpsr_plugin.site.apptainer)
         mpsr_binds_add(spank);
     spank_get_item(spank, S_JOB_STEPID, &step);
-    if (step == STEP_BATCH || step == STEP_INTERACTIVE) {
+    if (step == MPSR_STEP_BATCH || step == MPSR_STEP_INTERACTIVE) {
         struct mpsr_visible visible;
         int given = visible_here(spank, &lease, false, 0, &visible);
         environment_of_mps(spank, &lease, &options, &visible);
         same_on_each_node(spank, &lease, &visible);
-        mpsr_batch_script(spank, step == STEP_BATCH, given - visible.count);
+        mpsr_batch_script(spank, step == MPSR_STEP_BATCH, given - visible.count);
     } else
         supervise(spank, &lease, &options);
     return ESPANK_SUCCESS;

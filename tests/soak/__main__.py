@@ -65,16 +65,16 @@ def one(stage: Stage, seed: int, number: int) -> dict[str, Any]:
         user = dice.choice(("alice", "alice", "bob"))
         round_.solvers.append(stage.solver(*ask, user=user, plain=dice.random() < 0.25))
     acts = HARMLESS if harmless else (*HARMLESS, *HARMFUL)
-    happened = []
-    for _ in range(dice.randint(3, 7)):
-        time.sleep(dice.choice((0.0, 0.05, 0.3, 1.0)))
-        (act,) = dice.choices([act for act, _ in acts], [weight for _, weight in acts])
-        if words := act(round_):
-            stage.say(words)
-            happened.append(words)
+    happened: list[str] = []
     try:
+        for _ in range(dice.randint(3, 7)):
+            time.sleep(dice.choice((0.0, 0.05, 0.3, 1.0)))
+            (act,) = dice.choices([act for act, _ in acts], [weight for _, weight in acts])
+            if words := act(round_):
+                stage.say(words)
+                happened.append(words)
         broken = list(breaches(round_, since, harmless=harmless, log_before=log_before))
-    except SandboxError as error:  # a job that does not end, say
+    except SandboxError as error:  # a job that does not end, say, or a Slurm that takes none
         queue = stage.sandbox.run(["squeue", "-h", "-o", "%i %T %r %N %u"]).out.split("\n")
         broken = [f"{error}; in the queue: {'; '.join(filter(None, queue))}"]
     for line in broken:

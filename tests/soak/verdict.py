@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.cluster.sandbox import SandboxError, wait_for
 from tests.demo.stage import Job
-from tests.soak.acts import Round
+from tests.soak.acts import Round, resume_nodes
 
 _TROUBLE = re.compile(r"^Traceback|unexpected error", re.MULTILINE)
 
@@ -60,15 +60,12 @@ def _ours(round_: Round, since: float) -> set[int]:
 def _mend(round_: Round) -> None:
     """What an admin does after a daemon of Slurm's has been killed. Jobs that it was starting are held, or its node is
     drained, by Slurm itself, which says so. A job whose script never began, or whose end was forgotten, counts as running
-    until it is requeued. What says `mpsr` is ours, and stays to be seen."""
+    until it is requeued."""
     sandbox = round_.stage.sandbox
     unbegun: dict[str, float] = {}
 
     def quiet() -> bool:
-        for line in sandbox.good(["sinfo", "-h", "-N", "-o", "%T|%N|%E"]).splitlines():
-            state, node, reason = line.split("|", 2)
-            if state.rstrip("*$@") in ("drained", "draining", "down") and not reason.startswith("mpsr"):
-                sandbox.run(["scontrol", "update", f"NodeName={node}", "State=resume"])
+        resume_nodes(sandbox)
         for line in sandbox.good(["squeue", "-h", "-o", "%i %T %r"]).splitlines():
             job, state, reason = line.split(" ", 2)
             if state != "RUNNING" or any(f"slurmstepd: [{job}." in line for line in sandbox.processes().values()):

@@ -116,6 +116,7 @@ X
 OTHER_WORDS = {
     "several programs": "we say that these tasks have no supervisor",
     "interrupt": "Slurm says one thing or another, also without us",
+    "wait for the others": "srun may have gone before it hears that the last task was killed, also without us",
 }
 """Where what is said on standard error may differ, and why."""
 
