@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
+from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, ProcessId, ServerId
 from resilience.model.lease import Lease
 from resilience.model.records import Record
 from resilience.model.records.journal import Entry
@@ -72,7 +72,7 @@ class Mps(Protocol):
     def close(self, server: ServerId) -> tuple[str, ...]:
         """End server and daemon, remove its directories; returns what could not be removed, in words."""
 
-    def daemon(self, server: ServerId) -> Process | None:
+    def daemon(self, server: ServerId) -> ProcessId | None:
         """The control daemon's process, None when there is none that answers. Raises when that cannot be told."""
 
     def pipe(self, server: ServerId) -> str:
@@ -305,7 +305,7 @@ class ServerLogs(Feed, Listening, Protocol):
 class Daemons(Feed, Protocol):
     """The deaths of control daemons, which may leave no trace in a log."""
 
-    def watch(self, server: ServerId, daemon: Process | None, pipe: str = "") -> None:
+    def watch(self, server: ServerId, daemon: ProcessId | None, pipe: str = "") -> None:
         """None: it has ended already. `pipe`: its directory, whose removal counts as its end."""
 
     def unwatch(self, server: ServerId) -> None: ...
@@ -331,7 +331,7 @@ class Guard(Feed, Protocol):
 
 
 class ClientEnd(Protocol):
-    def __call__(self, process: Process, server: ServerId | None, /) -> str:
+    def __call__(self, process: ProcessId, server: ServerId | None, /) -> str:
         """End a client in the safe order, its server first. What could not be done, in words; never raises."""
 
 

@@ -14,7 +14,7 @@ from resilience.agent.peers import Peers
 from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.errors import ResilienceError, SlurmAway
-from resilience.model.ids import DomainKey, JobId, NodeName, Process, ServerId, TaskRef
+from resilience.model.ids import DomainKey, JobId, NodeName, ProcessId, ServerId, TaskRef
 from resilience.model.incident import Action
 from resilience.model.records import JobAccounted
 from resilience.model.records.told import admin_comment, drain_reason, requeue_comment
@@ -83,7 +83,7 @@ class Actor:
                 self._peers.tell(effect.ref, "standby", color=effect.server.color, pipe=pipe)
             case fx.JobLine():
                 self._job_logs.tell(effect.job, effect.record)
-            case fx.Journal():
+            case fx.WriteJournal():
                 for record in self._chatter.written(effect.record):
                     self._ports.journal.append(record)
             case fx.SetActive():
@@ -193,7 +193,7 @@ class Actor:
             self._finding.add(server)
             self._submit(lane(server), partial(self._mps.daemon, server), partial(self._daemon, server))
 
-    def _daemon(self, server: ServerId, daemon: Process | Exception | None) -> None:
+    def _daemon(self, server: ServerId, daemon: ProcessId | Exception | None) -> None:
         self._finding.discard(server)
         if server in self._followed and not isinstance(daemon, Exception):
             self._ports.daemons.watch(server, daemon, self._mps.pipe(server))
@@ -327,7 +327,7 @@ def urgency(effect: fx.Effect) -> int:
 
     A task that fails is told last: its supervisor ends, and the lines of its job's log go through it.
     """
-    if isinstance(effect, fx.Journal):
+    if isinstance(effect, fx.WriteJournal):
         return 0
     if isinstance(effect, fx.Verdict):
         return 3 if effect.action in (Action.FAIL, Action.NONE) else 1

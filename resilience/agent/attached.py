@@ -18,7 +18,7 @@ from resilience.agent.job_logs import JobLogs
 from resilience.machine.attached import Facts, lack
 from resilience.model import records as rec
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import DomainKey, GpuMinor, GpuUuid, JobId, Process, ServerId
+from resilience.model.ids import DomainKey, GpuMinor, GpuUuid, JobId, ProcessId, ServerId
 from resilience.model.lease import Lease
 from resilience.model.observation import Client
 from resilience.model.options import JobOptions, Unattached
@@ -34,7 +34,7 @@ class _News:
     context: Context
     lease: Lease
     client: Client
-    process: Process
+    process: ProcessId
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Attached:
         self._state = state
         self._act = act
         self._leases: dict[JobId, Lease] = {}
-        self._told: OrderedDict[Process, None] = OrderedDict()
+        self._told: OrderedDict[ProcessId, None] = OrderedDict()
         self._asked: dict[DomainKey, list[_News]] = {}
         """Domains whose servers are being asked, and what has come since."""
 
@@ -72,7 +72,7 @@ class Attached:
         lease = self._leases.get(client.job) if client is not None and client.job is not None else None
         if client is None or lease is None:
             return
-        process = Process(pid=context.pid, starttime=began)
+        process = ProcessId(pid=context.pid, starttime=began)
         asking = lease.domain in self._asked
         self._asked.setdefault(lease.domain, []).append(_News(context, lease, client, process))
         if not asking:
@@ -170,7 +170,7 @@ def _minor(lease: Lease, uuid: GpuUuid) -> GpuMinor | None:
     return next((minor for minor, one in lease.gpus if one == uuid), None)
 
 
-def _ended(process: Process, answer: str | Exception) -> None:
+def _ended(process: ProcessId, answer: str | Exception) -> None:
     """A server is told first, as for every client that we end."""
     if answer:
         print(f"mpsr: agent: process {process.pid} outside its servers: {answer}", file=sys.stderr, flush=True)

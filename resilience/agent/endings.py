@@ -17,7 +17,7 @@ from resilience.model.world import ServerState
 from resilience.ports import Journal, Mps, Peer, Procfs, Worker
 
 
-class Endings:
+class ClientEndings:
     def __init__(self, mps: Mps, procfs: Procfs, worker: Worker, journal: Journal, peers: Peers) -> None:
         self._mps = mps
         self._procfs = procfs

@@ -10,11 +10,11 @@ from functools import partial
 
 from resilience.agent.clients import Clients
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import Process, ServerId
+from resilience.model.ids import ProcessId, ServerId
 from resilience.model.observation import Client, Source
 from resilience.model.records import Sighting
 from resilience.model.world import State
-from resilience.parse.guard import GuardRecord, Kind
+from resilience.parse.guard import GuardEvent, GuardRecord
 from resilience.ports import ClientEnd, Guard, Journal, Worker
 
 
@@ -28,18 +28,18 @@ class Isolated:
         self._journal = journal
         self._worker = worker
         self._act = act
-        self._ending: set[Process] = set()
+        self._ending: set[ProcessId] = set()
         """Clients that are being ended, until the module lets their address space go. Incidents' numbers would not do: a
         module that is loaded again counts from 1."""
 
     def take(self, record: GuardRecord, state: State) -> tuple[Client | None, ServerId | None] | None:
         """Deal with one record. For a client's fault that was kept to it: who it is, and its server when that is known."""
-        if record.kind is Kind.HELD:
+        if record.kind is GuardEvent.HELD:
             return None
-        process = Process(pid=record.pid, starttime=record.starttime)
-        if record.kind is Kind.RELEASED:
+        process = ProcessId(pid=record.pid, starttime=record.starttime)
+        if record.kind is GuardEvent.RELEASED:
             self._ending.discard(process)
-        if record.kind is not Kind.SUNK or not record.pid:
+        if record.kind is not GuardEvent.SUNK or not record.pid:
             self._tell(record.kind.name.lower(), record.words(), record)
             return None
         client = self._clients.resolve(record.pid)
@@ -49,7 +49,7 @@ class Isolated:
             self._finish(record, process, server)
         return client, server
 
-    def _finish(self, record: GuardRecord, process: Process, server: ServerId | None) -> None:
+    def _finish(self, record: GuardRecord, process: ProcessId, server: ServerId | None) -> None:
         try:
             known = self._guard.acknowledge(record.incident)
         except ResilienceError as error:

@@ -21,7 +21,7 @@ from resilience.agent.attached import Attached
 from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
 from resilience.agent.connections import Connections
-from resilience.agent.endings import Endings
+from resilience.agent.endings import ClientEndings
 from resilience.agent.forgotten import Forgotten
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.holders import Holders
@@ -105,7 +105,7 @@ class Agent:
                 ),
                 take=self.take,
             ),
-            endings=Endings(ports.mps, ports.procfs, ports.worker, ports.journal, peers),
+            endings=ClientEndings(ports.mps, ports.procfs, ports.worker, ports.journal, peers),
             last_calls=LastCalls(ports.slurm, ports.worker, clock, peers),
         )
         self._attached = Attached(ports, clients, logs, state=lambda: self.state, act=self._mode == "act")

@@ -11,7 +11,7 @@ from resilience.agent import messages
 from resilience.agent.budget import Budget, Taken
 from resilience.agent.chatter import Chatter
 from resilience.agent.clients import Clients
-from resilience.agent.endings import Endings
+from resilience.agent.endings import ClientEndings
 from resilience.agent.gpus import KnownGpus
 from resilience.agent.job_logs import JobLogs
 from resilience.agent.last_calls import LastCalls
@@ -56,7 +56,7 @@ class Reception:
         gpus: KnownGpus,
         observer: Observer,
         newcomers: Newcomers,
-        endings: Endings,
+        endings: ClientEndings,
         last_calls: LastCalls,
     ) -> None:
         self._rules = site

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 
 from resilience.check.finding import Finding, fine, note, warning
-from resilience.model.guard import Found, Level
+from resilience.model.guard import GuardStanding, Level
 from resilience.ports import Gpu
 
 _ABOUT = "docs/how-to/guard-module.md"
 _SAID = re.compile(r"\bmps_guard: (armed|(?P<why>(driver|kernel): .+))")
 
 
-def check(level: Level, found: Found, gpus: tuple[Gpu, ...], kmsg: str) -> list[Finding]:
+def check(level: Level, found: GuardStanding, gpus: tuple[Gpu, ...], kmsg: str) -> list[Finding]:
     """Findings about the module, then about each GPU. `kmsg` is the kernel log, where a module that refused says why."""
     if level is Level.ABSENT:
         if why := refusal(kmsg):
@@ -28,7 +28,7 @@ def check(level: Level, found: Found, gpus: tuple[Gpu, ...], kmsg: str) -> list[
     return findings(level, found, gpus)
 
 
-def findings(level: Level, found: Found, gpus: tuple[Gpu, ...]) -> list[Finding]:
+def findings(level: Level, found: GuardStanding, gpus: tuple[Gpu, ...]) -> list[Finding]:
     about = f"driver {found.driver or 'of unknown version'}"
     if not found.cancels:
         said = [warning("guard module", f"does not say what it hooks in {about}", "build it from this release")]
@@ -40,7 +40,7 @@ def findings(level: Level, found: Found, gpus: tuple[Gpu, ...]) -> list[Finding]
     return said + [finding for gpu in gpus if not gpu.mig and (finding := _gpu(found, gpu))]
 
 
-def _gpu(found: Found, gpu: Gpu) -> Finding | None:
+def _gpu(found: GuardStanding, gpu: Gpu) -> Finding | None:
     """A GPU in MIG mode is told of by check/gpus.py."""
     if not found.cancels:
         return None

@@ -13,7 +13,7 @@ from resilience.check.finding import Finding, fine, note, warning, wrong
 from resilience.check.slurm_conf import logical_lines
 from resilience.contract import contract
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Partition, Settings
+from resilience.model.settings import PartitionRules, Settings
 from resilience.parse.nearest import hint as did_you_mean
 from resilience.parse.options import check_value
 
@@ -160,7 +160,7 @@ def _arguments(line: Line, settings: Settings) -> list[Finding]:
     return found or [fine(f"{line.file}: arguments", "agree with mpsr.yaml")]
 
 
-def _words(choices: Choices | Partition) -> str:
+def _words(choices: Choices | PartitionRules) -> str:
     """All that a partition says of its own, in one form."""
     words = [f"default.{key}={value}" for key, value in sorted(choices.defaults.items())]
     words += [] if choices.locked is None else [f"lock={','.join(sorted(choices.locked))}"]

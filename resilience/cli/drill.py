@@ -83,7 +83,7 @@ def one_job(
     about: str,
     fault: str,
     first: str,
-    judged: Callable[[judge.Left], list[judge.Row]],
+    judged: Callable[[judge.Left], list[judge.Judgement]],
 ) -> int:
     """Run a script's job to its end and say what held. Its step `first` must have begun for there to be something to judge."""
     if (name := arguments.gres.partition(":")[0]) != "gpu":

@@ -35,7 +35,7 @@ class Target:
 
 
 @dataclass(slots=True)
-class Found(Generic[T]):
+class NodeAnswers(Generic[T]):
     answers: dict[str, T] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     """Node → why it has not answered."""
@@ -97,12 +97,14 @@ def _placed(job: JobId, chosen: Settings) -> tuple[str, str]:
     return "", ""
 
 
-def ask(where: Target, chosen: Settings, words: Callable[[str], Sequence[str]], kind: type[T]) -> Found[T]:
+def ask(where: Target, chosen: Settings, words: Callable[[str], Sequence[str]], kind: type[T]) -> NodeAnswers[T]:
     """What the nodes' commands print as --json, one object each, whatever their exit status is."""
     return _asked(where, chosen, words, lambda out, status: answers.read(kind, out))
 
 
-def ask_records(where: Target, chosen: Settings, words: Callable[[str], Sequence[str]]) -> Found[journal_lines.Read]:
+def ask_records(
+    where: Target, chosen: Settings, words: Callable[[str], Sequence[str]]
+) -> NodeAnswers[journal_lines.Read]:
     """The records that `mpsr log --json` prints on the nodes."""
 
     def read(out: bytes, status: int) -> journal_lines.Read:
@@ -115,10 +117,10 @@ def ask_records(where: Target, chosen: Settings, words: Callable[[str], Sequence
 
 def _asked(
     where: Target, chosen: Settings, words: Callable[[str], Sequence[str]], read: Callable[[bytes, int], T]
-) -> Found[T]:
+) -> NodeAnswers[T]:
     from resilience.adapters.linux.remote import gather  # 80 ms, for those who ask other nodes
 
-    found = Found[T]()
+    found = NodeAnswers[T]()
     replies = gather(where.nodes, lambda node: [chosen.remote.command, *words(node)], chosen, job=where.job)
     for node, reply in replies.items():
         if reply.wrong:

@@ -88,7 +88,7 @@ def _play(entries: list[Entry], chosen: Settings, *, recorded_mode: bool) -> lis
     return Play(script.write(entries, defaults), chosen, recorded_mode=recorded_mode).run()
 
 
-def _table(rows: list[compare.Row], one: str, two: str) -> None:
+def _table(rows: list[compare.Comparison], one: str, two: str) -> None:
     if not rows:
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -99,7 +99,7 @@ def _table(rows: list[compare.Row], one: str, two: str) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def _report(target: str, journal: str, played: list[Entry], differences: list[compare.Row]) -> None:
+def _report(target: str, journal: str, played: list[Entry], differences: list[compare.Comparison]) -> None:
     told = overview.build(played)
     names = [fault.incident for fault in told.faults]
     drawn = timeline.latest(played, names)

@@ -31,7 +31,7 @@ from resilience.model.lease import Lease, LeaseState, in_force
 from resilience.model.records.journal import Entry
 from resilience.model.settings import Settings
 from resilience.report import node_status, overview, screen
-from resilience.report.screen import ClientRow, GpuRow, ServerRow, View
+from resilience.report.screen import ClientRow, GpuRow, ServerOnScreen, View
 
 _FAULTS = 5
 """Latest faults that are shown."""
@@ -117,13 +117,13 @@ def _gpus() -> tuple[tuple[GpuRow, ...], dict[int, int], str]:
     return tuple(rows), used, ""
 
 
-def _server(row: node_status.ServerRow) -> ServerRow:
+def _server(row: node_status.ServerRow) -> ServerOnScreen:
     state, _, wrong = row.state.partition(" ")
     notes = [wrong.strip("()")] if wrong else []
     notes += [f"over GPUs {','.join(map(str, row.gpus))}"] * (len(row.gpus) > 1)
     notes += [f"{row.partitions} SM partitions"] * (row.partitions > 0)
     notes += ["new tasks join it"] * row.active + ["no lease names it"] * (not row.needed)
-    return ServerRow(
+    return ServerOnScreen(
         name=f"{row.domain}/g{row.gpu}/{row.color}",
         gpu=row.gpu,
         state=state,
@@ -163,7 +163,7 @@ def _client(
     )
 
 
-def _faults(journal: str) -> tuple[tuple[overview.Fault, ...], int]:
+def _faults(journal: str) -> tuple[tuple[overview.FaultLine, ...], int]:
     """The latest faults, newest first, and how many are being dealt with. Nothing where the journal may not be read."""
     if not os.access(journal, os.R_OK):
         return (), 0

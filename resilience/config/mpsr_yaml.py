@@ -20,7 +20,7 @@ import yaml
 from resilience.adapters.linux.trust import check_status, check_trusted
 from resilience.contract import contract
 from resilience.model.errors import ConfigError, TrustError
-from resilience.model.settings import Options, Partition, Path, Settings
+from resilience.model.settings import Options, PartitionRules, Path, Settings
 from resilience.parse import rules
 from resilience.parse.hostlist import expand
 from resilience.parse.nearest import hint as did_you_mean
@@ -169,7 +169,7 @@ def checked(settings: Settings, source: str, prefix: str = "") -> Settings:
         if not _PARTITION.match(name):
             raise ConfigError(there, "is not a name", hint="letters, digits and . _ + -, at most 63")
         merged = _checked_options(rules.of_partition(settings.options, name), there)
-        partitions[name] = Partition(
+        partitions[name] = PartitionRules(
             defaults={key: merged.defaults[key] for key in own.defaults},
             locked=None if own.locked is None else merged.locked,
             forbidden=None if own.forbidden is None else merged.forbidden,

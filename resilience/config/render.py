@@ -21,7 +21,7 @@ from resilience.config import mpsr_yaml
 from resilience.contract import contract
 from resilience.contract import path as path_of
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Partition, Settings, setting
+from resilience.model.settings import PartitionRules, Settings, setting
 from resilience.parse import rules
 from resilience.parse.hostlist import expand, nodes
 
@@ -229,7 +229,7 @@ def _values(site: Site) -> dict[str, Any]:
     }
 
 
-def _own(partition: Partition) -> dict[str, Any]:
+def _own(partition: PartitionRules) -> dict[str, Any]:
     """What a partition says of its own, for JSON."""
     return {field.name: value for field in fields(partition) if (value := getattr(partition, field.name)) is not None}
 

@@ -13,17 +13,17 @@ from resilience.model.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundSettings:
     settings: Settings
     source: str
     """Path of the file; empty when the defaults hold because there is none."""
 
 
-def find(named: str | None = None) -> Found:
+def find(named: str | None = None) -> FoundSettings:
     """The settings in force. Raises ConfigError."""
     chosen = named or os.environ.get(env("config"), "")
     if not chosen:
         chosen = path("config")
         if not os.path.lexists(chosen):
-            return Found(settings=Settings(), source="")
-    return Found(settings=mpsr_yaml.load(chosen), source=chosen)
+            return FoundSettings(settings=Settings(), source="")
+    return FoundSettings(settings=mpsr_yaml.load(chosen), source=chosen)

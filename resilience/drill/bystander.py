@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import resilience
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 
 N = 1 << 18
 """Numbers in the vector: 2 MiB."""
@@ -41,7 +41,7 @@ def expected(steps: int) -> str:
 class Work:
     """The kernels: `y` becomes y + ADD * 1 in each step."""
 
-    def __init__(self, gpu: Gpu, y: int) -> None:
+    def __init__(self, gpu: CudaGpu, y: int) -> None:
         self.gpu = gpu
         self.module = gpu.load(Path(__file__).with_name("faults.ptx").read_bytes())
         self.ones, self.y = c_uint64(gpu.allocate(8 * N)), c_uint64(y)
@@ -85,7 +85,7 @@ def keeping(options: argparse.Namespace) -> tuple[int, str]:
 
 def plain(options: argparse.Namespace) -> tuple[int, str]:
     """Without one."""
-    gpu = Gpu()
+    gpu = CudaGpu()
     work = Work(gpu, gpu.allocate(8 * N))
     work.clear()
     for step in range(LONGEST):

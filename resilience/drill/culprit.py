@@ -21,7 +21,7 @@ from typing import Any
 
 import resilience
 from resilience.model.errors import GpuError
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 
 NOWHERE = 0xDEAD0000
 """An address that nothing is mapped at: below all device memory."""
@@ -29,7 +29,7 @@ N = 1024
 
 
 class Culprit:
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: CudaGpu) -> None:
         self.gpu = gpu
         self.module = gpu.load(Path(__file__).with_name("faults.ptx").read_bytes())
         self.x = c_uint64(gpu.allocate(8 * N))
@@ -84,13 +84,13 @@ def main() -> None:
     options = parser.parse_args()
 
     with contextlib.ExitStack() as stack:
-        gpu: Gpu | None
+        gpu: CudaGpu | None
         if options.session:
             session = stack.enter_context(resilience.session(arrays="device"))
             session.array("state", N)
             gpu, wait = session.gpu, session.wait
         else:
-            gpu, wait = Gpu(), _go_on
+            gpu, wait = CudaGpu(), _go_on
         if gpu is None:
             sys.exit("culprit: no GPU")
         culprit = Culprit(gpu)

@@ -9,7 +9,7 @@ import json
 import shlex
 from typing import Any
 
-from resilience.drill.judge import Left, Row
+from resilience.drill.judge import Judgement, Left
 from resilience.drill.plan import CULPRIT, LOOK, STEP
 
 BEFORE, AFTER = "before", "after"
@@ -44,19 +44,19 @@ def script(python: str) -> str:
     )
 
 
-def rows(left: Left) -> list[Row]:
+def rows(left: Left) -> list[Judgement]:
     """The judgement, one row for each thing that must hold."""
     before, after = _counts(left, BEFORE), _counts(left, AFTER)
     if before is None:
-        return [Row(what="module", seen=left.last_line(BEFORE), held=False)]
+        return [Judgement(what="module", seen=left.last_line(BEFORE), held=False)]
     covers = f"{before['level']}; hooks the cancels of {', '.join(before['cancels'])} in driver {before['driver']}"
-    module = Row(what="module", seen=covers, held=True)
+    module = Judgement(what="module", seen=covers, held=True)
     if left.word(f"{LOOK}.status") != "0":
-        return [module, Row(what="fault", seen=f"made none: {left.last_line(LOOK)}", held=False)]
+        return [module, Judgement(what="fault", seen=f"made none: {left.last_line(LOOK)}", held=False)]
     status = left.word(f"{CULPRIT}.status")
-    fault = Row(what="fault", seen=f"{FAULT}; exit status {status or 'unknown'}", held=status not in ("", "0"))
+    fault = Judgement(what="fault", seen=f"{FAULT}; exit status {status or 'unknown'}", held=status not in ("", "0"))
     if after is None:
-        return [module, fault, Row(what="hooks", seen=left.last_line(AFTER), held=False)]
+        return [module, fault, Judgement(what="hooks", seen=left.last_line(AFTER), held=False)]
     return [module, fault, *_seen(before, after)]
 
 
@@ -67,11 +67,11 @@ def _counts(left: Left, step: str) -> dict[str, Any] | None:
     return counts if isinstance(counts, dict) else None
 
 
-def _seen(before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
+def _seen(before: dict[str, Any], after: dict[str, Any]) -> list[Judgement]:
     new = {name: after[name] - before[name] for name in ("faults", "cancels_seen", "strays", "isolated")}
     text = f"{new['faults']} faults, {new['cancels_seen']} cancels of them, {new['strays']} without a record"
-    hooks = Row(what="hooks", seen=text, held=new["cancels_seen"] > 0 and not new["strays"])
+    hooks = Judgement(what="hooks", seen=text, held=new["cancels_seen"] > 0 and not new["strays"])
     if after["level"] != "on":
-        return [hooks, Row(what="isolation", seen=f"not tried: the module is {after['level']}", held=True)]
+        return [hooks, Judgement(what="isolation", seen=f"not tried: the module is {after['level']}", held=True)]
     seen = "the fault was sunk" if new["isolated"] else "the fault was let through: the node's journal says why"
-    return [hooks, Row(what="isolation", seen=seen, held=new["isolated"] > 0)]
+    return [hooks, Judgement(what="isolation", seen=seen, held=new["isolated"] > 0)]

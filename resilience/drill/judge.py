@@ -20,7 +20,7 @@ _HOW: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Judgement:
     what: str
     seen: str
     held: bool
@@ -54,48 +54,48 @@ class Left:
         return (self.word(f"{name}.log").splitlines() or ["no output"])[-1][:160]
 
 
-def rows(left: Left) -> list[Row]:
+def rows(left: Left) -> list[Judgement]:
     """The judgement, one row for each thing that must hold."""
     return [
         _where(left),
         _culprit(left),
         _bystander(left, KEPT, "bystander that keeps state"),
         _bystander(left, PLAIN, "bystander that does not"),
-        Row(
+        Judgement(
             what="the job",
             seen=f"{left.state}, {left.restarts} restarts",
             held=left.state == "COMPLETED" and not left.restarts,
         ),
-        Row(what="left behind", seen=", ".join(left.spilled) or "nothing", held=not left.spilled),
+        Judgement(what="left behind", seen=", ".join(left.spilled) or "nothing", held=not left.spilled),
     ]
 
 
-def _where(left: Left) -> Row:
+def _where(left: Left) -> Judgement:
     fault = next(iter(left.attributed()), None)
     if fault is None:
-        return Row(what="fault", seen="the job's records tell of none", held=False)
+        return Judgement(what="fault", seen="the job's records tell of none", held=False)
     observing = any(isinstance(record, Verdict) and record.dry_run for record in left.records)
     mode = "; recovery.mode is observe: nothing is recovered" if observing else ""
-    return Row(
+    return Judgement(
         what="fault", seen=f"seen on {fault.gpu}; isolation: {fault.isolation or 'unknown'}{mode}", held=not mode
     )
 
 
-def _culprit(left: Left) -> Row:
+def _culprit(left: Left) -> Judgement:
     status = left.word(f"{CULPRIT}.status")
     if not status:
-        return Row(what="culprit", seen=f"made no fault: {left.last_line(LOOK)}", held=False)
+        return Judgement(what="culprit", seen=f"made no fault: {left.last_line(LOOK)}", held=False)
     named = {record.culprit for record in left.attributed() if record.culprit is not None}
     right = bool(named) and {who.task for who in named} == {left.task(CULPRIT)}
     who = "named" if right else f"named: {', '.join(sorted(map(str, named)))}" if named else "nobody was named"
-    return Row(what="culprit", seen=f"{who}; exit status {status}", held=right and status != "0")
+    return Judgement(what="culprit", seen=f"{who}; exit status {status}", held=right and status != "0")
 
 
-def _bystander(left: Left, name: str, what: str) -> Row:
+def _bystander(left: Left, name: str, what: str) -> Judgement:
     status, out = left.word(f"{name}.status"), left.word(f"{name}.out").split()
     if status != "0" or len(out) != 2:
         how = f"ended with status {status}" if status else "did not end"
-        return Row(what=what, seen=f"{how}: {left.last_line(name)}", held=False)
+        return Judgement(what=what, seen=f"{how}: {left.last_line(name)}", held=False)
     steps = int(out[0]) if out[0].isdigit() else 0
     right = 0 < steps <= LONGEST and out[1] == expected(steps)
     back = [record for record in left.records if isinstance(record, Recovered) and record.task == left.task(name)]
@@ -103,4 +103,4 @@ def _bystander(left: Left, name: str, what: str) -> Row:
         ", ".join(f"{_HOW.get(record.action, record.action)} in {record.ms:.1f} ms" for record in back) or "not touched"
     )
     bytes_of = "right" if right else "WRONG"
-    return Row(what=what, seen=f"{how}; {bytes_of} bytes after {steps} steps", held=right)
+    return Judgement(what=what, seen=f"{how}; {bytes_of} bytes after {steps} steps", held=right)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from resilience.adapters.linux.processes import Seen, living, look
+from resilience.adapters.linux.processes import ObservedProcess, living, look
 from resilience.adapters.mps.client_end import end
 from resilience.contract import exit_code
 from resilience.hooks import mapping
@@ -159,7 +159,7 @@ def _end_leftovers(node: Node, job: JobEnvironment, key: DomainKey) -> list[str]
     return [f"{seen} outlives SIGKILL" for seen in alive]
 
 
-def _of_job(seen: Seen, job: JobEnvironment) -> bool:
+def _of_job(seen: ObservedProcess, job: JobEnvironment) -> bool:
     return seen.uid == job.uid and process_job(seen.environ) == job.job
 
 

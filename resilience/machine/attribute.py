@@ -19,7 +19,7 @@ from resilience.model.ids import TaskRef
 from resilience.model.incident import Attribution, Confidence, Evidence
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.radius import Radius, Server
-from resilience.model.world import Server as ServerRecord
+from resilience.model.world import KnownServer as ServerRecord
 from resilience.model.world import Suspicion
 
 KILLED_SECONDS = 10.0

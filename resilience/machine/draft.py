@@ -13,7 +13,7 @@ from resilience.model import records as rec
 from resilience.model.ids import DomainKey, GpuMinor, IncidentId, JobId, ServerId, TaskRef
 from resilience.model.incident import Case, Incident
 from resilience.model.timer import StoppedCounts, Timer
-from resilience.model.world import Health, Job, Moment, Pair, Server, State, Strike, Task
+from resilience.model.world import Health, Job, KnownServer, Moment, Pair, State, Strike, Task
 
 _T = TypeVar("_T")
 
@@ -66,7 +66,7 @@ class Turn:
         return True
 
     def journal(self, record: rec.Record) -> None:
-        self.effects.append(fx.Journal(record=record))
+        self.effects.append(fx.WriteJournal(record=record))
 
     def job_line(self, job: JobId, record: rec.Record) -> None:
         """Have a job's recovery log tell of a record."""
@@ -116,12 +116,12 @@ class Turn:
         self.pairs[pair.domain, pair.gpu] = pair
         return pair
 
-    def server(self, server: ServerId, /, **changes: Any) -> Server | None:
+    def server(self, server: ServerId, /, **changes: Any) -> KnownServer | None:
         """The server after these changes; None when its pair is unknown."""
         pair = self.pair_of(server)
         if pair is None:
             return None
-        changed = replace(pair.servers.get(server.color, Server()), **changes)
+        changed = replace(pair.servers.get(server.color, KnownServer()), **changes)
         self.pair(pair, servers={**pair.servers, server.color: changed})
         return changed
 

@@ -16,7 +16,7 @@ from resilience.model.lease import Lease, in_force
 from resilience.model.observation import Source, What
 from resilience.model.options import Domain, Rung
 from resilience.model.timer import PollState, RebuildDue
-from resilience.model.world import Health, Pair, Requeue, Server, Task
+from resilience.model.world import Health, KnownServer, Pair, Requeue, Task
 from resilience.placement.domain_plan import PAIR
 
 _FIRST_POLL = 0.02
@@ -408,4 +408,4 @@ def pair(turn: Turn, lease: Lease, server: ServerId) -> Pair:
 def new_server(turn: Turn, pair: Pair, color: Color) -> Pair:
     """Begin to follow a server that a task named."""
     turn.do(fx.Watch(server=pair.server(color), uid=pair.uid))
-    return turn.pair(pair, servers={**pair.servers, color: Server()})
+    return turn.pair(pair, servers={**pair.servers, color: KnownServer()})

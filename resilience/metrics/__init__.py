@@ -4,7 +4,7 @@ Pure. The journal is the only source: whatever is counted here can be read there
 Labels take few values each, which are known beforehand but for the GPUs' UUIDs: never a job, a user or a process.
 """
 
-from resilience.metrics.families import FAMILIES, Family, Kind
+from resilience.metrics.families import FAMILIES, Family, MetricKind
 from resilience.metrics.fold import Fold
 
-__all__ = ["FAMILIES", "Family", "Fold", "Kind"]
+__all__ = ["FAMILIES", "Family", "Fold", "MetricKind"]

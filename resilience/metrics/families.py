@@ -25,7 +25,7 @@ VICTIM = "victim"
 RUNGS = tuple(rung for rung in contract()["words"]["rungs"] if rung != "requeue")
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
@@ -41,7 +41,7 @@ class Label:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
@@ -79,86 +79,86 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family(
             name="mpsr_agent_start_time_seconds",
-            kind=Kind.GAUGE,
+            kind=MetricKind.GAUGE,
             help="When the node agent started, in seconds since the epoch. Its counters began with 0 then.",
             late=True,
         ),
         Family(
             name="mpsr_agent_mode",
-            kind=Kind.GAUGE,
+            kind=MetricKind.GAUGE,
             help="1 for the agent's recovery.mode: act, or observe, which only writes verdicts down.",
             labels=(_words("mode", "act", "observe"),),
         ),
         Family(
             name="mpsr_jobs_opened_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Jobs that got their fault domains, by what keeps the faults of others from them.",
             labels=(_words("isolation", *(level.value for level in Isolation)),),
         ),
         Family(
             name="mpsr_jobs_refused_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Jobs that could not have what they asked for.",
         ),
         Family(
             name="mpsr_processes_unattached_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Processes that computed outside their job's MPS servers or share: told of, or ended.",
             labels=(_words("outcome", "told", "ended"),),
         ),
         Family(
             name="mpsr_clients_ended_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Ends of processes before which their MPS clients were to be ended: ended, or failed where the daemon would not.",
             labels=(_words("outcome", "ended", "failed"),),
         ),
         Family(
             name="mpsr_clients_killed_busy_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Clients that were killed without terminate_client (SIGKILL), perhaps with work in flight.",
         ),
         Family(
             name="mpsr_jobs_closed_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Epilogs of jobs that asked for MPS: clean, or residue when something was left behind.",
             labels=(_words("outcome", "clean", "residue"),),
         ),
         Family(
             name="mpsr_prolog_duration_seconds",
-            kind=Kind.HISTOGRAM,
+            kind=MetricKind.HISTOGRAM,
             help="Time that a prolog took to open a job's servers.",
             buckets=_HOOK,
         ),
         Family(
             name="mpsr_epilog_duration_seconds",
-            kind=Kind.HISTOGRAM,
+            kind=MetricKind.HISTOGRAM,
             help="Time that an epilog took to close what a job held.",
             buckets=_HOOK,
         ),
         Family(
             name="mpsr_spills_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Spilled state that epilogs met: kept for the job's next run, removed later, or left behind.",
             labels=(_words("outcome", "kept", "removed", "left"),),
         ),
         Family(
             name="mpsr_tasks_started_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Tasks whose supervisor reported in.",
         ),
         Family(
             name="mpsr_supervisors_refused_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Connections that the agent refused: no lease, another user's process, a malformed message.",
         ),
         Family(
             name="mpsr_incidents_open",
-            kind=Kind.GAUGE,
+            kind=MetricKind.GAUGE,
             help="Faults that are being dealt with.",
         ),
         Family(
             name="mpsr_faults_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Faults that were dealt with, by class and by how sure the culprit's name is.",
             labels=(
                 _words("class", *(kind.value for kind in FaultClass)),
@@ -167,43 +167,43 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             name="mpsr_gpu_faults_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="The same faults by GPU and Xid. Each series begins with its first fault.",
             labels=(_GPU, _XID),
         ),
         Family(
             name="mpsr_faults_isolated_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Faults that touched no neighbour, thanks to the guard module or an SM partition.",
         ),
         Family(
             name="mpsr_verdicts_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="What tasks were told to do.",
             labels=(_ACTION,),
         ),
         Family(
             name="mpsr_dry_run_verdicts_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="What tasks would have been told, had recovery.mode not been observe.",
             labels=(_ACTION,),
         ),
         Family(
             name="mpsr_recovery_duration_seconds",
-            kind=Kind.HISTOGRAM,
+            kind=MetricKind.HISTOGRAM,
             help="Time from the first sighting of a fault to a task's first step (or new start) after it.",
             labels=(_words("rung", *RUNGS, QUARANTINE),),
             buckets=_RECOVERY,
         ),
         Family(
             name="mpsr_recovery_failures_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Rungs that did not work; the task then went to the next one.",
             labels=(_RUNG,),
         ),
         Family(
             name="mpsr_task_outcomes_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Tasks that were in a fault, by their part in it and how it ended for them. gone: ended, or hit again.",
             labels=(
                 _words("part", *(part.value for part in Part)),
@@ -212,7 +212,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             name="mpsr_jobs_hit_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Jobs that a fault came to an end for, once for each fault: whether a task of theirs caused it, and the worst ending.",
             labels=(
                 _words("part", Part.CULPRIT.value, VICTIM),
@@ -221,48 +221,48 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             name="mpsr_saved_gpu_seconds_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="GPU time that jobs have kept which a requeue from scratch would have cost; how it is counted: how-to/report.md.",
         ),
         Family(
             name="mpsr_slurm_requests_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="What Slurm was asked and how it answered. interrupted: the agent ended before the answer.",
             labels=(_ASK, _words("outcome", "done", "refused", "interrupted")),
         ),
         Family(
             name="mpsr_breaker_blocked_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Requeues and drains that the breaker kept the agent from asking for.",
             labels=(_words("request", Ask.REQUEUE.value, Ask.DRAIN.value),),
         ),
         Family(
             name="mpsr_servers_unavailable",
-            kind=Kind.GAUGE,
+            kind=MetricKind.GAUGE,
             help="MPS servers that take no new clients: faulted, closed (its control daemon ended), down (no start worked).",
             labels=(_words("state", Health.FAULTED.value, Health.CLOSED.value, Health.DOWN.value),),
         ),
         Family(
             name="mpsr_server_recovery_duration_seconds",
-            kind=Kind.HISTOGRAM,
+            kind=MetricKind.HISTOGRAM,
             help="Time until a server accepted clients again: rebuilt by itself, or replaced by the agent.",
             labels=(_words("how", "rebuilt", "replaced"),),
             buckets=_SERVER,
         ),
         Family(
             name="mpsr_server_starts_failed_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="MPS servers that could not be started, by who tried.",
             labels=(_words("by", "prolog", "agent"),),
         ),
         Family(
             name="mpsr_journal_lost_records_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Records that could not be written to the journal (full disk), so that nothing here counts them.",
         ),
         Family(
             name="mpsr_journal_skipped_lines_total",
-            kind=Kind.COUNTER,
+            kind=MetricKind.COUNTER,
             help="Lines of the journal that are no record: torn by a full disk or a kill.",
         ),
     )

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from resilience import catalog
-from resilience.metrics.families import FAMILIES, NO_XID, OTHER, Family, Kind, Label
+from resilience.metrics.families import FAMILIES, NO_XID, OTHER, Family, Label, MetricKind
 
 _UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z-]{1,64}\Z")
 
@@ -42,7 +42,7 @@ class Series(Collector):
         for family in FAMILIES.values():
             values = self._values[family.name] = _Values()
             for labels in family.first():
-                if family.kind is Kind.HISTOGRAM:
+                if family.kind is MetricKind.HISTOGRAM:
                     values.spread[labels] = _empty(family)
                 else:
                     values.plain[labels] = 0
@@ -74,13 +74,13 @@ class Series(Collector):
 def _metric(family: Family, values: _Values) -> Metric:
     labels = [label.name for label in family.labels]
     match family.kind:
-        case Kind.COUNTER | Kind.GAUGE:
-            kind = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
+        case MetricKind.COUNTER | MetricKind.GAUGE:
+            kind = CounterMetricFamily if family.kind is MetricKind.COUNTER else GaugeMetricFamily
             plain = kind(family.name, family.help, labels=labels)
             for key, value in values.plain.items():
                 plain.add_metric(key, value)
             return plain
-        case Kind.HISTOGRAM:
+        case MetricKind.HISTOGRAM:
             spread = HistogramMetricFamily(family.name, family.help, labels=labels)
             bounds = [*(f"{bound:g}" for bound in family.buckets), "+Inf"]
             for key, histogram in values.spread.items():

@@ -53,7 +53,7 @@ class JobLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class WriteJournal:
     record: Record
 
 
@@ -168,7 +168,7 @@ Effect = (
     | Verdict
     | StartStandby
     | JobLine
-    | Journal
+    | WriteJournal
     | SetActive
     | Poll
     | Open

@@ -20,7 +20,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class GuardStanding:
     """What the module found in the driver that is loaded, and what its hooks have seen there since it was loaded."""
 
     driver: str

@@ -23,7 +23,7 @@ STEPS = {step(name): name for name in ("interactive", "batch")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Process:
+class ProcessId:
     """A process that cannot be mistaken for a later one with the same number.
 
     starttime is field 22 of /proc/<pid>/stat, in clock ticks since boot (proc(5)).

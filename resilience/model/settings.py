@@ -85,7 +85,7 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Partition:
+class PartitionRules:
     """What holds for jobs of one of Slurm's partitions in place of the site's: each default, all locks, all that is
     forbidden. None: the site's."""
 
@@ -101,7 +101,7 @@ class Options:
     defaults: dict[str, str] = setting({}, "option key -> value that holds when the user says nothing")
     locked: tuple[str, ...] = setting((), "option keys that users cannot change")
     forbidden: tuple[str, ...] = setting(("domain=shared",), "key=value pairs that are refused")
-    partitions: dict[str, Partition] = setting(
+    partitions: dict[str, PartitionRules] = setting(
         {}, "Slurm partition -> {defaults, locked, forbidden} for its jobs; each stands in place of the site's"
     )
     apptainer: str = setting(
@@ -117,7 +117,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mps:
+class MpsSettings:
     start_timeout: float = setting(10.0, "time limit for a server to become ACTIVE", within=(0.1, 600))
     quit_timeout: float = setting(
         10.0, "time limit for a control daemon to quit; a signal ends it after that", within=(0.1, 600)
@@ -198,7 +198,7 @@ class Prolog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slurm:
+class SlurmSettings:
     adapter: str = setting(
         "auto",
         "pyslurm where it reaches slurmctld and has its release, else scontrol",
@@ -222,9 +222,9 @@ class Remote:
 class Settings:
     paths: Paths = field(default_factory=Paths)
     options: Options = field(default_factory=Options)
-    mps: Mps = field(default_factory=Mps)
+    mps: MpsSettings = field(default_factory=MpsSettings)
     recovery: Recovery = field(default_factory=Recovery)
     state: KeptState = field(default_factory=KeptState)
     prolog: Prolog = field(default_factory=Prolog)
-    slurm: Slurm = field(default_factory=Slurm)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
     remote: Remote = field(default_factory=Remote)

@@ -11,7 +11,7 @@ from resilience.model.lease import Devices, Isolation, Lease
 from resilience.model.observation import Client, Observation
 from resilience.model.options import JobOptions
 from resilience.model.records import JobAccounted, SlurmIntent
-from resilience.model.settings import Mps, Recovery
+from resilience.model.settings import MpsSettings, Recovery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class ServerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class KnownServer:
     health: Health = Health.UP
     since: float = 0.0
     """When it was hit."""
@@ -125,7 +125,7 @@ class Pair:
     colors: tuple[Color, ...]
     """The colours that take turns; a quarantine colour is never one of them."""
     active: Color
-    servers: Mapping[Color, Server]
+    servers: Mapping[Color, KnownServer]
     strangers: Mapping[int, Color] = field(default_factory=dict)
     """Clients without a supervisor: process id → the server they use."""
     jobs: Mapping[int, JobId] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class History:
 class State:
     node: NodeName
     recovery: Recovery
-    mps: Mps
+    mps: MpsSettings
     tasks: Mapping[TaskRef, Task] = field(default_factory=dict)
     pairs: Mapping[tuple[DomainKey, GpuMinor], Pair] = field(default_factory=dict)
     jobs: Mapping[JobId, Job] = field(default_factory=dict)

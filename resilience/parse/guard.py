@@ -19,7 +19,7 @@ _TICK_NS = 10_000_000
 _REASONS = {1: "invalid address", 2: "invalid permissions"}
 
 
-class Kind(IntEnum):
+class GuardEvent(IntEnum):
     HELD = 1
     PASSED = 2
     SUNK = 3
@@ -83,7 +83,7 @@ class GuardRecord:
     cgroup: int
     dropped: int
     """Records that this reader has missed so far."""
-    kind: Kind
+    kind: GuardEvent
     why: Why
     gpu: int
     """The driver's own number, neither a minor number nor an index."""
@@ -107,13 +107,13 @@ class GuardRecord:
         what = _REASONS.get(self.reason, f"reason {self.reason}")
         where = f"{what} 0x{self.address:x}"
         match self.kind:
-            case Kind.SUNK:
+            case GuardEvent.SUNK:
                 return f"{who}: {where}: isolated after {self.holds} replays"
-            case Kind.PASSED:
+            case GuardEvent.PASSED:
                 return f"{who}: {where}: not isolated: {WORDS[self.why]}"
-            case Kind.KILLED:
+            case GuardEvent.KILLED:
                 return f"{who}: ended by the guard"
-            case Kind.RELEASED:
+            case GuardEvent.RELEASED:
                 return f"{who}: its address space is let go"
             case _:
                 return f"{who}: {where}: held"
@@ -163,7 +163,7 @@ def _record(data: bytes) -> GuardRecord:
             f"version {version}, {size} bytes",
             hint="mps_guard.ko and mpsr come from one release: build the module again",
         )
-    if kind not in iter(Kind):
+    if kind not in iter(GuardEvent):
         raise WireError("guard", "unknown kind of record", kind)
     if pid < 0:
         raise WireError("guard", "bad process id", pid)
@@ -175,7 +175,7 @@ def _record(data: bytes) -> GuardRecord:
         start_ns=start_ns,
         cgroup=cgroup,
         dropped=dropped,
-        kind=Kind(kind),
+        kind=GuardEvent(kind),
         why=_why(why),
         gpu=gpu,
         reason=reason,

@@ -22,7 +22,7 @@ _WRAPPERS = frozenset("exec command nohup nice stdbuf numactl taskset timeout en
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ScriptOption:
     """One option of ours in an #SBATCH line."""
 
     line: int
@@ -62,9 +62,9 @@ def sbatch_lines(text: str) -> Iterator[tuple[int, list[str]]]:
         yield number, words[:comment]
 
 
-def options(text: str) -> tuple[Asked, ...]:
+def options(text: str) -> tuple[ScriptOption, ...]:
     """Our options of a script, in order, unchecked."""
-    found: list[Asked] = []
+    found: list[ScriptOption] = []
     for number, words in sbatch_lines(text):
         rest = iter(words)
         for word in rest:
@@ -72,7 +72,7 @@ def options(text: str) -> tuple[Asked, ...]:
             if (spec := _OPTIONS.get(name)) is None:
                 continue
             given = value if equals else None if spec["kind"] == "flag" else next(rest, None)
-            found.append(Asked(line=number, key=str(spec["key"]), value=given))
+            found.append(ScriptOption(line=number, key=str(spec["key"]), value=given))
     return tuple(found)
 
 

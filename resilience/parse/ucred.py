@@ -12,12 +12,12 @@ SIZE = _UCRED.size
 """Bytes to ask getsockopt for."""
 
 
-class Peer(NamedTuple):
+class Credentials(NamedTuple):
     pid: int
     uid: int
     gid: int
 
 
-def peer(raw: bytes) -> Peer:
+def peer(raw: bytes) -> Credentials:
     """The credentials behind the bytes of getsockopt(SOL_SOCKET, SO_PEERCRED, SIZE)."""
-    return Peer(*_UCRED.unpack(raw))
+    return Credentials(*_UCRED.unpack(raw))

@@ -26,7 +26,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Comparison:
     """One decision. The same in both when `one` is `two`."""
 
     incident: str
@@ -67,23 +67,23 @@ def _who(record: rec.IncidentAttributed) -> str:
     return f"one of {len(record.suspects)}" if record.suspects else "not known"
 
 
-def rows(one: list[Decided], two: list[Decided]) -> list[Row]:
+def rows(one: list[Decided], two: list[Decided]) -> list[Comparison]:
     """Every decision of either, in the order of the first."""
-    made: list[Row] = []
+    made: list[Comparison] = []
     left = list(two)
     for here in one:
         near = [other for other in left if other.server == here.server and abs(other.at - here.at) <= _NEAR]
         there = min(near, key=lambda other: abs(other.at - here.at), default=None)
         if there is None:
-            made.append(Row(incident=here.incident, what="culprit", one=here.culprit, two=ABSENT))
+            made.append(Comparison(incident=here.incident, what="culprit", one=here.culprit, two=ABSENT))
             continue
         left.remove(there)
-        made.append(Row(incident=here.incident, what="culprit", one=here.culprit, two=there.culprit))
+        made.append(Comparison(incident=here.incident, what="culprit", one=here.culprit, two=there.culprit))
         for task in sorted({*here.told, *there.told}):
             made.append(
-                Row(incident=here.incident, what=task_name(task), one=_fate(here, task), two=_fate(there, task))
+                Comparison(incident=here.incident, what=task_name(task), one=_fate(here, task), two=_fate(there, task))
             )
-    made += [Row(incident=other.incident, what="culprit", one=ABSENT, two=other.culprit) for other in left]
+    made += [Comparison(incident=other.incident, what="culprit", one=ABSENT, two=other.culprit) for other in left]
     return made
 
 
@@ -92,5 +92,5 @@ def _fate(made: Decided, task: TaskRef) -> str:
     return f"{told}, {outcome}" if outcome else told
 
 
-def differ(made: Iterable[Row]) -> list[Row]:
+def differ(made: Iterable[Comparison]) -> list[Comparison]:
     return [row for row in made if row.one != row.two]

@@ -155,7 +155,7 @@ class Play:
     def _answer(self, effect: fx.Effect) -> None:
         soon = self._now.mono
         match effect:
-            case fx.Journal():
+            case fx.WriteJournal():
                 self._keep(effect.record)
             case fx.SetTimer():
                 self._table.timers[effect.timer] = effect.at

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resilience.report.timeline import Mark, Span, Timeline
+from resilience.report.timeline import Mark, Period, Timeline
 
 WIDTH = 860
 _GUTTER = 190
@@ -49,7 +49,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LaneRow:
     y: float
     label: str
     name: str
@@ -58,7 +58,7 @@ class Row:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     height: float
-    rows: tuple[Row, ...]
+    rows: tuple[LaneRow, ...]
     stretches: tuple[Stretch, ...]
     signs: tuple[Sign, ...]
     ticks: tuple[Tick, ...]
@@ -99,7 +99,7 @@ def timeline(made: Timeline) -> Picture:
         return round(_GUTTER + span * math.log1p(max(at, 0) / _UNIT) / full, 1)
 
     places = {lane: 20 + number * _ROW for number, lane in enumerate(made.lanes)}
-    rows = tuple(Row(y=y, label=_short(lane), name=lane) for lane, y in places.items())
+    rows = tuple(LaneRow(y=y, label=_short(lane), name=lane) for lane, y in places.items())
     stretches = tuple(_stretch(one, x(one.start), x(one.end), places[one.lane]) for one in made.spans)
     signs = [
         sign for lane, y in places.items() for sign in _signs([(x(m.at), m) for m in made.marks if m.lane == lane], y)
@@ -113,7 +113,7 @@ def timeline(made: Timeline) -> Picture:
     )
 
 
-def _stretch(span: Span, start: float, end: float, y: float) -> Stretch:
+def _stretch(span: Period, start: float, end: float, y: float) -> Stretch:
     title = f"{span.lane}: {span.text}, {seconds(span.end - span.start)}"
     return Stretch(x=start, y=y, width=max(end - start, 2), kind=span.kind, title=title)
 

@@ -18,7 +18,7 @@ _RUNGS = {action.value: rung.value for rung, action in ACTIONS.items()} | {Actio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class FaultLine:
     """One incident in a line."""
 
     incident: str
@@ -37,7 +37,7 @@ class Fault:
 class Overview:
     first: float = 0.0
     last: float = 0.0
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[FaultLine] = field(default_factory=list)
     endings: Counter[str] = field(default_factory=Counter)
     """How it ended for tasks that did not cause a fault: the rung by which they came back, or the outcome."""
     times: dict[str, list[float]] = field(default_factory=dict)
@@ -169,13 +169,13 @@ def _outcome(closed: rec.IncidentClosed, task: TaskRef, told: str | None) -> str
 
 def _fault(
     wall: float, closed: rec.IncidentClosed, told: Mapping[TaskRef, str], decided: rec.IncidentAttributed | None
-) -> Fault:
+) -> FaultLine:
     sure = closed.confidence or (decided.confidence if decided else "")
     blameless = closed.blameless or (decided is not None and decided.blameless)
     culprit = decided.culprit if decided else None
     parts = closed.parts or (decided.parts if decided else {})
     outcomes = Counter(told.values())
-    return Fault(
+    return FaultLine(
         incident=closed.incident,
         wall=wall,
         kind=closed.fault_class or (decided.fault if decided else "") or "unknown",

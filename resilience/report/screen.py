@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilience.report.journal_lines import when
-from resilience.report.overview import Fault
+from resilience.report.overview import FaultLine
 
 _BAD = "bold red"
 _GOOD = "green"
@@ -32,7 +32,7 @@ class GpuRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerRow:
+class ServerOnScreen:
     name: str
     gpu: int
     state: str
@@ -64,9 +64,9 @@ class View:
     agent: bool
     isolation: str
     gpus: tuple[GpuRow, ...]
-    servers: tuple[ServerRow, ...]
+    servers: tuple[ServerOnScreen, ...]
     clients: tuple[ClientRow, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[FaultLine, ...]
     """The latest, newest first."""
     open: int
     """Incidents without an end."""
@@ -75,7 +75,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class _Whole:
+class WholeScreen:
     """A table at its own width, whatever the terminal's: rich would narrow each column, and the console cuts lines anyway."""
 
     table: Table
@@ -104,13 +104,13 @@ def draw(view: View) -> RenderableType:
     return Group(*parts)
 
 
-def _table(names: Iterable[str], rows: Iterable[tuple[str | Text, ...]], right: tuple[int, ...] = ()) -> _Whole:
+def _table(names: Iterable[str], rows: Iterable[tuple[str | Text, ...]], right: tuple[int, ...] = ()) -> WholeScreen:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for number, name in enumerate(names):
         table.add_column(name, justify="right" if number in right else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return _Whole(table)
+    return WholeScreen(table)
 
 
 def _gpu(row: GpuRow) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def _gpu(row: GpuRow) -> tuple[str, ...]:
     return str(row.minor), row.uuid[:12], row.name, memory
 
 
-def _server(row: ServerRow) -> tuple[str | Text, ...]:
+def _server(row: ServerOnScreen) -> tuple[str | Text, ...]:
     return row.name, str(row.gpu), Text(row.state, style=_GOOD if row.good else _BAD), str(row.clients), row.note
 
 
@@ -135,5 +135,5 @@ def _client(row: ClientRow) -> tuple[str, ...]:
     )
 
 
-def _fault(fault: Fault) -> tuple[str, ...]:
+def _fault(fault: FaultLine) -> tuple[str, ...]:
     return when(fault.wall)[5:16].replace("T", " "), fault.words or fault.kind, fault.by, fault.ended

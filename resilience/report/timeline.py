@@ -31,7 +31,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Period:
     lane: str
     start: float
     end: float
@@ -47,7 +47,7 @@ class Timeline:
     """Wall clock of the first record."""
     lanes: list[str] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
+    spans: list[Period] = field(default_factory=list)
     length: float = 0.0
     detect: float | None = None
     """Seconds from the first sighting, as its source dates it, to the incident."""
@@ -160,7 +160,7 @@ def _spans(made: Timeline, events: list[tuple[float, rec.Record]], opened: float
     def end(lane: str, at: float) -> None:
         if (held := since.pop(lane, None)) is not None:
             start, kind, text = held
-            made.spans.append(Span(lane=lane, start=start, end=at, kind=kind, text=text))
+            made.spans.append(Period(lane=lane, start=start, end=at, kind=kind, text=text))
 
     for at, record in events:
         match record:

@@ -13,7 +13,7 @@ from resilience.state import layout
 from resilience.state.layout import APPEND, CONSTANT, STATE
 
 
-class Span(Protocol):
+class MappedSpan(Protocol):
     """Addresses with memory behind them (resilience/state/memory.py)."""
 
     address: int
@@ -37,18 +37,18 @@ class Span(Protocol):
 class Memory(Protocol):
     """Makes spans in one kind of memory."""
 
-    def new(self) -> Span: ...
-    def take_in(self, row: layout.Span, fds: Sequence[int]) -> Span: ...
-    def stand_in(self, row: layout.Span, *, used: bool) -> Span: ...
+    def new(self) -> MappedSpan: ...
+    def take_in(self, row: layout.Span, fds: Sequence[int]) -> MappedSpan: ...
+    def stand_in(self, row: layout.Span, *, used: bool) -> MappedSpan: ...
     def give_way(self) -> None: ...
     def warm(self, spans: Sequence[Any], *, sums: bool) -> None: ...
     def wait(self) -> None: ...
 
 
-class Area:
+class MappedArea:
     """`used` bytes of arrays; `spans` are work and, once the declarations have ended, kept."""
 
-    def __init__(self, where: str, kind: str, memory: Memory, spans: list[Span], used: int = 0) -> None:
+    def __init__(self, where: str, kind: str, memory: Memory, spans: list[MappedSpan], used: int = 0) -> None:
         self.where = where
         self.kind = kind
         self.used = used
@@ -58,7 +58,7 @@ class Area:
         """The sum of what never changes."""
 
     @property
-    def work(self) -> Span:
+    def work(self) -> MappedSpan:
         return self.spans[0]
 
     @property
@@ -119,19 +119,19 @@ class Area:
         return (self.work if work else self.spans[-1]).read(0, self.used)
 
 
-def taken_in(memory: Memory, row: layout.Area, fds: Iterator[int]) -> Area:
+def taken_in(memory: Memory, row: layout.Area, fds: Iterator[int]) -> MappedArea:
     """An area that another process made; takes its descriptors off `fds`."""
     spans = [memory.take_in(span, [next(fds) for _ in span.parts]) for span in row.spans]
-    return Area(row.where, row.kind, memory, spans, row.used)
+    return MappedArea(row.where, row.kind, memory, spans, row.used)
 
 
-def stand_in(memory: Memory, row: layout.Area) -> Area:
+def stand_in(memory: Memory, row: layout.Area) -> MappedArea:
     """The same at the same addresses, with nothing that the other process uses."""
     spans = [memory.stand_in(span, used=not number) for number, span in enumerate(row.spans)]
-    return Area(row.where, row.kind, memory, spans, row.used)
+    return MappedArea(row.where, row.kind, memory, spans, row.used)
 
 
-def give_way(area: Area, row: layout.Area, fds: Iterator[int]) -> None:
+def give_way(area: MappedArea, row: layout.Area, fds: Iterator[int]) -> None:
     """The memory itself in place of the stand-ins."""
     area.work.clear(row.spans[0].size)
     for span, there in zip(area.spans, row.spans, strict=True):

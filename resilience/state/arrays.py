@@ -13,7 +13,7 @@ from typing import Any
 
 from resilience.model.errors import StateError
 from resilience.state import dtypes
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.layout import ArraySpec
 
 _DLPACK_CUDA = 2
@@ -22,7 +22,7 @@ _DLPACK_CUDA = 2
 class DeviceArray:
     """A C-contiguous array in device memory. `ptr` is its device address, `dtype` the name of its type."""
 
-    def __init__(self, gpu: Gpu, spec: ArraySpec, address: int) -> None:
+    def __init__(self, gpu: CudaGpu, spec: ArraySpec, address: int) -> None:
         self._gpu = gpu
         self.name = spec.name
         self.shape = spec.shape

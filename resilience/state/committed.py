@@ -10,8 +10,8 @@ from typing import Any
 from resilience.model.errors import StateError
 from resilience.state import wiping
 from resilience.state.layout import ArraySpec, Layout
-from resilience.state.record import COPYING, HELD, PREPARED, Commit, Member, Record
-from resilience.state.spillfile import Spilled
+from resilience.state.record import COPYING, HELD, PREPARED, Commit, CommitRecord, Member
+from resilience.state.spillfile import SpilledState
 from resilience.state.stores import KeptStore, Store
 
 _GROUP = "open the session with group=, or give it another name to start afresh"
@@ -30,21 +30,21 @@ class Committed:
         """The committed length of each array that is appended to, in rows."""
         self.group: Member | None = None
         """Who made the last commit, when ranks made it together."""
-        self._record: Record | None = None
+        self._record: CommitRecord | None = None
         self._appended: list[ArraySpec] = []
         """In the order in which a record has their lengths."""
 
     def create(self, store: KeptStore, layout: Layout) -> int:
         """A new record, which has what is committed so far as its first entry; its descriptor."""
         self._appended = layout.appended
-        self._record = Record.create()
+        self._record = CommitRecord.create()
         self.write(store, max(self.sequence, 0), self.step, self.values, group=self.group)
         return self._record.fd
 
     def take_in(self, fd: int, layout: Layout) -> None:
         """The record that another process made. Raises StateError."""
         self._appended = layout.appended
-        self._record = Record(fd)
+        self._record = CommitRecord(fd)
 
     def wipe(self) -> None:
         """Nobody is to go on from here: the values go from the record."""
@@ -75,7 +75,7 @@ class Committed:
         self.sequence, self.step, self.values = commit.sequence, commit.step, commit.values
         self.group = commit.group
 
-    def _chosen(self, record: Record, decided: tuple[int, int, int] | None) -> Commit:
+    def _chosen(self, record: CommitRecord, decided: tuple[int, int, int] | None) -> Commit:
         entries = record.entries()
         if not entries:
             raise StateError("kept state", "there is no whole commit in the record")
@@ -90,7 +90,7 @@ class Committed:
             raise StateError("kept state", "is not at the step of the other ranks", f"step {decided[1]}")
         return mine[0]
 
-    def go_on_from_disk(self, found: Spilled) -> None:
+    def go_on_from_disk(self, found: SpilledState) -> None:
         self.sequence, self.step, self.values, self.filled = found.sequence, found.step, found.values, found.filled
         self.group = found.group
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from resilience.model.errors import GpuError, StateError
 from resilience.state import layout
-from resilience.state.driver import Gpu, GpuFault, Module
+from resilience.state.driver import CudaGpu, CudaModule, GpuFault
 
 
-class OtherGpu(Gpu):
+class OtherGpu(CudaGpu):
     """A GPU beside the session's, as `Gpu` is one. Memory that outlives the process needs no context."""
 
-    def __init__(self, first: Gpu, ordinal: int) -> None:
+    def __init__(self, first: CudaGpu, ordinal: int) -> None:
         with first.current():
             super().__init__(ordinal)
 
@@ -57,7 +57,7 @@ class OtherGpu(Gpu):
         with self.current():
             super().synchronize_stream()
 
-    def load(self, image: bytes) -> Module:
+    def load(self, image: bytes) -> CudaModule:
         with self.current():
             return super().load(image)
 
@@ -73,15 +73,15 @@ class OtherGpu(Gpu):
 class Devices:
     """`first` is the session's GPU."""
 
-    def __init__(self, first: Gpu) -> None:
+    def __init__(self, first: CudaGpu) -> None:
         self._gpus = {first.ordinal: first}
         self._first = first
 
-    def __iter__(self) -> Iterator[Gpu]:
+    def __iter__(self) -> Iterator[CudaGpu]:
         """Those that are open."""
         return iter(tuple(self._gpus.values()))
 
-    def at(self, where: str) -> Gpu:
+    def at(self, where: str) -> CudaGpu:
         """The GPU of an array. Raises StateError when the process does not see it, GpuError when it cannot be used."""
         ordinal = layout.ordinal(where)
         assert ordinal is not None

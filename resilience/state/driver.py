@@ -138,7 +138,7 @@ class Driver:
         return (text.value or b"").decode("ascii", "replace")
 
 
-class Module:
+class CudaModule:
     """Loaded PTX or cubin; functions are looked up once, and loaded then: left to itself CUDA does that at the first launch
     (CUDA_MODULE_LOADING=LAZY), which for a standby is its first step after the promotion."""
 
@@ -158,7 +158,7 @@ class Module:
         return self._functions[name]
 
 
-class Gpu:
+class CudaGpu:
     """One device with its primary context (which cupy and torch use too) current in this thread, and a stream of
     ours."""
 
@@ -234,9 +234,9 @@ class Gpu:
         self.driver("cuStreamSynchronize", self.stream)
 
     # ------------------------------------------------------------ kernels
-    def load(self, image: bytes) -> Module:
+    def load(self, image: bytes) -> CudaModule:
         """PTX or cubin as bytes."""
-        return Module(self.driver, image)
+        return CudaModule(self.driver, image)
 
     def launch(self, function: c_void_p, grid: int, block: int, arguments: Sequence[Any]) -> None:
         """Start a kernel on our stream, one dimension. Arguments are ctypes values of the kernel's own types."""

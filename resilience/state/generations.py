@@ -15,10 +15,10 @@ from dataclasses import replace
 from resilience.model.errors import StateError
 from resilience.state import spillfile
 from resilience.state.agreement import Offer
-from resilience.state.spillfile import Place, Spilled, own_directory
+from resilience.state.spillfile import SpilledState, SpillPlace, own_directory
 
 
-def heads(where: Place) -> Iterator[Spilled]:
+def heads(where: SpillPlace) -> Iterator[SpilledState]:
     """What may be gone on from, without its content. Leftovers of another job are removed; what is damaged is told and left.
 
     Raises ForeignDirectory.
@@ -38,18 +38,18 @@ def heads(where: Place) -> Iterator[Spilled]:
             spillfile.remove(at)
 
 
-def offers(where: Place) -> list[Offer]:
+def offers(where: SpillPlace) -> list[Offer]:
     return [Offer(head.sequence, head.step, head.group, head.committed) for head in heads(where)]
 
 
-def keep(where: Place, sequences: Collection[int | None]) -> None:
+def keep(where: SpillPlace, sequences: Collection[int | None]) -> None:
     """Take away all others."""
     for sequence in _sequences(where):
         if sequence not in sequences:
             spillfile.remove(replace(where, sequence=sequence))
 
 
-def _sequences(where: Place) -> list[int]:
+def _sequences(where: SpillPlace) -> list[int]:
     """Of the files that are there, the latest first. Raises ForeignDirectory."""
     named = re.compile(rf"{re.escape(where.name)}\.(\d{{1,19}})\Z", re.ASCII)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), own_directory(where.directory) as directory:

@@ -56,17 +56,17 @@ _LOOK = 0.01
 _ROLES = ("active", "standby", "reader")
 
 
-class Refused(Exception):
+class KeeperRefusal(Exception):
     """The peer asked for what it cannot have; str() is the reason it is told. `busy`: it may have it a little later."""
 
     busy = False
 
 
-class Busy(Refused):
+class Busy(KeeperRefusal):
     busy = True
 
 
-class Peer:
+class KeeperPeer:
     """One connection. `role` is empty until it has attached."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -100,26 +100,26 @@ class Holdings:
         """Take a deposit in place of what was held. Raises Refused and then keeps what it had."""
         regions = layout.get("regions") if isinstance(layout, dict) else None
         if not isinstance(layout, dict) or not isinstance(regions, list):
-            raise Refused("layout has no list of regions")
+            raise KeeperRefusal("layout has no list of regions")
         if not all(type(size) is int and size > 0 for size in regions):
-            raise Refused("sizes of regions must be whole numbers above 0")
+            raise KeeperRefusal("sizes of regions must be whole numbers above 0")
         if len(fds) != len(regions) + 2:
             needed = f"{len(regions)} regions, a table and a record need {len(regions) + 2} descriptors"
-            raise Refused(f"{needed}, not {len(fds)}")
+            raise KeeperRefusal(f"{needed}, not {len(fds)}")
         total = sum(regions)
         if self.limit_mib and total > self.limit_mib * _MIB:
-            raise Refused(
+            raise KeeperRefusal(
                 f"kept state of {total / _MIB:.0f} MiB is over the limit of {self.limit_mib} MiB (--mps-state); "
                 "a kept array counts twice"
             )
         if not table.sealed(fds[0]):
-            raise Refused("the first descriptor is not a table")
+            raise KeeperRefusal("the first descriptor is not a table")
         try:
             readable = len(os.pread(fds[1], record.SIZE, 0)) >= record.SMALLEST
         except OSError:
             readable = False
         if not readable:
-            raise Refused("the second descriptor is not a commit record")
+            raise KeeperRefusal("the second descriptor is not a commit record")
         self.drop()
         self.layout, self.fds, self.total = layout, fds, total
 
@@ -140,8 +140,8 @@ class Keeper:
         self._token = token.encode()
         self._standby_token = standby_token.encode() or self._token
         self._held = Holdings(limit_mib)
-        self._peers: dict[int, Peer] = {}
-        self._writer: Peer | None = None
+        self._peers: dict[int, KeeperPeer] = {}
+        self._writer: KeeperPeer | None = None
         self._refusals = 0
         self._poll = select.poll()
 
@@ -175,7 +175,7 @@ class Keeper:
         except OSError:
             return  # the peer has gone already, or no descriptor is left: poll says so again
         connection.setblocking(False)
-        peer = Peer(connection)
+        peer = KeeperPeer(connection)
         reason = ""
         if peer.uid != os.geteuid():
             reason = f"uid {peer.uid} is not the job's user"
@@ -188,7 +188,7 @@ class Keeper:
         self._peers[connection.fileno()] = peer
         self._poll.register(connection, select.POLLIN)
 
-    def _hear(self, peer: Peer) -> None:
+    def _hear(self, peer: KeeperPeer) -> None:
         try:
             packet = wire.receive(peer.connection)
         except BlockingIOError:
@@ -203,7 +203,7 @@ class Keeper:
         message, fds = packet
         try:
             taken = self._answer(peer, message, fds)
-        except Refused as refusal:
+        except KeeperRefusal as refusal:
             taken = False
             self._tell_refused(peer, str(refusal), busy=refusal.busy)
             if not peer.role:
@@ -212,16 +212,16 @@ class Keeper:
             wire.close_all(fds)
         return None
 
-    def _answer(self, peer: Peer, message: wire.Message, fds: list[int]) -> bool:
+    def _answer(self, peer: KeeperPeer, message: wire.Message, fds: list[int]) -> bool:
         """Do what a message asks; True when its descriptors are now held."""
         op = message["op"]
         if op == "attach":
             self._attach(peer, message)
         elif not peer.role:
-            raise Refused("attach first")
+            raise KeeperRefusal("attach first")
         elif op == "put":
             if peer is not self._writer:
-                raise Refused("this connection is not the writer")
+                raise KeeperRefusal("this connection is not the writer")
             self._held.replace(message.get("layout"), fds)
             self._send(peer, {"op": "held", "bytes": self._held.total})
             for other in list(self._peers.values()):
@@ -236,24 +236,24 @@ class Keeper:
             self._take(peer, message)
         elif op == "drop":
             if peer is not self._writer:
-                raise Refused("this connection is not the writer")
+                raise KeeperRefusal("this connection is not the writer")
             self._held.drop()
             self._send(peer, {"op": "dropped"})
         elif op == "status":
             self._send(peer, self._status())
         else:
-            raise Refused(f"unknown op {op[:40]!r}")
+            raise KeeperRefusal(f"unknown op {op[:40]!r}")
         return False
 
-    def _attach(self, peer: Peer, message: wire.Message) -> None:
+    def _attach(self, peer: KeeperPeer, message: wire.Message) -> None:
         if message.get("v") != STATE_VERSION:
-            raise Refused(f"speaks version {message.get('v')!r}, the keeper version {STATE_VERSION}")
+            raise KeeperRefusal(f"speaks version {message.get('v')!r}, the keeper version {STATE_VERSION}")
         role = message.get("role")
         known = self._shows(message, self._token)
         if not known and not (role == "standby" and self._shows(message, self._standby_token)):
-            raise Refused("wrong token")
+            raise KeeperRefusal("wrong token")
         if role not in _ROLES:
-            raise Refused(f"role {role!r:.40} is none of {', '.join(_ROLES)}")
+            raise KeeperRefusal(f"role {role!r:.40} is none of {', '.join(_ROLES)}")
         if role == "active":
             if self._writer not in (None, peer) and self._writer is not None and self._writer.lives():
                 raise Busy(f"process {self._writer.pid} is the writer")
@@ -266,11 +266,11 @@ class Keeper:
         token = message.get("token")
         return isinstance(token, str) and _same(token.encode(errors="replace"), secret)
 
-    def _take(self, peer: Peer, message: wire.Message) -> None:
+    def _take(self, peer: KeeperPeer, message: wire.Message) -> None:
         if peer.role != "standby":
-            raise Refused(f"{peer.role} is no standby")
+            raise KeeperRefusal(f"{peer.role} is no standby")
         if not self._shows(message, self._token):
-            raise Refused("a standby that was not promoted")
+            raise KeeperRefusal("a standby that was not promoted")
         if self._held.layout is None and message.get("expected") is True:
             return self._send(
                 peer, {"op": "taken", "layout": None}
@@ -279,7 +279,7 @@ class Keeper:
         self._writer = peer
         return self._hand_out(peer, {"op": "taken"})
 
-    def _hand_out(self, peer: Peer, answer: wire.Message) -> None:
+    def _hand_out(self, peer: KeeperPeer, answer: wire.Message) -> None:
         peer.waits = False
         shown = self._held.fds[:1] if peer.role == "standby" else self._held.fds
         self._send(peer, answer | {"layout": self._held.layout}, shown)
@@ -297,13 +297,13 @@ class Keeper:
             "step": commit.step if commit else -1,
         }
 
-    def _send(self, peer: Peer, message: wire.Message, fds: list[int] | None = None) -> None:
+    def _send(self, peer: KeeperPeer, message: wire.Message, fds: list[int] | None = None) -> None:
         try:
             wire.send(peer.connection, message, fds or ())
         except OSError:  # gone, or does not read its answers
             self._drop(peer)
 
-    def _tell_refused(self, peer: Peer, reason: str, *, busy: bool = False) -> None:
+    def _tell_refused(self, peer: KeeperPeer, reason: str, *, busy: bool = False) -> None:
         """Answer `refused`, and say so on stderr: the 1st, 2nd, 4th, 8th … time, so that nobody floods the log."""
         if not busy:
             self._refusals += 1
@@ -313,7 +313,7 @@ class Keeper:
         with contextlib.suppress(OSError):
             wire.send(peer.connection, {"op": "refused", "reason": reason, "busy": busy})
 
-    def _drop(self, peer: Peer) -> None:
+    def _drop(self, peer: KeeperPeer) -> None:
         if self._peers.pop(peer.connection.fileno(), None) is None:
             return
         self._poll.unregister(peer.connection)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from resilience.model.errors import GpuError
 from resilience.state import layout
-from resilience.state.driver import Gpu, GpuFault
+from resilience.state.driver import CudaGpu, GpuFault
 from resilience.state.sums import DeviceSums
 
 _FEW = 24
@@ -133,7 +133,7 @@ class DeviceSpan:
 class DeviceMemory:
     """Makes the spans of one GPU."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: CudaGpu) -> None:
         self.gpu = gpu
         self._granule = 0
         self._sums: DeviceSums | None = None

@@ -10,7 +10,7 @@ from typing import NoReturn
 from resilience.model.errors import GpuError, ResilienceError
 from resilience.state import names
 from resilience.state.arrays import cupy_works
-from resilience.state.driver import NO_GPU, Gpu, GpuFault
+from resilience.state.driver import NO_GPU, CudaGpu, GpuFault
 from resilience.state.stores import KeptStore, OwnStore, Store
 
 _WAIT_FOR_SERVER = 20.0
@@ -18,12 +18,12 @@ _WAIT_FOR_SERVER = 20.0
 ARRAYS = ("auto", "cupy", "device", "numpy")
 
 
-def open_gpu(environ: Mapping[str, str], device: int, arrays: str, *, supervised: bool) -> Gpu | None:
+def open_gpu(environ: Mapping[str, str], device: int, arrays: str, *, supervised: bool) -> CudaGpu | None:
     """The GPU; None when the program may do without and there is none. Raises GpuFault, or GpuError."""
     if arrays == "numpy" and not supervised:
         return None
     try:
-        gpu = Gpu(device, wait_for_server=_WAIT_FOR_SERVER if supervised else 0.0)
+        gpu = CudaGpu(device, wait_for_server=_WAIT_FOR_SERVER if supervised else 0.0)
     except GpuFault:
         raise
     except GpuError as error:
@@ -38,7 +38,7 @@ def open_gpu(environ: Mapping[str, str], device: int, arrays: str, *, supervised
     return gpu
 
 
-def open_store(gpu: Gpu | None, arrays: str, *, shared: bool) -> Store:
+def open_store(gpu: CudaGpu | None, arrays: str, *, shared: bool) -> Store:
     """Where the arrays live; `shared`: their memory is handed to a keeper."""
     cupy = gpu is not None and (arrays == "cupy" or (arrays == "auto" and cupy_works()))
     return KeptStore(gpu, cupy=cupy) if shared else OwnStore(gpu, cupy=cupy)

@@ -156,7 +156,7 @@ def write(page: MutableSequence[int] | mmap.mmap, commit: Commit) -> None:
         page[at : at + len(data)] = data
 
 
-class Record:
+class CommitRecord:
     """A commit record in a memfd. The descriptor may be handed on; both sides then see the same page."""
 
     def __init__(self, fd: int) -> None:
@@ -167,7 +167,7 @@ class Record:
         self._page = mmap.mmap(fd, min(size, SIZE))
 
     @classmethod
-    def create(cls) -> "Record":
+    def create(cls) -> "CommitRecord":
         fd = os.memfd_create("mpsr-record", os.MFD_CLOEXEC)
         os.ftruncate(fd, SIZE)
         return cls(fd)

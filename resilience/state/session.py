@@ -31,7 +31,7 @@ from resilience.model.errors import GpuError, ResilienceError, StateError
 from resilience.state import ending, identity, layout, local_ranks, names, record, rows, table, views
 from resilience.state.bringing import bring
 from resilience.state.committed import Committed
-from resilience.state.driver import Gpu, GpuFault
+from resilience.state.driver import CudaGpu, GpuFault
 from resilience.state.group import Communicator
 from resilience.state.host_bytes import HostBytes
 from resilience.state.layout import APPEND, CONSTANT, DEVICE, HOST, STATE, ArraySpec, Layout, check_same
@@ -39,7 +39,7 @@ from resilience.state.link import Deposit, KeeperLink, owned
 from resilience.state.opening import ARRAYS, open_gpu, open_store
 from resilience.state.pace import Pace
 from resilience.state.record import HELD, Commit
-from resilience.state.spillfile import Spilled
+from resilience.state.spillfile import SpilledState
 from resilience.state.spills import Spills
 from resilience.state.standing import Standby, cannot
 from resilience.state.stores import KeptStore, Store
@@ -84,12 +84,12 @@ class Session:
         """active or standby; a standby becomes active when it is promoted."""
         self.restored_from = ""
         """What this process went on from: "" (nothing), standby, kept or disk."""
-        self.gpu: Gpu | None = None
+        self.gpu: CudaGpu | None = None
         self._pid = os.getpid()
         self._declared: dict[str, ArraySpec] = {}
         self._scratch: set[str] = set()
         self._held: Layout | None = None
-        self._disk: Spilled | None = None
+        self._disk: SpilledState | None = None
         self._sealed = False
         self._faulted = False
         self._tell_step = False
@@ -158,7 +158,7 @@ class Session:
         if found := self._spills.found():
             self._go_on_from(found)
 
-    def _go_on_from(self, found: Spilled) -> None:
+    def _go_on_from(self, found: SpilledState) -> None:
         self._disk = found
         self._committed.go_on_from_disk(found)
         self.restored_from = "disk"

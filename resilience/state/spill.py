@@ -15,10 +15,10 @@ from dataclasses import replace
 
 from resilience.model.errors import GpuError, ResilienceError, StateError
 from resilience.state import generations, identity, layout, leftover, names, spillfile, table
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.link import Deposit, KeeperLink
-from resilience.state.record import HELD, PREPARED, Commit, Record
-from resilience.state.spillfile import Place
+from resilience.state.record import HELD, PREPARED, Commit, CommitRecord
+from resilience.state.spillfile import SpillPlace
 from resilience.state.stores import KeptStore
 
 _KEEPER_TIMEOUT = 1.0
@@ -27,25 +27,25 @@ _TRIES = 20
 """Copies until the record stands still; the writer is normally stopped, and one is enough."""
 
 
-def on_disk(where: Place) -> int:
+def on_disk(where: SpillPlace) -> int:
     """The commit in the file, if a restarted task would go on from it; -1 otherwise."""
     head = spillfile.read(where, content=False)
     alone = head.sequence if head and spillfile.ours(where, head) else -1
     return max((one.sequence for one in generations.heads(where) if one.committed), default=alone)
 
 
-def spill(where: Place, held: Deposit) -> int:
+def spill(where: SpillPlace, held: Deposit) -> int:
     """Write the committed state; its sequence. What a rank of a group has prepared is written too. Raises StateError or
     GpuError."""
     _, fds = held
-    record = Record(fds[1])
+    record = CommitRecord(fds[1])
     before = _standing(record)
     if not before:
         return -1
     if before[0].group is None and before[0].sequence <= on_disk(where):
         return before[0].sequence
     there = layout.parse(table.read(fds[0]))
-    gpu = Gpu(wait_for_server=_SERVER_TIMEOUT) if any(a.where != layout.HOST for a in there.areas) else None
+    gpu = CudaGpu(wait_for_server=_SERVER_TIMEOUT) if any(a.where != layout.HOST for a in there.areas) else None
     store = KeptStore(gpu, cupy=False)
     store.take_in(there, fds[2:])
     for _ in range(_TRIES):
@@ -62,7 +62,7 @@ def spill(where: Place, held: Deposit) -> int:
     raise StateError("spill", "the state was committed again while it was copied", f"{_TRIES} times")
 
 
-def _standing(record: Record) -> list[Commit]:
+def _standing(record: CommitRecord) -> list[Commit]:
     """The commit that counts, and the one before it where that is only prepared."""
     entries = record.entries()
     return entries[: 2 if entries and entries[0].phase == PREPARED else 1]

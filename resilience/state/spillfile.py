@@ -50,7 +50,7 @@ class ForeignDirectory(StateError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SpillPlace:
     """Whose state it is and where it lies."""
 
     directory: Path
@@ -81,7 +81,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spilled:
+class SpilledState:
     """The content of a file. `content` is empty when only the head was read."""
 
     sequence: int
@@ -98,12 +98,12 @@ class Spilled:
     """False: it was only PREPARED when its rank was stopped."""
 
 
-def place(environ: Mapping[str, str], owner: str, runs: frozenset[str] = frozenset()) -> Place | None:
+def place(environ: Mapping[str, str], owner: str, runs: frozenset[str] = frozenset()) -> SpillPlace | None:
     """From a task's environment; None when nothing is to be spilled or this is no Slurm task."""
     if not environ.get(SPILL) or not environ.get("SLURM_JOB_ID"):
         return None
     run = identity.run_of(environ)
-    return Place(
+    return SpillPlace(
         directory=Path(environ[SPILL]),
         cluster=environ.get("SLURM_CLUSTER_NAME", ""),
         job=environ["SLURM_JOB_ID"],
@@ -116,7 +116,7 @@ def place(environ: Mapping[str, str], owner: str, runs: frozenset[str] = frozens
 
 
 def write(
-    where: Place,
+    where: SpillPlace,
     commit: Commit,
     *,
     filled: Mapping[str, int],
@@ -201,7 +201,7 @@ def _put(file: IO[bytes], data: bytes | bytearray | memoryview, crc: int) -> int
     return crc
 
 
-def read(where: Place, *, content: bool = True) -> Spilled | None:
+def read(where: SpillPlace, *, content: bool = True) -> SpilledState | None:
     """What lies there, with its arrays (CRC checked) or only the head; None without a file. Raises StateError."""
     try:
         with own_directory(where.directory) as directory:
@@ -223,7 +223,7 @@ def read(where: Place, *, content: bool = True) -> Spilled | None:
             raise StateError("spill", f"{where.path} is damaged", error, hint="remove it to start afresh") from None
 
 
-def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
+def _parse(file: IO[bytes], where: SpillPlace, *, content: bool) -> SpilledState:
     start = _exactly(file, len(_MAGIC) + _HEAD.size)
     if not start.startswith(_MAGIC):
         raise _OtherVersion(_version(start)) if start.startswith(_ANY_MAGIC) else ValueError("no spilled state")
@@ -253,7 +253,7 @@ def _parse(file: IO[bytes], where: Place, *, content: bool) -> Spilled:
     values = numbers.restored(head["values"])
     if not isinstance(values, dict):
         raise ValueError("values are no dictionary")
-    return Spilled(
+    return SpilledState(
         sequence=int(head["sequence"]),
         step=int(head["step"]),
         values=values,
@@ -281,7 +281,7 @@ def _exactly(file: IO[bytes], size: int) -> bytearray:
     return data
 
 
-def usable(where: Place) -> Spilled | None:
+def usable(where: SpillPlace) -> SpilledState | None:
     """The state to go on from, or None; a leftover of another job with this number is removed. Raises StateError."""
     head = read(where, content=False)
     if head is None or marked(where):
@@ -292,12 +292,12 @@ def usable(where: Place) -> Spilled | None:
     return None
 
 
-def ours(where: Place, head: Spilled) -> bool:
+def ours(where: SpillPlace, head: SpilledState) -> bool:
     """Whether a task may go on from it: written in this run, or by an earlier start of its job."""
     return head.cluster == where.cluster and (head.run in where.runs or head.restart < where.restart)
 
 
-def marked(where: Place) -> bool:
+def marked(where: SpillPlace) -> bool:
     """Two programs of this name have lived at once in this job."""
     with contextlib.suppress(OSError, StateError), own_directory(where.directory) as directory:
         os.stat(where.mark, dir_fd=directory, follow_symlinks=False)
@@ -305,14 +305,14 @@ def marked(where: Place) -> bool:
     return False
 
 
-def mark(where: Place) -> None:
+def mark(where: SpillPlace) -> None:
     """From now on nobody goes on from a state of this name. Raises OSError or StateError."""
     where.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with own_directory(where.directory) as directory:
         os.close(os.open(where.mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory))
 
 
-def _keep_apart(where: Place) -> None:
+def _keep_apart(where: SpillPlace) -> None:
     """Raises StateError when the file of this name is another living program's."""
     if not marked(where):
         try:
@@ -329,7 +329,7 @@ def _keep_apart(where: Place) -> None:
     )
 
 
-def others(where: Place) -> list[str]:
+def others(where: SpillPlace) -> list[str]:
     """What else this task's job has left there, each in words: files of earlier versions, state of other programs."""
     found = []
     named = re.compile(rf"{re.escape(where.job)}\.(.+)\.{re.escape(where.task)}\.state\Z", re.ASCII)
@@ -364,7 +364,7 @@ def _version(start: bytes | bytearray) -> str:
     return bytes(start[: len(_MAGIC)]).split(b"\n")[0].decode("ascii", "replace")
 
 
-def sweep(where: Place) -> None:
+def sweep(where: SpillPlace) -> None:
     """Take away what writers that were killed have left half written."""
     with contextlib.suppress(OSError, StateError), own_directory(where.directory) as directory:
         for name in os.listdir(directory):
@@ -372,7 +372,7 @@ def sweep(where: Place) -> None:
                 os.unlink(name, dir_fd=directory)
 
 
-def remove(where: Place) -> None:
+def remove(where: SpillPlace) -> None:
     """Take the file away, and the directory when it was the last."""
     sweep(where)
     with contextlib.suppress(OSError, StateError):

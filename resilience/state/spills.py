@@ -16,7 +16,7 @@ from resilience.state import generations, identity, leftover, names, spillfile
 from resilience.state.agreement import Offer
 from resilience.state.group import Disk
 from resilience.state.record import Commit
-from resilience.state.spillfile import ForeignDirectory, Place, Spilled
+from resilience.state.spillfile import ForeignDirectory, SpilledState, SpillPlace
 from resilience.state.spillthread import SpillThread
 from resilience.state.stores import Content
 
@@ -33,7 +33,7 @@ class Spills:
         self._environ = environ
         self._name = name
         self._seconds = _sites(environ) if seconds is None else seconds
-        self._where: Place | None = None
+        self._where: SpillPlace | None = None
         self._thread: SpillThread | None = None
         self._promoted = self._located = False
         self._whole: int | None = None
@@ -54,7 +54,7 @@ class Spills:
         self._environ = environ
         self._promoted = True
 
-    def found(self) -> Spilled | None:
+    def found(self) -> SpilledState | None:
         """What an earlier start of the job has left, if anything that may be gone on from. Raises StateError.
 
         A directory of another's in that place costs the spills and a line, not the job.
@@ -85,7 +85,7 @@ class Spills:
             self._without(error)
             return []
 
-    def load(self, sequence: int) -> Spilled | None:
+    def load(self, sequence: int) -> SpilledState | None:
         """The commit of that number, or None when its file is damaged, which is told."""
         assert self._where is not None
         try:

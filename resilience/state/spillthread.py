@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from resilience.model.errors import StateError
 from resilience.state import generations, spillfile
 from resilience.state.record import Commit
-from resilience.state.spillfile import Place
+from resilience.state.spillfile import SpillPlace
 from resilience.state.stores import Content
 
 
 class SpillThread:
     """`seconds` is the shortest time between two spills; 0 spills each commit, waiting for the one before."""
 
-    def __init__(self, where: Place, seconds: float) -> None:
+    def __init__(self, where: SpillPlace, seconds: float) -> None:
         self.where = where
         self._seconds = seconds
         self._last: float | None = None

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from resilience.model.errors import GpuError, StateError
 from resilience.state import areas, views
-from resilience.state.areas import Area, Memory
+from resilience.state.areas import MappedArea, Memory
 from resilience.state.devices import Devices
-from resilience.state.driver import Gpu, GpuFault
+from resilience.state.driver import CudaGpu, GpuFault
 from resilience.state.host_memory import HostMemory
 from resilience.state.layout import APPEND, CONSTANT, HOST, ArraySpec, Layout, Placed
 from resilience.state.memory import DeviceMemory
@@ -49,7 +49,7 @@ class Store(Protocol):
 class OwnStore:
     """Memory of this process alone. Without a GPU all of it is the host's."""
 
-    def __init__(self, gpu: Gpu | None, *, cupy: bool) -> None:
+    def __init__(self, gpu: CudaGpu | None, *, cupy: bool) -> None:
         self.gpus = Devices(gpu) if gpu else None
         self._cupy = cupy
         self._device: dict[ArraySpec, int] = {}
@@ -121,10 +121,10 @@ class OwnStore:
 class KeptStore:
     """Kept arrays in areas, whose memory is handed to a keeper; scratch arrays as in an OwnStore."""
 
-    def __init__(self, gpu: Gpu | None, *, cupy: bool) -> None:
+    def __init__(self, gpu: CudaGpu | None, *, cupy: bool) -> None:
         self._own = OwnStore(gpu, cupy=cupy)
         self._memory: dict[str, Memory] = {HOST: HostMemory()}
-        self._areas: list[Area] = []
+        self._areas: list[MappedArea] = []
         self._arrays: dict[str, Placed] = {}
         self._constant: list[Any] = []
 
@@ -187,7 +187,7 @@ class KeptStore:
         if (spec.where, spec.kind) not in kinds:
             memory = self._at(spec.where)
             kinds.append((spec.where, spec.kind))
-            self._areas.append(Area(spec.where, spec.kind, memory, [memory.new()]))
+            self._areas.append(MappedArea(spec.where, spec.kind, memory, [memory.new()]))
         number = kinds.index((spec.where, spec.kind))
         try:
             return Placed(spec=spec, area=number, at=self._areas[number].place(spec.nbytes))

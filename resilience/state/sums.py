@@ -4,7 +4,7 @@ import ctypes
 from ctypes import c_uint64
 from pathlib import Path
 
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 
 _BLOCK = 256
 _BLOCKS = 512
@@ -16,7 +16,7 @@ _MASK = (1 << 64) - 1
 class DeviceSums:
     """The kernels and their memory, 1 MiB, on one GPU."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: CudaGpu) -> None:
         self._gpu = gpu
         module = gpu.load(Path(__file__).with_name("sums.ptx").read_bytes())
         self._sum, self._add = module.function("sum_words"), module.function("add_sums")

@@ -13,7 +13,7 @@ from resilience.state.committed import Committed
 from resilience.state.group import Communicator, Group
 from resilience.state.link import Deposit
 from resilience.state.record import HELD, Commit
-from resilience.state.spillfile import Spilled
+from resilience.state.spillfile import SpilledState
 from resilience.state.spills import Spills
 from resilience.state.stores import Store
 
@@ -26,10 +26,10 @@ class Together:
         self.decided: tuple[int, int, int] | None = None
         """Sequence, step and start of the commit that all ranks go on from."""
 
-    def settle(self, held: Deposit | None) -> Spilled | None:
+    def settle(self, held: Deposit | None) -> SpilledState | None:
         """Decide with all ranks. What this one has on disk of it, unless its keeper has it. Raises StateError in all."""
         kept = agreement.kept(record.read_fd(held[1][1])) if held else []
-        loaded: list[Spilled] = []
+        loaded: list[SpilledState] = []
 
         def load(commit: tuple[int, int, int]) -> bool:
             if not any(one.commit == commit for one in kept):

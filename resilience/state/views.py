@@ -7,7 +7,7 @@ from typing import Any
 from resilience.model.errors import StateError
 from resilience.state import dtypes
 from resilience.state.arrays import DeviceArray, as_cupy
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.host_bytes import HostBytes
 from resilience.state.layout import BYTES, ArraySpec
 
@@ -38,7 +38,7 @@ def read_only(array: Any) -> None:
         array.setflags(write=False)
 
 
-def on_device(gpu: Gpu | None, spec: ArraySpec, address: int, *, cupy: bool) -> Any:
+def on_device(gpu: CudaGpu | None, spec: ArraySpec, address: int, *, cupy: bool) -> Any:
     """A device buffer, or cupy's array where cupy has the type."""
     assert gpu is not None
     array = DeviceArray(gpu, spec, address)

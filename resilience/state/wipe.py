@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from resilience.adapters.linux.readable import readable
 from resilience.model.errors import GpuError, StateError
 from resilience.state import layout, names, table, wiping
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.link import Deposit, KeeperLink
 from resilience.state.stores import KeptStore
 
@@ -31,7 +31,7 @@ def wipe(held: Deposit) -> None:
     there = layout.parse(table.read(fds[0]))
     try:
         if any(area.where != layout.HOST for area in there.areas):
-            store = KeptStore(Gpu(wait_for_server=_SERVER_TIMEOUT), cupy=False)
+            store = KeptStore(CudaGpu(wait_for_server=_SERVER_TIMEOUT), cupy=False)
             store.take_in(there, fds[2:])
             store.wipe()
     finally:

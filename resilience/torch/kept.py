@@ -20,8 +20,8 @@ from resilience.torch.gradients import Gradients, Held
 from resilience.torch.loaders import Loader
 from resilience.torch.parts import CHANGED, part
 from resilience.torch.randomness import Randomness
-from resilience.torch.ranks import Ranks
-from resilience.torch.state import State, home
+from resilience.torch.ranks import TorchRanks
+from resilience.torch.state import TorchState, home
 
 _GRADIENTS = "/gradients"
 """No name of an object has a slash."""
@@ -61,8 +61,8 @@ class Kept:
         if gradients:
             known[_GRADIENTS] = Held(optimizers)
         self._held_back = 0
-        self._ranks = Ranks()
-        self._state = State(session, known, randomness, device, reserve=reserve)
+        self._ranks = TorchRanks()
+        self._state = TorchState(session, known, randomness, device, reserve=reserve)
         self._steps: Iterator[int] = iter(())
         self._counts_itself = False
         """The program loops over `steps`: batches are no steps."""

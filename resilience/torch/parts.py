@@ -16,7 +16,7 @@ from resilience.torch.trees import refill, tensors_in
 CHANGED = "a program that goes on from a commit must build the same objects as the one that made it"
 
 
-class Part(Protocol):
+class KeptPart(Protocol):
     def tensors(self) -> Iterator[tuple[str, Any]]:
         """Those that are there, each with its key."""
 
@@ -30,19 +30,19 @@ class Part(Protocol):
         """Raises StateError when the state is of another program."""
 
 
-class _Whole:
+class WholePart:
     """A part all of whose tensors are there from the beginning."""
 
     def expected(self) -> Iterator[tuple[str, int, Any]]:
         return iter(())
 
 
-class _NoTensors(_Whole):
+class _NoTensors(WholePart):
     def tensors(self) -> Iterator[tuple[str, Any]]:
         return iter(())
 
 
-class Module(_Whole):
+class ModulePart(WholePart):
     """Parameters, buffers (those too that are not in its state_dict) and the extra state of submodules that have some."""
 
     def __init__(self, name: str, module: Any) -> None:
@@ -151,7 +151,7 @@ class Stateful(_NoTensors):
         self._thing.load_state_dict(state)
 
 
-class Container(_Whole):
+class Container(WholePart):
     """A dictionary, a list or a tensor of the program's own: a cache, requests, counters."""
 
     def __init__(self, name: str, thing: Any) -> None:
@@ -193,10 +193,10 @@ class Generator(_NoTensors):
             self._thing.bit_generator.state = state
 
 
-def part(name: str, thing: Any) -> Part:
+def part(name: str, thing: Any) -> KeptPart:
     """The part of an object. Raises StateError when it is of no kind whose state is known."""
     if isinstance(thing, torch.nn.Module):
-        return Module(name, thing)
+        return ModulePart(name, thing)
     if isinstance(thing, torch.optim.Optimizer):
         return Optimizer(name, thing)
     if isinstance(thing, torch.Generator | random.Random) or hasattr(thing, "bit_generator"):

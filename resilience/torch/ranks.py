@@ -21,7 +21,7 @@ def several() -> bool:
     return bool(here.is_available() and here.is_initialized() and here.get_world_size() > 1)
 
 
-class Ranks:
+class TorchRanks:
     def __init__(self) -> None:
         self._ask_in = 0
         self._asked_at = 0.0

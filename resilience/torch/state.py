@@ -14,7 +14,7 @@ from resilience.model.errors import StateError
 from resilience.state.session import Session
 from resilience.torch.arena import Arena, Plan
 from resilience.torch.blob import Blob, capacity
-from resilience.torch.parts import CHANGED, Part
+from resilience.torch.parts import CHANGED, KeptPart
 from resilience.torch.randomness import Randomness
 
 _ARRAY = "torch"
@@ -22,9 +22,9 @@ _BLOB = "/blob"
 """The key of the blob's slot; no tensor's begins with a slash."""
 
 
-class State:
+class TorchState:
     def __init__(
-        self, session: Session, parts: dict[str, Part], randomness: Randomness, device: Any, *, reserve: int
+        self, session: Session, parts: dict[str, KeptPart], randomness: Randomness, device: Any, *, reserve: int
     ) -> None:
         self._parts = parts
         self._randomness = randomness
@@ -90,7 +90,7 @@ class State:
         return state["place"], state["randomness"]
 
 
-def home(parts: dict[str, Part]) -> Any:
+def home(parts: dict[str, KeptPart]) -> Any:
     """Where the objects' tensors are: the GPU where some are on one. Raises StateError when they are on several."""
     found = set()
     for part in parts.values():

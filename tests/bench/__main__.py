@@ -124,9 +124,7 @@ def beside_clients(stage: Stage, agent: int, count: int) -> dict[str, Any]:
     """The agent while clients hold their contexts and do nothing. `nvml`: percent of a core that one list of them costs in
     the library itself, at the agent's two lists a look, driver or simulated."""
     sandbox = stage.sandbox
-    hold = (
-        "import sys, time; from resilience.state.driver import Gpu; held = Gpu(); held.allocate(4096); time.sleep(600)"
-    )
+    hold = "import sys, time; from resilience.state.driver import CudaGpu; held = CudaGpu(); held.allocate(4096); time.sleep(600)"
     sandbox.path("/home/alice/hold.py").write_text(hold)
     line = f"for each in $(seq {count}); do {sandbox.plan.python} /home/alice/hold.py & done; wait"
     job = sandbox.sbatch("--mps", "--gres=shard:1", script=line)

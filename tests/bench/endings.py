@@ -58,7 +58,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class EndingKind:
     """A way in which a program ends."""
 
     end: Callable[[int, str], None]
@@ -71,7 +71,7 @@ class Kind:
     """Measured in the first of so many rounds: a time limit is a minute at least."""
 
 
-class Endings:
+class EndingsBench:
     """One sandbox with the neighbours."""
 
     def __init__(self, stage: Stage) -> None:
@@ -105,7 +105,7 @@ class Endings:
         rows = (line.split() for line in (self.host / "deaths").read_text().splitlines())
         return {int(pid): int(hurt) for pid, hurt in rows}
 
-    def once(self, found: Ended, way: str, kind: Kind) -> None:
+    def once(self, found: Ended, way: str, kind: EndingKind) -> None:
         """Start a busy client, end it, and see whom that hurt."""
         up = f"{HOME}/ending{next(_NUMBERS)}"
         before = set(self.deaths())
@@ -174,22 +174,22 @@ def void(_: object) -> None:
     """Its outcome is seen by the process's end."""
 
 
-def kinds(here: Endings) -> dict[str, Kind]:
+def kinds(here: EndingsBench) -> dict[str, EndingKind]:
     return {
-        "scancel": Kind(end=here.command("scancel", "{job}")),
-        "time limit": Kind(end=here.run_out, late=True, every=50),
-        "preemption": Kind(end=here.preempt),
-        "requeue by hand": Kind(end=here.command("scontrol", "requeue", "{job}")),
-        "kill on bad exit": Kind(end=here.go, tasks=2),
-        "crash of the host side": Kind(end=here.go, how="crash"),
-        "Ctrl-C at srun": Kind(end=here.interrupt, batch=False),
-        "scancel -s KILL": Kind(end=here.command("scancel", "-s", "KILL", "{job}")),
+        "scancel": EndingKind(end=here.command("scancel", "{job}")),
+        "time limit": EndingKind(end=here.run_out, late=True, every=50),
+        "preemption": EndingKind(end=here.preempt),
+        "requeue by hand": EndingKind(end=here.command("scontrol", "requeue", "{job}")),
+        "kill on bad exit": EndingKind(end=here.go, tasks=2),
+        "crash of the host side": EndingKind(end=here.go, how="crash"),
+        "Ctrl-C at srun": EndingKind(end=here.interrupt, batch=False),
+        "scancel -s KILL": EndingKind(end=here.command("scancel", "-s", "KILL", "{job}")),
     }
 
 
 def measure(stage: Stage, endings: int, minutes: float) -> dict[str, Any]:
     """By kind of ending and way, with the number of endings: `endings` of each, or as many as the minutes allow."""
-    here, until = Endings(stage), time.monotonic() + 60 * minutes
+    here, until = EndingsBench(stage), time.monotonic() + 60 * minutes
     inject = Injector(here.host)
     inject.set("busy_death_permille", PERMILLE)
     inject.set("busy_death_how", 4)

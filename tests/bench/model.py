@@ -22,11 +22,11 @@ TENSORS = 576
 _PROGRAM = """
 import json, sys, time
 from resilience.state import layout
-from resilience.state.driver import Gpu
-from resilience.state.record import COPYING, HELD, Commit, Record
+from resilience.state.driver import CudaGpu
+from resilience.state.record import COPYING, HELD, Commit, CommitRecord
 from resilience.state.stores import KeptStore
 tensors, commits, total = int(sys.argv[1]), int(sys.argv[2]), 18 << 20
-gpu = Gpu()
+gpu = CudaGpu()
 times = {name: [] for name in ("adopt", "blob", "commit", "commit_one", "commit_verify")}
 def timed(name, do):
     began = time.monotonic()
@@ -43,7 +43,7 @@ def declared(count, name):
     return store
 def ready(store):
     store.close()
-    return store, Record.create()
+    return store, CommitRecord.create()
 def commit(kept, number, verify=False):
     store, record = kept
     store.synchronize()

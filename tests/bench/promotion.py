@@ -25,17 +25,17 @@ _TOKENS = {"MPSR_TOKEN": "the-programs", "MPSR_STANDBY_TOKEN": "the-standbys"}
 _HOLDS = """
 import sys
 from resilience.state import layout, table
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.link import KeeperLink
-from resilience.state.record import HELD, Commit, Record
+from resilience.state.record import HELD, Commit, CommitRecord
 from resilience.state.stores import KeptStore
 size = int(sys.argv[2]) << 20
-gpu = Gpu()
+gpu = CudaGpu()
 gpu.zero = lambda address, size: None
 store = KeptStore(gpu, cupy=False)
 store.add(layout.spec("u", size, "uint8"), kept=True)
 store.close()
-record = Record.create()
+record = CommitRecord.create()
 record.write(Commit(0, HELD, 0, {}))
 there = store.layout
 fds = [table.make(layout.render(there)), record.fd, *store.fds]
@@ -46,10 +46,10 @@ sys.stdin.read()
 _STANDS_BY = """
 import gc, json, sys, time
 from resilience.state import layout, table
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.link import KeeperLink
 from resilience.state.stores import KeptStore
-store = KeptStore(Gpu(), cupy=False)
+store = KeptStore(CudaGpu(), cupy=False)
 link = KeeperLink(sys.argv[1], "the-standbys", "standby")
 began = time.monotonic()
 store.stand_in(layout.parse(table.read(link.first[1][0])))

@@ -43,7 +43,7 @@ class SandboxError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class CommandDone:
     status: int
     out: str
     err: str
@@ -234,14 +234,14 @@ class Sandbox:
 
     def run(
         self, argv: Sequence[str], *, user: str = "root", node: str = "", timeout: float = 30.0, stdin: str = "",
-    ) -> Done:  # fmt: skip
+    ) -> CommandDone:  # fmt: skip
         """Run `argv` inside; it is ended after `timeout` seconds (status 124)."""
         bounded = ["timeout", "-k", "1", f"{timeout:g}", *argv]
         done = subprocess.run(
             self.command(bounded, user=user, node=node), check=False, capture_output=True, input=stdin,
             encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
-        return Done(status=done.returncode, out=done.stdout, err=done.stderr)
+        return CommandDone(status=done.returncode, out=done.stdout, err=done.stderr)
 
     def good(self, argv: Sequence[str], *, user: str = "root", node: str = "", timeout: float = 30.0) -> str:
         """Standard output of a command that must succeed."""
@@ -259,7 +259,7 @@ class Sandbox:
             raise SandboxError(f"sbatch {' '.join(options)}: exit status {done.status}: {done.out}{done.err}")
         return int(done.out.strip().splitlines()[-1].split(";")[0])
 
-    def srun(self, *argv: str, user: str = "alice", timeout: float = 30.0) -> Done:
+    def srun(self, *argv: str, user: str = "alice", timeout: float = 30.0) -> CommandDone:
         return self.run(["srun", *argv], user=user, timeout=timeout)
 
     def job(self, job: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 
 from resilience.contract import exit_code
 from tests.cluster.plan import REPO, USERS
-from tests.cluster.sandbox import Done, Sandbox, wait_for
+from tests.cluster.sandbox import CommandDone, Sandbox, wait_for
 from tests.demo.stage import NODE, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.sim]
@@ -20,7 +20,7 @@ def drilled(cluster: Sandbox) -> Iterator[Sandbox]:
     Stage(cluster).clear()
 
 
-def drill(sandbox: Sandbox, *words: str, sbatch: tuple[str, ...] = (f"-w{NODE}",)) -> Done:
+def drill(sandbox: Sandbox, *words: str, sbatch: tuple[str, ...] = (f"-w{NODE}",)) -> CommandDone:
     argv = ["mpsr", "drill", "--dir", HOME, *words, "--", *sbatch]
     return sandbox.run(argv, user="alice", timeout=100)
 

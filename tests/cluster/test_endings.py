@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.endings import HOME, Endings
+from tests.bench.endings import HOME, EndingsBench
 from tests.cluster.plan import REPO
 from tests.cluster.sandbox import Sandbox, wait_for
 from tests.demo.stage import NODE, Stage
@@ -28,16 +28,16 @@ PREEMPTION = (
 
 
 @pytest.fixture(scope="module")
-def endings() -> Iterator[Endings]:
+def endings() -> Iterator[EndingsBench]:
     """With a bystander, which keeps the domain's servers and their logs."""
     with Sandbox(nodes=1, conf=PREEMPTION) as sandbox:
-        made = Endings(Stage(sandbox))
+        made = EndingsBench(Stage(sandbox))
         start(made, "bystander", "idle")
         yield made
 
 
 @pytest.fixture(autouse=True)
-def hazard(endings: Endings) -> Iterator[Injector]:
+def hazard(endings: EndingsBench) -> Iterator[Injector]:
     """Every busy death hurts each neighbour: counted, and not done."""
     inject = Injector(endings.host)
     inject.set("busy_death_permille", 1000)
@@ -48,7 +48,7 @@ def hazard(endings: Endings) -> Iterator[Injector]:
     inject.clear()
 
 
-def start(endings: Endings, name: str, how: str, *options: str) -> tuple[int, int]:
+def start(endings: EndingsBench, name: str, how: str, *options: str) -> tuple[int, int]:
     """A batch job with one program: the job, and the program's process once it is there."""
     ask = (
         "--mps",
@@ -66,24 +66,24 @@ def start(endings: Endings, name: str, how: str, *options: str) -> tuple[int, in
     return job, endings.pid(how, up)
 
 
-def died_busy(endings: Endings, pid: int) -> bool:
+def died_busy(endings: EndingsBench, pid: int) -> bool:
     wait_for(lambda: pid not in endings.sandbox.processes(), 60, lambda: f"the end of process {pid}")
     wait_for(lambda: endings.left(pid), 60, lambda: f"the server's word that client {pid} has left")
     return pid in endings.deaths()
 
 
-def client_ended(endings: Endings, pid: int) -> list[dict[str, Any]]:
+def client_ended(endings: EndingsBench, pid: int) -> list[dict[str, Any]]:
     return [row for row in endings.sandbox.journal() if row["event"] == "client.ended" and pid in row["pids"]]
 
 
-def terms(endings: Endings, name: str) -> list[float]:
+def terms(endings: EndingsBench, name: str) -> list[float]:
     return [float(line) for line in endings.sandbox.read(f"{HOME}/{name}.terms").split()]
 
 
 SAFE = ("--gres=shard:1", "--mps-endings=safe")
 
 
-def test_a_program_that_ignores_sigterm_is_killed_without_work_beside_a_bystander(endings: Endings) -> None:
+def test_a_program_that_ignores_sigterm_is_killed_without_work_beside_a_bystander(endings: EndingsBench) -> None:
     job, pid = start(endings, "stubborn", "stubborn", *SAFE)
     endings.sandbox.run(["scancel", str(job)])
     assert not died_busy(endings, pid)
@@ -95,14 +95,14 @@ def test_a_program_that_ignores_sigterm_is_killed_without_work_beside_a_bystande
     assert endings.sandbox.wait(job)["JobState"] == "CANCELLED"
 
 
-def test_without_the_option_it_is_as_without_us(endings: Endings) -> None:
+def test_without_the_option_it_is_as_without_us(endings: EndingsBench) -> None:
     job, pid = start(endings, "plain", "stubborn")
     endings.sandbox.run(["scancel", str(job)])
     assert died_busy(endings, pid)
     assert client_ended(endings, pid) == []
 
 
-def test_a_time_limit_is_an_end_as_any(endings: Endings) -> None:
+def test_a_time_limit_is_an_end_as_any(endings: EndingsBench) -> None:
     job, pid = start(endings, "limited", "stubborn", *SAFE)
     endings.sandbox.good(["scontrol", "update", f"JobId={job}", "TimeLimit=1"])
     endings.sandbox.good(["scontrol", "update", f"JobId={job}", "EndTime=now"])
@@ -110,7 +110,7 @@ def test_a_time_limit_is_an_end_as_any(endings: Endings) -> None:
     assert len(client_ended(endings, pid)) == 1
 
 
-def test_a_users_own_sigterm_ends_no_client(endings: Endings) -> None:
+def test_a_users_own_sigterm_ends_no_client(endings: EndingsBench) -> None:
     """Slurm is asked about it before the other, which it ends, and lets this job run."""
     job, pid = start(endings, "signalled", "stubborn", *SAFE)
     endings.sandbox.run(["scancel", "-s", "TERM", str(job)])
@@ -122,7 +122,7 @@ def test_a_users_own_sigterm_ends_no_client(endings: Endings) -> None:
     assert endings.sandbox.job(job)["JobState"] == "RUNNING"
 
 
-def test_the_grace_time_of_a_preemption_is_the_programs(endings: Endings) -> None:
+def test_the_grace_time_of_a_preemption_is_the_programs(endings: EndingsBench) -> None:
     """SIGTERM, GraceTime, SIGTERM, KillWait, SIGKILL: its clients are ended before the last, and after the second."""
     job, pid = start(endings, "preempted", "stubborn", "-plow", "--gres=shard:7", "--mps-endings=safe")
     endings.sandbox.sbatch("--mps", f"-w{NODE}", "-J", OURS, "-phigh", "--gres=shard:7", script="sleep 1")
@@ -134,7 +134,9 @@ def test_the_grace_time_of_a_preemption_is_the_programs(endings: Endings) -> Non
     assert ended["mono"] > second
 
 
-def test_a_terminate_client_that_hangs_holds_up_the_end_for_a_bounded_time(endings: Endings, hazard: Injector) -> None:
+def test_a_terminate_client_that_hangs_holds_up_the_end_for_a_bounded_time(
+    endings: EndingsBench, hazard: Injector
+) -> None:
     """The daemon is silent for as long as its target lives: the program ends after 2 s, and the server serves on."""
     hazard.set("terminate_hangs", 1)
     job, pid = start(endings, "hangs", "busy", *SAFE)
@@ -149,7 +151,7 @@ def test_a_terminate_client_that_hangs_holds_up_the_end_for_a_bounded_time(endin
     assert not died_busy(endings, pid)
 
 
-def test_what_a_killed_client_broke_is_put_down_to_it(endings: Endings, hazard: Injector) -> None:
+def test_what_a_killed_client_broke_is_put_down_to_it(endings: EndingsBench, hazard: Injector) -> None:
     """A neighbour that keeps state meets its first CUDA error: its standby goes on, and the killed job is the culprit."""
     neighbour = endings.stage.solver("-J", OURS, "--gres=shard:1", steps=10**6)
     endings.stage.under_way([neighbour])

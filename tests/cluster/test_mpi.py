@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.plan import REPO
-from tests.cluster.sandbox import Done, Sandbox, wait_for
+from tests.cluster.sandbox import CommandDone, Sandbox, wait_for
 from tests.demo import programs
 from tests.demo.stage import Stage
 
@@ -48,7 +48,7 @@ def rank(cluster: Sandbox, kind: str, *program: str) -> list[str]:
     return [cluster.plan.python, f"{REPO}/tests/programs/pmi.py", kind, *program]
 
 
-def step(cluster: Sandbox, kind: str, *options: str, program: tuple[str, ...] = ()) -> Done:
+def step(cluster: Sandbox, kind: str, *options: str, program: tuple[str, ...] = ()) -> CommandDone:
     return cluster.srun("-Q", *SHAPE, f"--mpi={kind}", *options, *rank(cluster, kind, *program), timeout=30)
 
 

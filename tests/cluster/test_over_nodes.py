@@ -7,7 +7,7 @@ import pytest
 
 from resilience.contract import exit_code
 from tests.cluster.plan import BIN
-from tests.cluster.sandbox import Done, Sandbox, free_ports, wait_for
+from tests.cluster.sandbox import CommandDone, Sandbox, free_ports, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.sim]
 PLACE = "/run/sandbox/ssh"
@@ -67,7 +67,7 @@ def config(cluster: Sandbox, request: pytest.FixtureRequest, sshd: int) -> str:
     return f"/etc/slurm/mpsr-{request.param}.yaml"
 
 
-def mpsr(cluster: Sandbox, config: str, *words: str, user: str = "root") -> Done:
+def mpsr(cluster: Sandbox, config: str, *words: str, user: str = "root") -> CommandDone:
     return cluster.run(["mpsr", *words, "--config", config], user=user, timeout=100)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.plan import REPO
-from tests.cluster.sandbox import Done, Sandbox, wait_for
+from tests.cluster.sandbox import CommandDone, Sandbox, wait_for
 from tests.demo import programs
 from tests.demo.stage import Stage
 
@@ -59,13 +59,13 @@ def program(node: Sandbox, *words: str) -> list[str]:
     return [node.plan.python, f"{REPO}/tests/programs/gpus.py", *words]
 
 
-def seen(done: Done) -> dict[str, str]:
+def seen(done: CommandDone) -> dict[str, str]:
     """By task, or rank, its GPUs and whether it is under MPS."""
     assert done.status == 0, done
     return dict(line.split(": ", 1) for line in done.out.splitlines())
 
 
-def step(node: Sandbox, *options: str, words: tuple[str, ...] = ()) -> Done:
+def step(node: Sandbox, *options: str, words: tuple[str, ...] = ()) -> CommandDone:
     return node.srun("-Q", *options, *program(node, *words))
 
 

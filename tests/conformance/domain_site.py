@@ -13,7 +13,7 @@ from resilience.adapters.mps.domain_locks import DomainLocks
 from resilience.adapters.mps.mps_control import ControlDaemons
 from resilience.model.ids import Color, DomainKey, GpuMinor, ServerId
 from resilience.model.lease import Lease
-from resilience.model.settings import Mps, Options, Paths, Prolog, Settings
+from resilience.model.settings import MpsSettings, Options, Paths, Prolog, Settings
 from resilience.parse import lease as text
 from tests.gpusim.host import SimHost
 from tests.gpusim.mps_harness import Client, wait_for
@@ -154,7 +154,8 @@ def child(run: str, log: str, uuids: str, driver: str, sm_partitions: str) -> in
     launcher = f"{ROOT}/build/mpsr-launch"
     paths = Paths(run=run, log=log, mps_control="nvidia-cuda-mps-control", launcher=launcher, cgroup=f"/{base.name}")
     here = World(
-        base=base, settings=Settings(paths=paths, prolog=Prolog(room_mib=0), mps=Mps(sm_partitions=sm_partitions))
+        base=base,
+        settings=Settings(paths=paths, prolog=Prolog(room_mib=0), mps=MpsSettings(sm_partitions=sm_partitions)),
     )
     here.gpus.uuids, here.gpus.driver = tuple(uuids.split(",")), driver
     return here.prolog(dict(os.environ))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.strings import ROOT
-from tests.gpu.verdicts import Outcome, outcomes
+from tests.gpu.verdicts import ExperimentOutcome, outcomes
 from tests.gpusim.host import SimHost
 from tests.gpusim.inject import Injector
 
@@ -41,7 +41,7 @@ class Told:
     def how(self, experiment: str) -> str:
         return str(self.results["experiments"][experiment]["how"])
 
-    def verdict(self, name: str) -> Outcome:
+    def verdict(self, name: str) -> ExperimentOutcome:
         return next(one for one in outcomes(self.results["experiments"]) if one.name == name)
 
     def agrees(self, *names: str) -> dict[str, bool | None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from resilience.state import table
 from resilience.state.link import KeeperLink
-from resilience.state.record import HELD, Commit, Record
+from resilience.state.record import HELD, Commit, CommitRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-secret"
@@ -59,9 +59,9 @@ class Running:
         return self.log.read_text()
 
 
-def deposit(text: bytes = b"state") -> tuple[dict[str, Any], list[int], Record]:
+def deposit(text: bytes = b"state") -> tuple[dict[str, Any], list[int], CommitRecord]:
     """A layout with one array: its table, a record that holds a commit, and the two memfds of its memory."""
-    record = Record.create()
+    record = CommitRecord.create()
     record.write(Commit(0, HELD, 41, {"r": 0.5}))
     fds = [table.make(TABLE), record.fd]
     for _ in range(2):

@@ -63,9 +63,9 @@ import os, signal, sys
 sys.argv = sys.argv[1:]
 point, at, script = sys.argv.pop(0), int(sys.argv.pop(0)), sys.argv[0]
 from resilience.state import record
-from resilience.state.areas import Area
+from resilience.state.areas import MappedArea
 
-write, copy = record.Record.write, Area.save
+write, copy = record.CommitRecord.write, MappedArea.save
 def now(): os.kill(os.getpid(), signal.SIGKILL)
 def writing(self, commit):
     global current
@@ -79,7 +79,7 @@ def saving(self):
         self.memory.wait()
         now()
     copy(self)
-record.Record.write, Area.save = writing, saving
+record.CommitRecord.write, MappedArea.save = writing, saving
 exec(compile(open(script).read(), script, "exec"), {"__name__": "__main__", "__file__": script})
 """
 

@@ -24,7 +24,7 @@ from resilience.ports import ServerOwner
 from tests.cgroups import forget_cgroup
 from tests.conformance.state_harness import HEAT, LIMIT, eventually, undisturbed
 from tests.gpu.faults import MIB, commit, heard, region
-from tests.gpu.ladder import Process, Task
+from tests.gpu.ladder import PuppetProcess, PuppetTask
 from tests.gpu.stage import ROOT, Puppet, Stage
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
@@ -93,15 +93,15 @@ def test_a_killed_programs_committed_state_is_taken_over_to_the_bit(mps_stage: S
     log, out = tmp_path / "heat.log", tmp_path / "heat.out"
     arguments = (20, 24, 400, 10)
     server = mps_stage.server("one")
-    task = Task(mps_stage, HEAT, *arguments, "--log", log, "--out", out, "--pace", 5)
+    task = PuppetTask(mps_stage, HEAT, *arguments, "--log", log, "--out", out, "--pace", 5)
     try:
-        first = Process(task, "active", server)
+        first = PuppetProcess(task, "active", server)
         first.wait("session", LIMIT)
         eventually("a commit", lambda: log.exists() and log.read_text().count("\n") >= 5)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait(LIMIT)
         assert not out.exists()
-        second = Process(task, "active", server)
+        second = PuppetProcess(task, "active", server)
         second.wait("stepped", LIMIT)
         second.wait("done", LIMIT)
         assert second.process.wait(LIMIT) == 0

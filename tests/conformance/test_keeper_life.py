@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resilience.state.record import HELD, Commit, Record
+from resilience.state.record import HELD, Commit, CommitRecord
 from tests.conformance.keeper_kit import ROOT, TOKEN, Running, connects, deposit, eventually
 
 
@@ -27,7 +27,7 @@ def test_the_writer_deposits_again_when_the_keeper_was_killed(keeper: Running) -
         taken = eventually(lambda: second.link("reader").first)
         assert taken[0] == layout
         assert os.pread(taken[1][2], 9, 0) == b"bytes"
-        assert Record(taken[1][1]).latest() == Commit(1, HELD, 99, {})
+        assert CommitRecord(taken[1][1]).latest() == Commit(1, HELD, 99, {})
         assert eventually(lambda: second.link("reader").status()["peers"] >= 3)
     finally:
         active.close()

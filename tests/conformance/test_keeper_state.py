@@ -11,7 +11,7 @@ import pytest
 
 from resilience.model.errors import StateError
 from resilience.state import table, wire
-from resilience.state.record import HELD, Commit, Record
+from resilience.state.record import HELD, Commit, CommitRecord
 from tests.conformance.keeper_kit import MIB, ROOT, STANDBY_TOKEN, TABLE, TOKEN, Running, deposit
 
 
@@ -28,7 +28,7 @@ def test_what_was_deposited_outlives_the_depositor(keeper: Running) -> None:
     assert taken is not None
     assert taken[0] == layout
     assert [os.pread(fd, 20, 0) for fd in taken[1][2:]] == [b"kept bytes"] * 2
-    assert Record(taken[1][1]).latest() == Commit(0, HELD, 41, {"r": 0.5})
+    assert CommitRecord(taken[1][1]).latest() == Commit(0, HELD, 41, {"r": 0.5})
 
 
 def test_status_tells_what_is_held(keeper: Running) -> None:

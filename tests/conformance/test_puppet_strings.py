@@ -8,7 +8,7 @@ from tests.conformance.backend import MEMORY_MIB
 from tests.gpu.faults import heard, region
 from tests.gpu.rows import row
 from tests.gpu.stage import Stage, Unhealthy
-from tests.gpu.strings import Gone
+from tests.gpu.strings import PuppetGone
 from tests.gpusim.host import SimHost
 
 pytestmark = pytest.mark.sim
@@ -24,7 +24,7 @@ def test_a_late_answer_is_not_taken_for_the_next_questions(there: Stage) -> None
     puppet = there.cast(one=None)["one"]
     mine = region(puppet, 2 << 20)
     puppet.send("burst", address=mine["address"], size=2 << 20, seconds=1.0)
-    with pytest.raises(Gone, match="no answer"):
+    with pytest.raises(PuppetGone, match="no answer"):
         puppet.hear(0.01)
     answer = puppet.ask("digest", address=mine["address"], size=4096)
     assert "sha256" in answer
@@ -36,7 +36,7 @@ def test_asking_a_dead_process_says_how_it_ended(there: Stage) -> None:
     puppet.process.kill()
     puppet.process.wait()
     for _ in range(2):
-        with pytest.raises(Gone, match="ended with status -9"):
+        with pytest.raises(PuppetGone, match="ended with status -9"):
             puppet.ask("sync")
     assert heard(puppet, "sync") == {"gone": "ended with status -9"}
 
@@ -45,11 +45,11 @@ def test_a_process_that_cannot_use_a_gpu_ends_a_row_and_not_the_experiment() -> 
     with Stage(small=True, environ={"PATH": "/usr/bin:/bin"}) as stage:
         found: dict[str, object] = {}
 
-        class Kept(dict[str, object]):
+        class KeptByPuppet(dict[str, object]):
             def save(self) -> None:
                 found.update(self)
 
-        rows = Kept()
+        rows = KeptByPuppet()
         with row(stage, rows, "first"):  # type: ignore[arg-type]
             stage.cast(one=None)
         assert "one: ended with status 1" in str(rows["first"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.gpu.experiments import LIMITS
 from tests.gpu.questions import PAGE, load, page
-from tests.gpu.verdicts import VERDICTS, Outcome, outcome, outcomes
+from tests.gpu.verdicts import VERDICTS, ExperimentOutcome, outcome, outcomes
 from tests.gpusim import profile
 
 HYPOTHESES = [f"H{number}" for number in range(1, 12)]
@@ -67,4 +67,6 @@ def test_a_run_on_a_gpu_that_nobody_can_use_gives_no_verdicts() -> None:
 
 def test_a_verdict_that_differs_says_so() -> None:
     found = {"limits": {"how": "ended with status 0", "found": {"accepted": 60, "refused_with": 808}}}
-    assert outcome("client_limit", found) == Outcome(name="client_limit", id="E20", assumed=48, seen=60, agrees=False)
+    assert outcome("client_limit", found) == ExperimentOutcome(
+        name="client_limit", id="E20", assumed=48, seen=60, agrees=False
+    )

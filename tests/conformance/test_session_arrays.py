@@ -16,7 +16,7 @@ def test_memory_is_gone_with_its_last_holder(task: Task, sim_host: SimHost) -> N
     task.start_keeper()
     task.start(["-c", DECLARES, "s.array('u', 4)", "die"]).ended()
     code = (
-        "from ctypes import *; from resilience.state.driver import Gpu; g = Gpu(); f, t = c_size_t(), c_size_t()\n"
+        "from ctypes import *; from resilience.state.driver import CudaGpu; g = CudaGpu(); f, t = c_size_t(), c_size_t()\n"
         "c = CDLL('libcuda.so.1'); c.cuMemGetInfo_v2(byref(f), byref(t)); print((t.value - f.value) >> 20)"
     )
 

@@ -19,9 +19,9 @@ import resilience
 
 died_at, kind = int(sys.argv[1]), sys.argv[2]
 point = sys.argv[3] if len(sys.argv) > 3 else ""
-from resilience.state.areas import Area
-from resilience.state.record import Record
-write, save, now = Record.write, Area.save, lambda: os.kill(os.getpid(), signal.SIGKILL)
+from resilience.state.areas import MappedArea
+from resilience.state.record import CommitRecord
+write, save, now = CommitRecord.write, MappedArea.save, lambda: os.kill(os.getpid(), signal.SIGKILL)
 current = None
 def writing(self, commit):
     global current
@@ -34,7 +34,7 @@ def saving(self):
         self.spans[1].copy(self.work, self.used // 2)
         now()
     save(self)
-Record.write, Area.save = writing, saving
+CommitRecord.write, MappedArea.save = writing, saving
 
 with resilience.session(arrays=kind, name="counts") as s:
     u = s.array("u", (700, 300), "float32", where="host")

@@ -94,8 +94,8 @@ def test_small_arrays_share_pages(task: Task, sim_host: SimHost) -> None:
 
 GROWS = """
 import resilience
-from resilience.state.driver import Gpu
-Gpu.zero = Gpu.copy = lambda *_: None  # 15 GiB of the machine that runs this
+from resilience.state.driver import CudaGpu
+CudaGpu.zero = CudaGpu.copy = lambda *_: None  # 15 GiB of the machine that runs this
 with resilience.session(arrays="device") as s:
     for n in range(3000):
         s.array(f"a{n}", 5 << 20, "uint8")

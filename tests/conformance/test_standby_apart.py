@@ -79,7 +79,7 @@ EXPECTED = f"sum {float(sum(range(STEPS)) * SIZE)} {{{float(STEPS - 1)}}}"
 HOW = ["copy", "kernel", "memset", "dlpack"]
 
 
-class Pair:
+class ActiveAndStandby:
     """An active program that stands still after step 9, and a standby that writes all the time."""
 
     def __init__(self, task: Task, how: str) -> None:
@@ -112,7 +112,7 @@ class Pair:
 
 @pytest.mark.parametrize("how", HOW)
 def test_writes_before_during_and_after_commits_reach_nobody(task: Task, how: str) -> None:
-    pair = Pair(task, how)
+    pair = ActiveAndStandby(task, how)
     pair.step(9)
     pair.touch("go")
     pair.active.heard("done")
@@ -126,7 +126,7 @@ def test_writes_before_during_and_after_commits_reach_nobody(task: Task, how: st
 
 @pytest.mark.parametrize("how", HOW)
 def test_what_a_standby_wrote_is_dropped_at_its_promotion(task: Task, how: str) -> None:
-    pair = Pair(task, how)
+    pair = ActiveAndStandby(task, how)
     pair.step(9)
     pair.touch("quiet")
     pair.standby.heard("ready")
@@ -143,7 +143,7 @@ def test_what_a_standby_wrote_is_dropped_at_its_promotion(task: Task, how: str) 
 
 @pytest.mark.parametrize("how", ["copy", "kernel"])
 def test_a_fault_of_the_standbys_server_while_it_writes_is_its_own(task: Task, how: str) -> None:
-    pair = Pair(task, how)
+    pair = ActiveAndStandby(task, how)
     pair.step(9)
     task.fault("illegal-address", "b")
     pair.touch("quiet")
@@ -158,7 +158,7 @@ TAKES_OVER = """
 import os, signal, sys
 point, script = sys.argv.pop(1), sys.argv.pop(1)
 from resilience.state import stores
-from resilience.state.driver import Gpu
+from resilience.state.driver import CudaGpu
 from resilience.state.link import KeeperLink
 
 def now(): os.kill(os.getpid(), signal.SIGKILL)
@@ -179,7 +179,7 @@ def taking(*values, **named):
     armed.append(True)
     return held
 KeeperLink.take = taking
-before(Gpu, "clear", "unmap"); before(Gpu, "place", "map"); before(Gpu, "open", "access")
+before(CudaGpu, "clear", "unmap"); before(CudaGpu, "place", "map"); before(CudaGpu, "open", "access")
 before(stores.KeptStore, "load", "load")
 exec(compile(script, "script", "exec"), {"__name__": "__main__"})
 """
@@ -249,7 +249,7 @@ with resilience.session(arrays="device") as s:
 
 def used(sim: SimHost) -> int:
     code = (
-        "from ctypes import *; from resilience.state.driver import Gpu; g = Gpu(); f, t = c_size_t(), c_size_t()\n"
+        "from ctypes import *; from resilience.state.driver import CudaGpu; g = CudaGpu(); f, t = c_size_t(), c_size_t()\n"
         "c = CDLL('libcuda.so.1'); c.cuMemGetInfo_v2(byref(f), byref(t)); print((t.value - f.value) >> 20)"
     )
     environ = sim.env(PYTHONPATH=str(ROOT))
@@ -313,9 +313,9 @@ def test_a_standby_takes_nothing_but_what_it_stands_by_for(task: Task, opens: st
 CALLS = """
 import json
 from resilience.state import layout
-from resilience.state.driver import Driver, Gpu
+from resilience.state.driver import Driver, CudaGpu
 from resilience.state.stores import KeptStore
-gpu, rows, calls = Gpu(), [], 0
+gpu, rows, calls = CudaGpu(), [], 0
 result = Driver.result
 def counted(self, *call):
     global calls

@@ -22,8 +22,8 @@ import torch._dynamo  # what the first step of an optimiser imports otherwise, i
 
 import resilience
 import resilience.torch
-from resilience.state.driver import Gpu
-from resilience.state.record import Commit, Record
+from resilience.state.driver import CudaGpu
+from resilience.state.record import Commit, CommitRecord
 from resilience.torch.arena import Arena
 from resilience.torch.blob import Blob
 from resilience.torch.kept import Kept
@@ -356,12 +356,14 @@ def die_at(point: str, sequence: int) -> None:
             gpu.synchronize()
             now("torn", sequence)
 
-    plain_copy = Gpu.copy
+    plain_copy = CudaGpu.copy
     around(Kept, "commit", commit, lambda kept, *_: now("after", kept._session.sequence))
     around(Arena, "bind", lambda *_: None, lambda *_: now("bound", coming[0]))
     around(Blob, "write", lambda *_: None, lambda *_: now("blob", coming[0]))
-    around(Record, "write", begin, lambda _, entry: now(("after-copying", "after-held")[entry.phase], entry.sequence))
-    around(Gpu, "copy", copy)
+    around(
+        CommitRecord, "write", begin, lambda _, entry: now(("after-copying", "after-held")[entry.phase], entry.sequence)
+    )
+    around(CudaGpu, "copy", copy)
 
 
 def start(case: str, point: str = "", sequence: int = 0) -> None:

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resilience.state import dtypes, layout
-from resilience.state.areas import Area
-from resilience.state.record import Commit, Record
+from resilience.state.areas import MappedArea
+from resilience.state.record import Commit, CommitRecord
 from resilience.state.session import Session
 
 POINTS = ["before-0", "after-0", "between", "before-1", "after-1", ""]
@@ -95,10 +95,10 @@ def die() -> None:
 @contextlib.contextmanager
 def killed(point: str, sequence: int) -> Iterator[None]:
     """The commit of that sequence is not survived."""
-    write, save = Record.write, Area.save
+    write, save = CommitRecord.write, MappedArea.save
     current: list[Commit] = []
 
-    def writing(self: Record, commit: Commit) -> None:
+    def writing(self: CommitRecord, commit: Commit) -> None:
         current[:] = [commit]
         if commit.sequence == sequence and point == f"before-{commit.phase}":
             die()
@@ -106,18 +106,18 @@ def killed(point: str, sequence: int) -> Iterator[None]:
         if commit.sequence == sequence and point == f"after-{commit.phase}":
             die()
 
-    def saving(self: Area) -> None:
+    def saving(self: MappedArea) -> None:
         if current and current[0].sequence == sequence and point == "between" and self.kind == layout.STATE:
             self.spans[1].copy(self.work, self.used // 2)
             self.memory.wait()
             die()
         save(self)
 
-    Record.write, Area.save = writing, saving  # type: ignore[method-assign]
+    CommitRecord.write, MappedArea.save = writing, saving  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Record.write, Area.save = write, save  # type: ignore[method-assign]
+        CommitRecord.write, MappedArea.save = write, save  # type: ignore[method-assign]
 
 
 def a_life(rows: list[Any], before: Committed | None, commits: list[Planned], end: Connection) -> None:

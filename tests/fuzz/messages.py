@@ -27,7 +27,7 @@ from tests.fuzz.texts import text
 
 REF = TaskRef(job=JobId(1), step=StepId(0), task=TaskId(0))
 WORK = Path(tempfile.mkdtemp(prefix="mpsr-fuzz-"))
-PLACE = spillfile.Place(
+PLACE = spillfile.SpillPlace(
     directory=WORK, cluster="c", job="1", owner="s", task="0", restart=0, run="r", runs=frozenset({"r"})
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ import pynvml
 from resilience.adapters.gpu import nvml
 from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.slurm import account_text, sacct, squeue
-from resilience.adapters.slurm.slurm_program import Answer
+from resilience.adapters.slurm.slurm_program import ProgramAnswer
 from resilience.model.errors import ConfigError, GpuError, SlurmError, WireError
 from resilience.model.ids import GpuUuid, JobId
 from resilience.parse import guard, hostlist, job_environment, job_name, mps_control, mpslog, recovery_log, xid
@@ -77,7 +77,7 @@ def slurm_fields(data: bytes) -> None:
     for out in (data, _records(data)):
         for ask in (_fields, _members, _identity):
             try:
-                ask(Answer(status=0, out=out, err=""))
+                ask(ProgramAnswer(status=0, out=out, err=""))
             except SlurmError:
                 continue
 
@@ -89,17 +89,17 @@ def _records(data: bytes) -> bytes:
     return b"".join(cell[:width].ljust(width) for cell, width in zip(cells, widths, strict=True)) + b"\n"
 
 
-def _fields(answer: Answer) -> None:
+def _fields(answer: ProgramAnswer) -> None:
     shown = squeue.fields(lambda *_: answer, str(JOB), JOB, SHOWN)
     path = squeue.output_path(shown, JOB)
     recovery_log.places(path, shown["WorkDir"], JOB)
 
 
-def _members(answer: Answer) -> None:
+def _members(answer: ProgramAnswer) -> None:
     squeue.members(lambda *_: answer, JOB)
 
 
-def _identity(answer: Answer) -> None:
+def _identity(answer: ProgramAnswer) -> None:
     squeue.identity(lambda *_: answer, JOB)
 
 

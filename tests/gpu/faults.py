@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.gpu.raw import READ
 from tests.gpu.stage import Unhealthy
-from tests.gpu.strings import Gone, Puppet
+from tests.gpu.strings import Puppet, PuppetGone
 
 WILD = 0x7F12_3456_0000
 """An address that nobody maps."""
@@ -119,7 +119,7 @@ def commit(kind: str, puppet: Puppet) -> dict[str, Any]:
     try:
         heard = (KINDS | RARE)[kind](puppet)
         return {"kind": kind, "code": heard["code"], "began": heard["began"], "ended": heard["ended"]}
-    except Gone as gone:
+    except PuppetGone as gone:
         return {"kind": kind, "gone": gone.how}
 
 
@@ -129,5 +129,5 @@ def heard(puppet: Puppet, verb: str, **values: Any) -> dict[str, Any]:
         answer = puppet.ask(verb, **values)
         answer.pop("fds", None)
         return answer
-    except Gone as gone:
+    except PuppetGone as gone:
         return {"gone": gone.how}

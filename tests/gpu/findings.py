@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Findings(dict[str, Any]):
+class ExperimentFindings(dict[str, Any]):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.gpu.proof import Found, Seen, Unseen, client, collect, proven, row, rows
+from tests.gpu.proof import Found, Measurement, Unseen, client, collect, proven, row, rows
 
 WAYS = ("terminate_client, SIGTERM", "terminate_client, SIGKILL", "SIGTERM", "SIGKILL")
 NOT_READY = 600
@@ -15,23 +15,23 @@ def ended(found: Found, way: str) -> dict[str, Any]:
     return entry
 
 
-def killed_busy_client(found: Found) -> Seen:
+def killed_busy_client(found: Found) -> Measurement:
     calls = ended(found, "SIGKILL")["bystander"]
-    return Seen("nobody" if all(call.get("code") == 0 for call in calls) else "others")
+    return Measurement("nobody" if all(call.get("code") == 0 for call in calls) else "others")
 
 
-def server_killed(found: Found) -> Seen:
+def server_killed(found: Found) -> Measurement:
     last = ended(found, "SIGKILL server")["bystander"][-1]
-    return Seen(last.get("code", last.get("gone")))
+    return Measurement(last.get("code", last.get("gone")))
 
 
-def control_killed(found: Found) -> Seen:
+def control_killed(found: Found) -> Measurement:
     calls = ended(found, "SIGKILL control daemon")["bystander"]
-    return Seen("unharmed" if all(call.get("code") == 0 for call in calls) else "harmed")
+    return Measurement("unharmed" if all(call.get("code") == 0 for call in calls) else "harmed")
 
 
-def terminated_client(found: Found) -> Seen:
-    return Seen("listed" if ended(found, "terminate_client")["still_listed"] else "process")
+def terminated_client(found: Found) -> Measurement:
+    return Measurement("listed" if ended(found, "terminate_client")["still_listed"] else "process")
 
 
 def tried(found: Found, experiment: str, name: str) -> list[dict[str, Any]]:
@@ -49,32 +49,34 @@ def tried(found: Found, experiment: str, name: str) -> list[dict[str, Any]]:
     return tries
 
 
-def victims(found: Found, experiment: str, names: tuple[str, ...]) -> Seen:
+def victims(found: Found, experiment: str, names: tuple[str, ...]) -> Measurement:
     def look(name: str) -> bool:
         tries = tried(found, experiment, name)
         return any(one["hurt"] if "hurt" in one else one["co_runner"] != "right" for one in tries)
 
     seen, missing = collect(names, look)
     hurt = [name for name, hurts in seen.items() if hurts]
-    return Seen("nobody" if not hurt else f"others with {'; '.join(hurt)}", missing)
+    return Measurement("nobody" if not hurt else f"others with {'; '.join(hurt)}", missing)
 
 
-def kill_orders(found: Found) -> Seen:
+def kill_orders(found: Found) -> Measurement:
     return victims(found, "kill_orders", ORDERS)
 
 
-def endings(found: Found) -> Seen:
+def endings(found: Found) -> Measurement:
     return victims(found, "endings", WAYS)
 
 
-def other_uid(found: Found) -> Seen:
+def other_uid(found: Found) -> Measurement:
     entry = row(found, "users", "one_at_a_time")
     client(entry["alice"], "Alice", mps=True)
     heard = entry["bob_beside_alice"]["code"]
-    return Seen({807: 0, "waits": 1}.get(heard, f"hears {heard}, attribute 133 {entry['bob_beside_alice']['mps']}"))
+    return Measurement(
+        {807: 0, "waits": 1}.get(heard, f"hears {heard}, attribute 133 {entry['bob_beside_alice']['mps']}")
+    )
 
 
-def client_limit(found: Found) -> Seen:
+def client_limit(found: Found) -> Measurement:
     told = rows(found, "limits")
     if "refused_with" not in told:
         raise Unseen(f"limits: {told.get('accepted')} clients, and none was refused")
@@ -83,4 +85,4 @@ def client_limit(found: Found) -> Seen:
         proven(told, mps=("first",))
     except Unseen as unseen:
         unproven = f"limits: {unseen}"
-    return Seen(int(told["accepted"]), unproven=unproven)
+    return Measurement(int(told["accepted"]), unproven=unproven)

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from tests.gpu.faults import KINDS, RARE
-from tests.gpu.proof import Found, Seen, Unseen, client, collect, faulted, proven, row, rows, yes
+from tests.gpu.proof import Found, Measurement, Unseen, client, collect, faulted, proven, row, rows, yes
 
 PROMPT_MS = 500.0
 """`at once`: within this of the moment at which the culprit heard its error; a busy test machine needs some of it."""
@@ -15,7 +15,7 @@ SERVER_LOSING = ("illegal-write", "illegal-read", "trap", "misaligned", "illegal
 """Kinds of fault that the simulator takes for fatal to a whole server."""
 
 
-def two_servers_one_gpu(found: Found) -> Seen:
+def two_servers_one_gpu(found: Found) -> Measurement:
     def look(kind: str) -> bool:
         entry = faulted(found, "two_servers", kind)
         proven(entry, mps=("culprit", "bystander"), apart=("culprit", "bystander"))
@@ -25,28 +25,28 @@ def two_servers_one_gpu(found: Found) -> Seen:
         return "stopped_by" not in after and bool(after["rounds"]) and after["digest"] == before["digest"]
 
     seen, missing = collect(SERVER_LOSING, look)
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)
 
 
-def fault_codes(found: Found) -> Seen:
+def fault_codes(found: Found) -> Measurement:
     def look(kind: str) -> Any:
         entry = row(found, "two_servers", kind)
         proven(entry, mps=("culprit",))
         return entry["fault"].get("code", "gone")
 
-    return Seen(*collect(KINDS, look))
+    return Measurement(*collect(KINDS, look))
 
 
-def rare_fault_codes(found: Found) -> Seen:
+def rare_fault_codes(found: Found) -> Measurement:
     def look(kind: str) -> Any:
         entry = row(found, "rare_faults", f"mps/{kind}")
         proven(entry, mps=("culprit",))
         return entry["fault"].get("code", "gone")
 
-    return Seen(*collect(RARE, look))
+    return Measurement(*collect(RARE, look))
 
 
-def recovery_action(found: Found) -> Seen:
+def recovery_action(found: Found) -> Measurement:
     """What field 230 said after the faults; all that it said when that was not the same each time."""
 
     def look(name: str) -> Any:
@@ -54,7 +54,7 @@ def recovery_action(found: Found) -> Seen:
 
     seen, missing = collect([f"{where}/{kind}" for where in ("outside", "mps") for kind in SERVER_LOSING], look)
     values = list(seen.values())
-    return Seen(values[0] if len({str(each) for each in values}) == 1 else values, missing)
+    return Measurement(values[0] if len({str(each) for each in values}) == 1 else values, missing)
 
 
 def hit(found: Found, kind: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def hit(found: Found, kind: str) -> dict[str, Any]:
     return entry
 
 
-def innocent_code(found: Found) -> Seen:
+def innocent_code(found: Found) -> Measurement:
     def look(kind: str) -> dict[str, int]:
         entry = hit(found, kind)
         calls = {name: call["code"] for name, call in entry["innocent_calls"]["calls"].items() if name != "cuInit"}
@@ -72,10 +72,10 @@ def innocent_code(found: Found) -> Seen:
 
     seen, missing = collect(SERVER_LOSING, look)
     other = {kind: calls for kind, calls in seen.items() if calls}
-    return Seen("same" if not other else f"other codes: {json.dumps(other)}", missing)
+    return Measurement("same" if not other else f"other codes: {json.dumps(other)}", missing)
 
 
-def not_ready_from_cuinit(found: Found) -> Seen:
+def not_ready_from_cuinit(found: Found) -> Measurement:
     def look(kind: str) -> str:
         entry = hit(found, kind)
         if entry["newcomer_while_both_live"] != 807:
@@ -87,10 +87,10 @@ def not_ready_from_cuinit(found: Found) -> Seen:
         )
 
     seen, missing = collect(SERVER_LOSING, look)
-    return Seen(", ".join(dict.fromkeys(seen.values())), missing)
+    return Measurement(", ".join(dict.fromkeys(seen.values())), missing)
 
 
-def rebuild(found: Found) -> Seen:
+def rebuild(found: Found) -> Measurement:
     def look(kind: str) -> float:
         entry = faulted(found, "two_servers", kind)
         proven(entry, mps=("culprit",))
@@ -99,10 +99,10 @@ def rebuild(found: Found) -> Seen:
         return float(entry["seconds_until_active"]) * 1000
 
     seen, missing = collect(SERVER_LOSING, look)
-    return Seen(median(seen.values()), missing)
+    return Measurement(median(seen.values()), missing)
 
 
-def server_init(found: Found) -> Seen:
+def server_init(found: Found) -> Measurement:
     def look(number: str) -> float:
         start = rows(found, "two_servers")["servers"][int(number)]
         if not start.get("ready"):
@@ -112,25 +112,25 @@ def server_init(found: Found) -> Seen:
         return float(start["seconds"]) * 1000
 
     seen, missing = collect(("0", "1"), look)
-    return Seen(min(seen.values()), missing)
+    return Measurement(min(seen.values()), missing)
 
 
-def start_ms(call: str) -> Callable[[Found], Seen]:
-    def measure(found: Found) -> Seen:
+def start_ms(call: str) -> Callable[[Found], Measurement]:
+    def measure(found: Found) -> Measurement:
         entry = row(found, "costs", "mps")
         proven(entry, mps=("worker",))
-        return Seen(median(float(one[call]) for one in entry["start_us"] if call in one) / 1000)
+        return Measurement(median(float(one[call]) for one in entry["start_us"] if call in one) / 1000)
 
     return measure
 
 
-def context_memory(found: Found) -> Seen:
+def context_memory(found: Found) -> Measurement:
     entry = row(found, "costs", "mps")
     proven(entry, mps=("worker",))
-    return Seen(float(entry["context_mib"]))
+    return Measurement(float(entry["context_mib"]))
 
 
-def xid_delay(found: Found) -> Seen:
+def xid_delay(found: Found) -> Measurement:
     def look(kind: str) -> str:
         entry = faulted(found, "sightings", f"mps/{kind}")
         proven(entry, mps=("culprit", "bystander"))
@@ -143,10 +143,10 @@ def xid_delay(found: Found) -> Seen:
         return "" if named == "culprit" else f"{kind}: names {named}"
 
     seen, missing = collect(SERVER_LOSING, look)
-    return Seen("; ".join(filter(None, seen.values())) or "at once", missing)
+    return Measurement("; ".join(filter(None, seen.values())) or "at once", missing)
 
 
-def torn_stores(found: Found) -> Seen:
+def torn_stores(found: Found) -> Measurement:
     entry = faulted(found, "in_flight", "trap")
     proven(entry, mps=("victim", "culprit", "reader"), apart=("victim", "reader"))
     if entry["seeds_before"] != [0] or entry["launched"]["code"]:
@@ -154,29 +154,29 @@ def torn_stores(found: Found) -> Seen:
     if not entry["victim_heard"]:
         raise Unseen("in_flight: trap: the fault did not reach the victim: all its work was done")
     if entry["wrote_later"]:
-        return Seen("goes on")
-    return Seen("stops" if entry["seeds"] != [entry["launched"]["launched"]] else "completes")
+        return Measurement("goes on")
+    return Measurement("stops" if entry["seeds"] != [entry["launched"]["launched"]] else "completes")
 
 
-def assert_xid(found: Found) -> Seen:
+def assert_xid(found: Found) -> Measurement:
     entry = row(found, "sightings", "mps/assert")
     proven(entry, mps=("culprit",))
     if entry["events"]["trouble"]:
         raise Unseen(f"sightings: mps/assert: no events: {entry['events']['trouble']}")
     seen = entry["events"]["seen"]
-    return Seen(int(seen[0]["xid"]) if seen else 0)
+    return Measurement(int(seen[0]["xid"]) if seen else 0)
 
 
-def fault_across_users(found: Found) -> Seen:
+def fault_across_users(found: Found) -> Measurement:
     entry = faulted(found, "users", "shared")
     for each in entry["clients_at_first"]:
         client(each, f"user {each.get('uid')}", mps=True)
     if entry["alice_before"]:
         raise Unseen(f"users: Alice was not well before: {entry['alice_before']}")
-    return Seen(yes(bool(entry["alice_heard"] == entry["fault"]["code"])))
+    return Measurement(yes(bool(entry["alice_heard"] == entry["fault"]["code"])))
 
 
-def context_ids(found: Found) -> Seen:
+def context_ids(found: Found) -> Measurement:
     def look(kind: str) -> set[str]:
         lines = [line for line in hit(found, kind)["logged"] if "is ACTIVE" in line]
         return {match[1] for line in lines if (match := re.search(r"\{(?:PID: )?\d+, (?:Context ID: )?(\d+)\}", line))}
@@ -185,4 +185,4 @@ def context_ids(found: Found) -> Seen:
     ids = set[str]().union(*seen.values())
     if not ids:
         raise Unseen("one_server: server.log names no contexts")
-    return Seen("per process" if ids == {"1"} else f"others: {', '.join(sorted(ids)[:9])}", missing)
+    return Measurement("per process" if ids == {"1"} else f"others: {', '.join(sorted(ids)[:9])}", missing)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.gpu.proof import Found, Seen, Unseen, client, collect, faulted, proven, row, rows, yes
+from tests.gpu.proof import Found, Measurement, Unseen, client, collect, faulted, proven, row, rows, yes
 
 MAKERS = ("made_by_client", "made_outside")
 KINDS = ("trap", "illegal-write")
@@ -36,7 +36,7 @@ def readable(entry: Mapping[str, Any]) -> None:
         raise Unseen("not even while its maker lived could another process read the memory")
 
 
-def raw_fd_keeps_memory(found: Found) -> Seen:
+def raw_fd_keeps_memory(found: Found) -> Measurement:
     def look(name: str) -> bool:
         entry = row(found, "kept_memory", name)
         proven(entry, **{"outside" if name.startswith("outside/") else "mps": ("client",)})
@@ -46,10 +46,10 @@ def raw_fd_keeps_memory(found: Found) -> Seen:
         return False
 
     seen, missing = collect(("outside/SIGKILL", *(f"{made}/SIGKILL" for made in MAKERS)), look)
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)
 
 
-def memory_survives_server_fault(found: Found) -> Seen:
+def memory_survives_server_fault(found: Found) -> Measurement:
     """A reader that is not allowed to have the memory says nothing of it (that is H3), unless nobody is."""
     shut = list[str]()
 
@@ -73,12 +73,12 @@ def memory_survives_server_fault(found: Found) -> Seen:
         seen, missing = collect(names, look)
     except Unseen as unseen:
         if shut:
-            return Seen("no", (str(unseen),))
+            return Measurement("no", (str(unseen),))
         raise
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)
 
 
-def import_across_servers(found: Found) -> Seen:
+def import_across_servers(found: Found) -> Measurement:
     def look(name: str) -> bool:
         entry = rows(found, "kept_memory").get(f"{name}/SIGKILL", {})
         if name == "made_outside" and "import_by_client" in entry:
@@ -94,10 +94,10 @@ def import_across_servers(found: Found) -> Seen:
     seen, missing = collect(MAKERS, look)
     if all(seen.values()) and "made_by_client" not in seen:
         raise Unseen("; ".join(missing))
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)
 
 
-def taken_over(found: Found, place: str, *, mps: bool) -> Seen:
+def taken_over(found: Found, place: str, *, mps: bool) -> Measurement:
     """Rows of `standby` whose standby waited there."""
 
     def look(name: str) -> bool:
@@ -117,18 +117,18 @@ def taken_over(found: Found, place: str, *, mps: bool) -> Seen:
     if not names:
         raise Unseen(f"standby: {found['standby'].get('how')}, and no row with a standby {place}")
     seen, missing = collect(names, look)
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)
 
 
-def standby_elsewhere(found: Found) -> Seen:
+def standby_elsewhere(found: Found) -> Measurement:
     return taken_over(found, "spare server", mps=True)
 
 
-def standby_outside(found: Found) -> Seen:
+def standby_outside(found: Found) -> Measurement:
     return taken_over(found, "outside MPS", mps=False)
 
 
-def fresh_memory(found: Found) -> Seen:
+def fresh_memory(found: Found) -> Measurement:
     def look(name: str) -> bool:
         if name == "users":  # another user's memory, where the run could ask
             told = row(found, "users", "shared")["fresh_memory_of_another_user"]
@@ -142,19 +142,19 @@ def fresh_memory(found: Found) -> Seen:
         return bool(told["dirty"])
 
     seen, missing = collect(("outside", "mps", "users"), look)
-    return Seen("old bytes" if any(seen.values()) else "zero", missing)
+    return Measurement("old bytes" if any(seen.values()) else "zero", missing)
 
 
-def fd_across_users(found: Found) -> Seen:
+def fd_across_users(found: Found) -> Measurement:
     entry = row(found, "users", "shared")
     for each in entry["clients_at_first"]:
         client(each, f"user {each.get('uid')}", mps=True)
     if why := entry["passed_on"].get("failed"):
         raise Unseen(f"users: {why}")
-    return Seen(yes(bool(entry["passed_on"]["same_bytes"])))
+    return Measurement(yes(bool(entry["passed_on"]["same_bytes"])))
 
 
-def stand_in_graph(found: Found) -> Seen:
+def stand_in_graph(found: Found) -> Measurement:
     def look(name: str) -> bool:
         entry = row(found, "stand_in", name)
         proven(entry, **{"mps" if name == "mps" else "outside": ("maker", "standby")})
@@ -169,10 +169,10 @@ def stand_in_graph(found: Found) -> Seen:
         return (swap["kept_before"], swap["kept_after"], entry["maker_sees"]) == wanted
 
     seen, missing = collect(("outside", "mps"), look)
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)
 
 
-def torch_trains_on(found: Found) -> Seen:
+def torch_trains_on(found: Found) -> Measurement:
     entry = row(found, "torch", "training")
     in_mps = "fault" in entry
     names = ("trainer", "reader", "undisturbed")
@@ -188,10 +188,10 @@ def torch_trains_on(found: Found) -> Seen:
         entry["after"]["first"] == entry["before"]["last"]
         and entry["after"]["sha256"] == entry["undisturbed"]["sha256"]
     )
-    return Seen("to the bit" if right else "differs", () if in_mps else ("no MPS: the trainer faulted itself",))
+    return Measurement("to the bit" if right else "differs", () if in_mps else ("no MPS: the trainer faulted itself",))
 
 
-def cupy_kernels(found: Found) -> Seen:
+def cupy_kernels(found: Found) -> Measurement:
     def look(name: str) -> bool:
         entry = row(found, "cupy", name)
         proven(entry, **{"mps" if name == "mps" else "outside": ("program",)})
@@ -199,4 +199,4 @@ def cupy_kernels(found: Found) -> Seen:
         return bool(entry["kernel"]["same_pointer"] and entry["digest"] == entry["right"])
 
     seen, missing = collect(("outside", "mps"), look)
-    return Seen(yes(all(seen.values())), missing)
+    return Measurement(yes(all(seen.values())), missing)

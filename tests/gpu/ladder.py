@@ -14,10 +14,10 @@ from tests.gpu.stage import Stage
 from tests.gpu.strings import ROOT
 
 
-class Process:
+class PuppetProcess:
     """One process of the task and our end of its socket."""
 
-    def __init__(self, task: "Task", role: str, server: Server | None, **environment: str) -> None:
+    def __init__(self, task: "PuppetTask", role: str, server: Server | None, **environment: str) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipe = server.env if server else {}
         words = {
@@ -59,14 +59,14 @@ class Process:
         self.socket.send(pack(verb, **values))
 
 
-class Task:
+class PuppetTask:
     """A keeper and the processes that take turns with its state."""
 
     def __init__(self, stage: Stage, *program: object) -> None:
         """`program`: the words after `python3`."""
         self.stage, self.argv = stage, [sys.executable, *map(str, program)]
         self.token, self.standby_token = os.urandom(16).hex(), os.urandom(16).hex()
-        self.processes = list[Process]()
+        self.processes = list[PuppetProcess]()
         folder = stage.folder / f"task.{time.monotonic_ns()}"
         folder.mkdir(0o700)  # of one run of one job: the product counts a command's sessions there
         self.keeper_path = folder / "k0.0"

@@ -4,14 +4,14 @@ import importlib
 import sys
 from pathlib import Path
 
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.stage import Stage
 
 
 def main(name: str, findings: Path, log: Path, folder: Path, small: bool) -> None:
     experiment = importlib.import_module(f"tests.gpu.experiments.{name}")
     with Stage(small=small, folder=folder) as stage:
-        found = Findings(findings)
+        found = ExperimentFindings(findings)
         try:
             experiment.run(stage, found)
         finally:

@@ -18,7 +18,7 @@ class Unseen(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Measurement:
     """`missing`: the parts that the run does not tell; `unproven`: why this may not count as a confirmation."""
 
     value: Any

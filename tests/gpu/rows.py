@@ -4,20 +4,20 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.stage import Stage, Unhealthy
-from tests.gpu.strings import Gone
+from tests.gpu.strings import PuppetGone
 
 
 @contextlib.contextmanager
-def row(stage: Stage, found: Findings, name: str) -> Iterator[dict[str, Any]]:
+def row(stage: Stage, found: ExperimentFindings, name: str) -> Iterator[dict[str, Any]]:
     """The entry, on disk as far as it got whatever happens. Any error is a finding here: on a GPU there is no second try."""
     entry: dict[str, Any] = {}
     found[name] = entry
     before = len(stage.puppets)
     try:
         yield entry
-    except (Gone, Unhealthy) as error:
+    except (PuppetGone, Unhealthy) as error:
         entry["failed"] = str(error)
     except Exception as error:
         entry["failed"] = repr(error)
@@ -26,7 +26,7 @@ def row(stage: Stage, found: Findings, name: str) -> Iterator[dict[str, Any]]:
         found.save()
 
 
-def without_mps(stage: Stage, found: Findings) -> bool:
+def without_mps(stage: Stage, found: ExperimentFindings) -> bool:
     """Nothing can be asked here; the reason is noted."""
     if not stage.mps:
         found["skipped"] = stage.without_mps

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Self
 
 from tests.gpu.leftovers import end_leftovers
 from tests.gpu.servers import Server
-from tests.gpu.strings import ANSWER_SECONDS, ROOT, Gone, Puppet
+from tests.gpu.strings import ANSWER_SECONDS, ROOT, Puppet, PuppetGone
 
-__all__ = ["ROOT", "Cast", "Gone", "Program", "Puppet", "Server", "Stage", "Unhealthy"]
+__all__ = ["ROOT", "Cast", "Program", "Puppet", "PuppetGone", "Server", "Stage", "Unhealthy"]
 
 WITHOUT_MPS = "MPSR_RUN_WITHOUT_MPS"
 PATIENCE = "MPSR_RUN_PATIENCE"
@@ -125,7 +125,7 @@ class Stage:
         puppet = self.puppet(name, server)
         try:
             return puppet.ask("start")
-        except Gone as gone:
+        except PuppetGone as gone:
             return {"gone": gone.how}
         finally:
             puppet.kill()

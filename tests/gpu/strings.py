@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 ANSWER_SECONDS = 20.0
 
 
-class Gone(Exception):
+class PuppetGone(Exception):
     """A puppet ended or did not answer in time; `how` says which."""
 
     def __init__(self, name: str, how: str) -> None:
@@ -43,7 +43,7 @@ class Puppet:
         try:
             socket.send_fds(self.socket, [order], list(fds))
         except OSError as error:
-            raise Gone(self.name, self.ended(str(error))) from None
+            raise PuppetGone(self.name, self.ended(str(error))) from None
 
     def hear(self, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
         """The answer to the last order; descriptors that came along stand under "fds". Late answers to orders before it are dropped."""
@@ -52,11 +52,11 @@ class Puppet:
             try:
                 packet, fds, _, _ = socket.recv_fds(self.socket, 1 << 20, 8)
             except TimeoutError:
-                raise Gone(self.name, f"no answer in {timeout * self.patience:.0f} s") from None
+                raise PuppetGone(self.name, f"no answer in {timeout * self.patience:.0f} s") from None
             except OSError:
                 packet, fds = b"", []
             if not packet:
-                raise Gone(self.name, self.ended("closed its socket"))
+                raise PuppetGone(self.name, self.ended("closed its socket"))
             answer: dict[str, Any] = json.loads(packet)
             if answer.pop("order", None) == self.orders:
                 return {**answer, "fds": fds}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu import judge_ends, judge_faults, judge_memory
-from tests.gpu.proof import Found, Seen, Unseen
+from tests.gpu.proof import Found, Measurement, Unseen
 from tests.gpu.results import FILE, joined, replace
 from tests.gpusim import profile
 
@@ -34,52 +34,52 @@ def at_least(seen: Any, assumed: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    measure: Callable[[Found], Seen]
+class ExperimentVerdict:
+    measure: Callable[[Found], Measurement]
     agrees: Callable[[Any, Any], bool] = exactly
 
 
 VERDICTS = {
-    "raw_fd_keeps_memory": Verdict(judge_memory.raw_fd_keeps_memory),
-    "memory_survives_server_fault": Verdict(judge_memory.memory_survives_server_fault),
-    "import_across_servers": Verdict(judge_memory.import_across_servers),
-    "two_servers_one_gpu": Verdict(judge_faults.two_servers_one_gpu),
-    "standby_elsewhere": Verdict(judge_memory.standby_elsewhere),
-    "standby_outside": Verdict(judge_memory.standby_outside),
-    "fault_codes": Verdict(judge_faults.fault_codes, as_far_as_seen),
-    "rare_fault_codes": Verdict(judge_faults.rare_fault_codes, as_far_as_seen),
-    "recovery_action": Verdict(judge_faults.recovery_action),
-    "innocent_code": Verdict(judge_faults.innocent_code),
-    "not_ready_from_cuinit": Verdict(judge_faults.not_ready_from_cuinit),
-    "rebuild": Verdict(judge_faults.rebuild, at_least),
-    "server_init": Verdict(judge_faults.server_init, at_least),
-    "cuinit": Verdict(judge_faults.start_ms("cuInit"), at_least),
-    "context": Verdict(judge_faults.start_ms("cuDevicePrimaryCtxRetain"), at_least),
-    "context_memory": Verdict(judge_faults.context_memory),
-    "xid_delay": Verdict(judge_faults.xid_delay),
-    "killed_busy_client": Verdict(judge_ends.killed_busy_client),
-    "kill_orders": Verdict(judge_ends.kill_orders),
-    "endings": Verdict(judge_ends.endings),
-    "server_killed": Verdict(judge_ends.server_killed),
-    "control_killed": Verdict(judge_ends.control_killed),
-    "torn_stores": Verdict(judge_faults.torn_stores),
-    "assert_xid": Verdict(judge_faults.assert_xid),
-    "client_limit": Verdict(judge_ends.client_limit),
-    "other_uid": Verdict(judge_ends.other_uid),
-    "fault_across_users": Verdict(judge_faults.fault_across_users),
-    "fd_across_users": Verdict(judge_memory.fd_across_users),
-    "terminated_client": Verdict(judge_ends.terminated_client),
-    "context_ids": Verdict(judge_faults.context_ids),
-    "fresh_memory": Verdict(judge_memory.fresh_memory),
-    "stand_in_graph": Verdict(judge_memory.stand_in_graph),
-    "torch_trains_on": Verdict(judge_memory.torch_trains_on),
-    "cupy_kernels": Verdict(judge_memory.cupy_kernels),
+    "raw_fd_keeps_memory": ExperimentVerdict(judge_memory.raw_fd_keeps_memory),
+    "memory_survives_server_fault": ExperimentVerdict(judge_memory.memory_survives_server_fault),
+    "import_across_servers": ExperimentVerdict(judge_memory.import_across_servers),
+    "two_servers_one_gpu": ExperimentVerdict(judge_faults.two_servers_one_gpu),
+    "standby_elsewhere": ExperimentVerdict(judge_memory.standby_elsewhere),
+    "standby_outside": ExperimentVerdict(judge_memory.standby_outside),
+    "fault_codes": ExperimentVerdict(judge_faults.fault_codes, as_far_as_seen),
+    "rare_fault_codes": ExperimentVerdict(judge_faults.rare_fault_codes, as_far_as_seen),
+    "recovery_action": ExperimentVerdict(judge_faults.recovery_action),
+    "innocent_code": ExperimentVerdict(judge_faults.innocent_code),
+    "not_ready_from_cuinit": ExperimentVerdict(judge_faults.not_ready_from_cuinit),
+    "rebuild": ExperimentVerdict(judge_faults.rebuild, at_least),
+    "server_init": ExperimentVerdict(judge_faults.server_init, at_least),
+    "cuinit": ExperimentVerdict(judge_faults.start_ms("cuInit"), at_least),
+    "context": ExperimentVerdict(judge_faults.start_ms("cuDevicePrimaryCtxRetain"), at_least),
+    "context_memory": ExperimentVerdict(judge_faults.context_memory),
+    "xid_delay": ExperimentVerdict(judge_faults.xid_delay),
+    "killed_busy_client": ExperimentVerdict(judge_ends.killed_busy_client),
+    "kill_orders": ExperimentVerdict(judge_ends.kill_orders),
+    "endings": ExperimentVerdict(judge_ends.endings),
+    "server_killed": ExperimentVerdict(judge_ends.server_killed),
+    "control_killed": ExperimentVerdict(judge_ends.control_killed),
+    "torn_stores": ExperimentVerdict(judge_faults.torn_stores),
+    "assert_xid": ExperimentVerdict(judge_faults.assert_xid),
+    "client_limit": ExperimentVerdict(judge_ends.client_limit),
+    "other_uid": ExperimentVerdict(judge_ends.other_uid),
+    "fault_across_users": ExperimentVerdict(judge_faults.fault_across_users),
+    "fd_across_users": ExperimentVerdict(judge_memory.fd_across_users),
+    "terminated_client": ExperimentVerdict(judge_ends.terminated_client),
+    "context_ids": ExperimentVerdict(judge_faults.context_ids),
+    "fresh_memory": ExperimentVerdict(judge_memory.fresh_memory),
+    "stand_in_graph": ExperimentVerdict(judge_memory.stand_in_graph),
+    "torch_trains_on": ExperimentVerdict(judge_memory.torch_trains_on),
+    "cupy_kernels": ExperimentVerdict(judge_memory.cupy_kernels),
 }
 """By name of the assumption."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class ExperimentOutcome:
     """`agrees` is None where the run does not say; `why` then has the reason. `missing`: what a partial answer lacks."""
 
     name: str
@@ -106,7 +106,7 @@ def usable(found: Found) -> None:
         raise Unseen(f"environment: no process can use the GPU ({plain['gone']})")
 
 
-def outcome(name: str, found: Found) -> Outcome:
+def outcome(name: str, found: Found) -> ExperimentOutcome:
     assumption = profile.load()[name]
     try:
         usable(found)
@@ -115,16 +115,18 @@ def outcome(name: str, found: Found) -> Outcome:
         if agrees and seen.unproven:
             raise Unseen(seen.unproven)
     except Unseen as unseen:
-        return Outcome(name=name, id=assumption.id, assumed=assumption.value, seen=None, agrees=None, why=str(unseen))
+        return ExperimentOutcome(
+            name=name, id=assumption.id, assumed=assumption.value, seen=None, agrees=None, why=str(unseen)
+        )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        return Outcome(name=name, id=assumption.id, assumed=assumption.value, seen=None, agrees=None,
+        return ExperimentOutcome(name=name, id=assumption.id, assumed=assumption.value, seen=None, agrees=None,
                        why=f"the findings lack what it needs: {error!r}")  # fmt: skip
-    return Outcome(
+    return ExperimentOutcome(
         name=name, id=assumption.id, assumed=assumption.value, seen=seen.value, agrees=agrees, missing=seen.missing
     )
 
 
-def outcomes(found: Found) -> list[Outcome]:
+def outcomes(found: Found) -> list[ExperimentOutcome]:
     return [outcome(name, found) for name in VERDICTS]
 
 

@@ -40,7 +40,7 @@ KINDS = {stat.S_IFSOCK: "socket", stat.S_IFREG: "file", stat.S_IFIFO: "fifo", st
 OTHER_UID = 65534
 
 
-class Place:
+class RecordedPlace:
     """One scenario's private folder: its daemon, its steps, what was seen."""
 
     def __init__(self, recorder: Recorder, folder: Path) -> None:
@@ -196,14 +196,14 @@ class Recorder:
         self.client = client
         self.tries = 40
 
-    def record(self, scenarios: dict[str, Callable[[Place], None]]) -> Transcript:
+    def record(self, scenarios: dict[str, Callable[[RecordedPlace], None]]) -> Transcript:
         """Run every scenario in a folder of its own."""
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup the daemons would inherit that it is ignored
         transcript: Transcript = {}
         for name, scenario in scenarios.items():
             with tempfile.TemporaryDirectory(prefix="mps-record-") as folder:
                 os.chmod(folder, 0o777)
-                place = Place(self, Path(folder))
+                place = RecordedPlace(self, Path(folder))
                 try:
                     scenario(place)
                 finally:

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 
 from tests.gpusim.mps_harness import LIMIT, wait_for
-from tests.gpusim.record import OTHER_UID, Place
+from tests.gpusim.record import OTHER_UID, RecordedPlace
 
 COMMANDS = """get_server_list
 get_server_status
@@ -79,7 +79,7 @@ GET_SERVER_LIST
 get_server_list and more words""".splitlines()
 
 
-def options(place: Place) -> None:
+def options(place: RecordedPlace) -> None:
     """Command-line options, no daemon."""
     for option in ("-h", "--help", "-v", "--version", "--frob", "-x"):
         place.run(option, option)
@@ -88,7 +88,7 @@ def options(place: Place) -> None:
     place.run("no daemon, no command", text="")
 
 
-def start(place: Place) -> None:
+def start(place: RecordedPlace) -> None:
     """Both ways of starting, the files, the end."""
     place.start("-d", plainly=True)
     place.note("-d leaves it", alive=place.alive())
@@ -106,7 +106,7 @@ def start(place: Place) -> None:
     place.files("files after quit")
 
 
-def commands(place: Place) -> None:
+def commands(place: RecordedPlace) -> None:
     """Every command, well and badly formed, on a daemon without servers."""
     place.start()
     place.news()
@@ -117,7 +117,7 @@ def commands(place: Place) -> None:
     place.run("no newline at the end", text="get_default_client_priority")
 
 
-def quits(place: Place) -> None:
+def quits(place: RecordedPlace) -> None:
     """The ways to quit."""
     for line in ("quit", "quit -t 5", "quit -t", "quit now"):
         place.start(f"start for {line}")
@@ -129,7 +129,7 @@ def quits(place: Place) -> None:
         seen.pop("rc")
 
 
-def server_dies(place: Place) -> None:
+def server_dies(place: RecordedPlace) -> None:
     """start_server where no server can live: without a GPU."""
     place.start()
     place.news()
@@ -138,7 +138,7 @@ def server_dies(place: Place) -> None:
     place.note("server.log", log=[place.plain(line) for line in server])
 
 
-def _doomed(place: Place, line: str) -> None:
+def _doomed(place: RecordedPlace, line: str) -> None:
     """A command that starts a server which dies; the front end and the server log side by side, so the lines are
     sorted."""
     seen = place.ask(line)
@@ -149,7 +149,7 @@ def _doomed(place: Place, line: str) -> None:
     seen["log"] = sorted(lines)
 
 
-def client(place: Place) -> None:
+def client(place: RecordedPlace) -> None:
     """A CUDA program asks for a server where none can live."""
     place.start()
     place.news()
@@ -168,11 +168,11 @@ def client(place: Place) -> None:
     place.note("log", log=place.news())
 
 
-def _deaths(place: Place) -> int:
+def _deaths(place: RecordedPlace) -> int:
     return sum("exited with status" in text for _, _, text in place.lines())
 
 
-def signals(place: Place) -> None:
+def signals(place: RecordedPlace) -> None:
     """What a killed daemon leaves, and that the next one starts over it."""
     for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
         place.start(f"start before {sign.name}")
@@ -185,7 +185,7 @@ def signals(place: Place) -> None:
     place.ask("get_default_active_thread_percentage")
 
 
-def directories(place: Place) -> None:
+def directories(place: RecordedPlace) -> None:
     """Directories that cannot be used, and directories that are there already."""
     good = place.pipe
     place.pipe = place.folder / "missing" / "p"
@@ -212,7 +212,7 @@ def directories(place: Place) -> None:
     place.files("directories keep their modes")
 
 
-def environment(place: Place) -> None:
+def environment(place: RecordedPlace) -> None:
     """Settings from the daemon's environment."""
     place.start("start with 30", CUDA_MPS_ACTIVE_THREAD_PERCENTAGE="30")
     place.ask("get_default_active_thread_percentage", step="30")
@@ -225,7 +225,7 @@ def environment(place: Place) -> None:
         place.kill()
 
 
-def foreground(place: Place) -> None:
+def foreground(place: RecordedPlace) -> None:
     """-f: the log on standard output."""
     argv = [place.recorder.binary, "-f", *(["-L"] if place.recorder.lazy else [])]
     process = subprocess.Popen(argv, env=place.env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
@@ -239,7 +239,7 @@ def foreground(place: Place) -> None:
     place.files("files")
 
 
-def busy(place: Place) -> None:
+def busy(place: RecordedPlace) -> None:
     """A second front end while one is open gets an answer that is none, in several ways."""
     place.start()
     first = subprocess.Popen(
@@ -256,7 +256,7 @@ def busy(place: Place) -> None:
     place.note("first front end", rc=first.returncode)
 
 
-def long_line(place: Place) -> None:
+def long_line(place: RecordedPlace) -> None:
     """Where a long line kills the daemon."""
     for length in (1000, 4000, 4200, 8300):
         place.start(f"start before {length}")
@@ -272,7 +272,7 @@ def long_line(place: Place) -> None:
         place.kill()
 
 
-def other_user(place: Place) -> None:
+def other_user(place: RecordedPlace) -> None:
     """Another user at root's daemon."""
     place.start()
     place.news()
@@ -289,7 +289,7 @@ def other_user(place: Place) -> None:
     place.note("after quit", alive=place.alive())
 
 
-def user_daemon(place: Place) -> None:
+def user_daemon(place: RecordedPlace) -> None:
     """An ordinary user's own daemon, asked by root."""
     place.start(user=OTHER_UID)
     place.files("files")
@@ -299,7 +299,7 @@ def user_daemon(place: Place) -> None:
     place.ask("quit", user=OTHER_UID, step="quit")["rc"] = "not reliable"
 
 
-def partitions(place: Place) -> None:
+def partitions(place: RecordedPlace) -> None:
     """-S, where no GPU can be partitioned; branches before 595 know neither the option nor the commands."""
     if place.recorder.dialect != "595":
         return
@@ -309,7 +309,7 @@ def partitions(place: Place) -> None:
         place.ask(line)
 
 
-SCENARIOS: dict[str, Callable[[Place], None]] = {
+SCENARIOS: dict[str, Callable[[RecordedPlace], None]] = {
     "options": options,
     "start": start,
     "commands": commands,

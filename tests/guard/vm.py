@@ -58,7 +58,7 @@ _COUNT = re.compile(r"guard: (?P<passed>\d+) passed, (?P<failed>\d+) failed$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class VmOutcome:
     ok: bool
     ms: int
     complaints: tuple[str, ...]
@@ -67,7 +67,7 @@ class Outcome:
 @dataclass(slots=True, kw_only=True)
 class Transcript:
     text: str
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, VmOutcome] = field(default_factory=dict)
     records: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     """Records of /dev/mps_guard: the fields as the C program read them, and the bytes."""
     counted: int = -1
@@ -176,7 +176,7 @@ def read(text: str) -> Transcript:
         elif match := _COUNT.search(line):
             transcript.counted = int(match["passed"]) + int(match["failed"])
         elif match := _RESULT.search(line):
-            transcript.outcomes[match["name"]] = Outcome(
+            transcript.outcomes[match["name"]] = VmOutcome(
                 ok=match["word"] == "ok", ms=int(match["ms"]), complaints=tuple(complaints)
             )
             complaints = []

@@ -20,7 +20,7 @@ def codename() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class CommandDone:
     status: int
     out: str
     """Both streams."""
@@ -51,12 +51,12 @@ class System:
         shutil.copy(package, self.root / "packages")
         return f"{INSIDE}/{package.name}"
 
-    def run(self, *words: str) -> Done:
+    def run(self, *words: str) -> CommandDone:
         done = subprocess.run(
             ["bash", SYSTEM, "run", self.root, "env", "DEBIAN_FRONTEND=noninteractive", *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
         )  # fmt: skip
-        return Done(status=done.returncode, out=done.stdout)
+        return CommandDone(status=done.returncode, out=done.stdout)
 
     def good(self, *words: str) -> str:
         done = self.run(*words)

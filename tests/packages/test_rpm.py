@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.system import REPO, Done, System, codename
+from tests.packages.system import REPO, CommandDone, System, codename
 from tests.packages.test_lists import PROJECT
 
 pytestmark = [
@@ -36,11 +36,11 @@ def packages() -> dict[str, Path]:
     return {**found, "mpsr": next((REPO / "build/rpm/el9").glob("mpsr-[0-9]*.rpm"))}
 
 
-def rpm(system: System, *words: str | Path) -> Done:
+def rpm(system: System, *words: str | Path) -> CommandDone:
     done = subprocess.run(
         ["rpm", "--root", system.root, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    return Done(status=done.returncode, out=done.stdout)
+    return CommandDone(status=done.returncode, out=done.stdout)
 
 
 def good(system: System, *words: str | Path) -> str:

@@ -20,8 +20,8 @@ from mpi4py import MPI
 import resilience
 from resilience.model.errors import StateError
 from resilience.state import spillfile
-from resilience.state.areas import Area
-from resilience.state.record import Commit, Record
+from resilience.state.areas import MappedArea
+from resilience.state.record import Commit, CommitRecord
 from resilience.state.session import Session
 
 PHASES = ("copying", "held", "prepared")
@@ -30,20 +30,20 @@ COUNT = 1000
 
 def killed(point: str, at: int) -> None:
     """From now on this process does not get past that point."""
-    write, copy, put, rename, commit = Record.write, Area.save, spillfile.write, os.rename, Session.commit
+    write, copy, put, rename, commit = CommitRecord.write, MappedArea.save, spillfile.write, os.rename, Session.commit
     now: list[int] = [-1]
 
     def die(here: str, sequence: int) -> None:
         if here == point and sequence == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def writing(self: Record, entry: Commit) -> None:
+    def writing(self: CommitRecord, entry: Commit) -> None:
         now[0] = entry.sequence
         die(f"before-{PHASES[entry.phase]}", entry.sequence)
         write(self, entry)
         die(f"after-{PHASES[entry.phase]}", entry.sequence)
 
-    def saving(self: Area) -> None:
+    def saving(self: MappedArea) -> None:
         if point == "between" and now[0] == at:
             self.spans[1].copy(self.work, self.used // 2)
             self.memory.wait()
@@ -71,8 +71,8 @@ def killed(point: str, at: int) -> None:
 
         return one
 
-    Record.write = writing  # type: ignore[assignment, method-assign]
-    Area.save, Session.commit, spillfile.write = saving, committing, spilling  # type: ignore[method-assign]
+    CommitRecord.write = writing  # type: ignore[assignment, method-assign]
+    MappedArea.save, Session.commit, spillfile.write = saving, committing, spilling  # type: ignore[method-assign]
 
 
 def main(directory: Path, steps: int, point: str = "", rank: str = "-1", sequence: str = "0") -> None:

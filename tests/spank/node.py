@@ -113,14 +113,14 @@ class Connection:
 
 
 @dataclass(slots=True)
-class Agent:
+class ScriptedAgent:
     """Listens where the lease says."""
 
     path: Path
     listener: socket.socket
 
     @classmethod
-    def at(cls, path: Path) -> "Agent":
+    def at(cls, path: Path) -> "ScriptedAgent":
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(str(path))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resilience.parse import lease as lease_text
-from tests.spank.node import Agent, Connection, Words, lease, write_lease
+from tests.spank.node import Connection, ScriptedAgent, Words, lease, write_lease
 from tests.spank.slurm import NODE, Cluster
 
 _HOOK = r"""#!/bin/bash
@@ -30,7 +30,7 @@ class Site:
 
     cluster: Cluster
     built: Path
-    agent: Agent
+    agent: ScriptedAgent
     heard: list[tuple[str, Words]] = field(default_factory=list)
 
     @property
@@ -68,7 +68,7 @@ class Site:
 def site(cluster: Cluster, built: Path) -> Iterator[Site]:
     run = cluster.dir / "mpsr"
     write_lease(lease(run, job=1)).unlink()
-    agent = Agent.at(run / NODE / "agent.sock")
+    agent = ScriptedAgent.at(run / NODE / "agent.sock")
     agent.path.chmod(0o666)
     agent.listener.settimeout(None)
     it = Site(cluster, built, agent)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.spank.node import ROOT, Agent, Connection, Supervised, launch, lease, write_lease
+from tests.spank.node import ROOT, Connection, ScriptedAgent, Supervised, launch, lease, write_lease
 from tests.spank.slurm import wait_for
 
 PROGRAM = (sys.executable, str(ROOT / "tests/spank/program.py"))
@@ -45,7 +45,7 @@ class Node:
         self.lease = lease(run, python=str(keeper), **changes)  # type: ignore[arg-type]
         write_lease(self.lease)
         self.jobs = run / "n0/jobs"
-        self.agent = Agent.at(run / "n0/agent.sock")
+        self.agent = ScriptedAgent.at(run / "n0/agent.sock")
 
     def start(self, *command: str, env: dict[str, str] | None = None, fds: tuple[int, ...] = ()) -> Supervised:
         return launch(self.lease, *command, env={"PYTHONPATH": str(ROOT)} | (env or {}), cwd=self.jobs.parent, fds=fds)

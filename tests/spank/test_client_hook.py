@@ -71,7 +71,7 @@ C = {
 
 
 @dataclass
-class Supervisor:
+class HookSupervisor:
     """Counts who connects, and lets them go."""
 
     path: Path
@@ -106,7 +106,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def run(place: Path, command: list[str], supervisor: Supervisor | None) -> tuple[int, str, str, int]:
+def run(place: Path, command: list[str], supervisor: HookSupervisor | None) -> tuple[int, str, str, int]:
     """Exit status, output, errors (a shell's word on cores among them), and how many have told."""
     env = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(place), "ASAN_OPTIONS": "detect_leaks=0"}
     if supervisor is not None:
@@ -122,13 +122,13 @@ def run(place: Path, command: list[str], supervisor: Supervisor | None) -> tuple
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
-    made = Supervisor(tmp_path / "socket")
+def supervisor(tmp_path: Path) -> Iterator[HookSupervisor]:
+    made = HookSupervisor(tmp_path / "socket")
     yield made
     made.listener.close()
 
 
-def same(place: Path, command: list[str], supervisor: Supervisor) -> int:
+def same(place: Path, command: list[str], supervisor: HookSupervisor) -> int:
     """How many have told."""
     plain, hooked = run(place, command, None), run(place, command, supervisor)
     assert hooked[:3] == plain[:3]
@@ -136,7 +136,7 @@ def same(place: Path, command: list[str], supervisor: Supervisor) -> int:
 
 
 @pytest.mark.parametrize("name", PYTHON)
-def test_a_program_in_python_ends_as_without(place: Path, supervisor: Supervisor, name: str) -> None:
+def test_a_program_in_python_ends_as_without(place: Path, supervisor: HookSupervisor, name: str) -> None:
     told = same(place, [sys.executable, "-c", PYTHON[name]], supervisor)
     tells = name.endswith("by default") or name in ("faulthandler after", "faulthandler, abort", "a dead pointer", "abort",
                                                     "threads that sleep")  # fmt: skip
@@ -144,16 +144,16 @@ def test_a_program_in_python_ends_as_without(place: Path, supervisor: Supervisor
 
 
 @pytest.mark.parametrize("name", SHELL)
-def test_a_shell_sees_no_difference(place: Path, supervisor: Supervisor, name: str) -> None:
+def test_a_shell_sees_no_difference(place: Path, supervisor: HookSupervisor, name: str) -> None:
     assert same(place, ["bash", "-c", SHELL[name]], supervisor) == 0
 
 
 @pytest.mark.parametrize("name", C)
-def test_a_program_in_c_ends_as_without(place: Path, supervisor: Supervisor, name: str) -> None:
+def test_a_program_in_c_ends_as_without(place: Path, supervisor: HookSupervisor, name: str) -> None:
     assert same(place, [str(place / name)], supervisor) == 0
 
 
-def test_a_supervisor_that_does_not_answer_is_waited_for_two_seconds(place: Path, supervisor: Supervisor) -> None:
+def test_a_supervisor_that_does_not_answer_is_waited_for_two_seconds(place: Path, supervisor: HookSupervisor) -> None:
     env = {"LD_LIBRARY_PATH": str(place), "LD_PRELOAD": str(LIBRARY), "MPSR_ENDING_SOCKET": str(supervisor.path)}
     process = subprocess.Popen([sys.executable, "-c", PYTHON["SIGTERM, by default"]], env=env)
     supervisor.listener.settimeout(BOUND)

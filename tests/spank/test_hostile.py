@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilience.parse import packet
-from tests.spank.node import BOUND, ROOT, Agent, Supervised, launch, lease, write_lease
+from tests.spank.node import BOUND, ROOT, ScriptedAgent, Supervised, launch, lease, write_lease
 from tests.spank.slurm import wait_for
 
 VERBS = "place verdict standby hold release log refuse promote sing".split()
@@ -63,14 +63,14 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "mpsr-launch"
 
 
-class Place:
+class FakedPlace:
     """A lease whose keeper can never live, an agent's socket, and supervisors one after the other."""
 
     def __init__(self, run: Path, launcher: Path) -> None:
         self.launcher = launcher
         self.lease = lease(run, python="/bin/false")
         write_lease(self.lease)
-        self.agent = Agent.at(run / "n0/agent.sock")
+        self.agent = ScriptedAgent.at(run / "n0/agent.sock")
         self.directory = run / "n0"
 
     def start(self, *command: str) -> Supervised:
@@ -78,13 +78,13 @@ class Place:
 
 
 @pytest.fixture
-def place(sanitized: Path, tmp_path: Path) -> Iterator[Place]:
-    it = Place(tmp_path, sanitized)
+def place(sanitized: Path, tmp_path: Path) -> Iterator[FakedPlace]:
+    it = FakedPlace(tmp_path, sanitized)
     yield it
     it.agent.close()
 
 
-def ended(place: Place, supervised: Supervised) -> None:
+def ended(place: FakedPlace, supervised: Supervised) -> None:
     """End it as Slurm would if it has not ended: SIGTERM to all, its program's input closes."""
     with suppress(ProcessLookupError):
         supervised.process.send_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ def ended(place: Place, supervised: Supervised) -> None:
     place.agent.listener.settimeout(BOUND)
 
 
-def test_no_agent_breaks_the_supervisor(place: Place) -> None:
+def test_no_agent_breaks_the_supervisor(place: FakedPlace) -> None:
     @SETTINGS
     @given(st.booleans(), st.lists(from_agent, min_size=1, max_size=12))
     def talk(placed: bool, said: list[bytes]) -> None:
@@ -116,7 +116,7 @@ def test_no_agent_breaks_the_supervisor(place: Place) -> None:
     talk()
 
 
-def test_no_program_breaks_the_supervisor(place: Place) -> None:
+def test_no_program_breaks_the_supervisor(place: FakedPlace) -> None:
     @SETTINGS
     @given(st.lists(from_program, min_size=1, max_size=12), st.lists(from_agent, max_size=4))
     def talk(said: list[bytes], answers: list[bytes]) -> None:
@@ -133,7 +133,7 @@ def test_no_program_breaks_the_supervisor(place: Place) -> None:
     talk()
 
 
-def test_nothing_is_left_of_all_that(place: Place) -> None:
+def test_nothing_is_left_of_all_that(place: FakedPlace) -> None:
     supervised = place.start(sys.executable, "-c", SAYS, packet.pack("session", v="1", role="active").hex())
     connection = place.agent.accept()
     connection.place(standby="b", standby_pipe="/pipes/b")

@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from tests.study.plot import lines
-from tests.study.scenario import Evidence, Setting, play
+from tests.study.scenario import EvidenceKind, Setting, play
 
 OUT = Path(__file__).parents[2] / "docs/measurements"
 FIGURES = "2026-11-30-simulated-attribution.json"
@@ -21,16 +21,16 @@ CLIENTS = (2, 4, 8, 16, 32, 48)
 SEEDS = 100
 _MINUTE, _HOUR = 60.0, 3600.0
 CASES: dict[str, dict[str, Any]] = {
-    "silent": {"evidence": Evidence(), "gap": _MINUTE, "retries": 20},
-    "silent, 3 retries": {"evidence": Evidence(), "gap": _MINUTE},
-    "silent, a fault in 30 min": {"evidence": Evidence(), "gap": 30 * _MINUTE, "retries": 20},
-    "silent, a fault in 3 h": {"evidence": Evidence(), "gap": 3 * _HOUR, "retries": 20},
-    "silent, 1 of 10 jobs changes": {"evidence": Evidence(), "gap": _MINUTE, "retries": 20, "churn": 0.1},
-    "half of the clients die mute": {"evidence": Evidence(deaf=0.5), "gap": _MINUTE, "retries": 20},
-    "Xid names it, 1 of 2": {"evidence": Evidence(xid=0.5), "gap": _MINUTE, "retries": 20},
-    "log names it, 9 of 10": {"evidence": Evidence(log=0.9), "gap": _MINUTE, "retries": 20},
-    "Xid wrong, 1 of 10": {"evidence": Evidence(wrong=0.1), "gap": _MINUTE, "retries": 20},
-    "Xid wrong, 1 of 10, log 9 of 10": {"evidence": Evidence(wrong=0.1, log=0.9), "gap": _MINUTE, "retries": 20},
+    "silent": {"evidence": EvidenceKind(), "gap": _MINUTE, "retries": 20},
+    "silent, 3 retries": {"evidence": EvidenceKind(), "gap": _MINUTE},
+    "silent, a fault in 30 min": {"evidence": EvidenceKind(), "gap": 30 * _MINUTE, "retries": 20},
+    "silent, a fault in 3 h": {"evidence": EvidenceKind(), "gap": 3 * _HOUR, "retries": 20},
+    "silent, 1 of 10 jobs changes": {"evidence": EvidenceKind(), "gap": _MINUTE, "retries": 20, "churn": 0.1},
+    "half of the clients die mute": {"evidence": EvidenceKind(deaf=0.5), "gap": _MINUTE, "retries": 20},
+    "Xid names it, 1 of 2": {"evidence": EvidenceKind(xid=0.5), "gap": _MINUTE, "retries": 20},
+    "log names it, 9 of 10": {"evidence": EvidenceKind(log=0.9), "gap": _MINUTE, "retries": 20},
+    "Xid wrong, 1 of 10": {"evidence": EvidenceKind(wrong=0.1), "gap": _MINUTE, "retries": 20},
+    "Xid wrong, 1 of 10, log 9 of 10": {"evidence": EvidenceKind(wrong=0.1, log=0.9), "gap": _MINUTE, "retries": 20},
 }
 BEGIN, END = "<!-- made by python -m tests.study -->", "<!-- end of the study -->"
 

@@ -24,7 +24,7 @@ _WALL = 1_790_000_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class EvidenceKind:
     """How likely each thing is at a fault."""
 
     log: float = 0.0
@@ -40,7 +40,7 @@ class Evidence:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     clients: int
-    evidence: Evidence
+    evidence: EvidenceKind
     gap: float
     """Mean seconds between two faults of the culprit, exponentially distributed."""
     retries: int = 3
@@ -52,7 +52,7 @@ class Setting:
 
 
 @dataclass(slots=True)
-class Ending:
+class ScenarioEnd:
     faults: int = 0
     alone_at: int | None = None
     """The fault at which nobody but the culprit was hit, or at which it was named."""
@@ -66,7 +66,7 @@ class Ending:
         return sum(count > 1 for count in self.hurt.values())
 
 
-def play(setting: Setting, seed: int) -> Ending:
+def play(setting: Setting, seed: int) -> ScenarioEnd:
     random, script = Random(seed), Script()
     node = Play(script, Settings(recovery=Recovery(max_requeues_per_hour=1000)), recorded_mode=False)
     refs = [TaskRef(job=JobId(number + 1), step=StepId(0), task=TaskId(0)) for number in range(setting.clients)]
@@ -75,7 +75,7 @@ def play(setting: Setting, seed: int) -> Ending:
     _feed(node, now, Restart(mode="act"))
     for ref in refs:
         _feed(node, now, _hello(ref, setting), _life(ref))
-    ending, newest = Ending(), setting.clients
+    ending, newest = ScenarioEnd(), setting.clients
     for _ in range(setting.faults):
         now += _SETTLED + random.expovariate(1 / setting.gap)
         node.wait(now - 1 - node.now.mono)
@@ -126,7 +126,7 @@ def _names(node: Play) -> list[TaskRef]:
 
 
 def _fault(
-    node: Play, script: Script, at: float, server: ServerId, culprit: TaskRef, hit: list[TaskRef], says: Evidence,
+    node: Play, script: Script, at: float, server: ServerId, culprit: TaskRef, hit: list[TaskRef], says: EvidenceKind,
     random: Random,
 ) -> None:  # fmt: skip
     """What the node's sources say of one fault, in the order and with the delays of the simulated GPU."""

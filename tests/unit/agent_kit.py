@@ -25,7 +25,7 @@ from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.adapters.mps.server_logs import ServerLogFollower
 from resilience.agent import Agent
 from resilience.model.errors import MpsControlError, SlurmAway
-from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, Process, ServerId
+from resilience.model.ids import Color, DomainKey, GpuUuid, JobId, NodeName, ProcessId, ServerId
 from resilience.model.lease import Lease
 from resilience.model.settings import Options, Recovery, Settings
 from resilience.model.world import ServerState
@@ -58,7 +58,7 @@ class FakeMps:
     broken: bool = False
     joined: dict[ServerId, tuple[int, ...]] = field(default_factory=dict)
     """Each server's clients."""
-    daemons: dict[ServerId, Process | None] = field(default_factory=dict)
+    daemons: dict[ServerId, ProcessId | None] = field(default_factory=dict)
     """None: it has ended. One that is not here cannot be told from others."""
     stopped: dict[DomainKey, threading.Event] = field(default_factory=dict)
     """Domains whose daemons answer nobody until the event is set."""
@@ -95,7 +95,7 @@ class FakeMps:
         self.calls.append(("close", server))
         return ()
 
-    def daemon(self, server: ServerId) -> Process | None:
+    def daemon(self, server: ServerId) -> ProcessId | None:
         self._wait(server)
         if server not in self.daemons:
             raise MpsControlError("mps", "daemon cannot be told from others", server.color)

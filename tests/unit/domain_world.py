@@ -14,7 +14,7 @@ from resilience.hooks.epilog import epilog
 from resilience.hooks.prolog import prolog
 from resilience.model.ids import GpuUuid, NodeName
 from resilience.model.records import Record
-from resilience.model.settings import Mps, Paths, Prolog, Settings
+from resilience.model.settings import MpsSettings, Paths, Prolog, Settings
 from resilience.ports import Gpu
 from tests.cgroups import forget_cgroup
 
@@ -137,7 +137,7 @@ def world(mps_control: str = "/nonexistent/nvidia-cuda-mps-control", *, start_ti
     settings = Settings(
         paths=paths,
         prolog=Prolog(room_mib=0),
-        mps=Mps(start_timeout=start_timeout, quit_timeout=4.0, rebuild_timeout=1.0),
+        mps=MpsSettings(start_timeout=start_timeout, quit_timeout=4.0, rebuild_timeout=1.0),
     )
     try:
         yield World(base=base, settings=settings)

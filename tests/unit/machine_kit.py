@@ -24,7 +24,7 @@ from resilience.model.lease import Devices, Isolation, Lease, LeaseState
 from resilience.model.observation import Client, Observation, Source, What
 from resilience.model.options import JobOptions
 from resilience.model.records.told import admin_comment, log_line
-from resilience.model.settings import Mps, Recovery
+from resilience.model.settings import MpsSettings, Recovery
 from resilience.model.timer import Timer
 from resilience.model.world import Moment, ServerState, State
 
@@ -78,8 +78,8 @@ def lease(
 class Node:
     """The machine with a clock of its own; `do` takes one event and keeps its effects."""
 
-    def __init__(self, recovery: Recovery | None = None, mps: Mps | None = None) -> None:
-        self.state = State(node=NodeName("n0"), recovery=recovery or Recovery(), mps=mps or Mps())
+    def __init__(self, recovery: Recovery | None = None, mps: MpsSettings | None = None) -> None:
+        self.state = State(node=NodeName("n0"), recovery=recovery or Recovery(), mps=mps or MpsSettings())
         self.now = 1000.0
         self.last: tuple[fx.Effect, ...] = ()
         self.log: list[fx.Effect] = []
@@ -138,7 +138,7 @@ class Node:
 
     def journal(self, name: str) -> list[dict[str, object]]:
         """The records of an event, as JSON; what was not said is None."""
-        records = [one.record for one in self.log if isinstance(one, fx.Journal) and name == one.record.EVENT]
+        records = [one.record for one in self.log if isinstance(one, fx.WriteJournal) and name == one.record.EVENT]
         return [dict.fromkeys(item.name for item in fields(record)) | record.json() for record in records]
 
     # ------------------------------------------------------------ a task's life

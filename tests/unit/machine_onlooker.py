@@ -111,7 +111,7 @@ class Onlooker(RuleBasedStateMachine):
                     pass
         for one in effects:
             match one:
-                case fx.Journal(record=ServerRebuilt() | ServerReplaced() as up) if up.ms is not None:
+                case fx.WriteJournal(record=ServerRebuilt() | ServerReplaced() as up) if up.ms is not None:
                     assert up.server is not None
                     assert (up.server.domain, up.server.gpu) == ("u1001", GPU)
                     self.hit.discard(up.server)

@@ -61,7 +61,7 @@ def changed(records: list[dict[str, Any]]) -> dict[str, float]:
 
 def journalled(node: Node) -> list[dict[str, Any]]:
     """What a machine has written, as it comes back from the file."""
-    records = [one.record for one in node.log if isinstance(one, fx.Journal)]
+    records = [one.record for one in node.log if isinstance(one, fx.WriteJournal)]
     return [json.loads(line(record, wall=WALL, mono=0.0)) for record in records]
 
 

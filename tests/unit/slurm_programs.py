@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from resilience.adapters.slurm.slurm_program import Answer
+from resilience.adapters.slurm.slurm_program import ProgramAnswer
 from resilience.model.errors import SlurmAway
 from tests.unit.fake_pyslurm import Controller, RPCError
 from tests.unit.squeue_kit import Cluster
@@ -14,7 +14,7 @@ _CHANGES = {"AdminComment": "admin_comment", "ExcNodeList": "excluded_nodes", "S
 class Programs(Cluster):
     controller: Controller = field(default_factory=Controller)
 
-    def run(self, program: str, *words: str, timeout: float) -> Answer:
+    def run(self, program: str, *words: str, timeout: float) -> ProgramAnswer:
         if not self.controller.reachable:
             raise SlurmAway("slurmctld", "cannot be asked", "Unable to contact slurm controller (connect failure)")
         try:
@@ -25,31 +25,31 @@ class Programs(Cluster):
                 return self._show(words)
             return self._do(words)
         except RPCError as error:
-            return Answer(status=1, out=b"", err=f"slurm_{words[0]} error: {error}")
+            return ProgramAnswer(status=1, out=b"", err=f"slurm_{words[0]} error: {error}")
 
-    def _show(self, words: tuple[str, ...]) -> Answer:
+    def _show(self, words: tuple[str, ...]) -> ProgramAnswer:
         if words[1] == "config":
-            return Answer(status=0, out=self.config.encode(), err="")
+            return ProgramAnswer(status=0, out=self.config.encode(), err="")
         node = self.controller.nodes.get(words[2])
         if node is None:
             raise RPCError(f"Node '{words[2]}' does not exist")
         text = f"NodeName={words[2]} Arch=x86_64\n   State={node['state']} ThreadsPerCore=1\n"
         text += f"   Reason={node['reason']}\n" if node.get("reason") else ""
-        return Answer(status=0, out=text.encode(), err="")
+        return ProgramAnswer(status=0, out=text.encode(), err="")
 
-    def _do(self, words: tuple[str, ...]) -> Answer:
+    def _do(self, words: tuple[str, ...]) -> ProgramAnswer:
         self.asked.append(words)
         values = dict(word.partition("=")[::2] for word in words[1:])
         if "NodeName" in values:
             self.controller.nodes[values["NodeName"]] = {"state": "IDLE+DRAIN", "reason": values["Reason"]}
-            return Answer(status=0, out=b"", err="")
+            return ProgramAnswer(status=0, out=b"", err="")
         job = self._number(values["JobId"] if words[0] == "update" else words[1])
         self.controller.calls.append(f"{words[0]} {values.get('JobId', words[1])}")
         if words[0] == "requeue":
             self.controller.requeue(job)
         else:
             self.controller.modify(job, {_CHANGES[name]: value for name, value in values.items() if name != "JobId"})
-        return Answer(status=0, out=b"", err="")
+        return ProgramAnswer(status=0, out=b"", err="")
 
     def _number(self, name: str) -> int:
         for job, found in self.controller.jobs.items():

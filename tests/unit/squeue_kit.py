@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resilience.adapters.slurm.slurm_program import Answer
+from resilience.adapters.slurm.slurm_program import ProgramAnswer
 
 LETTERS = {"A": "JobID", "x": "ExcNodeList"}
 PLAIN = {
@@ -44,26 +44,26 @@ class Cluster:
     asked: list[tuple[str, ...]] = field(default_factory=list)
     refuse: str = ""
 
-    def run(self, program: str, *words: str, timeout: float) -> Answer:
+    def run(self, program: str, *words: str, timeout: float) -> ProgramAnswer:
         if program.endswith("squeue"):
             return self._squeue(*words)
         if words[0] == "show":
-            return Answer(status=0, out=self.config.encode(), err="")
+            return ProgramAnswer(status=0, out=self.config.encode(), err="")
         self.asked.append(words)
         if self.refuse:
-            return Answer(status=1, out=b"", err=f"slurm_update error: {self.refuse}")
-        return Answer(status=0, out=b"", err="")
+            return ProgramAnswer(status=1, out=b"", err=f"slurm_update error: {self.refuse}")
+        return ProgramAnswer(status=0, out=b"", err="")
 
-    def _squeue(self, *words: str) -> Answer:
+    def _squeue(self, *words: str) -> ProgramAnswer:
         options = dict(word.removeprefix("--").partition("=")[::2] for word in words)
         if "Format" in options:
             columns = [(name, int(width)) for name, width in re.findall(r"(\w+):(\d+)", options["Format"])]
         else:
             columns = [(LETTERS[name], int(width)) for width, name in re.findall(r"%(\d+)(\w)", options["format"])]
         if not self.jobs:
-            return Answer(status=1, out=b"", err="slurm_load_jobs error: Invalid job id specified")
+            return ProgramAnswer(status=1, out=b"", err="slurm_load_jobs error: Invalid job id specified")
         rows = [self._row(job, given, columns) for job, given in self.jobs.items()]
-        return Answer(status=0, out=b"".join(rows), err="")
+        return ProgramAnswer(status=0, out=b"".join(rows), err="")
 
     def _row(self, job: int, given: dict[str, str | bytes], columns: list[tuple[str, int]]) -> bytes:
         fields = {**PLAIN, "JobID": str(job), **given}

@@ -14,9 +14,9 @@ import pytest
 from resilience.adapters.linux.processes import starttime
 from resilience.agent.unread import LINES
 from resilience.contract import exit_code
-from resilience.model.ids import JobId, Process
+from resilience.model.ids import JobId, ProcessId
 from resilience.model.options import Domain, Rung
-from resilience.model.settings import Options, Partition, Recovery
+from resilience.model.settings import Options, PartitionRules, Recovery
 from resilience.model.world import ServerState
 from tests.unit.agent_kit import BOUND, Site, Supervisor, until
 from tests.unit.machine_kit import lease, server
@@ -144,7 +144,7 @@ def test_the_daemon_of_an_idle_server_is_missed_at_once(tmp_path: Path) -> None:
     with Site(tmp_path) as site, subprocess.Popen(["sleep", "60"]) as daemon:
         started = starttime(daemon.pid)
         assert started is not None
-        site.mps.daemons[server("b")] = Process(pid=daemon.pid, starttime=started)
+        site.mps.daemons[server("b")] = ProcessId(pid=daemon.pid, starttime=started)
         site.task(lease(1)).run()
         daemon.kill()
         until(lambda: [call for call in site.mps.calls if call[:2] == ("open", server("b"))], "another server b")
@@ -198,7 +198,7 @@ def test_a_program_that_came_too_late_for_its_daemon_is_started_again(tmp_path: 
     with Site(tmp_path) as site, subprocess.Popen(["sleep", "60"]) as daemon:
         started = starttime(daemon.pid)
         assert started is not None
-        site.mps.daemons[server("a")] = Process(pid=daemon.pid, starttime=started)
+        site.mps.daemons[server("a")] = ProcessId(pid=daemon.pid, starttime=started)
         one = site.task(lease(1)).run(standby="")
         daemon.kill()
         until(lambda: site.journal("server.unavailable"), "the news of the daemon")
@@ -478,7 +478,7 @@ def test_a_locked_option_stays_as_the_job_has_it(tmp_path: Path) -> None:
 
 
 def test_the_rules_of_the_jobs_partition_hold(tmp_path: Path) -> None:
-    rules = replace(SITE, partitions={"a": Partition(forbidden=("threads=90",), locked=())})
+    rules = replace(SITE, partitions={"a": PartitionRules(forbidden=("threads=90",), locked=())})
     with Site(tmp_path, options=rules) as site:
         mine = lease(1, recover=(Rung.STANDBY,))
         here = replace(mine, partition="a")

@@ -8,7 +8,7 @@ from resilience.agent.forgotten import FIRST, Forgotten
 from resilience.model.errors import SlurmAway
 from resilience.model.ids import JobId, NodeName
 from resilience.model.lease import Lease
-from resilience.model.settings import Mps, Recovery
+from resilience.model.settings import MpsSettings, Recovery
 from resilience.model.world import State
 from tests.unit.machine_kit import Node, lease
 
@@ -21,7 +21,7 @@ class World:
         self.says: list[bool | Exception] = []
         self.asked: list[float] = []
         self.ran: list[JobId] = []
-        self.state = State(node=NodeName("n0"), recovery=Recovery(), mps=Mps())
+        self.state = State(node=NodeName("n0"), recovery=Recovery(), mps=MpsSettings())
         self.forgotten = Forgotten(self, self, self, state=lambda: self.state)  # type: ignore[arg-type]
 
     def monotonic(self) -> float:

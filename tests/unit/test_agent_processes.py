@@ -19,7 +19,7 @@ from resilience.adapters.linux.procfs import ProcfsTree
 from resilience.adapters.linux.worker import WorkerThreads
 from resilience.adapters.mps.daemon_watch import DaemonWatch
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import Process
+from resilience.model.ids import ProcessId
 from resilience.ports import Packet
 from tests.unit.agent_kit import BOUND, readable, until
 from tests.unit.machine_kit import server
@@ -39,7 +39,7 @@ def test_a_daemon_that_is_killed_is_told_once() -> None:
     with subprocess.Popen(["sleep", "60"]) as daemon:
         started = starttime(daemon.pid)
         assert started is not None
-        watch.watch(server("a"), Process(pid=daemon.pid, starttime=started))
+        watch.watch(server("a"), ProcessId(pid=daemon.pid, starttime=started))
         assert watch.read() == ()
         daemon.kill()
         readable(watch)
@@ -57,7 +57,7 @@ def test_a_daemon_whose_socket_is_removed_is_told_once(tmp_path: Path) -> None:
         (pipe / name).write_text("")
     started = starttime(os.getpid())
     assert started is not None
-    watch.watch(server("a"), Process(pid=os.getpid(), starttime=started), str(pipe))
+    watch.watch(server("a"), ProcessId(pid=os.getpid(), starttime=started), str(pipe))
     (pipe / "pid").unlink()
     readable(watch)
     assert watch.read() == ()
@@ -67,7 +67,7 @@ def test_a_daemon_whose_socket_is_removed_is_told_once(tmp_path: Path) -> None:
     shutil.rmtree(pipe)
     assert watch.read() == ()
     pipe.mkdir()
-    watch.watch(server("b"), Process(pid=os.getpid(), starttime=started), str(pipe))  # removed before it is followed
+    watch.watch(server("b"), ProcessId(pid=os.getpid(), starttime=started), str(pipe))  # removed before it is followed
     readable(watch)
     assert watch.read() == (server("b"),)
     watch.close()
@@ -78,7 +78,7 @@ def test_a_directory_in_which_things_come_and_go_is_not_followed_for_ever(tmp_pa
     (tmp_path / "control").write_text("")
     started = starttime(os.getpid())
     assert started is not None
-    watch.watch(server("a"), Process(pid=os.getpid(), starttime=started), str(tmp_path))
+    watch.watch(server("a"), ProcessId(pid=os.getpid(), starttime=started), str(tmp_path))
     for _ in range(1000):
         (tmp_path / "x").write_text("")
         (tmp_path / "x").unlink()
@@ -93,8 +93,8 @@ def test_a_daemon_that_has_gone_already_or_left_its_number_to_another_is_gone() 
     watch = DaemonWatch()
     with subprocess.Popen(["true"]) as ended:
         ended.wait(BOUND)
-    watch.watch(server("a"), Process(pid=ended.pid, starttime=1))
-    watch.watch(server("b"), Process(pid=os.getpid(), starttime=1))
+    watch.watch(server("a"), ProcessId(pid=ended.pid, starttime=1))
+    watch.watch(server("b"), ProcessId(pid=os.getpid(), starttime=1))
     readable(watch)
     assert watch.read() == (server("a"), server("b"))
     watch.close()
@@ -105,7 +105,7 @@ def test_a_daemon_that_is_followed_no_more_is_not_told() -> None:
     with subprocess.Popen(["sleep", "60"]) as daemon:
         started = starttime(daemon.pid)
         assert started is not None
-        watch.watch(server("a"), Process(pid=daemon.pid, starttime=started))
+        watch.watch(server("a"), ProcessId(pid=daemon.pid, starttime=started))
         watch.unwatch(server("a"))
         daemon.kill()
         daemon.wait(BOUND)

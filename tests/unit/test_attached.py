@@ -16,7 +16,7 @@ from resilience.model import records as rec
 from resilience.model.errors import GpuError, MpsControlError
 from resilience.model.ids import GpuMinor, GpuUuid, NodeName, ServerId
 from resilience.model.options import JobOptions
-from resilience.model.settings import Mps, Recovery
+from resilience.model.settings import MpsSettings, Recovery
 from resilience.model.world import State
 from resilience.ports import Context, Gpu
 from tests.unit.agent_kit import FakeLeases, FakeProcfs, until
@@ -164,7 +164,7 @@ def test_an_nvml_that_does_not_answer_is_told_once(
 
 
 # ---------------------------------------------------------------- the agent's part
-EMPTY = State(node=NodeName("n0"), recovery=Recovery(), mps=Mps(), complete=0.0)
+EMPTY = State(node=NodeName("n0"), recovery=Recovery(), mps=MpsSettings(), complete=0.0)
 
 
 @dataclass

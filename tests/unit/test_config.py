@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resilience.config import mpsr_yaml
 from resilience.config import settings as cli_settings
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Partition, Settings
+from resilience.model.settings import PartitionRules, Settings
 
 
 def refusal(text: str) -> str:
@@ -98,9 +98,9 @@ def test_what_is_wrong_is_named(text: str, parts: list[str]) -> None:
 def test_a_partition_has_its_own_in_canonical_form() -> None:
     text = "options: {partitions: {a: {defaults: {mps: on, memory: 4G}, forbidden: []}, b: {locked: [mps, mps]}, c: }}"
     assert mpsr_yaml.parse(text, "f").options.partitions == {
-        "a": Partition(defaults={"mps": "on", "memory": "4096"}, forbidden=()),
-        "b": Partition(locked=("mps",)),
-        "c": Partition(),
+        "a": PartitionRules(defaults={"mps": "on", "memory": "4096"}, forbidden=()),
+        "b": PartitionRules(locked=("mps",)),
+        "c": PartitionRules(),
     }
 
 

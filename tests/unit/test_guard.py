@@ -17,9 +17,9 @@ from resilience.adapters.linux.processes import kill, starttime
 from resilience.adapters.mps.client_end import ClientEnder
 from resilience.model.errors import MpsControlError, ResilienceError, WireError
 from resilience.model.guard import Level
-from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, Process, ServerId
+from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, ProcessId, ServerId
 from resilience.model.world import ServerState
-from resilience.parse.guard import Kind
+from resilience.parse.guard import GuardEvent
 from resilience.ports import ServerOwner
 from tests.unit.test_guard_records import SUNK, changed
 
@@ -58,7 +58,7 @@ def test_it_never_waits(device: Device) -> None:
 
 def test_records_come_whole(device: Device) -> None:
     device.module.send(SUNK + changed(kind=5))
-    assert [record.kind for record in device.guard.read()] == [Kind.SUNK, Kind.RELEASED]
+    assert [record.kind for record in device.guard.read()] == [GuardEvent.SUNK, GuardEvent.RELEASED]
     assert device.guard.read() == ()
 
 
@@ -158,7 +158,7 @@ class Server:
     def close(self, server: ServerId) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def daemon(self, server: ServerId) -> Process | None:
+    def daemon(self, server: ServerId) -> ProcessId | None:
         raise NotImplementedError
 
     def pipe(self, server: ServerId) -> str:
@@ -176,10 +176,10 @@ def sleeper() -> "subprocess.Popen[bytes]":
     return subprocess.Popen(["sleep", "60"])
 
 
-def meant(process: "subprocess.Popen[bytes]") -> Process:
+def meant(process: "subprocess.Popen[bytes]") -> ProcessId:
     started = starttime(process.pid)
     assert started is not None
-    return Process(pid=process.pid, starttime=started)
+    return ProcessId(pid=process.pid, starttime=started)
 
 
 def test_server_first_then_sigkill(sleeper: "subprocess.Popen[bytes]") -> None:
@@ -208,7 +208,7 @@ def test_without_a_server_only_the_signal(sleeper: "subprocess.Popen[bytes]") ->
 
 def test_a_number_that_is_another_process_by_now_is_left_alone(sleeper: "subprocess.Popen[bytes]") -> None:
     right = meant(sleeper)
-    assert kill(Process(pid=right.pid, starttime=right.starttime - 1)) == ""
+    assert kill(ProcessId(pid=right.pid, starttime=right.starttime - 1)) == ""
     assert sleeper.poll() is None
     assert kill(right) == ""
     assert sleeper.wait(5) == -9

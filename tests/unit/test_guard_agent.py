@@ -15,7 +15,7 @@ from resilience.cli import status
 from resilience.hooks import prolog
 from resilience.model.errors import ConfigError
 from resilience.model.guard import Level
-from resilience.model.ids import GpuMinor, JobId, Process, ServerId
+from resilience.model.ids import GpuMinor, JobId, ProcessId, ServerId
 from resilience.model.lease import Isolation
 from resilience.model.options import JobOptions, Require
 from resilience.model.settings import Recovery
@@ -44,9 +44,9 @@ class Module:
         with monkeypatch.context() as patch:
             patch.setattr("os.open", lambda path, flags: ours.detach())
             self.device = Device("/dev/mps_guard")
-        self.ended: list[tuple[Process, ServerId | None]] = []
+        self.ended: list[tuple[ProcessId, ServerId | None]] = []
 
-    def end(self, process: Process, where: ServerId | None) -> str:
+    def end(self, process: ProcessId, where: ServerId | None) -> str:
         self.ended.append((process, where))
         return ""
 
@@ -76,7 +76,7 @@ def test_an_isolated_client_is_ended_and_its_neighbour_left_alone(tmp_path: Path
         module.socket.send(changed(kind=1, pid=0) + changed(pid=guilty.pid))
         assert module.told() == b"ack 79"
         until(lambda: module.ended, "the end of the client")
-        assert module.ended == [(Process(pid=guilty.pid, starttime=1187), server("a"))]
+        assert module.ended == [(ProcessId(pid=guilty.pid, starttime=1187), server("a"))]
         words = other.hear("log")
         assert (
             f"GPU fault on {UUID}: illegal address, by job 1 step 0 task 0 certain (the guard names job 1 step 0 task 0)"
@@ -123,7 +123,7 @@ def test_a_client_outside_our_supervisors_is_ended_on_its_server(tmp_path: Path,
         until(lambda: 7777 in site.agent.state.pairs[server("a").domain, server("a").gpu].strangers, "the connection")
         module.socket.send(changed(pid=7777))
         until(lambda: module.ended, "the end of the client")
-        assert module.ended == [(Process(pid=7777, starttime=1187), server("a"))]
+        assert module.ended == [(ProcessId(pid=7777, starttime=1187), server("a"))]
         assert until(lambda: site.journal("incident.attributed"), "attribution")[0]["culprit"] == "job 9 process 7777"
 
 

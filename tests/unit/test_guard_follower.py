@@ -15,7 +15,7 @@ import pytest
 from resilience.adapters.gpu.guard import level
 from resilience.adapters.gpu.guard_follower import GuardFollower
 from resilience.model.guard import Level
-from resilience.model.ids import GpuUuid, Process, ServerId
+from resilience.model.ids import GpuUuid, ProcessId, ServerId
 from resilience.model.lease import Isolation
 from tests.unit.agent_kit import BOUND, Site, until
 from tests.unit.machine_kit import UUID, lease, server
@@ -196,9 +196,9 @@ def test_a_device_that_cannot_be_opened_is_said(module: Module, monkeypatch: pyt
 def test_the_agent_takes_a_module_that_is_loaded_again(tmp_path: Path, module: Module) -> None:
     """Loaded after the agent, it isolates; switched off it can be unloaded; loaded again it isolates again, and its
     incident of the same number is another one."""
-    ended: list[tuple[Process, ServerId | None]] = []
+    ended: list[tuple[ProcessId, ServerId | None]] = []
 
-    def end(process: Process, where: ServerId | None) -> str:
+    def end(process: ProcessId, where: ServerId | None) -> str:
         ended.append((process, where))
         return ""
 
@@ -219,4 +219,4 @@ def test_the_agent_takes_a_module_that_is_loaded_again(tmp_path: Path, module: M
             module.put("enabled", "N")
             until(module.let_go, "it is let go")
             module.unload()
-        assert ended == [(Process(pid=task.pid, starttime=1187), server("a")) for task in tasks]
+        assert ended == [(ProcessId(pid=task.pid, starttime=1187), server("a")) for task in tasks]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilience.model.errors import WireError
-from resilience.parse.guard import SIZE, WORDS, GuardRecord, Kind, Why, parse_records
+from resilience.parse.guard import SIZE, WORDS, GuardEvent, GuardRecord, Why, parse_records
 
 # Read from /dev/mps_guard in the virtual machine of tests/guard (Debian's 6.1.0-56-amd64): a client's fault is sunk.
 SUNK = bytes.fromhex(
@@ -30,7 +30,7 @@ def test_a_record_from_a_kernel() -> None:
         start_ns=11871696485,
         cgroup=1,
         dropped=0,
-        kind=Kind.SUNK,
+        kind=GuardEvent.SUNK,
         why=Why.HELD,
         gpu=1,
         reason=2,
@@ -56,12 +56,12 @@ def changed(**fields: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", GuardEvent)
 @pytest.mark.parametrize("why", [*Why])
-def test_every_record_has_words(kind: Kind, why: Why) -> None:
+def test_every_record_has_words(kind: GuardEvent, why: Why) -> None:
     (record,) = parse_records(changed(kind=kind, why=why, pid=0))
     assert record.words().startswith("a process: ")
-    assert kind is not Kind.PASSED or WORDS[why] in record.words()
+    assert kind is not GuardEvent.PASSED or WORDS[why] in record.words()
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_what_does_not_follow_the_format(data: bytes, wrong: str) -> None:
 
 
 def test_a_reason_of_a_newer_module_is_unknown() -> None:
-    (record,) = parse_records(changed(kind=Kind.PASSED, why=77))
+    (record,) = parse_records(changed(kind=GuardEvent.PASSED, why=77))
     assert record.why is Why.UNKNOWN
 
 
 def test_several_records_and_none() -> None:
     assert parse_records(b"") == ()
-    assert [record.kind for record in parse_records(SUNK + changed(kind=4))] == [Kind.SUNK, Kind.KILLED]
+    assert [record.kind for record in parse_records(SUNK + changed(kind=4))] == [GuardEvent.SUNK, GuardEvent.KILLED]
 
 
 @given(st.one_of(st.binary(max_size=400), st.binary(min_size=SIZE - 8, max_size=SIZE - 8).map(lambda b: SUNK[:8] + b)))

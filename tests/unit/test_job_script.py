@@ -13,7 +13,7 @@ from resilience.cli import explain_script
 from resilience.cli.main import main
 from resilience.contract import exit_code
 from resilience.model.errors import ConfigError
-from resilience.model.settings import Options, Partition
+from resilience.model.settings import Options, PartitionRules
 from resilience.parse import job_script
 
 SCRIPTS = json.loads((Path(__file__).resolve().parents[1] / "data/scripts.json").read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def test_nothing_is_said_of_a_line_that_starts_nothing(line: str) -> None:
 
 
 def test_options_and_partition_decide() -> None:
-    site = Options(partitions={"shared": Partition(defaults={"mps": "on", "recover": "relaunch"})})
+    site = Options(partitions={"shared": PartitionRules(defaults={"mps": "on", "recover": "relaunch"})})
     script = "#!/bin/bash\n#SBATCH -p shared\nsrun ./a\n"
     assert list(explain_script.lines(script, site))[-1].endswith("recovered by relaunch")
     assert next(explain_script.lines(script.replace("shared", "main"), site)).startswith("mps=off: nothing")

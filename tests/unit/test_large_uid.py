@@ -10,7 +10,7 @@ import pytest
 
 from resilience.adapters.linux.agent_socket import AgentSocket
 from resilience.parse import packet, ucred
-from resilience.state.keeper import Peer
+from resilience.state.keeper import KeeperPeer
 from tests.gpusim import mps_wire
 
 UID = 4_294_967_290
@@ -52,7 +52,7 @@ def test_the_agent_keeper_and_simulator_know_a_large_uid(place: Path) -> None:
     with listener, connection:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.SIZE)
         assert ucred.peer(raw) == (child, UID, GID)
-        assert Peer(connection).uid == UID
+        assert KeeperPeer(connection).uid == UID
         assert mps_wire.credentials(connection) == (child, UID)
 
 

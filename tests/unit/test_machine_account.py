@@ -145,7 +145,7 @@ def test_observing_says_what_would_be_done_and_does_nothing() -> None:
     guilty, other = node.task(1), node.task(2)
     effects = [*node.culprit(guilty), *node.xid(31, guilty), *node.cuda(other), *node.exit(other), *node.wait(60)]
     effects += [*node.xid(79), *node.rebuilt("a")]
-    allowed = (fx.Journal, fx.JobLine, fx.Poll, fx.SetTimer, fx.Verdict, fx.Watch, fx.Unwatch, fx.LookUpJob)
+    allowed = (fx.WriteJournal, fx.JobLine, fx.Poll, fx.SetTimer, fx.Verdict, fx.Watch, fx.Unwatch, fx.LookUpJob)
     assert not [one for one in effects if not isinstance(one, allowed)]
     assert {one.action.value for one in node.of(fx.Verdict, effects)} <= {"none"}
     dry = [row for row in node.journal("verdict") if row.get("dry_run") and "task" in row]

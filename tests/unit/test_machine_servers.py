@@ -6,7 +6,7 @@ from resilience.model import effect as fx
 from resilience.model import event as ev
 from resilience.model.ids import Color
 from resilience.model.observation import Source, What
-from resilience.model.settings import Mps
+from resilience.model.settings import MpsSettings
 from resilience.model.world import Health, ServerState
 from tests.unit.machine_kit import DOMAIN, GPU, Node, lease, newest_incident, ref, server
 
@@ -145,7 +145,7 @@ def test_a_domain_with_one_server_gets_another_when_its_daemon_is_gone() -> None
 
 
 def test_where_a_gpu_takes_one_server_newcomers_are_refused_instead() -> None:
-    node = Node(mps=Mps(compute_mode="exclusive"))
+    node = Node(mps=MpsSettings(compute_mode="exclusive"))
     node.task(1, colors=("a",))
     _daemon_gone(node, "a")
     assert node.of(fx.Open) == []

@@ -10,7 +10,7 @@ from prometheus_client import Metric
 
 from resilience import catalog
 from resilience.contract import contract
-from resilience.metrics import FAMILIES, Fold, Kind
+from resilience.metrics import FAMILIES, Fold, MetricKind
 from tests.unit.machine_kit import UUID
 from tests.unit.metrics_kit import BRIEFLY, RECORDS, WALL, parsed, samples, take, value
 
@@ -78,7 +78,7 @@ def bounded(text: str) -> None:
             for key, word in sample.labels.items():
                 assert key in ("gpu", "le") or word in allowed(key), f"{name}: {key}"
                 assert key != "gpu" or re.fullmatch(r"other|GPU-[0-9A-Za-z-]+", word)
-        if FAMILIES[name].kind is Kind.HISTOGRAM:
+        if FAMILIES[name].kind is MetricKind.HISTOGRAM:
             assert cumulative(family)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilience.cli.main import main
-from resilience.metrics import FAMILIES, Fold, Kind
+from resilience.metrics import FAMILIES, Fold, MetricKind
 from tests.unit.metrics_kit import RECORDS, WALL, changed, parsed, samples, take, value
 
 
@@ -25,8 +25,8 @@ def test_names_follow_the_rules(name: str) -> None:
     """https://prometheus.io/docs/practices/naming/"""
     family = FAMILIES[name]
     assert re.fullmatch(r"mpsr_[a-z]+(_[a-z]+)*", name)
-    assert name.endswith("_total") is (family.kind is Kind.COUNTER)
-    assert bool(family.buckets) is (family.kind is Kind.HISTOGRAM)
+    assert name.endswith("_total") is (family.kind is MetricKind.COUNTER)
+    assert bool(family.buckets) is (family.kind is MetricKind.HISTOGRAM)
     assert list(family.buckets) == sorted(set(family.buckets))
     if family.buckets:
         assert name.endswith("_duration_seconds")
@@ -107,7 +107,7 @@ def test_queries_on_the_pages_name_what_there_is(page: str) -> None:
     assert found
     for name, selector in found:
         family = FAMILIES.get(name) or FAMILIES[re.sub(r"_(bucket|count|sum)\Z", "", name)]
-        assert (name != family.name) <= (family.kind is Kind.HISTOGRAM)
+        assert (name != family.name) <= (family.kind is MetricKind.HISTOGRAM)
         labels = {label.name: label.values for label in family.labels}
         for label, pattern in re.findall(r'(\w+)!?=~?"([^"]*)"', selector):
             assert set(pattern.split("|")) <= set(labels[label]), f"{name}: {label}"

@@ -15,7 +15,7 @@ from resilience.model.ids import Color, DomainKey, GpuMinor, GpuUuid, JobId, Nod
 from resilience.model.lease import Isolation, Lease, LeaseState
 from resilience.model.options import Domain, JobOptions, OnCulprit, Require, Rung
 from resilience.model.settings import Options as Rules
-from resilience.model.settings import Partition
+from resilience.model.settings import PartitionRules
 from resilience.parse import lease as lease_text
 from resilience.parse import options, rules
 
@@ -200,7 +200,7 @@ def site_of(row: dict[str, Any]) -> Rules:
         locked=tuple(row.get("locked", ())),
         forbidden=tuple(row.get("forbidden", ())),
         partitions={
-            name: Partition(
+            name: PartitionRules(
                 defaults={key: options.check_value(key, value) for key, value in own.get("defaults", {}).items()},
                 locked=tuple(own["locked"]) if "locked" in own else None,
                 forbidden=tuple(own["forbidden"]) if "forbidden" in own else None,

@@ -14,7 +14,7 @@ import pytest
 from resilience.adapters.slurm import slurm_commands
 from resilience.adapters.slurm.pyslurm_process import Processes
 from resilience.model.errors import ConfigError, SlurmAway, SlurmError
-from resilience.model.settings import Settings, Slurm
+from resilience.model.settings import Settings, SlurmSettings
 
 GOOD = """
 from tests.unit.fake_pyslurm import Controller, module
@@ -43,7 +43,7 @@ def pyslurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def settings(adapter: str = "auto", timeout: float = 30) -> Settings:
-    return replace(Settings(), slurm=Slurm(adapter=adapter, timeout=timeout))
+    return replace(Settings(), slurm=SlurmSettings(adapter=adapter, timeout=timeout))
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from resilience.model.errors import StateError
 from resilience.state import agreement, record
 from resilience.state.agreement import Offer
-from resilience.state.record import COPYING, HELD, PREPARED, Commit, Member, Record
+from resilience.state.record import COPYING, HELD, PREPARED, Commit, CommitRecord, Member
 
 LAST = 2
 """Commits of a start: enough for one rank to stand a whole commit before another."""
@@ -168,7 +168,7 @@ def test_another_groups_state_is_refused(second: list[Offer], wrong: str) -> Non
 
 
 def test_a_record_offers_what_is_prepared_and_what_is_held() -> None:
-    member, page = Member(0, 2, 7), Record.create()
+    member, page = Member(0, 2, 7), CommitRecord.create()
     page.write(Commit(4, HELD, 40, {}, group=member))
     page.write(Commit(5, PREPARED, 50, {}, group=member))
     assert agreement.kept(page.entries()) == [offer(5, committed=False), offer(4)]
@@ -182,7 +182,7 @@ def test_a_record_offers_what_is_prepared_and_what_is_held() -> None:
 def test_a_record_of_two_slots_is_read_and_takes_no_commit_of_a_group() -> None:
     fd = os.memfd_create("old")
     os.ftruncate(fd, record.SMALLEST)
-    old = Record(fd)
+    old = CommitRecord(fd)
     old.write(Commit(4, HELD, 40, {"a": 1}))
     assert old.latest() == record.read_fd(fd)[0] == Commit(4, HELD, 40, {"a": 1})
     old.withdraw()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
 from resilience.state import dtypes, layout, table
-from resilience.state.areas import Area
+from resilience.state.areas import MappedArea
 from resilience.state.layout import Layout, Placed, Span
 
 MIB = 1 << 20
@@ -40,7 +40,7 @@ class Pages:
 
 def laid_out(sizes: list[int]) -> Layout:
     memory: Any = SimpleNamespace(new=Pages, wait=lambda: None)
-    area = Area("device", "state", memory, [memory.new()])
+    area = MappedArea("device", "state", memory, [memory.new()])
     arrays = []
     for number, size in enumerate(sizes):
         spec = layout.spec(f"a{number}", size, "uint8")

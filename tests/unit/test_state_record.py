@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from resilience.model.errors import StateError
 from resilience.state import record
-from resilience.state.record import COPYING, HELD, PREPARED, Commit, Member, Record
+from resilience.state.record import COPYING, HELD, PREPARED, Commit, CommitRecord, Member
 
 VALUES = st.dictionaries(
     st.text(max_size=8), st.floats(allow_nan=False) | st.integers() | st.text(max_size=8), max_size=4
@@ -143,8 +143,8 @@ def test_values_that_cannot_be_kept_change_nothing(value: object, wrong: str) ->
 
 
 def test_two_processes_see_one_page() -> None:
-    writer = Record.create()
-    reader = Record(writer.fd)
+    writer = CommitRecord.create()
+    reader = CommitRecord(writer.fd)
     writer.write(Commit(3, HELD, 7, {"r": 1.5}))
     assert reader.latest() == Commit(3, HELD, 7, {"r": 1.5}) == record.read_fd(writer.fd)[0]
     assert json.loads(record.encode_values({"r": 1.5})) == {"r": 1.5}

@@ -11,7 +11,7 @@ from resilience.model.errors import StateError
 from resilience.state import spillfile
 from resilience.state.layout import ArraySpec
 from resilience.state.record import HELD, Commit
-from resilience.state.spillfile import Place
+from resilience.state.spillfile import SpillPlace
 from resilience.state.spills import Spills
 
 ENVIRON = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "3", "SLURM_PROCID": "1", "MPSR_TOKEN": "t"}
@@ -19,13 +19,13 @@ U = ArraySpec(name="u", shape=(3, 2), dtype="float64")
 N = ArraySpec(name="n", shape=(4,), dtype="int8")
 
 
-def where(directory: Path, owner: str = "solve", **environ: str) -> Place:
+def where(directory: Path, owner: str = "solve", **environ: str) -> SpillPlace:
     place = spillfile.place(ENVIRON | {"MPSR_SPILL": str(directory)} | environ, owner)
     assert place is not None
     return place
 
 
-def put(place: Place, sequence: int = 5) -> None:
+def put(place: SpillPlace, sequence: int = 5) -> None:
     content = [(U, bytes(range(48))), (N, b"\x01\x02\x03\x04")]
     spillfile.write(place, Commit(sequence, HELD, 99, {"r": 0.1}), filled={}, content=content)
 

@@ -6,14 +6,14 @@ import math
 import pytest
 
 from tests.study.__main__ import BEGIN, CASES, CLIENTS, END, FIGURES, OUT, SEEDS, cell, table
-from tests.study.scenario import Evidence, Setting, play
+from tests.study.scenario import EvidenceKind, Setting, play
 
 COMMITTED = json.loads((OUT / FIGURES).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("clients", [2, 3, 5, 8, 13, 16])
 def test_a_silent_culprit_is_alone_after_log2_n_plus_1_faults(clients: int) -> None:
-    setting = Setting(clients=clients, evidence=Evidence(), gap=60, retries=20)
+    setting = Setting(clients=clients, evidence=EvidenceKind(), gap=60, retries=20)
     for seed in range(5):
         ending = play(setting, seed)
         assert ending.alone_at is not None
@@ -22,17 +22,17 @@ def test_a_silent_culprit_is_alone_after_log2_n_plus_1_faults(clients: int) -> N
 
 
 def test_a_certain_name_outweighs_a_wrong_one() -> None:
-    endings = [play(Setting(clients=4, evidence=Evidence(log=1.0, wrong=1.0), gap=60), seed) for seed in range(20)]
+    endings = [play(Setting(clients=4, evidence=EvidenceKind(log=1.0, wrong=1.0), gap=60), seed) for seed in range(20)]
     assert {tuple(one.named) for one in endings} == {(True,)}
 
 
 def test_wrong_evidence_alone_does_name_a_bystander() -> None:
     """The scenario can tell right from wrong."""
-    assert False in play(Setting(clients=4, evidence=Evidence(wrong=1.0), gap=60), 1).named
+    assert False in play(Setting(clients=4, evidence=EvidenceKind(wrong=1.0), gap=60), 1).named
 
 
 def test_a_scenario_is_its_seed() -> None:
-    setting = Setting(clients=6, gap=60, churn=0.3, evidence=Evidence(xid=0.3, wrong=0.3, deaf=0.5))
+    setting = Setting(clients=6, gap=60, churn=0.3, evidence=EvidenceKind(xid=0.3, wrong=0.3, deaf=0.5))
     assert play(setting, 3) == play(setting, 3)
     assert len({str(play(setting, seed)) for seed in range(10)}) > 1
 

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from resilience.cli.main import main
 from resilience.contract import exit_code
-from resilience.report.overview import Fault
-from resilience.report.screen import ClientRow, GpuRow, ServerRow, View, draw
+from resilience.report.overview import FaultLine
+from resilience.report.screen import ClientRow, GpuRow, ServerOnScreen, View, draw
 
 UUID = "GPU-1d5f7a52-9f0a-4a3e-8c37-2f3f0a6a7f11"
 CLIENT = ClientRow(
@@ -33,12 +33,12 @@ VIEW = View(
     isolation="domains",
     gpus=(GpuRow(minor=0, uuid=UUID, name="NVIDIA H200 with a very long name of a board", used=5 << 20, total=141 << 30),),
     servers=(
-        ServerRow(name="u1001/g0/a", gpu=0, state="ACTIVE", good=True, clients=2, note="new tasks join it"),
-        ServerRow(name="u1001/g0/b", gpu=0, state="FAULT", good=False, clients=0, note="no lease names it"),
+        ServerOnScreen(name="u1001/g0/a", gpu=0, state="ACTIVE", good=True, clients=2, note="new tasks join it"),
+        ServerOnScreen(name="u1001/g0/b", gpu=0, state="FAULT", good=False, clients=0, note="no lease names it"),
     ),
     clients=(CLIENT, replace(CLIENT, pid=None, job=None, user="", threads=None, limit=None, used=None)),
     faults=(
-        Fault(
+        FaultLine(
             incident="6a-1", wall=1790000000.0, kind="mmu", gpu=UUID, words="illegal address, Xid 31",
             by="job 4294967290 step 4294967290 task 12", sure="certain", victims=2, ended="1 failed, 2 recovered",
         ),

@@ -9,7 +9,7 @@ import os
 import re
 
 from resilience.model.errors import ResilienceError
-from resilience.model.guard import Found, Level
+from resilience.model.guard import GuardStanding, Level
 from resilience.model.ids import GpuUuid
 from resilience.parse.guard import SIZE, GuardRecord, parse_records
 
@@ -58,9 +58,9 @@ def _line(path: str) -> str:
         return ""
 
 
-def found(parameters: str = PARAMETERS, driver: str = DRIVER_VERSION) -> Found:
+def found(parameters: str = PARAMETERS, driver: str = DRIVER_VERSION) -> GuardStanding:
     """Zeros and nothing where the module is not loaded, or is of a release that does not say."""
-    return Found(
+    return GuardStanding(
         driver=_line(driver),
         cancels=tuple(_line(f"{parameters}/cancels").split()),
         faults=_number(parameters, "faults"),

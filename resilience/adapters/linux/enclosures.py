@@ -10,7 +10,7 @@ import os
 
 from resilience.adapters.linux import cgroups, reapers
 from resilience.adapters.linux.commands import RunAs
-from resilience.adapters.linux.processes import Seen, look
+from resilience.adapters.linux.processes import ObservedProcess, look
 from resilience.model.ids import NodeName, ServerId
 
 _PROGRAM = "mpsr-enter"
@@ -40,13 +40,13 @@ class Enclosures:
                 pass
         return (self._program, "-r", pipe, *run_as.words())
 
-    def inside(self, server: ServerId, pipe: str) -> tuple[Seen, ...]:
+    def inside(self, server: ServerId, pipe: str) -> tuple[ObservedProcess, ...]:
         """What lives there."""
         cgroup = self._cgroup(server)
         pids = (cgroup.members() if cgroup else set()) | reapers.members(pipe)
         return tuple(seen for pid in sorted(pids) if (seen := look(pid)))
 
-    def end(self, server: ServerId, pipe: str, seconds: float) -> tuple[Seen, ...]:
+    def end(self, server: ServerId, pipe: str, seconds: float) -> tuple[ObservedProcess, ...]:
         """End all of it; what outlives that."""
         cgroup = self._cgroup(server)
         pids = (cgroup.end(seconds) if cgroup else set()) | reapers.end(pipe, seconds)

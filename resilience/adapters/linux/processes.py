@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from resilience.adapters.linux.proc_stat import proc_stat
-from resilience.model.ids import Process
+from resilience.model.ids import ProcessId
 
 _ENVIRON_LIMIT = 1 << 20
 """Bytes of one process's environment that are looked at."""
@@ -23,10 +23,10 @@ _KILL_WAIT = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ObservedProcess:
     """A living process as /proc shows it. `name` is its comm: at most 15 characters."""
 
-    process: Process
+    process: ProcessId
     uid: int
     name: str
     environ: Mapping[str, str]
@@ -59,7 +59,7 @@ def _read(path: str, limit: int) -> str:
         return ""
 
 
-def look(pid: int) -> Seen | None:
+def look(pid: int) -> ObservedProcess | None:
     """One process; None when it is gone, a zombie, or not ours to look at."""
     try:
         uid = os.stat(f"/proc/{pid}").st_uid
@@ -76,11 +76,11 @@ def look(pid: int) -> Seen | None:
         if equals
     }
     command = tuple(_read(f"/proc/{pid}/cmdline", 1 << 16).split("\0"))
-    process = Process(pid=pid, starttime=stat.starttime)
-    return Seen(process=process, uid=uid, name=stat.name, environ=environ, command=command)
+    process = ProcessId(pid=pid, starttime=stat.starttime)
+    return ObservedProcess(process=process, uid=uid, name=stat.name, environ=environ, command=command)
 
 
-def living(uid: int) -> Iterator[Seen]:
+def living(uid: int) -> Iterator[ObservedProcess]:
     """Every living process of a user that can be looked at, our own left out."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
@@ -101,7 +101,7 @@ def has_any(uid: int) -> bool:
     return False
 
 
-def kill(process: Process) -> str:
+def kill(process: ProcessId) -> str:
     """SIGKILL to a process and no other; why not, in words, empty when it got it or has gone."""
     try:
         handle = os.pidfd_open(process.pid)
@@ -122,14 +122,16 @@ def kill(process: Process) -> str:
     return ""
 
 
-def end(meant: Iterable[Seen], *, grace: float, still_meant: Callable[[Seen], bool]) -> tuple[Seen, ...]:
+def end(
+    meant: Iterable[ObservedProcess], *, grace: float, still_meant: Callable[[ObservedProcess], bool]
+) -> tuple[ObservedProcess, ...]:
     """SIGTERM, wait `grace` seconds for all together, SIGKILL; returns those that outlive it.
 
     `still_meant` is asked again of a fresh look at the process just before each signal.
     """
     left = {seen.process: seen for seen in meant}
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_WAIT)):
-        handles: dict[int, Process] = {}
+        handles: dict[int, ProcessId] = {}
         for process in list(left):
             try:
                 fd = os.pidfd_open(process.pid)
@@ -151,9 +153,9 @@ def end(meant: Iterable[Seen], *, grace: float, still_meant: Callable[[Seen], bo
     return tuple(left.values())
 
 
-def wait_gone(processes: Iterable[Process], timeout: float) -> tuple[Process, ...]:
+def wait_gone(processes: Iterable[ProcessId], timeout: float) -> tuple[ProcessId, ...]:
     """Wait for processes to end, at most `timeout` seconds; returns those that live on."""
-    handles: dict[int, Process] = {}
+    handles: dict[int, ProcessId] = {}
     for process in processes:
         try:
             fd = os.pidfd_open(process.pid)
@@ -169,7 +171,7 @@ def wait_gone(processes: Iterable[Process], timeout: float) -> tuple[Process, ..
     return tuple(process for fd, process in handles.items() if fd not in ended)
 
 
-def _wait(handles: Mapping[int, Process], timeout: float) -> set[int]:
+def _wait(handles: Mapping[int, ProcessId], timeout: float) -> set[int]:
     """The pidfds whose process has ended within `timeout` seconds."""
     poll = select.poll()
     for fd in handles:

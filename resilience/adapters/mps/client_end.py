@@ -9,9 +9,9 @@ control daemon has answered, or has had ANSWER_SECONDS. The supervisor does the 
 from collections.abc import Callable, Iterable
 
 from resilience.adapters.linux import processes
-from resilience.adapters.linux.processes import Seen
+from resilience.adapters.linux.processes import ObservedProcess
 from resilience.model.errors import ResilienceError
-from resilience.model.ids import Process, ServerId
+from resilience.model.ids import ProcessId, ServerId
 from resilience.ports import Mps
 
 
@@ -21,7 +21,7 @@ class ClientEnder:
     def __init__(self, mps: Mps) -> None:
         self._mps = mps
 
-    def __call__(self, process: Process, server: ServerId | None) -> str:
+    def __call__(self, process: ProcessId, server: ServerId | None) -> str:
         """End a client, without time to tidy up. What could not be done, in words; empty: all of it.
 
         A process that has ended, or whose number is another's by now, is left alone and counts as ended.
@@ -39,11 +39,11 @@ class ClientEnder:
 def end(
     mps: Mps,
     servers: Iterable[ServerId],
-    meant: Iterable[Seen],
+    meant: Iterable[ObservedProcess],
     *,
     grace: float,
-    still_meant: Callable[[Seen], bool],
-) -> tuple[tuple[Seen, ...], tuple[str, ...]]:
+    still_meant: Callable[[ObservedProcess], bool],
+) -> tuple[tuple[ObservedProcess, ...], tuple[str, ...]]:
     """End processes that may be clients of these servers: SIGTERM, `grace` seconds, SIGKILL.
 
     Gives those that outlive it, and what went wrong with a server, in words.

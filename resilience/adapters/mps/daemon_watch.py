@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from resilience.adapters.linux.inotify import REMOVALS, Inotify
 from resilience.adapters.linux.processes import starttime
-from resilience.model.ids import Process, ServerId
+from resilience.model.ids import ProcessId, ServerId
 
 _SOCKET = "control"
 """What clients ask the daemon for a server through."""
@@ -44,7 +44,7 @@ class DaemonWatch:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def watch(self, server: ServerId, daemon: Process | None, pipe: str = "") -> None:
+    def watch(self, server: ServerId, daemon: ProcessId | None, pipe: str = "") -> None:
         """Follow this process as the server's daemon, in place of an earlier one. `pipe`: its directory."""
         self.unwatch(server)
         fd = _opened(daemon) if daemon is not None else -1
@@ -106,7 +106,7 @@ class DaemonWatch:
         self._epoll.close()
 
 
-def _opened(daemon: Process) -> int:
+def _opened(daemon: ProcessId) -> int:
     """A descriptor of this very process; -1 when it has ended."""
     try:
         fd = os.pidfd_open(daemon.pid)

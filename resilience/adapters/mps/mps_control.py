@@ -24,12 +24,12 @@ from contextlib import AbstractContextManager, suppress
 from resilience.adapters.linux.commands import RunAs, raise_open_files
 from resilience.adapters.linux.discards import Discards
 from resilience.adapters.linux.guarded_files import make_dir, make_dirs
-from resilience.adapters.linux.processes import Seen, end, living, parent, wait_gone
+from resilience.adapters.linux.processes import ObservedProcess, end, living, parent, wait_gone
 from resilience.adapters.mps.domain_locks import DomainLocks, talk_lock
 from resilience.adapters.mps.mps_talk import ANSWER_SECONDS, RETRY, TALK_TIMEOUT, ControlProgram
 from resilience.adapters.mps.sm_partitions import SmPartitions
 from resilience.model.errors import DaemonGone, MpsControlError, ServerFaulted
-from resilience.model.ids import GpuUuid, NodeName, Process, ServerId
+from resilience.model.ids import GpuUuid, NodeName, ProcessId, ServerId
 from resilience.model.settings import Settings
 from resilience.model.world import ServerState
 from resilience.parse import mps_control as parse
@@ -130,7 +130,7 @@ class ControlDaemons:
                     )
         return tuple(ended)
 
-    def daemon(self, server: ServerId) -> Process | None:
+    def daemon(self, server: ServerId) -> ProcessId | None:
         """The parent of the server, when it is proven to be this pipe directory's (drivers before 550 write no pid).
 
         Where the two are seen as parent and child nobody is asked: a task may wait for the answer.
@@ -149,7 +149,7 @@ class ControlDaemons:
                 return seen.process
         raise self._program.error(server, "control daemon cannot be told from others", "it has no server")
 
-    def processes(self, server: ServerId) -> tuple[Seen, ...]:
+    def processes(self, server: ServerId) -> tuple[ObservedProcess, ...]:
         """Daemon and servers that are proven to be those of this pipe directory."""
         try:
             owner = os.lstat(self.pipe(server)).st_uid
@@ -346,7 +346,7 @@ class ControlDaemons:
             os.unlink(talk_lock(pipe))
         return ()
 
-    def _end_enclosure(self, server: ServerId) -> tuple[Seen, ...]:
+    def _end_enclosure(self, server: ServerId) -> tuple[ObservedProcess, ...]:
         """End what the daemon has turned into or started besides its servers; what outlives that."""
         pipe, enclosures = self.pipe(server), self._program.enclosures
         if strangers := enclosures.inside(server, pipe):
@@ -413,10 +413,10 @@ class ControlDaemons:
             word = parse.state_in_logs(self._program.control_log(server), self._program.server_log(server), pid)
         return ServerState(word)
 
-    def _is_ours(self, server: ServerId, owner: int) -> Callable[[Seen], bool]:
+    def _is_ours(self, server: ServerId, owner: int) -> Callable[[ObservedProcess], bool]:
         pipe = self.pipe(server)
 
-        def ours(seen: Seen) -> bool:
+        def ours(seen: ObservedProcess) -> bool:
             named = seen.name.startswith(_PROGRAM)
             return named and seen.uid == owner and seen.environ.get("CUDA_MPS_PIPE_DIRECTORY") == pipe
 

@@ -20,7 +20,7 @@ _JOBS = 4096
 """Jobs of which is remembered how they are asked for."""
 
 
-class Asked(Protocol):
+class Asker(Protocol):
     def ask(self, call: str, **words: Any) -> dict[str, Any]:
         """`ok`, `refused` or `failed`: pyslurm_calls.answer."""
 
@@ -28,7 +28,7 @@ class Asked(Protocol):
 class Pyslurm:
     """See the module. `scontrol` is what arrays and heterogeneous jobs go through."""
 
-    def __init__(self, pyslurm: Asked, *, scontrol: Scontrol, timeout: float, requeue_timeout: float) -> None:
+    def __init__(self, pyslurm: Asker, *, scontrol: Scontrol, timeout: float, requeue_timeout: float) -> None:
         self._pyslurm = pyslurm
         self._scontrol = scontrol
         self._timeout = timeout

@@ -17,7 +17,7 @@ from datetime import datetime
 from resilience.adapters.slurm import admin_comment, requeue_sequence, squeue
 from resilience.adapters.slurm.account_text import one_line
 from resilience.adapters.slurm.requeue_sequence import Snapshot
-from resilience.adapters.slurm.slurm_program import Answer, beside, run
+from resilience.adapters.slurm.slurm_program import ProgramAnswer, beside, run
 from resilience.model.errors import SlurmError, UnknownJob
 from resilience.model.ids import JobId, NodeName
 from resilience.parse.gpu_request import FIELDS, GpuRequest, gpu_request
@@ -206,14 +206,14 @@ class Scontrol:
             self._names[job] = squeue.identity(self._squeue, job)
         return self._names[job]
 
-    def _run(self, *words: str) -> Answer:
+    def _run(self, *words: str) -> ProgramAnswer:
         return run(self._program, *words, timeout=self._timeout)
 
-    def _squeue(self, *words: str) -> Answer:
+    def _squeue(self, *words: str) -> ProgramAnswer:
         return run(beside(self._program, "squeue"), *words, timeout=self._timeout)
 
 
-def _done(answer: Answer) -> Done | Refused:
+def _done(answer: ProgramAnswer) -> Done | Refused:
     return Done() if answer.status == 0 else Refused(reason=answer.refusal())
 
 

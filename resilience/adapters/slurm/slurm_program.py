@@ -18,7 +18,7 @@ _KEPT = ("PATH", "SLURM_CONF")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ProgramAnswer:
     status: int
     out: bytes
     """As it came: where fields have fixed widths each byte counts."""
@@ -35,7 +35,7 @@ class Answer:
         return self.out.decode(errors="replace")
 
 
-def run(program: str, *words: str, timeout: float) -> Answer:
+def run(program: str, *words: str, timeout: float) -> ProgramAnswer:
     """One call, bounded by `timeout` seconds."""
     keep = {name: os.environ[name] for name in _KEPT if name in os.environ}
     name = os.path.basename(program)
@@ -53,7 +53,7 @@ def run(program: str, *words: str, timeout: float) -> Answer:
     except OSError as error:
         hint = "set paths.scontrol in mpsr.yaml; squeue lies beside it"
         raise SlurmError(program, "cannot be run", error.strerror or error, hint=hint) from error
-    answer = Answer(status=done.returncode, out=done.stdout, err=done.stderr.decode(errors="replace"))
+    answer = ProgramAnswer(status=done.returncode, out=done.stdout, err=done.stderr.decode(errors="replace"))
     if answer.status != 0 and any(part in answer.err.lower() for part in UNREACHABLE):
         raise SlurmAway("slurmctld", "cannot be asked", answer.refusal())
     return answer

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from resilience.adapters.slurm.slurm_program import UNKNOWN_JOB, Answer
+from resilience.adapters.slurm.slurm_program import UNKNOWN_JOB, ProgramAnswer
 from resilience.model.errors import SlurmError, UnknownJob
 from resilience.model.ids import JobId
 from resilience.parse.gpu_request import FIELDS
@@ -44,7 +44,7 @@ _KEPT = ("admin_comment", "ExcNodeList")
 """Texts that are written back with something added."""
 _NONE = ("", "(null)", "None", "N/A")
 
-Ask = Callable[..., Answer]
+Ask = Callable[..., ProgramAnswer]
 """squeue, with its arguments."""
 
 
@@ -116,7 +116,7 @@ def excluded(ask: Ask, name: str, job: JobId) -> str:
     return "" if text in _NONE else text
 
 
-def _record(answer: Answer, job: JobId, widths: Mapping[str, int]) -> Mapping[str, str]:
+def _record(answer: ProgramAnswer, job: JobId, widths: Mapping[str, int]) -> Mapping[str, str]:
     mine = [row for row in _rows(answer, job, widths) if int(row["JobID"]) == job]
     if not mine:
         raise _unknown(job)
@@ -125,7 +125,7 @@ def _record(answer: Answer, job: JobId, widths: Mapping[str, int]) -> Mapping[st
     return {field: _text(job, field, value) for field, value in mine[0].items()}
 
 
-def _rows(answer: Answer, job: JobId, widths: Mapping[str, int]) -> list[dict[str, bytes]]:
+def _rows(answer: ProgramAnswer, job: JobId, widths: Mapping[str, int]) -> list[dict[str, bytes]]:
     """The records of an answer, each exactly as long as its fields are together."""
     if answer.status != 0:
         if UNKNOWN_JOB in answer.err.lower():

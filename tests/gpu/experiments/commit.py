@@ -6,8 +6,8 @@ Ratios within one run: with commits and without, alternating, on one MPS server.
 import json
 from typing import Any
 
-from tests.gpu.findings import Findings
-from tests.gpu.ladder import Process, Task
+from tests.gpu.findings import ExperimentFindings
+from tests.gpu.ladder import PuppetProcess, PuppetTask
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -20,16 +20,16 @@ SECONDS = 30.0
 
 
 def once(stage: Stage, server: Server, mib: int, every: int) -> dict[str, Any]:
-    task = Task(stage, "-m", "tests.gpu.rungs_program", mib, STEPS, every)
+    task = PuppetTask(stage, "-m", "tests.gpu.rungs_program", mib, STEPS, every)
     try:
-        out, _ = Process(task, "active", server).process.communicate(timeout=SECONDS * stage.patience)
+        out, _ = PuppetProcess(task, "active", server).process.communicate(timeout=SECONDS * stage.patience)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return told
     finally:
         task.close()
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     server = stage.server("s")

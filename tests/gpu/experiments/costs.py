@@ -1,7 +1,7 @@
 """What do process start, context and the VMM calls cost, inside and outside MPS (E10, H7)?"""
 
 from tests.gpu.faults import MIB, heard
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.stage import Stage
 
@@ -10,7 +10,7 @@ LAYOUTS = ((2 * MIB, 100), (64 * MIB, 8))
 """Bytes of a handle and how many."""
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     for where in ("outside", "mps") if stage.mps else ("outside",):
         server = stage.server("s") if where == "mps" else None
         with row(stage, found, where) as entry:

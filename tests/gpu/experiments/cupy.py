@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.gpu.experiments.torch import SECONDS, missing
 from tests.gpu.faults import MIB, exported, taken
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Program, Stage
@@ -33,7 +33,7 @@ def one_row(stage: Stage, entry: dict[str, Any], one: Server | None, two: Server
     entry |= {"digest": other["reader"].ask("digest", address=address, size=SIZE).get("sha256"), "right": right(SIZE)}
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if why := missing(stage, CUPY):
         found["skipped"] = why
         return

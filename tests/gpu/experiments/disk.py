@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.gpu.experiments.rungs import ENDLESS, EVERY, SECONDS
 from tests.gpu.faults import commit
-from tests.gpu.findings import Findings
-from tests.gpu.ladder import Process, Task
+from tests.gpu.findings import ExperimentFindings
+from tests.gpu.ladder import PuppetProcess, PuppetTask
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -31,7 +31,7 @@ def available() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
 
 
-def spill(task: Task, server: Server, environ: dict[str, str]) -> dict[str, Any]:
+def spill(task: PuppetTask, server: Server, environ: dict[str, str]) -> dict[str, Any]:
     """What the supervisor does before it asks for a requeue."""
     begin = time.monotonic()
     words = {"MPSR_KEEPER": str(task.keeper_path), "MPSR_TOKEN": task.token}
@@ -46,10 +46,10 @@ def spill(task: Task, server: Server, environ: dict[str, str]) -> dict[str, Any]
 
 def restored(stage: Stage, server: Server, mib: int, environ: dict[str, str]) -> dict[str, Any]:
     """The job's next run: a new keeper, a new process, the state from the file."""
-    task = Task(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
+    task = PuppetTask(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
     try:
         begin = time.monotonic()
-        process = Process(task, "active", server, **environ, SLURM_RESTART_COUNT="1")
+        process = PuppetProcess(task, "active", server, **environ, SLURM_RESTART_COUNT="1")
         process.wait("session", SECONDS * stage.patience)
         session = time.monotonic() - begin
         return {
@@ -64,11 +64,11 @@ def restored(stage: Stage, server: Server, mib: int, environ: dict[str, str]) ->
 def once(stage: Stage, entry: dict[str, Any], one: Server, two: Server, mib: int) -> None:
     folder = stage.folder / "spill"
     environ = {"MPSR_SPILL": str(folder), "SLURM_JOB_ID": "1"}
-    task = Task(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
+    task = PuppetTask(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
     try:
         cast = stage.cast(culprit=one)
         entry["proof"] = cast.proof
-        active = Process(task, "active", one)
+        active = PuppetProcess(task, "active", one)
         active.read_line("committed")
         entry["fault"] = commit("trap", cast["culprit"])
         active.wait("fault", SECONDS * stage.patience)
@@ -83,7 +83,7 @@ def once(stage: Stage, entry: dict[str, Any], one: Server, two: Server, mib: int
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     one, two = stage.open("one", "two")

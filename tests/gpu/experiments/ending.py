@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import MIB, drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Cast, Stage, Unhealthy
@@ -70,7 +70,7 @@ def one_row(stage: Stage, entry: dict[str, Any], server: Server, way: str) -> No
         entry["server_after"] = server.wait_ready()
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     server = stage.server("s")

@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 from tests.gpu.faults import MIB, drop, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Cast, Stage, Unhealthy
-from tests.gpu.strings import Gone, Puppet
+from tests.gpu.strings import Puppet, PuppetGone
 
 WAYS = ("terminate_client, SIGTERM", "terminate_client, SIGKILL", "SIGTERM", "SIGKILL")
 BUSY = ("queue", "endless")
@@ -76,7 +76,7 @@ def once(
     told |= end(way, server, cast["busy"])
     try:
         told["neighbour"] = co.hear(20.0)
-    except Gone as gone:
+    except PuppetGone as gone:
         told["neighbour"] = {"gone": gone.how}
     cast.kill()
     neighbour = told["neighbour"]
@@ -85,7 +85,7 @@ def once(
     return told
 
 
-def tries(stage: Stage, entry: dict[str, Any], server: Server, way: str, cast: Cast, found: Findings) -> None:
+def tries(stage: Stage, entry: dict[str, Any], server: Server, way: str, cast: Cast, found: ExperimentFindings) -> None:
     mine = region(cast["neighbour"], CO_SIZE)
     drop(mine)
     right = digests(cast["neighbour"], mine["address"])
@@ -97,7 +97,7 @@ def tries(stage: Stage, entry: dict[str, Any], server: Server, way: str, cast: C
             return
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     server = stage.server("s")

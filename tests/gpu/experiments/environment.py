@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.faults import heard
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.nvml import Nvml
 from tests.gpu.rows import row
 from tests.gpu.stage import Stage
@@ -47,7 +47,7 @@ def memory_limits(driver: str) -> dict[str, Any]:
     return told | {"smi": said("nvidia-smi", "memory-limits", "-h")}
 
 
-def client(stage: Stage, found: Findings) -> None:
+def client(stage: Stage, found: ExperimentFindings) -> None:
     """A server, and whether a process that is sent there becomes its client. One that still initialises is asked again."""
     server = stage.server("s")
     found["server"] = server.start
@@ -61,7 +61,7 @@ def client(stage: Stage, found: Findings) -> None:
             return
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     found["plain"] = heard(stage.puppet("plain"), "start")
     if stage.mps:
         client(stage, found)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.gpu import features
 from tests.gpu.faults import drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Cast, Stage
@@ -80,7 +80,7 @@ def works(stage: Stage, server: Server | None, way: str) -> dict[str, Any]:
             "right": done and told.get("digest", right) == right and told.get("met", True)}  # fmt: skip
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     places: tuple[str, ...] = ("outside", "mps") if stage.mps else ("outside",)
     server = stage.server("s") if stage.mps else None
     for way in features.WAYS:

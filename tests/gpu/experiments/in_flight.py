@@ -8,7 +8,7 @@ import os
 import time
 
 from tests.gpu.faults import commit, exported, heard, taken
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.health import word
 from tests.gpu.rows import row, without_mps
 from tests.gpu.stage import Stage
@@ -32,7 +32,7 @@ def samples(reader: Puppet, address: int, size: int) -> list[int]:
     return seeds
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     one, two = stage.open("one", "two")

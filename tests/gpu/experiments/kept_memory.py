@@ -9,11 +9,11 @@ import os
 from typing import Any
 
 from tests.gpu.faults import commit, exported
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Cast, Stage, Unhealthy
-from tests.gpu.strings import Gone, Puppet
+from tests.gpu.strings import Puppet, PuppetGone
 
 SIZE_MIB = 64
 SEED = 7
@@ -31,7 +31,7 @@ def read_back(reader: Puppet, kept: dict[str, Any], proof: dict[str, Any]) -> di
             told |= {"map": mapped["code"], "same_address": mapped["value"] == kept["address"]}
             if mapped["code"] == 0:
                 told["digest"] = reader.ask("digest", address=mapped["value"], size=kept["size"])
-    except Gone as gone:
+    except PuppetGone as gone:
         told["gone"] = gone.how
     reader.kill()
     return told
@@ -45,7 +45,7 @@ def late(stage: Stage, server: Server | None, kept: dict[str, Any]) -> dict[str,
     """A reader that begins only now."""
     try:
         return read_by(stage.cast(reader=server), "reader", kept)
-    except (Unhealthy, Gone) as error:
+    except (Unhealthy, PuppetGone) as error:
         return {"no_reader": str(error)}
 
 
@@ -106,7 +106,7 @@ def one_row(stage: Stage, entry: dict[str, Any], made: str, kind: str, one: Serv
         os.close(kept["fd"])
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     with row(stage, found, "outside/SIGKILL") as entry:
         one_row(stage, entry, "outside", "SIGKILL", None, None)
     if not stage.mps:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import MIB, drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage, Unhealthy
@@ -61,7 +61,7 @@ def once(stage: Stage, server: Server, order: str, runner: Puppet, mine: int, ri
             "state": server.state()}  # fmt: skip
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     server = stage.server("s")

@@ -3,18 +3,18 @@
 from typing import Any
 
 from tests.gpu.faults import heard
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
-from tests.gpu.strings import Gone, Puppet
+from tests.gpu.strings import Puppet, PuppetGone
 
 MOST = 64
 """More than any driver is documented to take (48, from 590 on 60)."""
 AT_A_TIME = 8
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     server = stage.server("s")
@@ -42,5 +42,5 @@ def together(stage: Stage, server: Server) -> list[dict[str, Any]]:
 def started(puppet: Puppet) -> dict[str, Any]:
     try:
         return puppet.hear()
-    except Gone as gone:
+    except PuppetGone as gone:
         return {"gone": gone.how}

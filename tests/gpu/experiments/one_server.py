@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import KINDS, MIB, commit, drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -14,7 +14,7 @@ MOST_LINES = 80
 """Of server.log, for one fault: the driver's own words in order (E3)."""
 
 
-class Poll(threading.Thread):
+class StatePoll(threading.Thread):
     """The server's state, again and again; each change with its time."""
 
     def __init__(self, server: Server) -> None:
@@ -46,7 +46,7 @@ def until_accepted(stage: Stage, server: Server, seconds: float = 20.0) -> list[
 HEARS_SECONDS = 3.0
 
 
-def one_row(stage: Stage, entry: dict[str, Any], server: Server, kind: str, poll: Poll) -> None:
+def one_row(stage: Stage, entry: dict[str, Any], server: Server, kind: str, poll: StatePoll) -> None:
     cast = stage.cast(culprit=server, innocent=server)
     entry["proof"], culprit, innocent = cast.proof, cast["culprit"], cast["innocent"]
     mine = region(innocent, 2 * MIB)
@@ -72,13 +72,13 @@ def one_row(stage: Stage, entry: dict[str, Any], server: Server, kind: str, poll
     entry["refused_tries_cuInit_again"] = heard(refused, "init").get("code")
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     server = stage.server("s")
     logged = len(server.log_lines("server.log"))
     for kind in stage.kinds(KINDS):
-        poll = Poll(server)
+        poll = StatePoll(server)
         with row(stage, found, kind) as entry:
             try:
                 one_row(stage, entry, server, kind, poll)

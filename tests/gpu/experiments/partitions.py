@@ -12,7 +12,7 @@ from typing import Any
 from resilience.parse.mps_control import PartitionTable, partition_table, partitions_made
 from tests.gpu.experiments.two_servers import SIZE_MIB, work
 from tests.gpu.faults import commit, drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.leftovers import end_leftovers
 from tests.gpu.nvml import Nvml
 from tests.gpu.rows import row, without_mps
@@ -96,7 +96,7 @@ def faulted(stage: Stage, entry: dict[str, Any], server: Server, here: Server, t
     entry["table_at_the_end"] = server.command("lspart")
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     found["driver"] = driver()
     if without_mps(stage, found):
         return

@@ -6,14 +6,14 @@ What culprit, client of the same server, kernel log and NVML hear of each, with 
 from tests.gpu.experiments.sightings import watch
 from tests.gpu.experiments.two_servers import SIZE_MIB, work
 from tests.gpu.faults import RARE, drop, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.stage import Stage
 
 WORK_SECONDS = 0.3
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     for kind in RARE:
         with row(stage, found, f"outside/{kind}") as entry:
             watch(stage, entry, None, kind)

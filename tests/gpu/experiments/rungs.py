@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.gpu.faults import commit
-from tests.gpu.findings import Findings
-from tests.gpu.ladder import Process, Task
+from tests.gpu.findings import ExperimentFindings
+from tests.gpu.ladder import PuppetProcess, PuppetTask
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -22,11 +22,11 @@ EVERY = 20
 SECONDS = 60.0
 
 
-def standby(task: Task, active: Process, spare: Server) -> Callable[[], Process]:
-    waiting = Process(task, "standby", spare)
+def standby(task: PuppetTask, active: PuppetProcess, spare: Server) -> Callable[[], PuppetProcess]:
+    waiting = PuppetProcess(task, "standby", spare)
     waiting.wait("ready", SECONDS)
 
-    def promote() -> Process:
+    def promote() -> PuppetProcess:
         waiting.say("promote", incident="hw", token=task.token)
         active.say("retire")
         return waiting
@@ -34,35 +34,40 @@ def standby(task: Task, active: Process, spare: Server) -> Callable[[], Process]
     return promote
 
 
-def restore(task: Task, active: Process, spare: Server) -> Callable[[], Process]:
-    def again() -> Process:
+def restore(task: PuppetTask, active: PuppetProcess, spare: Server) -> Callable[[], PuppetProcess]:
+    def again() -> PuppetProcess:
         active.say("retire")
         active.process.wait()
-        return Process(task, "active", spare)
+        return PuppetProcess(task, "active", spare)
 
     return again
 
 
-def relaunch(task: Task, active: Process, spare: Server) -> Callable[[], Process]:
-    def afresh() -> Process:
+def relaunch(task: PuppetTask, active: PuppetProcess, spare: Server) -> Callable[[], PuppetProcess]:
+    def afresh() -> PuppetProcess:
         active.say("retire")
         active.process.wait()
         task.argv[-1] = "1"  # a commit after each step, so that the first one shows
-        return Process(task, "active", spare, MPSR_KEEPER="")
+        return PuppetProcess(task, "active", spare, MPSR_KEEPER="")
 
     return afresh
 
 
 def climb(
-    stage: Stage, entry: dict[str, Any], one: Server, two: Server, mib: int, rung: Callable[..., Callable[[], Process]]
+    stage: Stage,
+    entry: dict[str, Any],
+    one: Server,
+    two: Server,
+    mib: int,
+    rung: Callable[..., Callable[[], PuppetProcess]],
 ) -> None:
-    task = Task(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
+    task = PuppetTask(stage, "-m", "tests.gpu.rungs_program", mib, ENDLESS, EVERY)
     seconds = SECONDS * stage.patience
     try:
         cast = stage.cast(culprit=one)
         entry["proof"] = cast.proof
         begin = time.monotonic()
-        active = Process(task, "active", one)
+        active = PuppetProcess(task, "active", one)
         active.wait("session", seconds)
         entry["session_s"] = time.monotonic() - begin
         active.read_line("committed")
@@ -82,7 +87,7 @@ def climb(
         task.close()
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     one, two = stage.open("one", "two")

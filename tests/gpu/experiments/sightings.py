@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import KINDS, MIB, commit, drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.nvml import Events, Nvml
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
@@ -21,7 +21,7 @@ SETTLE_SECONDS = 0.3
 """After the first sighting of both kinds: one fault may give several lines."""
 
 
-class KernelLog(threading.Thread):
+class RecordedKernelLog(threading.Thread):
     """Xid lines of the kernel log from now on; of the simulated host's where there is one."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ def watch(stage: Stage, entry: dict[str, Any], server: Server | None, kind: str)
     mine, nvml = region(bystander, 2 * MIB), Nvml()
     drop(mine)
     before = nvml.recovery_action()
-    events, log = Events(), KernelLog()
+    events, log = Events(), RecordedKernelLog()
     events.start()
     log.start()
     fault = entry["fault"] = commit(kind, culprit)
@@ -87,7 +87,7 @@ def _whose(line: str, names: dict[str, str]) -> str:
     return names.get(named[1], named[1]) if named else "none"
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     for kind in stage.kinds(KINDS):
         with row(stage, found, f"outside/{kind}") as entry:
             watch(stage, entry, None, kind)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.gpu import uvm
 from tests.gpu.faults import MIB, WILD, commit, drop, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -84,7 +84,7 @@ def one_row(stage: Stage, entry: dict[str, Any], server: Server | None) -> None:
         entry["access"] = access(client, page["address"])
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     with row(stage, found, "outside") as entry:
         one_row(stage, entry, None)
     if stage.mps:

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from tests.gpu.faults import MIB, drop, exported, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -33,7 +33,7 @@ def one_row(stage: Stage, entry: dict[str, Any], maker: Server | None, standby: 
     entry["maker_sees"] = making.ask("digest", address=kept["address"], size=SIZE).get("sha256")
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     with row(stage, found, "outside") as entry:
         one_row(stage, entry, None, None)
     if stage.mps:

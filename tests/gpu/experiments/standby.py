@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from tests.gpu.faults import MIB, commit, exported, heard
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage, Unhealthy
@@ -82,7 +82,7 @@ def taken_over(
     entry["kept_bytes_same"] = after.get("sha256") == entry["before"]
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     sizes = list(map(stage.bytes, SIZES_MIB))
     with row(stage, found, f"no MPS/{sizes[0] // MIB} MiB") as entry:
         one_row(stage, entry, sizes[0], None, None)

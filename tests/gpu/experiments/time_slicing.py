@@ -6,7 +6,7 @@ Ratios within one run. Small kernels show what concurrency is worth, large ones 
 from typing import Any
 
 from tests.gpu.faults import MIB, drop, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage
@@ -33,7 +33,7 @@ def together(stage: Stage, servers: tuple[Server | None, ...], size: int) -> dic
     }
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     one, two = stage.open("one", "two")

@@ -9,11 +9,11 @@ from typing import Any
 
 from tests.gpu.experiments.one_server import HEARS_SECONDS
 from tests.gpu.faults import MIB, commit, exported, taken
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.servers import Server
 from tests.gpu.stage import Cast, Program, Stage, Unhealthy
-from tests.gpu.strings import Gone, Puppet
+from tests.gpu.strings import Puppet, PuppetGone
 
 SIZE = 8 * MIB
 STEPS = 20
@@ -26,7 +26,7 @@ def missing(stage: Stage, program: Program) -> str:
     """What keeps such a program from being used here."""
     try:
         answer = stage.puppet("asks", None, module=program.module).ask(program.verb, timeout=SECONDS)
-    except Gone as gone:
+    except PuppetGone as gone:
         return str(gone)
     return str(answer.get("missing", ""))
 
@@ -93,7 +93,7 @@ def graph(stage: Stage, entry: dict[str, Any], one: Server | None, two: Server |
         os.close(kept["fd"])
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if why := missing(stage, TORCH):
         found["skipped"] = why
         return

@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 from tests.gpu.faults import KINDS, commit, drop, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.stage import Stage
-from tests.gpu.strings import Gone, Puppet
+from tests.gpu.strings import Puppet, PuppetGone
 
 SIZE_MIB = 64
 WATCH_SECONDS = 1.5
@@ -32,14 +32,14 @@ def work(puppet: Puppet, address: int, seconds: float, size: int) -> dict[str, A
             rounds += 1
         last = puppet.ask("fill", address=address, size=size, seed=0)
         digest = last if last["code"] else puppet.ask("digest", address=address, size=size)
-    except Gone as gone:
+    except PuppetGone as gone:
         return {"rounds": rounds, "stopped_by": {"gone": gone.how}}
     if digest["code"]:
         return {"rounds": rounds, "stopped_by": digest}
     return {"rounds": rounds, "slowest_us": slowest, "digest": digest["sha256"]}
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     one, two = stage.open("one", "two")

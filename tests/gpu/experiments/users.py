@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.gpu.experiments.one_server import MOST_LINES
 from tests.gpu.faults import MIB, commit, drop, exported, heard, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row, without_mps
 from tests.gpu.servers import Server
 from tests.gpu.stage import Stage, Unhealthy
@@ -131,7 +131,7 @@ def one_at_a_time(stage: Stage, entry: dict[str, Any]) -> None:
     _, entry["bob_after_alice"] = started(stage, server, BOB)
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     if without_mps(stage, found):
         return
     if os.geteuid() != 0:

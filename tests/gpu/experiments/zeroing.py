@@ -1,14 +1,14 @@
 """Does fresh memory hold bytes of its last owner (E9)?"""
 
 from tests.gpu.faults import MIB, drop, region
-from tests.gpu.findings import Findings
+from tests.gpu.findings import ExperimentFindings
 from tests.gpu.rows import row
 from tests.gpu.stage import Stage, Unhealthy
 
 SIZE = 128 * MIB
 
 
-def run(stage: Stage, found: Findings) -> None:
+def run(stage: Stage, found: ExperimentFindings) -> None:
     for where in ("outside", "mps") if stage.mps else ("outside",):
         server = stage.server("s") if where == "mps" else None
         with row(stage, found, where) as entry:
